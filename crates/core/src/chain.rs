@@ -1,0 +1,454 @@
+//! Whether entries make whole chains.
+//!
+//! Entries may be added in any order and by several workers: [`ChainCheck`] keeps, for each chain, the *runs* of
+//! entries that followed one another without fault, and [`ChainCheck::finish`] joins them.
+//!
+//! **Invariant**: inside a run every entry's `seq` is its predecessor's plus one, its `prev_hash` is its
+//! predecessor's `hash`, and its `at` is not before its predecessor's. Whatever breaks one of these begins a new
+//! run, so every fault lies at a run's edge and is found in `finish`, wherever and by whomever it was read.
+//!
+//! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that touch
+//! are joined as soon as there are many of them.
+
+use crate::{Hash, format::genesis};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An entry's place in its chain: all that the chain's wholeness depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The chain's number.
+    pub chain: u32,
+    /// The place in the chain, from 1.
+    pub seq: u64,
+    /// The predecessor's hash, as stored.
+    pub prev_hash: Hash,
+    /// The entry's hash, as stored.
+    pub hash: Hash,
+    /// When it was captured, in microseconds; never decreasing within a chain.
+    pub at: i64,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// The entry's content does not give its hash.
+    Altered,
+    /// Entries that the chain must have are not there.
+    Missing,
+    /// The entry's `prev_hash` is not its predecessor's hash (of the first entry: not the genesis hash).
+    Unlinked,
+    /// More than one entry claims this place.
+    Duplicate,
+    /// A checkpoint covers entries after the chain's last one.
+    Truncated,
+    /// A checkpoint's tree is not the tree of the log's entries.
+    CheckpointMismatch,
+    /// The entry is dated before its predecessor.
+    Clock,
+    /// The entry could not be checked.
+    Unchecked,
+}
+
+/// One fault, at one entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of fault.
+    pub kind: ProblemKind,
+    /// Where: the chain. Null where the fault is the whole log's.
+    pub chain: Option<i64>,
+    /// Where: the place in the chain.
+    pub seq: Option<i64>,
+    /// The table that the entry names, as `schema.table`, where it is known.
+    pub table_name: Option<String>,
+    /// The fault in words.
+    pub detail: String,
+}
+
+/// Entries of one chain that follow one another without fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    first_seq: u64,
+    last_seq: u64,
+    first_prev: Hash,
+    last_hash: Hash,
+    first_at: i64,
+    last_at: i64,
+}
+
+impl Run {
+    fn takes(&self, next: &Run) -> bool {
+        next.first_seq == self.last_seq.wrapping_add(1)
+            && next.first_prev == self.last_hash
+            && next.first_at >= self.last_at
+    }
+
+    fn join(&mut self, next: &Run) {
+        self.last_seq = next.last_seq;
+        self.last_hash = next.last_hash;
+        self.last_at = next.last_at;
+    }
+}
+
+/// The runs of one chain. `open` is the run that took the last entry: the next one mostly belongs to it too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Runs {
+    runs: Vec<Run>,
+    open: usize,
+    compact_at: usize,
+}
+
+impl Runs {
+    const FIRST_COMPACTION: usize = 1024;
+
+    fn add(&mut self, run: Run) {
+        if let Some(open) = self.runs.get_mut(self.open)
+            && open.takes(&run)
+        {
+            open.join(&run);
+            return;
+        }
+        if self.runs.len() >= self.compact_at.max(Self::FIRST_COMPACTION) {
+            self.compact();
+            self.compact_at = self.runs.len() * 2;
+        }
+        self.runs.push(run);
+        self.open = self.runs.len() - 1;
+    }
+
+    /// Sorts the runs and joins those that touch without fault.
+    fn compact(&mut self) {
+        self.runs.sort_unstable_by_key(|run| (run.first_seq, run.last_seq, run.last_hash));
+        let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
+        for run in &self.runs {
+            match joined.last_mut() {
+                Some(last) if last.takes(run) => last.join(run),
+                _ => joined.push(*run),
+            }
+        }
+        self.runs = joined;
+        self.open = self.runs.len().saturating_sub(1);
+    }
+}
+
+/// Which part of the log the entries that were added come from, and so what may be missing at its edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Whole chains: each must begin with its genesis.
+    Whole,
+    /// A range of time: a chain's entries must be contiguous, wherever they begin.
+    Range,
+}
+
+/// What the check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How many entries were added.
+    pub entries: u64,
+    /// How many chains they belong to.
+    pub chains: u64,
+    /// Each chain's newest entry: `(chain, seq, hash)`.
+    pub heads: Vec<(u32, u64, Hash)>,
+    /// All faults, ordered by chain and seq.
+    pub problems: Vec<Problem>,
+}
+
+/// Collects entries in any order; tells in the end whether they make whole chains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainCheck {
+    entries: u64,
+    chains: BTreeMap<u32, Runs>,
+    problems: Vec<Problem>,
+}
+
+impl ChainCheck {
+    /// An empty check.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one entry whose content has been checked against its hash.
+    pub fn add(&mut self, link: &Link) {
+        self.entries += 1;
+        self.chains.entry(link.chain).or_default().add(Run {
+            first_seq: link.seq,
+            last_seq: link.seq,
+            first_prev: link.prev_hash,
+            last_hash: link.hash,
+            first_at: link.at,
+            last_at: link.at,
+        });
+    }
+
+    /// Adds a fault that was found in an entry's content.
+    pub fn add_problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Takes over what another worker has seen.
+    pub fn merge(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.problems.extend(other.problems);
+        for (chain, theirs) in other.chains {
+            let ours = self.chains.entry(chain).or_default();
+            if ours.runs.is_empty() {
+                *ours = theirs;
+            } else {
+                for run in theirs.runs {
+                    ours.add(run);
+                }
+            }
+        }
+    }
+
+    /// How many runs are held: what the memory of the check depends on.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.chains.values().map(|runs| runs.runs.len()).sum()
+    }
+
+    /// Joins the runs and names every fault. `log_id` is the log's identity, from which the chains' first links
+    /// follow; without one no chain can begin.
+    #[must_use]
+    pub fn finish(mut self, log_id: Option<&[u8; 16]>, scope: Scope) -> Report {
+        let mut heads = Vec::with_capacity(self.chains.len());
+        for (&chain, runs) in &mut self.chains {
+            runs.compact();
+            if let Some(head) = check_chain(chain, &runs.runs, log_id, scope, &mut self.problems) {
+                heads.push((chain, head.last_seq, head.last_hash));
+            }
+        }
+        self.problems.sort_by(|a, b| (a.chain, a.seq, a.kind).cmp(&(b.chain, b.seq, b.kind)));
+        Report { entries: self.entries, chains: self.chains.len() as u64, heads, problems: self.problems }
+    }
+}
+
+/// Walks a chain's runs in order of `seq` and reports what lies between them; returns the run with the newest entry.
+fn check_chain(
+    chain: u32,
+    runs: &[Run],
+    log_id: Option<&[u8; 16]>,
+    scope: Scope,
+    problems: &mut Vec<Problem>,
+) -> Option<Run> {
+    let mut fault = |kind, seq: u64, detail: String| {
+        problems.push(Problem {
+            kind,
+            chain: Some(chain.into()),
+            seq: i64::try_from(seq).ok(),
+            table_name: None,
+            detail,
+        });
+    };
+    let (first, rest) = runs.split_first()?;
+    if scope == Scope::Whole {
+        if first.first_seq > 1 {
+            fault(ProblemKind::Missing, 1, missing(1, first.first_seq - 1));
+        } else if log_id.is_none_or(|id| first.first_prev != genesis(id, chain)) {
+            let why = if log_id.is_some() {
+                "prev_hash of the chain's first entry is not the genesis hash of this log"
+            } else {
+                "the log's identity is missing: the chain's first entry cannot be linked to it"
+            };
+            fault(ProblemKind::Unlinked, first.first_seq, why.into());
+        }
+    }
+    let mut newest = *first;
+    for run in rest {
+        if run.first_seq <= newest.last_seq {
+            for seq in run.first_seq..=run.last_seq.min(newest.last_seq) {
+                fault(ProblemKind::Duplicate, seq, "more than one entry claims this place".into());
+            }
+            if run.last_seq > newest.last_seq {
+                newest = *run;
+            }
+            continue;
+        }
+        if run.first_seq > newest.last_seq + 1 {
+            fault(ProblemKind::Missing, newest.last_seq + 1, missing(newest.last_seq + 1, run.first_seq - 1));
+        } else if run.first_prev != newest.last_hash {
+            fault(
+                ProblemKind::Unlinked,
+                run.first_seq,
+                "prev_hash is not the hash of the entry before".into(),
+            );
+        }
+        if run.first_at < newest.last_at {
+            fault(
+                ProblemKind::Clock,
+                run.first_seq,
+                format!("dated {} µs before its predecessor", newest.last_at.abs_diff(run.first_at)),
+            );
+        }
+        newest = *run;
+    }
+    Some(newest)
+}
+
+fn missing(first: u64, last: u64) -> String {
+    if first == last {
+        format!("entry {first} is missing")
+    } else {
+        format!("entries {first} to {last} are missing")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOG: [u8; 16] = [5; 16];
+
+    fn hash(chain: u32, seq: u64) -> Hash {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&chain.to_be_bytes());
+        hash[4..12].copy_from_slice(&seq.to_be_bytes());
+        hash
+    }
+
+    fn chain_of(chain: u32, length: u64) -> Vec<Link> {
+        (1..=length)
+            .map(|seq| Link {
+                chain,
+                seq,
+                prev_hash: if seq == 1 { genesis(&LOG, chain) } else { hash(chain, seq - 1) },
+                hash: hash(chain, seq),
+                at: seq as i64 / 3,
+            })
+            .collect()
+    }
+
+    fn check(links: &[Link]) -> Report {
+        let mut check = ChainCheck::new();
+        links.iter().for_each(|link| check.add(link));
+        check.finish(Some(&LOG), Scope::Whole)
+    }
+
+    fn kinds(report: &Report) -> Vec<(ProblemKind, i64)> {
+        report.problems.iter().map(|p| (p.kind, p.seq.unwrap())).collect()
+    }
+
+    #[test]
+    fn an_empty_log_is_whole() {
+        assert_eq!(ChainCheck::new().finish(None, Scope::Whole), Report::default());
+    }
+
+    #[test]
+    fn whole_chains_have_no_problem() {
+        let links = [chain_of(0, 7), chain_of(4, 3)].concat();
+        let report = check(&links);
+        assert_eq!((report.entries, report.chains), (10, 2));
+        assert_eq!(report.heads, [(0, 7, hash(0, 7)), (4, 3, hash(4, 3))]);
+        assert!(report.problems.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_genesis_is_found() {
+        let mut links = chain_of(0, 3);
+        links[0].prev_hash = [0; 32];
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Unlinked, 1)]);
+    }
+
+    #[test]
+    fn a_chain_without_identity_is_unlinked() {
+        let mut checked = ChainCheck::new();
+        chain_of(0, 2).iter().for_each(|link| checked.add(link));
+        assert_eq!(kinds(&checked.finish(None, Scope::Whole)), [(ProblemKind::Unlinked, 1)]);
+    }
+
+    #[test]
+    fn gaps_are_named_once_each() {
+        let mut links = chain_of(0, 10);
+        links.drain(6..8);
+        links.remove(0);
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Missing, 1), (ProblemKind::Missing, 7)]);
+    }
+
+    #[test]
+    fn a_rewritten_entry_unlinks_its_successor() {
+        let mut links = chain_of(0, 5);
+        links[2].hash = [1; 32];
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Unlinked, 4)]);
+    }
+
+    #[test]
+    fn a_duplicate_is_found_and_the_rest_still_links() {
+        let mut links = chain_of(0, 5);
+        links.insert(3, Link { hash: [1; 32], ..links[2] });
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Duplicate, 3)]);
+    }
+
+    #[test]
+    fn an_entry_twice_is_a_duplicate() {
+        let mut links = chain_of(0, 5);
+        links.push(links[1]);
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Duplicate, 2)]);
+    }
+
+    #[test]
+    fn time_that_goes_back_is_found() {
+        let mut links = chain_of(0, 9);
+        links[7].at = -1;
+        assert_eq!(kinds(&check(&links)), [(ProblemKind::Clock, 8)]);
+    }
+
+    #[test]
+    fn a_range_may_begin_anywhere_but_not_have_holes() {
+        let mut links = chain_of(0, 9);
+        links.drain(..3);
+        links.remove(2);
+        let mut check = ChainCheck::new();
+        links.iter().for_each(|link| check.add(link));
+        assert_eq!(kinds(&check.finish(None, Scope::Range)), [(ProblemKind::Missing, 6)]);
+    }
+
+    #[test]
+    fn runs_are_joined_when_there_are_many() {
+        let mut links = chain_of(0, 100_000);
+        links.reverse();
+        let mut check = ChainCheck::new();
+        links.iter().for_each(|link| check.add(link));
+        assert!(check.runs() <= Runs::FIRST_COMPACTION + 1, "{} runs", check.runs());
+        assert!(check.finish(Some(&LOG), Scope::Whole).problems.is_empty());
+    }
+
+    proptest! {
+        /// Any order, any split among workers: the same report.
+        #[test]
+        fn order_and_split_do_not_matter(
+            lengths in prop::collection::vec(0_u64..40, 1..4),
+            faults in prop::collection::vec((any::<prop::sample::Index>(), 0..4), 0..4),
+            seeds in prop::collection::vec(any::<u64>(), 160),
+            workers in 1_usize..4,
+        ) {
+            let mut links: Vec<Link> =
+                lengths.iter().enumerate().flat_map(|(c, &n)| chain_of(c as u32, n)).collect();
+            for (at, fault) in faults {
+                if links.is_empty() { break }
+                let at = at.index(links.len());
+                match fault {
+                    0 => { links.remove(at); }
+                    1 => links[at].prev_hash = [2; 32],
+                    2 => links[at].at -= 100,
+                    _ => links[at].hash = [3; 32],
+                }
+            }
+            let expected = check(&links);
+            let mut shuffled: Vec<(u64, Link)> = seeds.iter().copied().zip(links).collect();
+            shuffled.sort_by_key(|(seed, _)| *seed);
+            let mut parts = vec![ChainCheck::new(); workers];
+            for (seed, link) in &shuffled {
+                parts[(*seed % workers as u64) as usize].add(link);
+            }
+            let mut merged = ChainCheck::new();
+            for part in parts {
+                let json = serde_json::to_string(&part).unwrap();
+                merged.merge(serde_json::from_str(&json).unwrap());
+            }
+            prop_assert_eq!(merged.finish(Some(&LOG), Scope::Whole), expected);
+        }
+    }
+}
