@@ -1,1 +1,35 @@
-::pgrx::pg_module_magic!(name = c"audit_chain", version = c"0.1.0");
+//! audit_chain: tamper-evident auditing for PostgreSQL.
+//!
+//! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
+//! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
+//! `pg::log`. [`verify`] reads the log back. [`guard`] keeps everybody else out.
+
+mod capture;
+mod chain;
+mod context;
+mod entry;
+mod error;
+mod event;
+mod guard;
+mod lifecycle;
+mod options;
+mod pg;
+mod query;
+mod settings;
+mod shape;
+mod verify;
+
+pgrx::pg_module_magic!(name = c"audit_chain", version = c"0.1.0");
+
+pgrx::extension_sql_file!("../sql/log.sql", name = "log", bootstrap);
+pgrx::extension_sql_file!("../sql/capture.sql", name = "capture", requires = ["log"]);
+pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["capture"]);
+pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
+
+/// Called by PostgreSQL when the library is loaded into a backend.
+#[pgrx::pg_guard]
+extern "C-unwind" fn _PG_init() {
+    settings::register();
+    pg::xact::register();
+    pg::invalidation::register();
+}

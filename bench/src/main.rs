@@ -1,1 +1,141 @@
-fn main() {}
+//! Side-by-side benchmarks: an unaudited table, audit_chain, and two baselines of other designs, on the same work, in
+//! one run, in alternating rounds. `docs/performance.md` explains the measures.
+
+mod document;
+mod experiments;
+mod machine;
+mod measure;
+mod memory;
+mod options;
+mod pgbench;
+mod plot;
+mod report;
+mod scale;
+mod servers;
+mod shim;
+mod subject;
+mod workload;
+
+use experiments::clients::Curve;
+use experiments::{Setup, bulk, clients, growth, tpcb, update, verify};
+use harness::{Error, Result, Server};
+use options::Options;
+use report::Row;
+use scale::Scale;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use subject::{ALL, Subject};
+
+/// What a disk sync takes longer on the slow server.
+const DELAY: Duration = Duration::from_millis(2);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    if options.help {
+        println!("{}", options::USAGE);
+        return Ok(());
+    }
+    options.output.as_deref().map_or(Ok(()), document::check)?;
+
+    let setup = Setup {
+        scale: if options.quick { Scale::quick() } else { Scale::full() },
+        subjects: ALL.into_iter().filter(|s| !options.peers_only || *s != Subject::AuditChain).collect(),
+    };
+    let server = servers::plain()?;
+    if setup.with_audit_chain() && !servers::has_audit_chain(&server)? {
+        let pg_config = server.installation().pg_config().display();
+        return Err(Error::new(format!(
+            "audit_chain is not installed in {pg_config}: run `make install`, or leave it out with --peers-only"
+        )));
+    }
+    let machine = machine::describe(&server, &command(), options.quick)?;
+    println!("{machine}");
+
+    let mut log = Log { begun: Instant::now(), rows: Vec::new() };
+    on_plain_server(&server, &setup, &options, &mut log)?;
+    drop(server);
+    let curves = on_slow_server(&setup, &options, &mut log)?;
+
+    let table = report::table(&log.rows);
+    println!("\n{table}");
+    eprintln!("took {:.0} s", log.begun.elapsed().as_secs_f64());
+    if let Some(path) = options.output.as_deref() {
+        let plot = path.with_file_name("throughput.svg");
+        plot::write(&curves, "Single-row updates, 2 ms added to every disk sync", &plot)?;
+        document::rewrite(
+            path,
+            &format!("{machine}\n{table}\n![throughput against clients](throughput.svg)"),
+        )?;
+    }
+    Ok(())
+}
+
+/// The rows so far.
+struct Log {
+    begun: Instant,
+    rows: Vec<Row>,
+}
+
+impl Log {
+    /// Runs an experiment if it is wanted.
+    fn add(
+        &mut self,
+        options: &Options,
+        name: &str,
+        experiment: impl FnOnce() -> Result<Vec<Row>>,
+    ) -> Result<()> {
+        if options.wants(name) {
+            eprintln!("{:5.0} s: {name}", self.begun.elapsed().as_secs_f64());
+            let rows = experiment().map_err(|error| Error::new(format!("{name}: {error}")))?;
+            eprint!("{}", report::table(&rows));
+            self.rows.extend(rows);
+        }
+        Ok(())
+    }
+}
+
+fn on_plain_server(server: &Server, setup: &Setup, options: &Options, log: &mut Log) -> Result<()> {
+    log.add(options, "update", || Ok(vec![update::measure(server, setup, "no delay added", 0.85)?]))?;
+    log.add(options, "tpcb", || Ok(vec![tpcb::measure(server, setup)?]))?;
+    log.add(options, "bulk", || bulk::measure(server, setup))?;
+    if setup.with_audit_chain() {
+        log.add(options, "verify", || verify::measure(server, setup))?;
+        log.add(options, "memory", || experiments::memory::measure(server, setup))?;
+        log.add(options, "growth", || growth::measure(server, setup))?;
+    }
+    Ok(())
+}
+
+fn on_slow_server(setup: &Setup, options: &Options, log: &mut Log) -> Result<Vec<Curve>> {
+    if !options.wants("update-slow") && !options.wants("clients") {
+        return Ok(Vec::new());
+    }
+    let shim = shim::Shim::compile()?;
+    let server = servers::slow(&shim, DELAY)?;
+    let what = "disk syncs 2 ms longer";
+    log.add(options, "update-slow", || Ok(vec![update::measure(&server, setup, what, 0.97)?]))?;
+    let mut curves = Vec::new();
+    log.add(options, "clients", || {
+        let (rows, found) = clients::measure(&server, setup, what)?;
+        curves = found;
+        Ok(rows)
+    })?;
+    Ok(curves)
+}
+
+/// The command that runs this again.
+fn command() -> String {
+    let mut words = vec!["cargo run --release -p bench --".to_owned()];
+    words.extend(std::env::args().skip(1));
+    words.join(" ").trim_end_matches(" --").to_owned()
+}

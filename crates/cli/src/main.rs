@@ -1,1 +1,5 @@
-fn main() {}
+//! `audit-chain`: see the library.
+
+fn main() -> std::process::ExitCode {
+    audit_chain_cli::main()
+}

@@ -220,7 +220,7 @@ impl ChainCheck {
                 heads.push((chain, head.last_seq, head.last_hash));
             }
         }
-        self.problems.sort_by(|a, b| (a.chain, a.seq, a.kind).cmp(&(b.chain, b.seq, b.kind)));
+        self.problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
         Report { entries: self.entries, chains: self.chains.len() as u64, heads, problems: self.problems }
     }
 }

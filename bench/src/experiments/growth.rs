@@ -1,0 +1,113 @@
+//! What a longer log costs: capture and verification at several sizes of it.
+
+use super::{Setup, verify};
+use crate::measure::{Series, alternate, timed};
+use crate::memory::peak;
+use crate::report::{Goal, Row};
+use crate::subject::Subject;
+use crate::{servers, workload};
+use harness::{Result, Server, postgres::Client};
+
+/// Rows of the table that is changed, in every database.
+const ROWS: u32 = 200;
+/// UPDATEs of all those rows in a measurement: few, so that the smallest log stays small.
+const STATEMENTS: u32 = 2;
+/// Single-row transactions in a measurement.
+const SINGLE: u32 = 40;
+
+/// What is timed in each database, with and without auditing.
+const TABLES: [&str; 2] = ["plain", "audited"];
+
+pub fn measure(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
+    let sizes = setup.scale.growth_entries;
+    let mut clients = Vec::new();
+    for entries in sizes {
+        let mut client = servers::database(server, &name(entries), Subject::AuditChain)?;
+        verify::fill(&mut client, entries)?;
+        for table in TABLES {
+            client.batch_execute(&workload::TABLE.replace("accounts", table))?;
+            client.batch_execute(&workload::insert(ROWS).replace("accounts", table))?;
+        }
+        Subject::AuditChain.enable(&mut client, "audited")?;
+        clients.push(client);
+    }
+
+    let bulk = cost(&mut clients, setup, bulk)?;
+    let single = cost(&mut clients, setup, single)?;
+    let mut rows = vec![
+        row("capture in statements of many rows", "µs a row", &sizes, &bulk),
+        row("capture in transactions of one row, head looked up", "µs a transaction", &sizes, &single),
+    ];
+    drop(clients);
+    for entries in sizes {
+        rows.push(verification(server, entries)?);
+        servers::drop(server, &name(entries))?;
+    }
+    Ok(rows)
+}
+
+fn name(entries: u32) -> String {
+    format!("growth_{entries}")
+}
+
+/// What auditing adds, in each database, round by round.
+fn cost(
+    clients: &mut [Client],
+    setup: &Setup,
+    time: fn(&mut Client, &str) -> Result<f64>,
+) -> Result<Vec<Series>> {
+    let items: Vec<(usize, &str)> = (0..clients.len()).flat_map(|n| TABLES.map(|table| (n, table))).collect();
+    for (n, table) in &items {
+        time(&mut clients[*n], table)?; // warm caches
+    }
+    let series = alternate(&items, setup.scale.growth_rounds, |(n, table)| time(&mut clients[*n], table))?;
+    Ok(series
+        .chunks(TABLES.len())
+        .map(|pair| pair[1].zip(&pair[0], |audited, plain| audited - plain))
+        .collect())
+}
+
+/// µs a row of statements that change many, in one transaction that waits for no disk.
+fn bulk(client: &mut Client, table: &str) -> Result<f64> {
+    let sql = workload::UPDATE_ALL.replace("accounts", table);
+    client.batch_execute(&format!("VACUUM {table}; SET synchronous_commit = off"))?;
+    let (time, ()) = timed(|| (0..STATEMENTS).try_for_each(|_| client.batch_execute(&sql)))?;
+    Ok(time.as_secs_f64() * 1e6 / f64::from(STATEMENTS * ROWS))
+}
+
+/// µs a transaction that changes one row and waits for no disk.
+fn single(client: &mut Client, table: &str) -> Result<f64> {
+    client.batch_execute("SET synchronous_commit = off")?;
+    let sql = format!("{} WHERE id = $1", workload::UPDATE_ALL.replace("accounts", table));
+    let statement = client.prepare(&sql)?;
+    let (time, ()) =
+        timed(|| (1..=SINGLE).try_for_each(|id| client.execute(&statement, &[&(id as i32)]).map(|_| ())))?;
+    Ok(time.as_secs_f64() * 1e6 / f64::from(SINGLE))
+}
+
+fn row(what: &str, unit: &'static str, sizes: &[u32], added: &[Series]) -> Row {
+    let medians: Vec<f64> = added.iter().map(Series::median).collect();
+    let (first, last) = (medians[0], medians[medians.len() - 1]);
+    let texts: Vec<String> =
+        sizes.iter().zip(&medians).map(|(size, cost)| format!("{size} entries: {cost:.2}")).collect();
+    Row::new(format!("{what}, {} entries in the log", sizes[sizes.len() - 1]), unit)
+        .figure(Subject::AuditChain, last)
+        .reference(format!("{} entries", sizes[0]), first)
+        .result("large / small", last / first)
+        .goal(Goal::AtMost(1.1))
+        .note(format!("added by auditing, {unit}: {}", texts.join(", ")))
+}
+
+/// Time and memory of the verification of the whole log, on one core.
+fn verification(server: &Server, entries: u32) -> Result<Row> {
+    let sql = "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()";
+    let memory = peak(server, &name(entries), sql)?;
+    let mut client = server.connect(&name(entries))?;
+    client.batch_execute("SET max_parallel_workers_per_gather = 0")?;
+    let time = verify::verify(&mut client)?;
+    Ok(Row::new(format!("audit_verify() of {entries} entries: backend's memory"), "MB")
+        .figure(Subject::AuditChain, memory)
+        .result("memory", memory)
+        .goal(Goal::AtMost(64.0))
+        .note(format!("takes {time:.3} s on one core")))
+}

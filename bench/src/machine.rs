@@ -1,0 +1,89 @@
+//! On what it was measured.
+
+use crate::servers::{CONFIG, commit_latency};
+use harness::{Result, Server};
+use std::fs;
+use std::process::Command;
+
+/// What a reader must know to compare the figures with others; Markdown list items.
+pub fn describe(server: &Server, command: &str, quick: bool) -> Result<String> {
+    let mut client = server.connect("postgres")?;
+    let mut ask = |query: &str| client.query_one(query, &[]).map(|row| row.get::<_, String>(0));
+    let version = ask("SELECT 'PostgreSQL ' || current_setting('server_version')")?;
+    let extension = ask(
+        "SELECT coalesce((SELECT default_version FROM pg_available_extensions WHERE name = 'audit_chain'), 'not installed')",
+    )?;
+    let date = ask("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')")?;
+    let settings: Vec<String> = CONFIG.iter().map(|(name, value)| format!("`{name} = {value}`")).collect();
+    let lines = [
+        format!("date: {date}"),
+        format!(
+            "command: `{command}`{}",
+            if quick { " (**quick: sizes too small to judge by**)" } else { "" }
+        ),
+        format!("versions: audit_chain {extension}{}, {version}", commit()),
+        format!("machine: {}", hardware()),
+        format!(
+            "a commit by one client alone, no delay added: {:.2} ms",
+            commit_latency(server)?.as_secs_f64() * 1e3
+        ),
+        format!("settings: {}", settings.join(", ")),
+    ];
+    Ok(lines.iter().map(|line| format!("* {line}\n")).collect())
+}
+
+/// The commit of the source, and whether it was changed since.
+fn commit() -> String {
+    let directory = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new("git").args(["-C", directory, "describe", "--always", "--dirty"]).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            format!(" (commit {})", String::from_utf8_lossy(&output.stdout).trim())
+        }
+        _ => String::new(),
+    }
+}
+
+fn hardware() -> String {
+    let field = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kilobytes: f64 =
+        field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(f64::NAN);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{}, {cores} cores, {:.0} GB memory, Linux {}",
+        field("/proc/cpuinfo", "model name"),
+        kilobytes / 1_048_576.0,
+        kernel.trim()
+    )
+}
+
+/// The busy and the whole time of all cores since the machine's start, in ticks.
+fn ticks() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let times: Vec<f64> =
+        text.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
+    let all: f64 = times.iter().sum();
+    Some((all - times.get(3)? - times.get(4)?, all))
+}
+
+/// Watches how busy the machine's cores are.
+pub struct Busy(Option<(f64, f64)>);
+
+impl Busy {
+    pub fn start() -> Self {
+        Self(ticks())
+    }
+
+    /// The share of the cores' time that was used since, 0 to 1.
+    pub fn share(&self) -> f64 {
+        match (self.0, ticks()) {
+            (Some((busy, all)), Some((busy_now, all_now))) => (busy_now - busy) / (all_now - all),
+            _ => f64::NAN,
+        }
+    }
+}

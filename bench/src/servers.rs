@@ -1,0 +1,88 @@
+//! The servers that are measured, and how they are set up.
+
+use crate::shim::Shim;
+use crate::subject::Subject;
+use harness::{Error, Result, Server, postgres::Client};
+use std::time::{Duration, Instant};
+
+/// Settings that differ from PostgreSQL's own: a medium-sized server, on which no checkpoint and no autovacuum falls
+/// into one measurement and not into its neighbour.
+pub const CONFIG: &[(&str, &str)] = &[
+    ("fsync", "on"),
+    ("wal_sync_method", "fdatasync"),
+    ("shared_buffers", "1GB"),
+    ("max_wal_size", "32GB"),
+    ("min_wal_size", "2GB"),
+    ("checkpoint_timeout", "1h"),
+    ("autovacuum", "off"),
+    ("max_connections", "120"),
+    ("jit", "off"),
+];
+
+/// A server as it is.
+pub fn plain() -> Result<Server> {
+    let mut builder = Server::builder();
+    for (name, value) in CONFIG {
+        builder = builder.config(name, value);
+    }
+    builder.start()
+}
+
+/// A server whose disk syncs take `delay` longer; that they do is checked.
+pub fn slow(shim: &Shim, delay: Duration) -> Result<Server> {
+    let mut builder = Server::builder();
+    for (name, value) in CONFIG {
+        builder = builder.config(name, value);
+    }
+    let server =
+        builder.env("LD_PRELOAD", shim.path()).env("SLOW_SYNC_US", delay.as_micros().to_string()).start()?;
+    let found = commit_latency(&server)?;
+    if found < delay {
+        return Err(Error::new(format!("a commit took {found:?}: the shim did not add {delay:?} to it")));
+    }
+    Ok(server)
+}
+
+/// How long a small commit takes one client alone: the median of a few.
+pub fn commit_latency(server: &Server) -> Result<Duration> {
+    let mut client = server.connect("postgres")?;
+    client.batch_execute("CREATE TABLE commit_latency (n integer)")?;
+    let mut times = Vec::new();
+    for _ in 0..51 {
+        let start = Instant::now();
+        client.batch_execute("INSERT INTO commit_latency VALUES (1)")?;
+        times.push(start.elapsed());
+    }
+    client.batch_execute("DROP TABLE commit_latency")?;
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+/// Makes a database with a subject in it and connects to it.
+pub fn database(server: &Server, name: &str, subject: Subject) -> Result<Client> {
+    create(server, name, "template1")?;
+    let mut client = server.connect(name)?;
+    subject.install(&mut client)?;
+    Ok(client)
+}
+
+/// Makes a database like another one, which nobody may be using.
+pub fn create(server: &Server, name: &str, template: &str) -> Result<()> {
+    // Copying files and not pages through the WAL, where there is the choice (15 and later).
+    let strategy = if server.installation().major() >= 15 { " STRATEGY file_copy" } else { "" };
+    let mut client = server.connect("postgres")?;
+    client.batch_execute(&format!("DROP DATABASE IF EXISTS {name}"))?;
+    client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}{strategy}"))?;
+    Ok(())
+}
+
+/// Drops a database that a client that has just left may still seem to use.
+pub fn drop(server: &Server, name: &str) -> Result<()> {
+    Ok(server.connect("postgres")?.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?)
+}
+
+/// Whether the installation has audit_chain.
+pub fn has_audit_chain(server: &Server) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'audit_chain')";
+    Ok(server.connect("postgres")?.query_one(query, &[])?.get(0))
+}

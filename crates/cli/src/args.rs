@@ -1,0 +1,266 @@
+//! The command line, and what each command prints.
+
+use crate::{
+    check_proof, export, files, keys,
+    outcome::{OrFailure, Result, Verdict, unchecked},
+    prove,
+    record::{DEFAULT_MAX_ENTRY_MIB, entry_line},
+    source,
+    verify::{self, Report},
+    witness,
+};
+use audit_chain_core::{key::KeyKind, note::MAX_NOTE, proof_text::MAX_PROOF};
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// How many faults are printed for a human.
+const SHOWN: usize = 20;
+
+const ANSWERS: &str =
+    "Exit codes: 0 verified, 1 tampered, 2 could not check (a wrong command line included).";
+
+/// Verify, offline and trusting nobody, what audit_chain recorded.
+#[derive(Debug, Parser)]
+#[command(name = "audit-chain", version, after_help = ANSWERS)]
+pub struct Args {
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but errors; the exit code is the answer
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a signing key: the private key goes to a file, the verifier key is printed
+    Keygen {
+        /// The name to sign under, as in example.com/log; the same for a successor of this key
+        #[arg(long)]
+        name: String,
+        /// The private key's file; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// A key for `witness` rather than for a log
+        #[arg(long)]
+        witness: bool,
+    },
+    /// Print the verifier key that belongs to a private key
+    Pubkey {
+        /// The private key's file
+        file: PathBuf,
+    },
+    /// Write a log to a folder: tiles, entries, payloads; verifies nothing
+    Export {
+        /// A connection: postgres://user@host/database, or "host=… dbname=…"
+        source: String,
+        /// A folder that is new or empty
+        folder: PathBuf,
+        /// Also the entries that no checkpoint covers yet
+        #[arg(long)]
+        unsealed: bool,
+    },
+    /// Verify a whole log: an export's folder, or a live server
+    Verify {
+        /// An export's folder, or a connection
+        source: String,
+        /// A checkpoint that you keep: the log must still be what it says
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// A verifier key, or a file of such; repeatable
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
+        /// The longest payload line that is read from an export
+        #[arg(long, value_name = "MIB", default_value_t = DEFAULT_MAX_ENTRY_MIB)]
+        max_entry_mib: usize,
+    },
+    /// Make a proof: that an entry is in the log, or that a checkpoint continues an earlier one
+    Prove {
+        /// An export's folder, or a connection
+        source: String,
+        /// The entry's chain
+        #[arg(long, requires = "seq")]
+        chain: Option<u32>,
+        /// The entry's place in its chain
+        #[arg(long, requires = "chain")]
+        seq: Option<u64>,
+        /// The size of the earlier checkpoint
+        #[arg(long, conflicts_with_all = ["chain", "seq"], required_unless_present = "chain")]
+        old_size: Option<u64>,
+        /// The size of the checkpoint to prove against, rather than the newest
+        #[arg(long)]
+        size: Option<u64>,
+        /// Where to write the proof, rather than to the standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Where to write the entry's payload
+        #[arg(long, value_name = "FILE", requires = "chain")]
+        payload: Option<PathBuf>,
+    },
+    /// Check a proof by a key or a checkpoint that you trust
+    CheckProof {
+        /// The proof; `-` for the standard input
+        file: PathBuf,
+        /// The log's verifier key, or a file of such; repeatable
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
+        /// A checkpoint that you keep: the one of an inclusion proof, the older one of a consistency proof
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// The entry's payload, as `prove --payload` writes it
+        #[arg(long, value_name = "FILE")]
+        payload: Option<PathBuf>,
+    },
+    /// Take a log's next checkpoint if it continues the last one seen, and cosign it
+    Witness {
+        /// An export's folder, or a connection; or give --proof
+        #[arg(required_unless_present = "proof", conflicts_with = "proof")]
+        source: Option<String>,
+        /// A consistency proof from the last checkpoint seen; `-` for the standard input
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
+        /// The file that keeps the last checkpoint seen
+        #[arg(long, value_name = "FILE")]
+        state: PathBuf,
+        /// The log's verifier key, or a file of such; repeatable
+        #[arg(long, value_name = "KEY", required = true)]
+        key: Vec<String>,
+        /// The witness's private key, to cosign
+        #[arg(long, value_name = "FILE")]
+        signing_key: Option<PathBuf>,
+        /// Begin: there is no state yet
+        #[arg(long)]
+        init: bool,
+        /// Where to write the checkpoint, rather than to the standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Runs a command.
+pub fn run(args: Args) -> Result<Verdict> {
+    let (as_json, quiet) = (args.json, args.quiet || args.json);
+    let max_entry = DEFAULT_MAX_ENTRY_MIB << 20;
+    match args.command {
+        Command::Keygen { name, out, witness } => {
+            let kind = if witness { KeyKind::Witness } else { KeyKind::Log };
+            println!("{}", keys::generate(&name, kind, &out)?);
+        }
+        Command::Pubkey { file } => println!("{}", keys::read_private(&file)?.verifier()),
+        Command::Export { source, folder, unsealed } => {
+            return export::run(&mut *source::open(&source, max_entry)?, &folder, unsealed, quiet);
+        }
+        Command::Verify { source, checkpoint, key, max_entry_mib } => {
+            let checkpoint = checkpoint.map(|path| files::read_or_stdin(&path, MAX_NOTE)).transpose()?;
+            let options = verify::Options { checkpoint, keys: keys::verifier_keys(&key)?, quiet };
+            let Some(max_entry) = max_entry_mib.checked_mul(1 << 20) else {
+                return unchecked("--max-entry-mib is too large");
+            };
+            let report = verify::verify(&mut *source::open(&source, max_entry)?, &options)?;
+            if as_json {
+                println!("{}", serde_json::to_string(&report).or_unchecked("the report")?);
+            } else if !quiet {
+                print_report(&report);
+            }
+            return Ok(report.verdict());
+        }
+        Command::Prove { source, chain, seq, old_size, size, out, payload } => {
+            let mut source = source::open(&source, max_entry)?;
+            let text = match (chain, seq, old_size) {
+                (Some(chain), Some(seq), None) => {
+                    let (proof, entry) = prove::inclusion(&mut *source, chain, seq, size)?;
+                    if let Some(path) = payload {
+                        files::write_atomically(&path, entry_line(&entry, false).as_bytes())?;
+                    }
+                    proof.to_string()
+                }
+                (_, _, Some(old_size)) => prove::consistency(&mut *source, old_size, size)?.to_string(),
+                _ => return unchecked("give --chain and --seq, or --old-size"),
+            };
+            write_out(out.as_deref(), &text)?;
+        }
+        Command::CheckProof { file, key, checkpoint, payload } => {
+            let trust = check_proof::Trust {
+                keys: keys::verifier_keys(&key)?,
+                checkpoint: checkpoint.map(|path| files::read(&path, MAX_NOTE)).transpose()?,
+                payload: payload.map(|path| files::read(&path, max_entry)).transpose()?,
+            };
+            let proved = check_proof::check(&files::read_or_stdin(&file, MAX_PROOF)?, &trust)?;
+            if as_json {
+                println!("{}", json!({ "result": Verdict::Verified.name(), "proved": proved }));
+            } else if !quiet {
+                print_proved(&proved);
+            }
+        }
+        Command::Witness { source, proof, state, key, signing_key, init, out } => {
+            let keys = keys::verifier_keys(&key)?;
+            let signing_key = signing_key.map(|path| keys::read_private(&path)).transpose()?;
+            let options =
+                witness::Options { state: &state, keys: &keys, signing_key: signing_key.as_ref(), init };
+            let note = match (proof, source) {
+                (Some(path), _) => witness::witness(&options, witness::Next::Proof(&path))?,
+                (None, Some(source)) => {
+                    witness::witness(&options, witness::Next::Log(&mut *source::open(&source, max_entry)?))?
+                }
+                (None, None) => return unchecked("give a log or --proof"),
+            };
+            write_out(out.as_deref(), &note.to_string())?;
+        }
+    }
+    Ok(Verdict::Verified)
+}
+
+fn write_out(path: Option<&Path>, text: &str) -> Result<()> {
+    match path {
+        Some(path) => files::write_atomically(path, text.as_bytes()),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn print_report(report: &Report) {
+    println!("{}", report.summary);
+    if let Some(anchor) = &report.anchor {
+        let whose = if anchor.given { "the given checkpoint" } else { "the log's own newest checkpoint" };
+        println!("measured by {whose}: {}, {} entries", anchor.origin, anchor.tree_size);
+        for signature in &anchor.signed_by {
+            let (name, kind) = (&signature.name, if signature.witness { "witness" } else { "log" });
+            println!("  signed by {name} ({kind})");
+        }
+    }
+    for problem in report.problems.iter().take(SHOWN) {
+        let kind = serde_json::to_value(problem.kind).ok();
+        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or("problem");
+        let place = match (problem.chain, problem.seq) {
+            (Some(chain), Some(seq)) => format!(" chain {chain} entry {seq}"),
+            (Some(chain), None) => format!(" chain {chain}"),
+            _ => String::new(),
+        };
+        let table = problem.table_name.as_ref().map_or_else(String::new, |table| format!(" ({table})"));
+        println!("{kind}{place}{table}: {}", problem.detail);
+    }
+    let more = report.problems_total.saturating_sub(SHOWN as u64);
+    if more > 0 {
+        println!("… and {more} more; --json names up to {}", verify::MAX_PROBLEMS);
+    }
+    report.remarks.iter().for_each(|remark| println!("note: {remark}"));
+}
+
+fn print_proved(proved: &check_proof::Proved) {
+    println!("proved, by the checkpoint of {} with {} entries", proved.origin, proved.tree_size);
+    proved.signed_by.iter().for_each(|name| println!("  signed by {name}"));
+    if let Some(old) = proved.continues {
+        println!("it continues the checkpoint of {old} entries");
+    }
+    if let Some(entry) = &proved.entry {
+        println!("{}", serde_json::to_string_pretty(entry).unwrap_or_default());
+        if !entry.payload_checked {
+            println!("note: the rows themselves were not checked; give the payload with --payload");
+        }
+    }
+}

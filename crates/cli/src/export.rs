@@ -1,0 +1,251 @@
+//! `export`: a log as files, which anyone can verify without a server: C2SP tlog-tiles, and the payloads.
+//!
+//! **Invariant**: `log.json` is written last, so that an export that was broken off is not taken for one. What is
+//! exported is what the log has stored, right or wrong: judging is `verify`'s.
+
+use crate::{
+    files,
+    outcome::{Failure, OrFailure, Result, Verdict, tampered, unchecked},
+    progress,
+    record::{EXPORT_FORMAT, LogJson, SpanLine, checkpoint_line, entry_line},
+    source::{Entry, Source, batches, directory::payload_path},
+};
+use audit_chain_core::{
+    bundle,
+    span::{Span, SpanCheck},
+    tile::{TILE_WIDTH, TileId},
+    tree::TreeFrontier,
+};
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+/// How hard payloads are compressed.
+const LEVEL: i32 = 3;
+
+/// What was exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// How many entries the newest checkpoint covers.
+    pub sealed: u64,
+    /// How many entries beyond it were exported.
+    pub unsealed: u64,
+}
+
+/// Exports a log to a folder that is new or empty.
+pub fn export(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: bool) -> Result<Exported> {
+    fs::create_dir_all(folder).or_unchecked(folder.display())?;
+    if fs::read_dir(folder).or_unchecked(folder.display())?.next().is_some() {
+        return unchecked(format!("{} is not empty; give a new folder", folder.display()));
+    }
+    let log_id = source.log_id()?;
+    let tree_size = source.tree_size()?;
+    let bar = progress::bar("exporting", tree_size, quiet);
+    write_checkpoints(source, folder)?;
+    let spans = write_spans(source, folder, &mut Writer::new(folder, tree_size), &bar)?;
+    let mut count = 0;
+    if unsealed {
+        let sealed: Vec<(u32, u64)> = spans.chains().collect();
+        let mut lines = Lines::create(&folder.join("unsealed.jsonl.zst"))?;
+        source.unsealed(&sealed, &mut |entry| {
+            count += 1;
+            leaf_of(&entry)?;
+            lines.write(&entry_line(&entry, true))
+        })?;
+        lines.finish()?;
+    }
+    bar.finish_and_clear();
+    let log = LogJson { export_format: EXPORT_FORMAT, log_id: log_id.map(hex::encode), tree_size, unsealed };
+    let json = serde_json::to_string_pretty(&log).expect("strings and numbers are JSON") + "\n";
+    files::write_atomically(&folder.join("log.json"), json.as_bytes())?;
+    Ok(Exported { sealed: tree_size, unsealed: count })
+}
+
+/// The command.
+pub fn run(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: bool) -> Result<Verdict> {
+    let exported = export(source, folder, unsealed, quiet)?;
+    if !quiet {
+        let also = if unsealed {
+            format!(", and {} that no checkpoint covers", exported.unsealed)
+        } else {
+            "".into()
+        };
+        println!("exported {} entries to {}{also}", exported.sealed, folder.display());
+        println!("nothing of it is verified; run: audit-chain verify {}", folder.display());
+    }
+    Ok(Verdict::Verified)
+}
+
+fn write_checkpoints(source: &mut dyn Source, folder: &Path) -> Result<()> {
+    let path = folder.join("checkpoints.jsonl");
+    let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
+    let mut newest = None;
+    loop {
+        let next = source.next_checkpoints()?;
+        let Some(last) = next.last() else { break };
+        newest = Some(last.note.clone());
+        for recorded in &next {
+            file.write_all(checkpoint_line(recorded).as_bytes()).or_unchecked(path.display())?;
+        }
+    }
+    file.flush().or_unchecked(path.display())?;
+    match newest {
+        Some(note) => files::write_new(&folder.join("checkpoint"), note.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn write_spans(
+    source: &mut dyn Source,
+    folder: &Path,
+    writer: &mut Writer,
+    bar: &indicatif::ProgressBar,
+) -> Result<SpanCheck> {
+    let path = folder.join("spans.jsonl");
+    let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
+    let mut check = SpanCheck::new();
+    loop {
+        let spans = source.next_spans()?;
+        if spans.is_empty() {
+            break;
+        }
+        for span in &spans {
+            check.push(span).or_tampered("the spans of the checkpoints do not fit together")?;
+            let line = serde_json::to_string(&SpanLine::from(*span)).expect("numbers are JSON");
+            writeln!(file, "{line}").or_unchecked(path.display())?;
+        }
+        for batch in batches(&spans) {
+            writer.batch(source, &batch)?;
+            bar.set_position(writer.frontier.size());
+        }
+    }
+    file.flush().or_unchecked(path.display())?;
+    if check.size() != writer.tree_size {
+        return tampered(format!(
+            "the newest checkpoint covers {} entries, the log's spans {}",
+            writer.tree_size,
+            check.size()
+        ));
+    }
+    writer.finish()?;
+    Ok(check)
+}
+
+/// Writes tiles, bundles and payloads in the tree's order.
+struct Writer {
+    folder: PathBuf,
+    tree_size: u64,
+    frontier: TreeFrontier,
+    bundle: Vec<u8>,
+    payloads: Option<(String, Lines)>,
+}
+
+impl Writer {
+    fn new(folder: &Path, tree_size: u64) -> Self {
+        let folder = folder.to_owned();
+        Self { folder, tree_size, frontier: TreeFrontier::new(), bundle: Vec::new(), payloads: None }
+    }
+
+    fn batch(&mut self, source: &mut dyn Source, batch: &[Span]) -> Result<()> {
+        let mut awaited =
+            batch.iter().flat_map(|span| (span.first_seq..=span.last_seq).map(|seq| (span.chain, seq)));
+        let mut completed = Vec::new();
+        source.entries(batch, &mut |entry| {
+            if awaited.next() != Some((entry.chain, entry.seq)) {
+                return missing(entry.chain, entry.seq);
+            }
+            completed.extend(self.entry(&entry)?);
+            Ok(())
+        })?;
+        if let Some((chain, seq)) = awaited.next() {
+            return missing(chain, seq);
+        }
+        for tile in completed {
+            let id = TileId { level: tile.level, index: tile.index, width: TILE_WIDTH as u16 };
+            let stored = source.tile(id)?.unwrap_or_else(|| tile.hashes.to_vec());
+            files::write_new(&self.folder.join(id.path()), &stored)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<Vec<audit_chain_core::tile::CompleteTile>> {
+        let leaf_index = self.frontier.size();
+        bundle::put_entry(&mut self.bundle, leaf_of(entry)?)
+            .or_unchecked(format!("entry {} of chain {}", entry.seq, entry.chain))?;
+        let path = payload_path(leaf_index);
+        if self.payloads.as_ref().is_none_or(|(open, _)| *open != path) {
+            self.finish_payloads()?;
+            let lines = Lines::create(&self.folder.join(&path))?;
+            self.payloads = Some((path, lines));
+        }
+        if let Some((_, lines)) = &mut self.payloads {
+            lines.write(&entry_line(entry, false))?;
+        }
+        let completed = self.frontier.push(entry.hash);
+        if self.frontier.size().is_multiple_of(TILE_WIDTH as u64) {
+            self.finish_bundle(leaf_index)?;
+        }
+        Ok(completed)
+    }
+
+    fn finish_bundle(&mut self, last_leaf: u64) -> Result<()> {
+        let tile = TileId::at(0, last_leaf / TILE_WIDTH as u64, self.frontier.size())
+            .expect("the leaf is in the tree");
+        files::write_new(&self.folder.join(tile.bundle_path()), &self.bundle)?;
+        self.bundle.clear();
+        Ok(())
+    }
+
+    fn finish_payloads(&mut self) -> Result<()> {
+        self.payloads.take().map_or(Ok(()), |(_, lines)| lines.finish())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.finish_payloads()?;
+        if !self.bundle.is_empty() {
+            self.finish_bundle(self.frontier.size() - 1)?;
+        }
+        for (tile, hashes) in self.frontier.partial_tiles() {
+            files::write_new(&self.folder.join(tile.path()), hashes)?;
+        }
+        Ok(())
+    }
+}
+
+fn missing<T>(chain: u32, seq: u64) -> Result<T> {
+    tampered(format!(
+        "at entry {seq} of chain {chain} the log does not have the entries that its checkpoints cover; run verify on it"
+    ))
+}
+
+fn leaf_of(entry: &Entry) -> Result<&[u8]> {
+    let leaf = entry.leaf.as_deref();
+    leaf.map_err(|why| Failure::Tampered(format!("entry {} of chain {}: {why}", entry.seq, entry.chain)))
+}
+
+/// A compressed file of lines.
+struct Lines {
+    path: PathBuf,
+    encoder: zstd::Encoder<'static, BufWriter<File>>,
+}
+
+impl Lines {
+    fn create(path: &Path) -> Result<Self> {
+        fs::create_dir_all(files::parent(path)).or_unchecked(path.display())?;
+        let file = BufWriter::new(File::create(path).or_unchecked(path.display())?);
+        let mut encoder = zstd::Encoder::new(file, LEVEL).or_unchecked(path.display())?;
+        encoder.include_checksum(true).or_unchecked(path.display())?;
+        Ok(Self { path: path.to_owned(), encoder })
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        self.encoder.write_all(line.as_bytes()).or_unchecked(self.path.display())
+    }
+
+    fn finish(self) -> Result<()> {
+        let finished = self.encoder.finish().and_then(|mut file| file.flush());
+        finished.or_unchecked(self.path.display())
+    }
+}

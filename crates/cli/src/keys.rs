@@ -1,0 +1,50 @@
+//! `keygen`, `pubkey`, and the keys given to other commands.
+
+use crate::{
+    files,
+    outcome::{OrFailure, Result, unchecked},
+};
+use audit_chain_core::key::{KeyKind, MAX_KEY, SigningKey, VerifierKey};
+use std::path::Path;
+
+/// The longest file of verifier keys.
+const MAX_KEY_FILE: usize = 64 * 1024;
+
+/// Makes a key, writes it to a new file that only its owner can read, and returns its public side.
+pub fn generate(name: &str, kind: KeyKind, path: &Path) -> Result<VerifierKey> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).or_unchecked("no randomness")?;
+    let key = SigningKey::from_seed(name, kind, &seed).or_unchecked(format!("{name:?}"))?;
+    files::create_secret(path, &(key.to_private_string() + "\n"))?;
+    Ok(key.verifier().clone())
+}
+
+/// Reads a private key.
+pub fn read_private(path: &Path) -> Result<SigningKey> {
+    SigningKey::parse(&files::read_secret(path, MAX_KEY)?).or_unchecked(path.display())
+}
+
+/// The verifier keys of the command line: each is a key, or a file with one key a line. Empty lines and lines that
+/// begin with `#` are passed over.
+pub fn verifier_keys(given: &[String]) -> Result<Vec<VerifierKey>> {
+    let mut keys = Vec::new();
+    for given in given {
+        if Path::new(given).is_file() {
+            let text = String::from_utf8(files::read(Path::new(given), MAX_KEY_FILE)?).or_unchecked(given)?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let before = keys.len();
+            for line in lines {
+                keys.push(VerifierKey::parse(line).or_unchecked(given)?);
+            }
+            if keys.len() == before {
+                return unchecked(format!("{given} has no key in it"));
+            }
+        } else {
+            keys.push(
+                VerifierKey::parse(given)
+                    .or_unchecked(format!("--key {given:?} is neither a file nor a key"))?,
+            );
+        }
+    }
+    Ok(keys)
+}

@@ -1,0 +1,127 @@
+//! `prove`: a proof that one entry is in the log, or that a later checkpoint continues an earlier one.
+//!
+//! **Invariant**: a proof is checked before it is handed out.
+
+use crate::{
+    outcome::{Failure, OrFailure, Result, tampered, unchecked},
+    source::{Entry, Recorded, Source, complete_tile, frontier},
+};
+use audit_chain_core::{
+    checkpoint::Checkpoint,
+    note::Note,
+    proof::{consistency_proof, inclusion_proof, root_at, verify_consistency},
+    proof_text::{ConsistencyProof, InclusionProof},
+    span::Span,
+    tile::{TileId, TileReader, TreeError},
+    tree::TreeFrontier,
+};
+
+/// The tiles of a source: as it stored them, partial ones rebuilt where it stores none.
+struct Tiles<'s> {
+    source: &'s mut dyn Source,
+    frontier: Option<TreeFrontier>,
+}
+
+impl<'s> Tiles<'s> {
+    fn new(source: &'s mut dyn Source) -> Result<Self> {
+        if source.has_partial_tiles() {
+            return Ok(Self { source, frontier: None });
+        }
+        let size = source.tree_size()?;
+        let frontier = Some(frontier(source, size)?);
+        Ok(Self { source, frontier })
+    }
+}
+
+impl TileReader for Tiles<'_> {
+    type Error = Failure;
+
+    fn read_tile(&mut self, tile: TileId) -> Result<Vec<u8>> {
+        let Self { source, frontier } = self;
+        match frontier {
+            None => complete_tile(*source, tile),
+            Some(frontier) => frontier.reader(|tile| complete_tile(*source, tile)).read_tile(tile),
+        }
+    }
+}
+
+fn from_tree<T>(result: std::result::Result<T, TreeError<Failure>>) -> Result<T> {
+    result.map_err(|error| match error {
+        TreeError::Read(failure) => failure,
+        other => Failure::Tampered(other.to_string()),
+    })
+}
+
+/// The proof that an entry is in the tree of the recorded checkpoint of `size`, or of the newest one; and the entry.
+pub fn inclusion(
+    source: &mut dyn Source,
+    chain: u32,
+    seq: u64,
+    size: Option<u64>,
+) -> Result<(InclusionProof, Entry)> {
+    let (recorded, note) = recorded(source, size)?;
+    let Some(index) = source.locate(chain, seq)? else {
+        return unchecked(format!(
+            "no checkpoint covers entry {seq} of chain {chain} yet, if it exists; SELECT audit_checkpoint() makes one"
+        ));
+    };
+    if index >= recorded.size {
+        return unchecked(format!(
+            "the checkpoint of {} entries does not cover entry {seq} of chain {chain}, which is leaf {index}; name a \
+             later one with --size",
+            recorded.size
+        ));
+    }
+    let mut entry = None;
+    source.entries(&[Span { leaf_index: index, chain, first_seq: seq, last_seq: seq }], &mut |found| {
+        entry = Some(found);
+        Ok(())
+    })?;
+    let Some(entry) = entry else {
+        return tampered(format!(
+            "entry {seq} of chain {chain} is missing from the log, and a checkpoint covers it"
+        ));
+    };
+    entry.check().or_tampered(format!("entry {seq} of chain {chain}"))?;
+    let hashes = from_tree(inclusion_proof(&mut Tiles::new(source)?, index, recorded.size))?;
+    let proof = InclusionProof { leaf: entry.leaf.clone().ok(), index, hashes, note };
+    proof.check().or_tampered("the log's tiles do not prove the entry")?;
+    Ok((proof, entry))
+}
+
+/// The proof that the tree of the first `old` entries is a beginning of that of the recorded checkpoint of `new`
+/// entries, or of the newest one.
+pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Result<ConsistencyProof> {
+    let (recorded, note) = recorded(source, new)?;
+    if old > recorded.size {
+        return tampered(format!(
+            "the log's checkpoint covers {} entries, fewer than the {old} of the earlier one: its end was cut off, or \
+             this is an older copy",
+            recorded.size
+        ));
+    }
+    let mut tiles = Tiles::new(source)?;
+    let hashes = from_tree(consistency_proof(&mut tiles, old, recorded.size))?;
+    let old_root = from_tree(root_at(&mut tiles, old))?;
+    verify_consistency(old, recorded.size, &old_root, &recorded.root, &hashes)
+        .or_tampered("the log's tiles are not those of its checkpoint")?;
+    Ok(ConsistencyProof { old, hashes, note })
+}
+
+fn recorded(source: &mut dyn Source, size: Option<u64>) -> Result<(Recorded, Note)> {
+    let Some(recorded) = source.checkpoint(size)? else {
+        return unchecked(match size {
+            Some(size) => format!("the log has no checkpoint of {size} entries"),
+            None => "the log has no checkpoint; SELECT audit_checkpoint() makes one".into(),
+        });
+    };
+    let note = Note::parse(recorded.note.as_bytes()).or_tampered("the recorded checkpoint")?;
+    let checkpoint = Checkpoint::parse(note.text()).or_tampered("the recorded checkpoint")?;
+    if (checkpoint.size, checkpoint.root) != (recorded.size, recorded.root) {
+        return tampered(format!(
+            "the note of the recorded checkpoint of {} entries says something else",
+            recorded.size
+        ));
+    }
+    Ok((recorded, note))
+}

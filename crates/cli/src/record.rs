@@ -1,0 +1,238 @@
+//! The lines and files of an export besides its tiles and entry bundles.
+//!
+//! **Invariant**: a payload's texts stand in it as JSON strings, so that the bytes that were hashed come back exactly.
+
+use crate::{
+    outcome::{Failure, OrFailure, Result},
+    source::{Entry, Payload, Recorded},
+};
+use audit_chain_core::{Hash, span::Span};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
+
+/// The version of the export's layout.
+pub const EXPORT_FORMAT: u32 = 1;
+
+/// How many entries one payload file holds.
+pub const PAYLOAD_FILE: u64 = 65_536;
+
+/// The longest `log.json`.
+pub const MAX_LOG_JSON: usize = 64 * 1024;
+
+/// The longest line of `spans.jsonl`.
+pub const MAX_SPAN_LINE: usize = 256;
+
+/// The longest line of `checkpoints.jsonl`: a note, escaped.
+pub const MAX_CHECKPOINT_LINE: usize = 512 * 1024;
+
+/// The longest payload line unless the command line says otherwise, in MiB.
+pub const DEFAULT_MAX_ENTRY_MIB: usize = 256;
+
+/// `log.json`: what an export is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogJson {
+    /// [`EXPORT_FORMAT`].
+    pub export_format: u32,
+    /// The log's identity, in hex; null for a log without entries.
+    pub log_id: Option<String>,
+    /// How many entries the newest checkpoint covers: those that are exported.
+    pub tree_size: u64,
+    /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint covers yet.
+    pub unsealed: bool,
+}
+
+impl LogJson {
+    /// Reads `log.json`.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, Option<[u8; 16]>)> {
+        let log: Self = serde_json::from_slice(bytes).or_unchecked("log.json")?;
+        if log.export_format != EXPORT_FORMAT {
+            return Err(Failure::Unchecked(format!(
+                "the export has layout {}, this program knows layout {EXPORT_FORMAT}: use a newer audit-chain",
+                log.export_format
+            )));
+        }
+        let id = log.log_id.as_deref().map(|id| hex_array(id).ok_or("log_id is not 16 bytes in hex"));
+        let id = id.transpose().or_unchecked("log.json")?;
+        Ok((log, id))
+    }
+}
+
+/// A line of `spans.jsonl`: `[leaf_index, chain, first_seq, last_seq]`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SpanLine(u64, u32, u64, u64);
+
+impl From<Span> for SpanLine {
+    fn from(span: Span) -> Self {
+        Self(span.leaf_index, span.chain, span.first_seq, span.last_seq)
+    }
+}
+
+/// Reads a line of `spans.jsonl`.
+pub fn parse_span(line: &[u8]) -> std::result::Result<Span, serde_json::Error> {
+    let SpanLine(leaf_index, chain, first_seq, last_seq) = serde_json::from_slice(line)?;
+    Ok(Span { leaf_index, chain, first_seq, last_seq })
+}
+
+/// A line of `checkpoints.jsonl`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckpointLine {
+    tree_size: u64,
+    root: String,
+    note: String,
+}
+
+/// Reads a line of `checkpoints.jsonl`.
+pub fn parse_checkpoint(line: &[u8]) -> std::result::Result<Recorded, String> {
+    let line: CheckpointLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let root = hex_array(&line.root).ok_or("a root is not 32 bytes in hex")?;
+    Ok(Recorded { size: line.tree_size, root, note: line.note })
+}
+
+/// The line that [`parse_checkpoint`] reads.
+#[must_use]
+pub fn checkpoint_line(recorded: &Recorded) -> String {
+    to_line(&CheckpointLine {
+        tree_size: recorded.size,
+        root: hex::encode(recorded.root),
+        note: recorded.note.clone(),
+    })
+}
+
+/// A line of a payload file, and of `unsealed.jsonl.zst`, where it has the leaf and the hash too.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EntryLine {
+    chain: u32,
+    seq: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    row_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_row: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_row: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaf: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+}
+
+/// An entry's payload as a line; with its leaf and hash if `whole`.
+#[must_use]
+pub fn entry_line(entry: &Entry, whole: bool) -> String {
+    let text = |at: usize| entry.payload.as_ref().and_then(|payload| payload.blobs[at].clone());
+    let leaf = entry.leaf.as_ref().ok().filter(|_| whole);
+    to_line(&EntryLine {
+        chain: entry.chain,
+        seq: entry.seq,
+        erased: entry.payload.is_none(),
+        salt: entry.payload.as_ref().map(|payload| hex::encode(payload.salt)),
+        row_key: text(0),
+        old_row: text(1),
+        new_row: text(2),
+        detail: text(3),
+        statement: text(4),
+        leaf: leaf.map(|leaf| BASE64_STANDARD.encode(leaf)),
+        hash: whole.then(|| hex::encode(entry.hash)),
+    })
+}
+
+/// What a line says of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParsedEntry {
+    /// Which entry.
+    pub place: (u32, u64),
+    /// Its payload; `None` if it has been erased.
+    pub payload: Option<Payload>,
+    /// Its leaf and hash, in a line of `unsealed.jsonl.zst`.
+    pub whole: Option<(Vec<u8>, Hash)>,
+}
+
+/// Reads a line that [`entry_line`] wrote.
+pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
+    let line: EntryLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let blobs = [line.row_key, line.old_row, line.new_row, line.detail, line.statement];
+    let payload = if line.erased {
+        if line.salt.is_some() || blobs.iter().any(Option::is_some) {
+            return Err("a payload is marked as erased and present".into());
+        }
+        None
+    } else {
+        let salt = line.salt.as_deref().and_then(hex_array).ok_or("a salt is not 16 bytes in hex")?;
+        Some(Payload { salt, blobs })
+    };
+    let whole = match (line.leaf, line.hash) {
+        (None, None) => None,
+        (Some(leaf), Some(hash)) => {
+            let leaf = BASE64_STANDARD.decode(leaf).map_err(|_| "a leaf is not base64")?;
+            Some((leaf, hex_array(&hash).ok_or("a hash is not 32 bytes in hex")?))
+        }
+        _ => return Err("a leaf without its hash, or a hash without its leaf".into()),
+    };
+    Ok(ParsedEntry { place: (line.chain, line.seq), payload, whole })
+}
+
+fn to_line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).expect("strings and numbers are JSON");
+    line.push('\n');
+    line
+}
+
+fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_payload_survive_the_line() {
+        let text = "{\"a\" :\n 1.0e5,\t\"ü\u{1F600}\\u0000\": \"\u{7f}\"}";
+        let payload =
+            Payload { salt: [9; 16], blobs: [None, Some(text.into()), Some(String::new()), None, None] };
+        let entry =
+            Entry { chain: 1, seq: 2, leaf: Ok(vec![1, 2]), hash: [3; 32], payload: Some(payload.clone()) };
+        let line = entry_line(&entry, true);
+        assert_eq!(line.matches('\n').count(), 1);
+        let parsed = parse_entry(line.as_bytes()).unwrap();
+        assert_eq!(
+            parsed,
+            ParsedEntry { place: (1, 2), payload: Some(payload), whole: Some((vec![1, 2], [3; 32])) }
+        );
+        let erased = parse_entry(entry_line(&Entry { payload: None, ..entry }, false).as_bytes()).unwrap();
+        assert_eq!(erased, ParsedEntry { place: (1, 2), payload: None, whole: None });
+    }
+
+    #[test]
+    fn malformed_lines_are_refused() {
+        for line in [
+            "",
+            "{}",
+            "[]",
+            "{\"chain\":-1}",
+            "{\"seq\":1,\"salt\":\"00\"}",
+            "{\"erased\":true,\"detail\":\"{}\"}",
+            "{\"erased\":true,\"hash\":\"00\"}",
+            "{\"erased\":true,\"unknown\":1}",
+        ] {
+            assert!(parse_entry(line.as_bytes()).is_err(), "{line}");
+        }
+        assert!(parse_span(b"[1,2,3]").is_err() && parse_span(b"[1,2,3,4,5]").is_err());
+        assert!(parse_checkpoint(b"{\"tree_size\":1,\"root\":\"00\",\"note\":\"\"}").is_err());
+        for log in ["", "{}", "{\"export_format\":2,\"log_id\":null,\"tree_size\":0,\"unsealed\":false}"] {
+            assert!(LogJson::parse(log.as_bytes()).is_err(), "{log}");
+        }
+    }
+}

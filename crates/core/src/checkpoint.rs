@@ -1,0 +1,137 @@
+//! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of text.
+//!
+//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Extension lines are refused: no
+//! server of ours writes them, no witness vouches for them, and what is not there cannot smuggle anything.
+
+use crate::{Hash, merkle::MAX_TREE_SIZE, text};
+use std::fmt;
+
+/// The longest origin, in bytes.
+pub const MAX_ORIGIN: usize = 255;
+
+/// What one checkpoint says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The log's name.
+    pub origin: String,
+    /// How many entries the tree has.
+    pub size: u64,
+    /// The tree's root.
+    pub root: Hash,
+}
+
+/// Why a text is not a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointError {
+    /// Not three lines, each ended by a newline.
+    Lines,
+    /// The origin is empty or too long, or has control characters.
+    Origin,
+    /// The second line is not a size.
+    Size,
+    /// The third line is not a hash in base64.
+    Root,
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lines => "malformed checkpoint: expected three lines: origin, tree size, root hash",
+            Self::Origin => {
+                "malformed checkpoint: the origin must have 1 to 255 bytes without control characters"
+            }
+            Self::Size => "malformed checkpoint: the second line is not a tree size",
+            Self::Root => "malformed checkpoint: the third line is not a root hash in base64",
+        })
+    }
+}
+
+impl std::error::Error for CheckpointError {}
+
+impl Checkpoint {
+    /// A checkpoint, if the values can stand in one.
+    pub fn new(origin: &str, size: u64, root: Hash) -> Result<Self, CheckpointError> {
+        if !is_valid_origin(origin) {
+            return Err(CheckpointError::Origin);
+        }
+        if size > MAX_TREE_SIZE {
+            return Err(CheckpointError::Size);
+        }
+        Ok(Self { origin: origin.to_owned(), size, root })
+    }
+
+    /// Reads a note's text.
+    pub fn parse(note_text: &str) -> Result<Self, CheckpointError> {
+        let lines = note_text.strip_suffix('\n').ok_or(CheckpointError::Lines)?;
+        let mut lines = lines.splitn(4, '\n');
+        let (Some(origin), Some(size), Some(root), None) =
+            (lines.next(), lines.next(), lines.next(), lines.next())
+        else {
+            return Err(CheckpointError::Lines);
+        };
+        let size = text::number(size).ok_or(CheckpointError::Size)?;
+        Self::new(origin, size, text::hash(root).ok_or(CheckpointError::Root)?)
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    /// The text that a note signs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}\n{}", self.origin, self.size, text::base64(self.root))
+    }
+}
+
+/// Whether a log may have this name.
+#[must_use]
+pub fn is_valid_origin(origin: &str) -> bool {
+    (1..=MAX_ORIGIN).contains(&origin.len()) && !origin.chars().any(char::is_control)
+}
+
+/// The name of a log that has been given no other: its identity.
+#[must_use]
+pub fn default_origin(log_id: &[u8; 16]) -> String {
+    let hex = hex::encode(log_id);
+    format!("audit_chain/{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of C2SP tlog-checkpoint.
+    const EXAMPLE: &str =
+        "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+
+    #[test]
+    fn the_published_example_is_read_and_written() {
+        let checkpoint = Checkpoint::parse(EXAMPLE).unwrap();
+        assert_eq!(
+            (checkpoint.origin.as_str(), checkpoint.size),
+            ("example.com/behind-the-sofa", 20_852_163)
+        );
+        assert_eq!(checkpoint.to_string(), EXAMPLE);
+    }
+
+    #[test]
+    fn malformed_checkpoints_are_refused() {
+        use CheckpointError::*;
+        let refused = |text: &str| Checkpoint::parse(text).unwrap_err();
+        for text in ["", "\n", "a\n", "a\n1\n", EXAMPLE.trim_end(), &format!("{EXAMPLE}extension\n")] {
+            assert_eq!(refused(text), Lines, "{text:?}");
+        }
+        for size in ["020852163", "", "-1", "9223372036854775808", "2e7"] {
+            assert_eq!(refused(&EXAMPLE.replace("20852163", size)), Size, "{size:?}");
+        }
+        assert_eq!(refused(&EXAMPLE.replace("q2I=", "q2J=")), Root);
+        assert_eq!(refused(&EXAMPLE.replace("CsUY", "")), Root);
+        assert_eq!(refused(&EXAMPLE.replace("example.com/behind-the-sofa", "")), Origin);
+        assert_eq!(refused(&EXAMPLE.replace("example", &"x".repeat(300))), Origin);
+        assert_eq!(refused(&EXAMPLE.replace("example", "x\ry")), Origin);
+    }
+
+    #[test]
+    fn the_default_name_is_the_logs_identity() {
+        let id = std::array::from_fn(|n| n as u8 * 17);
+        assert_eq!(default_origin(&id), "audit_chain/00112233-4455-6677-8899-aabbccddeeff");
+    }
+}

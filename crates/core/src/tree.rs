@@ -1,0 +1,259 @@
+//! The growing tree: what must be kept to append to it, in memory that does not depend on its size.
+//!
+//! **Invariant**: at each level the frontier holds the hashes of that level's one partial tile, fewer than 256; how
+//! many follows from the size alone. A tile that becomes complete is handed out once, and its root moves up a level.
+
+use crate::{
+    Hash,
+    merkle::{EMPTY_ROOT, MAX_TREE_SIZE, join_right, perfect_root},
+    tile::{CompleteTile, MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
+};
+use std::fmt;
+
+/// The first byte of a serialised frontier.
+const VERSION: u8 = 1;
+
+/// The right edge of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TreeFrontier {
+    size: u64,
+    /// The partial tile of each level, from 0; levels that the tree does not reach are absent or empty.
+    levels: Vec<Vec<Hash>>,
+}
+
+/// Why bytes are not a serialised frontier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontierError {
+    /// The version byte is not known.
+    Version,
+    /// The size is out of range.
+    Size,
+    /// There are not as many bytes as the size demands.
+    Length,
+}
+
+impl fmt::Display for FrontierError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Version => "the tree's right edge has an unknown version",
+            Self::Size => "the tree's right edge has an impossible size",
+            Self::Length => "the tree's right edge has another length than its size demands",
+        })
+    }
+}
+
+impl std::error::Error for FrontierError {}
+
+impl TreeFrontier {
+    /// The frontier of the empty tree.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many leaves the tree has.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends a leaf and returns the tiles that it completes, lowest level first; mostly none.
+    ///
+    /// # Panics
+    /// Where the tree has [`MAX_TREE_SIZE`] leaves.
+    pub fn push(&mut self, leaf: Hash) -> Vec<CompleteTile> {
+        assert!(self.size < MAX_TREE_SIZE, "the tree is full");
+        self.size += 1;
+        let mut completed = Vec::new();
+        let mut hash = leaf;
+        for level in 0..=MAX_LEVEL {
+            if self.levels.len() <= usize::from(level) {
+                self.levels.push(Vec::with_capacity(TILE_WIDTH));
+            }
+            let tile = &mut self.levels[usize::from(level)];
+            tile.push(hash);
+            if tile.len() < TILE_WIDTH {
+                break;
+            }
+            hash = perfect_root(tile);
+            let hashes = tile.as_flattened().to_vec().into_boxed_slice();
+            tile.clear();
+            let index = (self.size >> (8 * (u32::from(level) + 1))) - 1;
+            let hashes = hashes.try_into().expect("256 hashes are a tile");
+            completed.push(CompleteTile { level, index, hashes });
+        }
+        completed
+    }
+
+    /// The tree's root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.levels.iter().fold(None, |right, tile| join_right(tile, right)).unwrap_or(EMPTY_ROOT)
+    }
+
+    /// The hashes of the partial tile at `level`; empty if it has none.
+    #[must_use]
+    pub fn edge(&self, level: u8) -> &[Hash] {
+        self.levels.get(usize::from(level)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The partial tiles with their hashes, lowest level first: what an export must hold besides the complete tiles.
+    pub fn partial_tiles(&self) -> impl Iterator<Item = (TileId, &[u8])> {
+        (0..=MAX_LEVEL).filter_map(|level| {
+            let hashes = self.edge(level);
+            let index = (self.size >> (8 * u32::from(level))) / TILE_WIDTH as u64;
+            let tile = TileId { level, index, width: hashes.len() as u16 };
+            (!hashes.is_empty()).then_some((tile, hashes.as_flattened()))
+        })
+    }
+
+    /// Rebuilds the frontier of the tree of `size` leaves from what is kept for ever: its complete tiles, and the
+    /// hashes of the last `size % 256` leaves, which no complete tile holds.
+    ///
+    /// Reads at most 255 tiles at each level. It checks nothing but lengths: compare [`TreeFrontier::root`] with a
+    /// checkpoint that is trusted.
+    pub fn rebuild<E>(
+        size: u64,
+        last_leaves: &[Hash],
+        mut complete: impl FnMut(TileId) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, TreeError<E>> {
+        let width = |level: u32| ((size >> (8 * level)) % TILE_WIDTH as u64) as usize;
+        if size > MAX_TREE_SIZE || last_leaves.len() != width(0) {
+            return Err(TreeError::OutOfRange { asked: last_leaves.len() as u64, size });
+        }
+        let mut levels = vec![last_leaves.to_vec()];
+        for level in 1..=u32::from(MAX_LEVEL) {
+            let number = size >> (8 * level);
+            let mut hashes = Vec::with_capacity(TILE_WIDTH);
+            for index in number - width(level) as u64..number {
+                let tile = TileId { level: (level - 1) as u8, index, width: TILE_WIDTH as u16 };
+                let bytes = complete(tile).map_err(TreeError::Read)?;
+                if bytes.len() != TILE_BYTES {
+                    return Err(TreeError::ShortTile { tile, bytes: bytes.len() });
+                }
+                hashes.push(perfect_root(&hashes_of(&bytes)));
+            }
+            levels.push(hashes);
+        }
+        Ok(Self { size, levels })
+    }
+
+    /// The frontier as bytes: a version byte, the size, the partial tiles' hashes from level 0.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.size.to_be_bytes());
+        for tile in &self.levels {
+            bytes.extend_from_slice(tile.as_flattened());
+        }
+        bytes
+    }
+
+    /// Reads what [`TreeFrontier::to_bytes`] wrote. It checks form only: compare [`TreeFrontier::root`] with a
+    /// checkpoint that is trusted.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FrontierError> {
+        let (&version, rest) = bytes.split_first().ok_or(FrontierError::Length)?;
+        if version != VERSION {
+            return Err(FrontierError::Version);
+        }
+        let (size, mut rest) = rest.split_first_chunk().ok_or(FrontierError::Length)?;
+        let size = u64::from_be_bytes(*size);
+        if size > MAX_TREE_SIZE {
+            return Err(FrontierError::Size);
+        }
+        let mut levels = Vec::new();
+        for level in 0..=u32::from(MAX_LEVEL) {
+            let width = ((size >> (8 * level)) % TILE_WIDTH as u64) as usize;
+            let (tile, after) = rest.split_at_checked(width * 32).ok_or(FrontierError::Length)?;
+            levels.push(hashes_of(tile));
+            rest = after;
+        }
+        if rest.is_empty() { Ok(Self { size, levels }) } else { Err(FrontierError::Length) }
+    }
+
+    /// A reader over this frontier for the partial tiles and `complete` for all others.
+    pub fn reader<E, F: FnMut(TileId) -> Result<Vec<u8>, E>>(&self, complete: F) -> EdgeReader<'_, F> {
+        EdgeReader { frontier: self, complete }
+    }
+}
+
+/// Tiles from two places: complete ones from a function, partial ones from a frontier.
+///
+/// It serves the frontier's tree and every smaller one: what is partial there is either complete here, or a beginning
+/// of what is partial here.
+#[derive(Debug)]
+pub struct EdgeReader<'f, F> {
+    frontier: &'f TreeFrontier,
+    complete: F,
+}
+
+impl<E, F: FnMut(TileId) -> Result<Vec<u8>, E>> TileReader for EdgeReader<'_, F> {
+    type Error = E;
+
+    fn read_tile(&mut self, tile: TileId) -> Result<Vec<u8>, E> {
+        match TileId::at(tile.level, tile.index, self.frontier.size) {
+            Some(now) if !now.is_complete() => Ok(self.frontier.edge(tile.level).as_flattened().to_vec()),
+            Some(complete) => (self.complete)(complete),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(number: u64) -> Hash {
+        crate::merkle::leaf_hash(&number.to_be_bytes())
+    }
+
+    #[test]
+    fn complete_tiles_are_handed_out_once_and_in_order() {
+        let mut tree = TreeFrontier::new();
+        let tiles: Vec<_> = (0..256 * 256 + 3)
+            .flat_map(|n| tree.push(leaf(n)))
+            .map(|tile| (tile.level, tile.index))
+            .collect();
+        assert_eq!(tiles.len(), 257);
+        assert_eq!(tiles[..2], [(0, 0), (0, 1)]);
+        assert_eq!(tiles[255..], [(0, 255), (1, 0)]);
+        assert_eq!((tree.edge(0).len(), tree.edge(1).len(), tree.edge(2).len()), (3, 0, 1));
+        assert!(tree.to_bytes().len() < 9 + 8 * TILE_BYTES);
+    }
+
+    #[test]
+    fn bytes_give_the_same_frontier_and_nothing_else_is_taken() {
+        let mut tree = TreeFrontier::new();
+        for n in 0..700 {
+            let bytes = tree.to_bytes();
+            let again = TreeFrontier::from_bytes(&bytes).unwrap();
+            assert_eq!((again.size(), again.root()), (tree.size(), tree.root()));
+            assert_eq!(again.to_bytes(), bytes);
+            let _ = tree.push(leaf(n));
+        }
+        let bytes = tree.to_bytes();
+        assert_eq!(TreeFrontier::from_bytes(&[]), Err(FrontierError::Length));
+        assert_eq!(TreeFrontier::from_bytes(&bytes[..bytes.len() - 1]), Err(FrontierError::Length));
+        assert_eq!(TreeFrontier::from_bytes(&[&bytes[..], &[0]].concat()), Err(FrontierError::Length));
+        assert_eq!(TreeFrontier::from_bytes(&[&[2], &bytes[1..]].concat()), Err(FrontierError::Version));
+        assert_eq!(TreeFrontier::from_bytes(&[&[1][..], &[0xFF; 8]].concat()), Err(FrontierError::Size));
+    }
+
+    #[test]
+    fn a_frontier_is_rebuilt_from_complete_tiles_and_the_last_leaves() {
+        let size = 256 * 258 + 5;
+        let (mut tree, mut tiles) = (TreeFrontier::new(), std::collections::HashMap::new());
+        for n in 0..size {
+            tiles.extend(tree.push(leaf(n)).into_iter().map(|t| ((t.level, t.index), t.hashes.to_vec())));
+        }
+        let last: Vec<Hash> = (size - 5..size).map(leaf).collect();
+        let read = |tile: TileId| tiles.get(&(tile.level, tile.index)).cloned().ok_or(tile);
+        let rebuilt = TreeFrontier::rebuild(size, &last, read).unwrap();
+        assert_eq!(rebuilt.to_bytes(), tree.to_bytes());
+        let missing = |tile: TileId| if tile.index == 257 { Err(tile) } else { read(tile) };
+        assert!(matches!(TreeFrontier::rebuild(size, &last, missing), Err(TreeError::Read(_))));
+        let short = |_: TileId| Ok::<_, ()>(vec![0; 32]);
+        assert!(matches!(TreeFrontier::rebuild(size, &last, short), Err(TreeError::ShortTile { .. })));
+        assert!(matches!(TreeFrontier::rebuild(size, &last[1..], read), Err(TreeError::OutOfRange { .. })));
+    }
+}

@@ -1,0 +1,32 @@
+-- The guard: nobody edits the log, and capture ends by audit_disable() alone. docs/threat-model.md says who is
+-- stopped by which layer.
+
+REVOKE ALL ON audit_log, audit_log_identity FROM PUBLIC;
+
+CREATE FUNCTION audit_chain_refuse() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
+CREATE FUNCTION audit_chain_check_insert() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_check_insert';
+CREATE FUNCTION audit_chain_on_ddl() RETURNS event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_on_ddl';
+REVOKE ALL ON FUNCTION audit_chain_refuse(), audit_chain_check_insert(), audit_chain_on_ddl() FROM PUBLIC;
+
+-- Statement triggers fire even where no row matches; ALWAYS, so that session_replication_role does not lift them.
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log_identity
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+
+-- INSERT by SQL is how a dump is restored: accepted where the entry's hash is right.
+CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON audit_log
+    FOR EACH ROW EXECUTE FUNCTION audit_chain_check_insert();
+ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_check_insert";
+
+CREATE EVENT TRIGGER audit_chain_ddl_start ON ddl_command_start EXECUTE FUNCTION audit_chain_on_ddl();
+CREATE EVENT TRIGGER audit_chain_ddl_end ON ddl_command_end EXECUTE FUNCTION audit_chain_on_ddl();
+CREATE EVENT TRIGGER audit_chain_drop ON sql_drop EXECUTE FUNCTION audit_chain_on_ddl();
+ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
+ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
+ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;

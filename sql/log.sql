@@ -1,0 +1,64 @@
+-- The log: one ordinary table, so that pg_dump keeps it. docs/format.md says what its hashes cover.
+
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL') THEN
+        RAISE EXCEPTION 'audit_chain cannot be installed in database "%": its encoding % has no conversion to UTF-8',
+                pg_catalog.current_database(), pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Entries are hashed as UTF-8. Create the database with another encoding, best UTF8.';
+    END IF;
+END
+$$;
+
+CREATE TABLE audit_log (
+    chain            integer     NOT NULL CHECK (chain >= 0),
+    seq              bigint      NOT NULL CHECK (seq >= 1),
+    at               timestamptz NOT NULL,
+    xid              xid8        NOT NULL,
+    operation        text        NOT NULL,
+    table_schema     text,
+    table_name       text,
+    session_role     text        NOT NULL,
+    effective_role   text        NOT NULL,
+    actor            text,
+    application_name text,
+    client_addr      inet,
+    row_key          json,
+    old_row          json,
+    new_row          json,
+    detail           json,
+    statement        text,
+    salt             bytea       NOT NULL CHECK (length(salt) = 16),
+    payload_digest   bytea       CHECK (length(payload_digest) = 32),
+    prev_hash        bytea       NOT NULL CHECK (length(prev_hash) = 32),
+    hash             bytea       NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (chain, seq)
+);
+
+COMMENT ON TABLE audit_log IS 'audit_chain: every change of every audited table, append-only, chained by hash';
+COMMENT ON COLUMN audit_log.chain IS 'the chain: as many as there were writers at once';
+COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, … without gaps';
+COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
+COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
+COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE or DISABLE';
+COMMENT ON COLUMN audit_log.session_role IS 'who logged in';
+COMMENT ON COLUMN audit_log.effective_role IS 'as whom the statement ran';
+COMMENT ON COLUMN audit_log.actor IS 'the application''s user, as claimed by the application (audit_chain.actor)';
+COMMENT ON COLUMN audit_log.row_key IS 'the primary key''s columns, after the change; of a DELETE, before it';
+COMMENT ON COLUMN audit_log.old_row IS 'UPDATE: the old values of the columns that changed; DELETE: the whole row';
+COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; an UPDATE leaves out large values that it did not change';
+COMMENT ON COLUMN audit_log.statement IS 'the client''s query, if audit_chain.log_statement is on';
+COMMENT ON COLUMN audit_log.payload_digest IS 'null; filled only where the payload has been erased';
+COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the entry''s whole content and prev_hash';
+
+-- The log's identity: no row until the first entry is written, so that a restored dump brings its own.
+CREATE TABLE audit_log_identity (
+    log_id     uuid        NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX audit_log_identity_single ON audit_log_identity ((true));
+COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
+
+SELECT pg_catalog.pg_extension_config_dump('audit_log', '');
+SELECT pg_catalog.pg_extension_config_dump('audit_log_identity', '');

@@ -1,0 +1,69 @@
+-- Verification: an aggregate over the log's rows, so that PostgreSQL itself reads them, in parallel where it pays.
+
+CREATE FUNCTION audit_chain_check_transition(
+    internal,
+    chain integer, seq bigint, at timestamptz, xid xid8, operation text, table_schema text, table_name text,
+    session_role text, effective_role text, actor text, application_name text, client_addr inet,
+    row_key json, old_row json, new_row json, detail json, statement text,
+    salt bytea, payload_digest bytea, prev_hash bytea, hash bytea
+) RETURNS internal
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_transition';
+CREATE FUNCTION audit_chain_check_combine(internal, internal) RETURNS internal
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_combine';
+CREATE FUNCTION audit_chain_check_serialize(internal) RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_serialize';
+CREATE FUNCTION audit_chain_check_deserialize(bytea, internal) RETURNS internal
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_deserialize';
+-- The state in serialised form: audit_chain_check_log() makes the report of it.
+CREATE FUNCTION audit_chain_check_final(internal) RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_final';
+
+CREATE AGGREGATE audit_chain_check(
+    chain integer, seq bigint, at timestamptz, xid xid8, operation text, table_schema text, table_name text,
+    session_role text, effective_role text, actor text, application_name text, client_addr inet,
+    row_key json, old_row json, new_row json, detail json, statement text,
+    salt bytea, payload_digest bytea, prev_hash bytea, hash bytea
+) (
+    sfunc = audit_chain_check_transition,
+    stype = internal,
+    sspace = 1024,
+    combinefunc = audit_chain_check_combine,
+    serialfunc = audit_chain_check_serialize,
+    deserialfunc = audit_chain_check_deserialize,
+    finalfunc = audit_chain_check_final,
+    parallel = safe
+);
+
+-- The check's report as one object; audit_verify() and audit_problems() unpack it. Whoever may read the log may run it.
+CREATE FUNCTION audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_check_log';
+
+CREATE FUNCTION audit_verify(
+    only_chain integer     DEFAULT NULL,
+    since      timestamptz DEFAULT NULL,
+    until      timestamptz DEFAULT NULL,
+    OUT valid boolean, OUT entries bigint, OUT chains integer, OUT checkpoints integer, OUT problems bigint,
+    OUT summary text
+) RETURNS record
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT r.valid, r.entries, r.chains, r.checkpoints, r.problem_count, r.summary
+    FROM pg_catalog.jsonb_to_record(audit_chain_check_log(only_chain, since, until))
+        AS r(valid boolean, entries bigint, chains integer, checkpoints integer, problem_count bigint, summary text);
+END;
+COMMENT ON FUNCTION audit_verify(integer, timestamptz, timestamptz) IS
+    'audit_chain: whether the log, one chain of it, or a range of time in it is whole';
+
+CREATE FUNCTION audit_problems(
+    only_chain integer     DEFAULT NULL,
+    since      timestamptz DEFAULT NULL,
+    until      timestamptz DEFAULT NULL
+) RETURNS TABLE (kind text, chain integer, seq bigint, table_name text, detail text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT p.kind, p.chain, p.seq, p.table_name, p.detail
+    FROM pg_catalog.jsonb_to_recordset(audit_chain_check_log(only_chain, since, until) -> 'problems')
+        AS p(kind text, chain integer, seq bigint, table_name text, detail text);
+END;
+COMMENT ON FUNCTION audit_problems(integer, timestamptz, timestamptz) IS
+    'audit_chain: every fault that audit_verify() counts, one a row';

@@ -1,0 +1,250 @@
+//! A transaction's place in the log: the chain that it holds, the chain's head, and the entries not yet written.
+//!
+//! **Invariants**
+//! * The head kept here is the newest entry of the chain as this transaction will leave it: the newest committed one
+//!   when the chain was taken, then this transaction's own. Nobody else adds to the chain, because the chain's lock is
+//!   the transaction's until it ends.
+//! * A savepoint's rollback puts the head back to what it was when the savepoint's first entry came, and drops the
+//!   savepoint's unwritten entries; PostgreSQL undoes the written ones.
+//! * An entry is written in the savepoint in which it was captured, or in one around it that it has joined by release:
+//!   never in a deeper one, whose rollback would lose it.
+//! * What is unwritten when the transaction is about to commit is written then. Nothing of the state outlives the
+//!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
+//!
+//! The number of chains is thus the peak number of writers at once, and no writer waits for another (until
+//! `audit_chain.max_chains` is reached).
+
+use crate::entry::{Draft, Place, Scratch};
+use crate::error::Refusal;
+use crate::pg::lock::{Lockable, lock};
+use crate::pg::log::{self, LogTable, Tuple};
+use crate::pg::xact::{self, ActiveSnapshot, End};
+use crate::pg::{catalog, session};
+use crate::settings;
+use audit_chain_core::{Hash, format::genesis};
+use pgrx::pg_sys::Oid;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Unwritten entries are written when there are this many, or this many bytes of them.
+const MAX_PENDING: usize = 1000;
+const MAX_PENDING_BYTES: usize = 1 << 20;
+
+/// The newest entry of a chain.
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    /// The chain is empty.
+    None,
+    /// Its place, its time in microseconds since 2000-01-01 UTC, and its hash.
+    Entry { seq: i64, at: i64, hash: Hash },
+}
+
+/// The state when a savepoint's first entry came.
+#[derive(Clone, Copy)]
+struct Mark {
+    level: i32,
+    head: Head,
+    pending: usize,
+}
+
+/// The transaction under way.
+struct Transaction {
+    tables: Tables,
+    log: Rc<LogTable>,
+    chain: u32,
+    head: Head,
+    /// One for each savepoint that has entries, outermost first, levels ascending, all above 1.
+    marks: Vec<Mark>,
+    pending: Vec<Tuple>,
+    pending_bytes: usize,
+}
+
+/// The extension's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    /// `audit_log`.
+    pub log: Oid,
+    /// `audit_log_identity`.
+    pub identity: Oid,
+}
+
+impl Tables {
+    /// The tables beside the extension's function that was called.
+    pub fn beside(function: Oid) -> Result<Self, Refusal> {
+        let schema = catalog::function_namespace(function);
+        let find = |name| Some(catalog::relation_in(schema, name)).filter(|&oid| oid != Oid::INVALID);
+        Ok(Self {
+            log: find(c"audit_log").ok_or(Refusal::Broken { what: "table audit_log" })?,
+            identity: find(c"audit_log_identity")
+                .ok_or(Refusal::Broken { what: "table audit_log_identity" })?,
+        })
+    }
+}
+
+thread_local! {
+    static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
+    /// The chain that this backend took last: most likely free again.
+    static LAST_CHAIN: Cell<u32> = const { Cell::new(0) };
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Runs `body` with the buffers that entries are made in. They are used again and again; where an entry is made while
+/// another one is (an output function or an index's expression may do anything), it gets buffers of its own.
+pub fn with_scratch<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let result = body(&mut scratch);
+    SCRATCH.set(Some(scratch));
+    result
+}
+
+/// Adds an entry to the transaction's chain, taking one if it has none. The entry is written at the latest by
+/// [`flush`] or before commit.
+pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result<Place, Refusal> {
+    if TRANSACTION.with_borrow(Option::is_none) {
+        let transaction = begin(function)?;
+        TRANSACTION.set(Some(transaction));
+    }
+    let first = TRANSACTION.with_borrow(|tx| {
+        let tx = tx.as_ref().expect("begun");
+        matches!(tx.head, Head::None).then_some((tx.tables, tx.chain))
+    });
+    let genesis = first.map(|(tables, chain)| genesis(&log_identity(tables), chain));
+    let level = xact::nest_level();
+    let xid = xact::top_xid();
+    let now = xact::now();
+    let (place, full) = TRANSACTION.with_borrow_mut(|tx| {
+        let tx = tx.as_mut().expect("begun");
+        let (seq, at, prev_hash) = match tx.head {
+            Head::None => (1, now, genesis.expect("looked up for an empty chain")),
+            Head::Entry { seq, at, hash } => (seq + 1, now.max(at), hash),
+        };
+        let place = Place { chain: tx.chain, seq, at, prev_hash, xid };
+        let (tuple, hash) = scratch.form(&tx.log, draft, &place);
+        if level > 1 && tx.marks.last().is_none_or(|mark| mark.level < level) {
+            tx.marks.push(Mark { level, head: tx.head, pending: tx.pending.len() });
+        }
+        tx.head = Head::Entry { seq, at, hash };
+        tx.pending_bytes += tuple.size();
+        tx.pending.push(tuple);
+        (place, tx.pending.len() >= MAX_PENDING || tx.pending_bytes >= MAX_PENDING_BYTES)
+    });
+    if full {
+        flush();
+    }
+    Ok(place)
+}
+
+/// Writes the unwritten entries of the current savepoint. Those of savepoints around it wait until it has ended.
+pub fn flush() {
+    let level = xact::nest_level();
+    let Some((log, tuples)) = TRANSACTION.with_borrow_mut(|tx| {
+        let tx = tx.as_mut()?;
+        let from = match tx.marks.last() {
+            Some(mark) if mark.level == level => mark.pending,
+            Some(_) => return None,
+            None if level == 1 => 0,
+            None => return None,
+        };
+        let tuples = tx.pending.split_off(from);
+        tx.pending_bytes -= tuples.iter().map(Tuple::size).sum::<usize>();
+        (!tuples.is_empty()).then(|| (tx.log.clone(), tuples))
+    }) else {
+        return;
+    };
+    // Nothing is borrowed here: an index's expression may run a function that is captured itself.
+    log.insert(&tuples);
+    tuples.into_iter().for_each(Tuple::free);
+}
+
+/// Follows the transaction's and its savepoints' ends.
+pub fn on_end(end: End) {
+    match end {
+        End::BeforeCommit => {
+            if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty())) {
+                let _snapshot = ActiveSnapshot::push();
+                flush();
+            }
+        }
+        End::Ended => {
+            TRANSACTION.set(None);
+            if let Some(mut scratch) = SCRATCH.take() {
+                scratch.context.forget_names();
+                SCRATCH.set(Some(scratch));
+            }
+        }
+        End::SavepointReleased(level) => TRANSACTION.with_borrow_mut(|tx| {
+            let Some(tx) = tx else { return };
+            let Some(&mark) = tx.marks.last().filter(|mark| mark.level == level) else { return };
+            tx.marks.pop();
+            let around = level - 1;
+            if around > 1 && tx.marks.last().is_none_or(|outer| outer.level < around) {
+                tx.marks.push(Mark { level: around, ..mark });
+            }
+        }),
+        End::SavepointRolledBack(level) => TRANSACTION.with_borrow_mut(|tx| {
+            let Some(tx) = tx else { return };
+            while let Some(&mark) = tx.marks.last().filter(|mark| mark.level >= level) {
+                tx.marks.pop();
+                tx.head = mark.head;
+                for tuple in tx.pending.drain(mark.pending..) {
+                    tx.pending_bytes -= tuple.size();
+                    tuple.free();
+                }
+            }
+        }),
+    }
+}
+
+/// Takes a chain and finds its head.
+fn begin(function: Oid) -> Result<Transaction, Refusal> {
+    let tables = Tables::beside(function)?;
+    let log = LogTable::open(tables.log);
+    let chain = take_chain(tables.log);
+    let head = match log.newest(chain) {
+        None => Head::None,
+        Some(newest) => Head::Entry { seq: newest.seq, at: newest.at, hash: newest.hash },
+    };
+    Ok(Transaction {
+        tables,
+        log: Rc::new(log),
+        chain,
+        head,
+        marks: Vec::new(),
+        pending: Vec::new(),
+        pending_bytes: 0,
+    })
+}
+
+/// Locks a chain that no one holds: the last one, or the first free one. Waits for one only at the bound.
+fn take_chain(log: Oid) -> u32 {
+    let bound = settings::max_chains();
+    let preferred = LAST_CHAIN.get() % bound;
+    let free = |chain: &u32| lock(log, Lockable::Chain(*chain), false);
+    let chain = std::iter::once(preferred).chain(0..bound).find(free).unwrap_or_else(|| {
+        // Backends spread over the chains instead of all waiting for the first.
+        let chain = std::process::id() % bound;
+        lock(log, Lockable::Chain(chain), true);
+        chain
+    });
+    LAST_CHAIN.set(chain);
+    chain
+}
+
+/// The log's identity, made when the first entry is written: so a restored dump brings its own. Only the first entries
+/// of a new log can wait for one another here.
+fn log_identity(tables: Tables) -> [u8; 16] {
+    if let Some(id) = log::identity(tables.identity) {
+        return id;
+    }
+    lock(tables.log, Lockable::Identity, true);
+    if let Some(id) = log::identity(tables.identity) {
+        return id;
+    }
+    let mut id = [0; 16];
+    session::random(&mut id);
+    // A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
+    id[6] = id[6] & 0x0F | 0x40;
+    id[8] = id[8] & 0x3F | 0x80;
+    log::insert_identity(tables.identity, &id, xact::now());
+    id
+}

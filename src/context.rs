@@ -1,0 +1,102 @@
+//! Who and where from: what every entry of a session has in common.
+
+use crate::pg::varlena::VarBuf;
+use crate::pg::{catalog, check, session};
+use crate::settings;
+use pgrx::pg_sys::Oid;
+
+/// A role's name, looked up again when another role acts.
+pub struct RoleName {
+    role: Oid,
+    /// The name.
+    pub name: VarBuf,
+}
+
+impl RoleName {
+    fn update(&mut self, role: Oid) {
+        if self.role != role {
+            // A role may be dropped while a session of its goes on.
+            let name =
+                catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
+            self.name.set(Some(&name));
+            self.role = role;
+        }
+    }
+}
+
+/// The client's address, which does not change while the session lasts.
+#[derive(Default)]
+struct Address {
+    /// The inet value without its header, and the text that is hashed.
+    value: Option<(VarBuf, Vec<u8>)>,
+    known: bool,
+}
+
+/// The session as entries name it.
+pub struct SessionContext {
+    /// Who logged in.
+    pub session_role: RoleName,
+    /// As whom the statement runs.
+    pub effective_role: RoleName,
+    /// `audit_chain.actor`.
+    pub actor: VarBuf,
+    /// `application_name`.
+    pub application_name: VarBuf,
+    /// The client's query, if it is to be recorded.
+    pub statement: VarBuf,
+    address: Address,
+}
+
+impl Default for SessionContext {
+    fn default() -> Self {
+        let role = || RoleName { role: Oid::INVALID, name: VarBuf::null() };
+        Self {
+            session_role: role(),
+            effective_role: role(),
+            actor: VarBuf::null(),
+            application_name: VarBuf::null(),
+            statement: VarBuf::null(),
+            address: Address::default(),
+        }
+    }
+}
+
+impl SessionContext {
+    /// Brings it up to date. `effective_role` is as whom the statement runs.
+    pub fn refresh(&mut self, effective_role: Oid) {
+        self.session_role.update(session::session_role());
+        self.effective_role.update(effective_role);
+        self.actor.update(settings::actor());
+        self.application_name.update(session::application_name());
+        self.statement.update(settings::log_statement().then(session::client_query).flatten());
+        if !self.address.known {
+            self.address.value = client_address();
+            self.address.known = true;
+        }
+    }
+
+    /// Forgets names that may change between transactions.
+    pub fn forget_names(&mut self) {
+        self.session_role.role = Oid::INVALID;
+        self.effective_role.role = Oid::INVALID;
+    }
+
+    /// The client's address as an inet value.
+    pub fn client_addr(&mut self) -> Option<&mut VarBuf> {
+        self.address.value.as_mut().map(|(packed, _)| packed)
+    }
+
+    /// The client's address as text.
+    pub fn client_addr_text(&self) -> Option<&[u8]> {
+        self.address.value.as_ref().map(|(_, text)| text.as_slice())
+    }
+}
+
+/// The address of the connection's client; `None` for a local socket and for background workers.
+fn client_address() -> Option<(VarBuf, Vec<u8>)> {
+    let packed = check::client_inet()?;
+    let text = check::inet_text(&packed);
+    let mut value = VarBuf::null();
+    value.set(Some(&packed));
+    Some((value, text))
+}

@@ -1,0 +1,203 @@
+//! What audit_chain refuses, each with its SQLSTATE and what to do about it.
+
+use crate::settings::MAX_ACTOR;
+use pgrx::{PgLogLevel, PgSqlErrorCode as State, pg_sys::panic::ErrorReport};
+use std::fmt;
+
+/// A refusal. Its `Display` is the error's message; it names the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A function that only a trigger may call.
+    NotATrigger { function: &'static str },
+    /// The capture function on a trigger of a kind that it does not serve.
+    WrongTrigger { table: String },
+    /// `audit_chain.actor` is over its bound.
+    ActorTooLong { length: usize },
+    /// The log is append-only.
+    AppendOnly { table: String, operation: &'static str },
+    /// A row inserted by SQL whose hash is not its content's.
+    NotSelfConsistent { chain: i64, seq: i64 },
+    /// A null where a value is needed.
+    NullArgument { function: &'static str, argument: &'static str },
+    /// An event without a name.
+    EmptyAction,
+    /// Not a relation that can be audited.
+    NotATable { name: String, kind: &'static str },
+    /// The caller does not own the table.
+    NotOwner { name: String },
+    /// Only the extension's owner may do this.
+    NotExtensionOwner { function: &'static str },
+    /// A column that the table does not have.
+    NoSuchColumn { table: String, column: String },
+    /// A column of the primary key cannot be left out of the record.
+    KeyColumn { table: String, column: String },
+    /// A column both left out and masked.
+    ExcludedAndMasked { table: String, column: String },
+    /// The trigger's options name a column that is gone: capturing would record what must not be recorded.
+    OptionColumnGone { table: String, column: String },
+    /// The trigger's arguments are not ours.
+    BadOptions { table: String, reason: String },
+    /// The table is a partition whose root is audited.
+    PartOfAudited { name: String, root: String },
+    /// A command against the log or what belongs to it.
+    Guarded { tag: String, object: String },
+    /// A command that would end capture otherwise than by `audit_disable`.
+    CaptureGuarded { tag: String, table: String },
+    /// A trigger whose name is ours.
+    ReservedTrigger { table: String },
+    /// The extension's tables cannot be found.
+    Broken { what: &'static str },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotATrigger { function } => {
+                write!(f, "function \"{function}\" was not called as a trigger")
+            }
+            Self::WrongTrigger { table } => {
+                write!(f, "audit_chain_capture() on table \"{table}\" must be an AFTER trigger")
+            }
+            Self::ActorTooLong { length } => {
+                write!(f, "audit_chain.actor has {length} bytes, more than {MAX_ACTOR}")
+            }
+            Self::AppendOnly { table, operation } => {
+                write!(f, "\"{table}\" is append-only: {operation} is refused")
+            }
+            Self::NotSelfConsistent { chain, seq } => {
+                write!(f, "entry ({chain}, {seq}) is refused: its hash is not the hash of its content")
+            }
+            Self::NullArgument { function, argument } => {
+                write!(f, "{function}: \"{argument}\" must not be null")
+            }
+            Self::EmptyAction => write!(f, "audit_event: \"action\" must not be empty"),
+            Self::NotATable { name, kind } => write!(f, "\"{name}\" cannot be audited: it is {kind}"),
+            Self::NotOwner { name } => write!(f, "must be owner of table \"{name}\" to audit it"),
+            Self::NotExtensionOwner { function } => {
+                write!(f, "permission denied for {function}: it takes a superuser or the extension's owner")
+            }
+            Self::NoSuchColumn { table, column } => {
+                write!(f, "column \"{column}\" of table \"{table}\" does not exist")
+            }
+            Self::KeyColumn { table, column } => {
+                write!(
+                    f,
+                    "column \"{column}\" belongs to the primary key of table \"{table}\" and must be recorded"
+                )
+            }
+            Self::ExcludedAndMasked { table, column } => {
+                write!(f, "column \"{column}\" of table \"{table}\" is both excluded and masked")
+            }
+            Self::OptionColumnGone { table, column } => write!(
+                f,
+                "table \"{table}\" cannot be recorded: column \"{column}\", which must not be recorded, is not there"
+            ),
+            Self::BadOptions { table, reason } => {
+                write!(
+                    f,
+                    "table \"{table}\" cannot be recorded: its capture trigger's options are not valid: {reason}"
+                )
+            }
+            Self::PartOfAudited { name, root } => {
+                write!(f, "\"{name}\" is a partition of \"{root}\", and is audited with it")
+            }
+            Self::Guarded { tag, object } => write!(f, "{tag} is refused: {object} belongs to audit_chain"),
+            Self::CaptureGuarded { tag, table } => {
+                write!(f, "{tag} is refused: it would end or change the auditing of table {table}")
+            }
+            Self::ReservedTrigger { table } => {
+                write!(f, "the trigger name on table {table} is reserved for audit_chain")
+            }
+            Self::Broken { what } => write!(f, "audit_chain is damaged: {what} is missing"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The error's SQLSTATE.
+    pub fn sqlstate(&self) -> State {
+        match self {
+            Self::NotATrigger { .. } | Self::WrongTrigger { .. } => {
+                State::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
+            }
+            Self::ActorTooLong { .. } | Self::EmptyAction => State::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NullArgument { .. } => State::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            Self::AppendOnly { .. } | Self::Guarded { .. } | Self::CaptureGuarded { .. } => {
+                State::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
+            Self::NotOwner { .. } | Self::NotExtensionOwner { .. } => State::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NotSelfConsistent { .. } => State::ERRCODE_CHECK_VIOLATION,
+            Self::NotATable { .. } | Self::PartOfAudited { .. } => State::ERRCODE_WRONG_OBJECT_TYPE,
+            Self::NoSuchColumn { .. } => State::ERRCODE_UNDEFINED_COLUMN,
+            Self::KeyColumn { .. } | Self::ExcludedAndMasked { .. } => State::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::OptionColumnGone { .. } | Self::BadOptions { .. } => {
+                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::ReservedTrigger { .. } => State::ERRCODE_RESERVED_NAME,
+            Self::Broken { .. } => State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotATrigger { .. } | Self::WrongTrigger { .. } => "Call audit_enable() to install it.".into(),
+            Self::ActorTooLong { .. } => "Set the user's name or id, not a document about him.".into(),
+            Self::AppendOnly { .. } => {
+                "Nobody edits the log; a mistake is put right by a further entry, such as an audit_event().".into()
+            }
+            Self::NotSelfConsistent { .. } => {
+                "Rows come in by SQL only as a dump restores them; use audit_event() to add an entry.".into()
+            }
+            Self::NullArgument { .. } => return None,
+            Self::EmptyAction => "Name what happened, for example 'user.login'.".into(),
+            Self::NotATable { .. } => "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
+            Self::NotOwner { .. } => "Ask the table's owner or a superuser to call audit_enable().".into(),
+            Self::NotExtensionOwner { .. } => "Ask a superuser; the entry will name the reason.".into(),
+            Self::NoSuchColumn { .. } => "Column names are case-sensitive here.".into(),
+            Self::KeyColumn { .. } => {
+                "Without its key a row's history cannot be found. Mask other columns, or audit another table.".into()
+            }
+            Self::ExcludedAndMasked { .. } => "Name it in one of the two lists.".into(),
+            Self::OptionColumnGone { table, .. } => format!(
+                "It was renamed or dropped past audit_chain's event triggers. Call audit_enable('{table}', …) again \
+                 with the columns that must not be recorded."
+            ),
+            Self::BadOptions { .. } => "Call audit_enable() to install the trigger.".into(),
+            Self::PartOfAudited { root, .. } => format!("Change the options of \"{root}\"."),
+            Self::Guarded { .. } => {
+                "The log and its guards are not altered. DROP EXTENSION audit_chain removes it with its history.".into()
+            }
+            Self::CaptureGuarded { .. } => {
+                "Use audit_disable(table, reason): it records who ended the auditing, and why.".into()
+            }
+            Self::ReservedTrigger { .. } => "Choose another name.".into(),
+            Self::Broken { .. } => "Restore the extension's objects, or drop and create the extension.".into(),
+        };
+        Some(hint)
+    }
+
+    /// Raises the error.
+    #[track_caller]
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.sqlstate(), self.to_string(), "audit_chain");
+        if let Some(hint) = self.hint() {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an error does not return")
+    }
+}
+
+/// Raises the refusal of a `Result`.
+pub trait OrRaise<T> {
+    /// The value; a refusal is raised as an error.
+    fn or_raise(self) -> T;
+}
+
+impl<T> OrRaise<T> for Result<T, Refusal> {
+    #[track_caller]
+    fn or_raise(self) -> T {
+        self.unwrap_or_else(|refusal| refusal.raise())
+    }
+}

@@ -1,0 +1,250 @@
+//! The guard: the log is append-only, and capture ends by `audit_disable` alone.
+//!
+//! Event triggers look at what a command has *done*, not at how it was written: they see the objects that it changed,
+//! and an error undoes it. What gets past them (a superuser who disables the event triggers, root on the disk) is found
+//! by verification: `docs/threat-model.md`.
+
+use crate::error::{OrRaise, Refusal};
+use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::pg::ddl::{Command, Moment};
+use crate::pg::fmgr::Call;
+use crate::pg::session::{self, LocalSettings};
+use crate::pg::trigger::Trigger;
+use crate::pg::{catalog, check};
+use crate::query::rows;
+use crate::verify::{Workspace, content_hash};
+use pgrx::Spi;
+use pgrx::pg_sys::{self, Datum, Oid};
+use serde_json::json;
+use std::cell::Cell;
+
+thread_local!(static LIFTED: Cell<bool> = const { Cell::new(false) });
+
+/// While it lives, the guard lets the extension's own functions work on capture triggers.
+pub struct Lifted(bool);
+
+impl Lifted {
+    /// Lifts the guard until dropped; an error drops it too.
+    pub fn now() -> Self {
+        Self(LIFTED.replace(true))
+    }
+}
+
+impl Drop for Lifted {
+    fn drop(&mut self) {
+        LIFTED.set(self.0);
+    }
+}
+
+/// Whether the relation is one of the extension's own.
+pub fn is_ours(relation: Oid) -> bool {
+    let extension = catalog::extension();
+    extension != Oid::INVALID && catalog::extension_of(pg_sys::RelationRelationId, relation) == extension
+}
+
+/// `audit_chain_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of the log.
+pub fn refuse(call: Call) -> Datum {
+    match Trigger::of(&call) {
+        None => Refusal::NotATrigger { function: "audit_chain_refuse" }.raise(),
+        Some(trigger) => Refusal::AppendOnly {
+            table: String::from_utf8_lossy(trigger.relation().name()).into_owned(),
+            operation: trigger.operation(),
+        }
+        .raise(),
+    }
+}
+
+/// `audit_chain_check_insert() RETURNS trigger`: BEFORE INSERT into the log by SQL.
+pub fn check_insert(call: Call) -> Datum {
+    let Some(trigger) = Trigger::of(&call) else {
+        Refusal::NotATrigger { function: "audit_chain_check_insert" }.raise();
+    };
+    let row = check::log_row(&trigger.row());
+    let computed = content_hash(&row, &mut Workspace::default());
+    if computed.is_none() || computed.as_ref().map(|hash| &hash[..]) != row.hash {
+        Refusal::NotSelfConsistent { chain: row.chain.into(), seq: row.seq }.raise();
+    }
+    trigger.pass()
+}
+
+/// `audit_chain_on_ddl() RETURNS event_trigger`
+pub fn on_ddl(call: Call) -> Datum {
+    let Some(command) = Command::of(&call) else {
+        Refusal::NotATrigger { function: "audit_chain_on_ddl" }.raise();
+    };
+    if !LIFTED.get() && !catalog::in_extension_script() {
+        match command.moment() {
+            Moment::Start => on_start(command),
+            Moment::End => on_end(command),
+            Moment::Drop => on_drop(call, command),
+        }
+        .or_raise();
+    }
+    call.void()
+}
+
+/// What can be told only before the command.
+fn on_start(command: Command<'_>) -> Result<(), Refusal> {
+    if command.extension_contents() == Some(b"audit_chain") {
+        return Err(Refusal::Guarded { tag: command.tag().into(), object: "the extension".into() });
+    }
+    if let Some(name) = command.replaced_trigger()
+        && is_reserved(&String::from_utf8_lossy(name))
+    {
+        return Err(Refusal::CaptureGuarded {
+            tag: "CREATE OR REPLACE TRIGGER".into(),
+            table: "of that trigger".into(),
+        });
+    }
+    Ok(())
+}
+
+fn is_reserved(trigger: &str) -> bool {
+    trigger == ROW_TRIGGER || trigger == STATEMENT_TRIGGER
+}
+
+/// Commands that leave the log and its guards as they are.
+const HARMLESS: [&str; 7] = [
+    "GRANT",
+    "REVOKE",
+    "COMMENT",
+    "SECURITY LABEL",
+    "CREATE EXTENSION",
+    "ALTER EXTENSION",
+    "ALTER DEFAULT PRIVILEGES",
+];
+
+/// An object that a command has made or changed.
+struct Changed {
+    class: Oid,
+    object: Oid,
+    identity: String,
+    /// The table that a trigger, rule or policy is on.
+    table: Option<Oid>,
+    /// A trigger's name, and whether it is one of ours by its function.
+    trigger: Option<(String, bool)>,
+}
+
+fn changed_objects() -> Vec<Changed> {
+    rows(
+        "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid), t.tgname::text, \
+                    coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false) \
+             FROM pg_event_trigger_ddl_commands() d \
+             LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
+             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
+             LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
+             LEFT JOIN pg_depend m ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid AND m.deptype = 'e' \
+             LEFT JOIN pg_extension e ON e.oid = m.refobjid \
+             WHERE d.objid IS NOT NULL",
+        &[],
+        |row| {
+            let ours: bool = row.get(6)?.expect("not null");
+            Ok(Changed {
+                class: row.get(1)?.expect("not null"),
+                object: row.get(2)?.expect("not null"),
+                identity: row.get(3)?.expect("not null"),
+                table: row.get(4)?,
+                trigger: row.get::<String>(5)?.map(|name| (name, ours)),
+            })
+        },
+    )
+}
+
+fn on_end(command: Command<'_>) -> Result<(), Refusal> {
+    let tag = command.tag();
+    if HARMLESS.contains(&tag) {
+        return Ok(());
+    }
+    let _path = LocalSettings::safe_search_path();
+    let extension = catalog::extension();
+    for changed in changed_objects() {
+        let ours = catalog::extension_of(changed.class, changed.object) == extension
+            || changed.table.is_some_and(is_ours);
+        if ours {
+            return Err(Refusal::Guarded { tag: tag.into(), object: changed.identity });
+        }
+        if let (Some((name, ours)), Some(table)) = (&changed.trigger, changed.table) {
+            let table = catalog::quoted_name(table).unwrap_or_default();
+            match (is_reserved(name), ours) {
+                (true, false) => return Err(Refusal::ReservedTrigger { table }),
+                (false, true) => return Err(Refusal::CaptureGuarded { tag: tag.into(), table }),
+                _ => {}
+            }
+        }
+        if command.changes_trigger_state()
+            && let Some(table) = table_with_silenced_capture(changed.object)
+        {
+            return Err(Refusal::CaptureGuarded { tag: tag.into(), table });
+        }
+    }
+    Ok(())
+}
+
+/// A table, of this one and its descendants, whose capture triggers no longer always fire.
+fn table_with_silenced_capture(relation: Oid) -> Option<String> {
+    Spi::get_one_with_args::<String>(
+        "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
+         SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \
+         WHERE tgname IN ('!audit_chain_row', '!audit_chain_statement', '!audit_chain_refuse', \
+                          '!audit_chain_check_insert') AND NOT tgisinternal AND tgenabled <> 'A' LIMIT 1",
+        &[relation.into()],
+    )
+    .unwrap_or(None)
+}
+
+/// A trigger or a table that a command has dropped.
+struct Dropped {
+    kind: String,
+    schema: String,
+    table: String,
+    trigger: String,
+}
+
+fn dropped_objects() -> Vec<Dropped> {
+    rows(
+        "SELECT object_type, address_names[1], address_names[2], coalesce(address_names[3], '') \
+             FROM pg_event_trigger_dropped_objects() \
+             WHERE NOT is_temporary AND (object_type IN ('table', 'foreign table', 'extension') \
+               OR object_type = 'trigger' AND starts_with(address_names[3], '!audit_chain_'))",
+        &[],
+        |row| {
+            Ok(Dropped {
+                kind: row.get(1)?.unwrap_or_default(),
+                schema: row.get(2)?.unwrap_or_default(),
+                table: row.get(3)?.unwrap_or_default(),
+                trigger: row.get(4)?.unwrap_or_default(),
+            })
+        },
+    )
+}
+
+fn on_drop(call: Call, command: Command<'_>) -> Result<(), Refusal> {
+    let _path = LocalSettings::safe_search_path();
+    let dropped = dropped_objects();
+    if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
+        return Ok(());
+    }
+    for trigger in dropped.iter().filter(|object| object.kind == "trigger") {
+        let with_its_table = dropped.iter().any(|object| {
+            object.kind.ends_with("table")
+                && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)
+        });
+        let table = format!("{}.{}", trigger.schema, trigger.table);
+        if !with_its_table {
+            return Err(if is_reserved(&trigger.trigger) {
+                Refusal::CaptureGuarded { tag: command.tag().into(), table }
+            } else {
+                Refusal::Guarded { tag: command.tag().into(), object: format!("a trigger on {table}") }
+            });
+        }
+        // An audited table may be dropped; that it was is recorded, once.
+        if trigger.trigger == ROW_TRIGGER {
+            let detail = json!({ "tag": command.tag(), "object": table, "dropped": true });
+            let place = Some((trigger.schema.as_str(), trigger.table.as_str()));
+            lifecycle::record_detail(call.function(), "DDL", place, &detail, session::effective_role())?;
+        }
+    }
+    Ok(())
+}

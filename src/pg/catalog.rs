@@ -1,0 +1,164 @@
+//! Look-ups in the system catalogs.
+
+use super::compat;
+use super::row::Relation;
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::{CStr, c_char};
+
+/// A palloc'd name, copied; `None` for null.
+unsafe fn owned(name: *mut c_char) -> Option<Vec<u8>> {
+    // SAFETY: null or a palloc'd C string, by the callers.
+    (!name.is_null()).then(|| unsafe {
+        let bytes = CStr::from_ptr(name).to_bytes().to_vec();
+        pg_sys::pfree(name.cast());
+        bytes
+    })
+}
+
+/// The role's name; `None` if it was dropped while its sessions go on.
+pub fn role_name(role: Oid) -> Option<Vec<u8>> {
+    // SAFETY: a look-up that answers null for an unknown role.
+    unsafe { owned(pg_sys::GetUserNameFromId(role, true)) }
+}
+
+/// The schema's name.
+pub fn namespace_name(namespace: Oid) -> Option<Vec<u8>> {
+    // SAFETY: a look-up that answers null for an unknown oid.
+    unsafe { owned(pg_sys::get_namespace_name(namespace)) }
+}
+
+/// The schema that a function lies in.
+pub fn function_namespace(function: Oid) -> Oid {
+    // SAFETY: a look-up; an unknown oid is an ereport.
+    unsafe { pg_sys::get_func_namespace(function) }
+}
+
+/// The relation of that name in that schema; invalid if there is none.
+pub fn relation_in(namespace: Oid, name: &CStr) -> Oid {
+    // SAFETY: a look-up.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) }
+}
+
+/// The extension's oid; invalid if it is not installed.
+pub fn extension() -> Oid {
+    // SAFETY: a look-up.
+    unsafe { pg_sys::get_extension_oid(c"audit_chain".as_ptr(), true) }
+}
+
+/// Whether the script of this very extension is running (CREATE or ALTER EXTENSION).
+pub fn in_extension_script() -> bool {
+    // SAFETY: plain variables.
+    unsafe { pg_sys::creating_extension && pg_sys::CurrentExtensionObject == extension() }
+}
+
+/// The extension that the object is a member of; invalid if none.
+pub fn extension_of(class: Oid, object: Oid) -> Oid {
+    // SAFETY: a look-up in pg_depend.
+    unsafe { pg_sys::getExtensionOfObject(class, object) }
+}
+
+/// The attribute numbers of the primary key, in the key's order; empty without one.
+pub fn primary_key(relation: Relation<'_>) -> Vec<usize> {
+    // SAFETY: the relation is open; the index's catalog row is valid until released.
+    unsafe {
+        let index = compat::primary_key(relation.raw());
+        if index == Oid::INVALID {
+            return Vec::new();
+        }
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::INDEXRELID as i32, index.into());
+        assert!(!tuple.is_null(), "no pg_index row for the primary key");
+        let form: *const pg_sys::FormData_pg_index = pg_sys::GETSTRUCT(tuple).cast();
+        let keys = (&raw const (*form).indkey.values).cast::<i16>();
+        let columns =
+            (0..(*form).indnkeyatts as usize).map(|i| keys.add(i).read_unaligned() as usize).collect();
+        pg_sys::ReleaseSysCache(tuple);
+        columns
+    }
+}
+
+/// What is known of a type's values, domains seen through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Type {
+    /// The base type.
+    pub base: Oid,
+    /// Whether its text may depend on `search_path` or `lc_monetary`.
+    pub depends_on_settings: bool,
+}
+
+/// Looks a column's type up.
+pub fn describe_type(oid: Oid) -> Type {
+    // SAFETY: look-ups that answer an invalid oid for what does not apply.
+    unsafe {
+        let base = pg_sys::getBaseType(oid);
+        let element = pg_sys::get_element_type(base);
+        let depends_on_settings = if element != Oid::INVALID {
+            describe_type(element).depends_on_settings
+        } else {
+            match pg_sys::get_typtype(base) as u8 {
+                pg_sys::TYPTYPE_ENUM => false,
+                pg_sys::TYPTYPE_RANGE => describe_type(pg_sys::get_range_subtype(base)).depends_on_settings,
+                // Built-in types but for those that print an object's name, and money.
+                _ => {
+                    base.to_u32() >= pg_sys::FirstGenbkiObjectId
+                        || NAMING.contains(&base)
+                        || base == pg_sys::MONEYOID
+                }
+            }
+        };
+        Type { base, depends_on_settings }
+    }
+}
+
+/// The built-in types whose text is an object's name, qualified or not as the search path has it.
+const NAMING: [Oid; 11] = [
+    pg_sys::REGPROCOID,
+    pg_sys::REGPROCEDUREOID,
+    pg_sys::REGOPEROID,
+    pg_sys::REGOPERATOROID,
+    pg_sys::REGCLASSOID,
+    pg_sys::REGTYPEOID,
+    pg_sys::REGCONFIGOID,
+    pg_sys::REGDICTIONARYOID,
+    pg_sys::REGCOLLATIONOID,
+    pg_sys::REGROLEOID,
+    pg_sys::REGNAMESPACEOID,
+];
+
+/// The topmost ancestor of a partition.
+pub fn partition_root(relation: Oid) -> Option<Oid> {
+    pgrx::Spi::get_one_with_args("SELECT pg_catalog.pg_partition_root($1)::oid", &[relation.into()])
+        .ok()
+        .flatten()
+}
+
+/// A relation's schema and name; `None` where it is gone.
+pub fn qualified_name(relation: Oid) -> Option<(Vec<u8>, Vec<u8>)> {
+    // SAFETY: look-ups that answer null for an unknown oid.
+    unsafe {
+        let name = owned(pg_sys::get_rel_name(relation))?;
+        Some((namespace_name(pg_sys::get_rel_namespace(relation))?, name))
+    }
+}
+
+/// A relation's schema-qualified name, quoted for SQL.
+pub fn quoted_name(relation: Oid) -> Option<String> {
+    let (schema, name) = qualified_name(relation)?;
+    Some(format!("{}.{}", quote(&schema), quote(&name)))
+}
+
+/// A schema's name, quoted for SQL.
+pub fn quoted_namespace(namespace: Oid) -> Option<String> {
+    namespace_name(namespace).map(|name| quote(&name))
+}
+
+fn quote(identifier: &[u8]) -> String {
+    pgrx::spi::quote_identifier(String::from_utf8_lossy(identifier))
+}
+
+/// The role that owns the extension.
+pub fn extension_owner() -> Oid {
+    pgrx::Spi::get_one::<Oid>("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'")
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
+}

@@ -1,0 +1,102 @@
+//! Differences between PostgreSQL's majors, in one place.
+
+use pgrx::pg_sys;
+
+/// Attribute `index`, counted from 0.
+///
+/// # Safety
+/// `descriptor` is valid and has more than `index` attributes; the result lives as long as it.
+pub unsafe fn attribute<'a>(
+    descriptor: pg_sys::TupleDesc,
+    index: usize,
+) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        {
+            &*pg_sys::TupleDescAttr(descriptor, index as i32)
+        }
+        #[cfg(not(feature = "pg18"))]
+        {
+            &*(*descriptor).attrs.as_ptr().add(index)
+        }
+    }
+}
+
+/// Inserts a new row's index entries (`src/backend/executor/execIndexing.c`).
+///
+/// # Safety
+/// As `ExecInsertIndexTuples`: open indexes, a slot whose tuple has its place in the table.
+pub unsafe fn insert_index_tuples(
+    result: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+) {
+    let null = std::ptr::null_mut();
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let recheck =
+            pg_sys::ExecInsertIndexTuples(result, slot, estate, false, false, null, std::ptr::null_mut());
+        #[cfg(not(feature = "pg15"))]
+        let recheck = pg_sys::ExecInsertIndexTuples(
+            result,
+            slot,
+            estate,
+            false,
+            false,
+            null,
+            std::ptr::null_mut(),
+            false,
+        );
+        pg_sys::list_free(recheck);
+    }
+}
+
+/// The oid of the relation's primary-key index; invalid where it has none.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        {
+            pg_sys::RelationGetPrimaryKeyIndex(relation, true)
+        }
+        #[cfg(not(feature = "pg18"))]
+        {
+            pg_sys::RelationGetPrimaryKeyIndex(relation)
+        }
+    }
+}
+
+/// Whether `role` owns the relation, is a member of its owner, or a superuser.
+pub fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up; an unknown oid is an ereport.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::pg_class_ownercheck(relation, role)
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, role)
+        }
+    }
+}
+
+/// Whether `role` owns the extension, is a member of its owner, or a superuser.
+pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::pg_extension_ownercheck(extension, role)
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            pg_sys::object_ownercheck(pg_sys::ExtensionRelationId, extension, role)
+        }
+    }
+}

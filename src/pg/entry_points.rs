@@ -1,0 +1,40 @@
+//! The C symbols that `sql/*.sql` names, each leading to a safe function.
+
+use super::fmgr::Call;
+use pgrx::pg_sys;
+
+macro_rules! entry_points {
+    ($(($symbol:ident, $info:ident) => $function:path;)*) => {$(
+        /// # Safety
+        /// Called by PostgreSQL's function manager alone.
+        #[unsafe(no_mangle)]
+        #[pgrx::pg_guard]
+        pub unsafe extern "C-unwind" fn $symbol(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+            // SAFETY: the function manager passes a valid fcinfo that outlives the call.
+            $function(unsafe { Call::new(fcinfo) })
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> *const pg_sys::Pg_finfo_record {
+            static V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+    )*};
+}
+
+entry_points! {
+    (audit_chain_capture, pg_finfo_audit_chain_capture) => crate::capture::on_trigger;
+    (audit_chain_enable, pg_finfo_audit_chain_enable) => crate::lifecycle::enable;
+    (audit_chain_disable, pg_finfo_audit_chain_disable) => crate::lifecycle::disable;
+    (audit_chain_event, pg_finfo_audit_chain_event) => crate::event::event;
+    (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::refuse;
+    (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::check_insert;
+    (audit_chain_on_ddl, pg_finfo_audit_chain_on_ddl) => crate::guard::on_ddl;
+    (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::check_log;
+    (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::check::transition;
+    (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::check::combine;
+    (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::check::serialize;
+    (audit_chain_check_deserialize, pg_finfo_audit_chain_check_deserialize) => super::check::deserialize;
+    (audit_chain_check_final, pg_finfo_audit_chain_check_final) => super::check::serialize;
+}

@@ -1,0 +1,65 @@
+//! A call of one of our SQL functions (PostgreSQL's version-1 convention, `src/include/fmgr.h`).
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+
+/// The call under way: its arguments, and which function was called.
+#[derive(Clone, Copy)]
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+}
+
+impl Call {
+    /// # Safety
+    /// `fcinfo` is what PostgreSQL passed to the entry point that is running.
+    pub(super) unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Self { fcinfo }
+    }
+
+    pub(super) fn raw(&self) -> pg_sys::FunctionCallInfo {
+        self.fcinfo
+    }
+
+    /// The function's own oid: its namespace is where the extension's objects live.
+    pub fn function(&self) -> pg_sys::Oid {
+        // SAFETY: PostgreSQL passes a valid fcinfo; flinfo is null only in direct calls, which nobody makes of ours.
+        unsafe { (*self.fcinfo).flinfo.as_ref() }.expect("called through the function manager").fn_oid
+    }
+
+    /// The argument's value; `None` for null.
+    pub fn datum(&self, index: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: PostgreSQL passes a valid fcinfo whose `args` has `nargs` elements.
+        unsafe {
+            let fcinfo = &*self.fcinfo;
+            assert!(index < fcinfo.nargs as usize, "argument {index} of {}", fcinfo.nargs);
+            let argument = *fcinfo.args.as_ptr().add(index);
+            (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that the
+    /// caller asks for here.
+    pub fn arg<T: FromDatum>(&self, index: usize) -> Option<T> {
+        // SAFETY: a non-null datum of the declared type, alive during the call.
+        self.datum(index).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// Returns `value` as the function's result.
+    pub fn returns<T: IntoDatum>(&self, value: T) -> pg_sys::Datum {
+        match value.into_datum() {
+            Some(datum) => datum,
+            None => self.null(),
+        }
+    }
+
+    /// Returns null.
+    pub fn null(&self) -> pg_sys::Datum {
+        // SAFETY: see `datum`.
+        unsafe { (*self.fcinfo).isnull = true };
+        pg_sys::Datum::null()
+    }
+
+    /// Returns void.
+    pub fn void(&self) -> pg_sys::Datum {
+        pg_sys::Datum::null()
+    }
+}

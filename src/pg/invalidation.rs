@@ -1,0 +1,27 @@
+//! Tells capture when what it remembers of a relation is out of date.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// Calls `crate::shape::forget` when a relation's catalog entries change. Once for each backend.
+pub fn register() {
+    // SAFETY: plain functions that live as long as the library.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::null());
+        // A schema's new name does not touch the entries of its tables.
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
+            Some(on_syscache),
+            Datum::null(),
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_syscache(_argument: Datum, _cache: i32, _hash: u32) {
+    crate::shape::forget(None);
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
+    crate::shape::forget((relation != Oid::INVALID).then_some(relation));
+}

@@ -1,0 +1,176 @@
+//! Values as JSON: the text that is recorded.
+//!
+//! `new_row ->> 'column'` gives the value's own text, which cast to the column's type gives the value back. Numbers and
+//! booleans stand bare; a json or jsonb document that is an object or an array stands as it is; all else is a string.
+
+use super::catalog;
+use super::row::{Attribute, Value};
+use super::varlena;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CStr;
+
+/// How values of a type are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    /// The output function's text is a JSON number, unless it is not a number at all (NaN, Infinity).
+    Number,
+    /// A varlena whose bytes are the text.
+    Text,
+    /// A varlena of bytes, in hexadecimal.
+    Bytea,
+    /// The output function's text is a JSON document.
+    Document,
+    /// The output function's text, as a string.
+    Quoted,
+}
+
+/// Writes the values of one column.
+pub struct Writer {
+    form: Form,
+    function: Box<pg_sys::FmgrInfo>,
+    depends_on_settings: bool,
+}
+
+impl Writer {
+    /// The writer for a column's type. The output function is looked up once; it lives in `context`.
+    pub fn new(attribute: &Attribute, context: &Context) -> Self {
+        let known = catalog::describe_type(attribute.type_oid);
+        let form = match known.base {
+            pg_sys::BOOLOID => Form::Bool,
+            pg_sys::INT2OID => Form::Int2,
+            pg_sys::INT4OID => Form::Int4,
+            pg_sys::INT8OID => Form::Int8,
+            pg_sys::OIDOID => Form::Oid,
+            pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::NUMERICOID => Form::Number,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Form::Text,
+            pg_sys::BYTEAOID => Form::Bytea,
+            pg_sys::JSONOID | pg_sys::JSONBOID => Form::Document,
+            _ => Form::Quoted,
+        };
+        let mut function = Box::<pg_sys::FmgrInfo>::default();
+        // SAFETY: look-ups by the type's oid; what the function caches lives in `context`, which outlives the writer.
+        unsafe {
+            let (mut output, mut is_varlena) = (Oid::INVALID, false);
+            pg_sys::getTypeOutputInfo(attribute.type_oid, &mut output, &mut is_varlena);
+            pg_sys::fmgr_info_cxt(output, &mut *function, context.0);
+        }
+        Self { form, function, depends_on_settings: known.depends_on_settings }
+    }
+
+    /// Whether the text may depend on `search_path` or `lc_monetary`.
+    pub fn depends_on_settings(&self) -> bool {
+        self.depends_on_settings
+    }
+
+    /// Appends `value`, which is of this writer's column, as JSON.
+    pub fn write(&mut self, value: Value<'_>, out: &mut Vec<u8>) {
+        let Some(datum) = value.0 else {
+            out.extend_from_slice(b"null");
+            return;
+        };
+        match self.form {
+            Form::Bool => out.extend_from_slice(if datum.value() != 0 { b"true" } else { b"false" }),
+            Form::Int2 => write_integer(datum.value() as i16, out),
+            Form::Int4 => write_integer(datum.value() as i32, out),
+            Form::Int8 => write_integer(datum.value() as i64, out),
+            Form::Oid => write_integer(datum.value() as u32, out),
+            // SAFETY: the column's type is a varlena.
+            Form::Text => write_string(unsafe { varlena::bytes(datum) }, out),
+            Form::Bytea => {
+                out.extend_from_slice(b"\"\\\\x");
+                // SAFETY: as above.
+                write_hex(unsafe { varlena::bytes(datum) }, out);
+                out.push(b'"');
+            }
+            Form::Number => {
+                let text = self.text(datum);
+                let digits = text.strip_prefix(b"-").unwrap_or(text);
+                if digits.first().is_some_and(u8::is_ascii_digit) {
+                    out.extend_from_slice(text);
+                } else {
+                    write_string(text, out);
+                }
+            }
+            Form::Document => {
+                let text = self.text(datum);
+                let bare = matches!(
+                    (text.first(), text.last()),
+                    (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
+                );
+                if bare { out.extend_from_slice(text) } else { write_string(text, out) }
+            }
+            Form::Quoted => write_string(self.text(datum), out),
+        }
+    }
+
+    /// The output function's text, in the current memory context.
+    fn text<'a>(&mut self, datum: Datum) -> &'a [u8] {
+        // SAFETY: a non-null value of the type that the function is for; the result is a palloc'd C string.
+        unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(&mut *self.function, datum)) }.to_bytes()
+    }
+}
+
+/// A memory context for what output functions remember; deleted with everything in it when dropped.
+pub struct Context(pg_sys::MemoryContext);
+
+impl Context {
+    /// A new context that lives as long as the backend, if it is not dropped.
+    pub fn new() -> Self {
+        // SAFETY: TopMemoryContext always exists; the name is a static C string.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"audit_chain shape".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            )
+        })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: created in `new` and owned.
+        unsafe { pg_sys::MemoryContextDelete(self.0) };
+    }
+}
+
+fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + bytes.len() * 2, 0);
+    hex::encode_to_slice(bytes, &mut out[start..]).expect("twice the length");
+}
+
+/// Appends `text` as a JSON string. Works in every server encoding: all are supersets of ASCII in which no byte of a
+/// multi-byte character is an ASCII byte.
+pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            control => {
+                out.extend_from_slice(b"\\u00");
+                write_hex(&[control], out);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}

@@ -1,0 +1,169 @@
+//! Relations and their rows, as a trigger sees them.
+
+use super::varlena::{self, Comparison};
+use pgrx::pg_sys::{self, Datum};
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+/// An open relation.
+#[derive(Clone, Copy)]
+pub struct Relation<'a> {
+    relation: pg_sys::Relation,
+    life: PhantomData<&'a ()>,
+}
+
+impl<'a> Relation<'a> {
+    /// # Safety
+    /// `relation` is open, and stays so for `'a`.
+    pub(super) unsafe fn new(relation: pg_sys::Relation) -> Self {
+        Self { relation, life: PhantomData }
+    }
+
+    pub(super) fn raw(self) -> pg_sys::Relation {
+        self.relation
+    }
+
+    /// The relation's oid: for this server's memory alone, never stored.
+    pub fn oid(self) -> pg_sys::Oid {
+        // SAFETY: open by the invariant of the type.
+        unsafe { (*self.relation).rd_id }
+    }
+
+    /// The relation's name.
+    pub fn name(self) -> &'a [u8] {
+        // SAFETY: open by the invariant of the type; rd_rel is always set.
+        unsafe { CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr()).to_bytes() }
+    }
+
+    /// The oid of the relation's schema.
+    pub fn namespace(self) -> pg_sys::Oid {
+        // SAFETY: as above.
+        unsafe { (*(*self.relation).rd_rel).relnamespace }
+    }
+
+    /// Whether it is a partition.
+    pub fn is_partition(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*(*self.relation).rd_rel).relispartition }
+    }
+
+    /// The relation's columns, dropped ones included; column `i` has attribute number `i + 1`.
+    pub fn attributes(self) -> Vec<Attribute> {
+        // SAFETY: as above; rd_att describes `natts` attributes.
+        unsafe {
+            let descriptor = (*self.relation).rd_att;
+            (0..(*descriptor).natts as usize)
+                .map(|i| Attribute::new(super::compat::attribute(descriptor, i)))
+                .collect()
+        }
+    }
+}
+
+/// A column, as far as capture needs to know it.
+#[derive(Clone, Debug)]
+pub struct Attribute {
+    /// The column's name, in the database's encoding.
+    pub name: Vec<u8>,
+    /// The column's type.
+    pub type_oid: pg_sys::Oid,
+    /// Its length: positive, -1 for a varlena, -2 for a C string.
+    pub length: i16,
+    /// Whether the value is in the datum itself.
+    pub by_value: bool,
+    /// Whether it holds a value: neither dropped nor virtual.
+    pub stored: bool,
+}
+
+impl Attribute {
+    fn new(form: &pg_sys::FormData_pg_attribute) -> Self {
+        // A generated column's values are stored ('s') or computed when read ('v', PostgreSQL 18): the latter have no
+        // value in a trigger's rows (CREATE TRIGGER, notes).
+        let is_virtual = form.attgenerated == b'v' as std::ffi::c_char;
+        Self {
+            // SAFETY: a NameData is NUL-terminated.
+            name: unsafe { CStr::from_ptr(form.attname.data.as_ptr()) }.to_bytes().to_vec(),
+            type_oid: form.atttypid,
+            length: form.attlen,
+            by_value: form.attbyval,
+            stored: !form.attisdropped && !is_virtual,
+        }
+    }
+
+    /// Compares two values of this column by their stored form.
+    pub fn compare(&self, old: Value<'_>, new: Value<'_>) -> Comparison {
+        let (old, new) = match (old.0, new.0) {
+            (None, None) => return Comparison::Unchanged,
+            (Some(old), Some(new)) => (old, new),
+            _ => return Comparison::Changed,
+        };
+        let same = if self.by_value {
+            old == new
+        } else {
+            // SAFETY: values of this column: a varlena, a C string or `length` bytes, as the catalog says.
+            unsafe {
+                match self.length {
+                    -1 => return varlena::compare(old, new),
+                    -2 => CStr::from_ptr(old.cast_mut_ptr()) == CStr::from_ptr(new.cast_mut_ptr()),
+                    length => {
+                        let bytes =
+                            |d: Datum| std::slice::from_raw_parts(d.cast_mut_ptr::<u8>(), length as usize);
+                        bytes(old) == bytes(new)
+                    }
+                }
+            }
+        };
+        if same { Comparison::Unchanged } else { Comparison::Changed }
+    }
+}
+
+/// A column's value; `None` for null.
+#[derive(Clone, Copy)]
+pub struct Value<'a>(pub(super) Option<Datum>, PhantomData<&'a ()>);
+
+impl Value<'_> {
+    /// Whether it is null.
+    pub fn is_null(self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// A row in memory.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    values: &'a [Datum],
+    nulls: &'a [bool],
+}
+
+impl<'a> Row<'a> {
+    /// # Safety
+    /// `slot` holds a tuple, and keeps it for `'a`.
+    pub(super) unsafe fn new(slot: *mut pg_sys::TupleTableSlot) -> Self {
+        // SAFETY: by the contract; after slot_getallattrs the arrays have `natts` elements.
+        unsafe {
+            pg_sys::slot_getallattrs(slot);
+            let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
+            Self {
+                values: std::slice::from_raw_parts((*slot).tts_values, natts),
+                nulls: std::slice::from_raw_parts((*slot).tts_isnull, natts),
+            }
+        }
+    }
+
+    /// The value of column `index`, counted from 0.
+    pub fn value(&self, index: usize) -> Value<'a> {
+        Value((!self.nulls[index]).then_some(self.values[index]), PhantomData)
+    }
+    /// A column of an integer type, a timestamp or a transaction id; 0 for null. The caller knows the column's type.
+    pub fn integer(&self, index: usize) -> i64 {
+        self.value(index).0.map_or(0, |datum| datum.value() as i64)
+    }
+
+    /// A column of a varlena type: its bytes.
+    ///
+    /// # Safety
+    /// The column's type is a varlena.
+    pub(super) unsafe fn varlena(&self, index: usize) -> Option<&'a [u8]> {
+        // SAFETY: by the contract.
+        self.value(index).0.map(|datum| unsafe { varlena::bytes(datum) })
+    }
+}

@@ -1,0 +1,222 @@
+//! The session: its roles, its settings that capture reads, and those that must not reach what is recorded.
+
+use pgrx::pg_sys;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int};
+
+unsafe extern "C" {
+    // src/backend/utils/adt/varlena.c
+    static mut bytea_output: c_int;
+}
+
+/// As whom the session logged in (or SET SESSION AUTHORIZATION).
+pub fn session_role() -> pg_sys::Oid {
+    // SAFETY: set when the session began.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// As whom the statement runs.
+pub fn effective_role() -> pg_sys::Oid {
+    // SAFETY: set when the session began.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether `role` is a superuser.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// The session's `application_name`; `None` where it is empty.
+pub fn application_name<'a>() -> Option<&'a [u8]> {
+    // SAFETY: null or a C string, replaced only when the setting changes.
+    unsafe { c_bytes(pg_sys::application_name) }.filter(|name| !name.is_empty())
+}
+
+/// The query that the client sent.
+pub fn client_query<'a>() -> Option<&'a [u8]> {
+    // SAFETY: null or a C string that lives until the query ends.
+    unsafe { c_bytes(pg_sys::debug_query_string) }
+}
+
+unsafe fn c_bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: null or a C string, by the callers.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// `text` as UTF-8: what is hashed. In a UTF-8 database this is `text` itself.
+pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
+    // SAFETY: reads the database's encoding.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as c_int || text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    // SAFETY: pg_server_to_any reads `len` bytes and returns them, or a NUL-terminated palloc'd conversion.
+    unsafe {
+        let converted = pg_sys::pg_server_to_any(
+            text.as_ptr().cast(),
+            text.len() as c_int,
+            pg_sys::pg_enc::PG_UTF8 as c_int,
+        );
+        if converted.cast_const() == text.as_ptr().cast() {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(CStr::from_ptr(converted).to_bytes().to_vec())
+    }
+}
+
+/// Fills `bytes` with strong random bytes.
+pub fn random(bytes: &mut [u8]) {
+    // SAFETY: writes exactly `len` bytes.
+    assert!(
+        unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) },
+        "no random bytes to be had"
+    );
+}
+
+/// Settings changed for a while, through PostgreSQL's own machinery.
+pub struct LocalSettings(c_int);
+
+impl LocalSettings {
+    /// Sets them until dropped.
+    pub fn enter(settings: &[(&CStr, &CStr)]) -> Self {
+        // SAFETY: C strings; the nest level is ended in `drop`, or by the transaction's abort.
+        unsafe {
+            let level = pg_sys::NewGUCNestLevel();
+            for (name, value) in settings {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
+            Self(level)
+        }
+    }
+
+    /// A search path in which nobody can hide an operator or a function.
+    pub fn safe_search_path() -> Self {
+        Self::enter(&[(c"search_path", c"pg_catalog, pg_temp")])
+    }
+}
+
+impl Drop for LocalSettings {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the level that `enter` began; in an error PostgreSQL's abort ends it.
+            unsafe { pg_sys::AtEOXact_GUC(true, self.0) };
+        }
+    }
+}
+
+/// While it lives, a type's output does not depend on the session: the same row gives the same bytes.
+///
+/// The variables behind the settings are set directly, as a GUC's machinery would cost microseconds for each row;
+/// `search_path` and `lc_monetary` have state behind them and are set properly, only for types that depend on them.
+pub struct OutputSettings {
+    date_style: c_int,
+    date_order: c_int,
+    interval_style: c_int,
+    float_digits: c_int,
+    bytea: c_int,
+    timezone: *mut pg_sys::pg_tz,
+    _local: Option<LocalSettings>,
+}
+
+/// ISO dates, `USE_ISO_DATES` and `DATEORDER_YMD` of `src/include/miscadmin.h`.
+const ISO_DATES: c_int = 1;
+const ORDER_YMD: c_int = 0;
+/// `INTSTYLE_POSTGRES`: what pg_dump uses, as it reads back under any setting.
+const INTERVAL_POSTGRES: c_int = 0;
+/// `BYTEA_OUTPUT_HEX`.
+const BYTEA_HEX: c_int = 1;
+
+impl OutputSettings {
+    /// Sets what is fixed; `search_path` and `lc_monetary` too where `all` says so.
+    pub fn enter(all: bool) -> Self {
+        let local =
+            all.then(|| LocalSettings::enter(&[(c"search_path", c"pg_catalog"), (c"lc_monetary", c"C")]));
+        let utc = utc();
+        // SAFETY: plain variables of a one-threaded backend, restored in `drop`.
+        unsafe {
+            let saved = Self {
+                date_style: pg_sys::DateStyle,
+                date_order: pg_sys::DateOrder,
+                interval_style: pg_sys::IntervalStyle,
+                float_digits: pg_sys::extra_float_digits,
+                bytea: bytea_output,
+                timezone: pg_sys::session_timezone,
+                _local: local,
+            };
+            pg_sys::DateStyle = ISO_DATES;
+            pg_sys::DateOrder = ORDER_YMD;
+            pg_sys::IntervalStyle = INTERVAL_POSTGRES;
+            pg_sys::extra_float_digits = 1;
+            bytea_output = BYTEA_HEX;
+            pg_sys::session_timezone = utc;
+            saved
+        }
+    }
+}
+
+impl Drop for OutputSettings {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::DateStyle = self.date_style;
+            pg_sys::DateOrder = self.date_order;
+            pg_sys::IntervalStyle = self.interval_style;
+            pg_sys::extra_float_digits = self.float_digits;
+            bytea_output = self.bytea;
+            pg_sys::session_timezone = self.timezone;
+        }
+    }
+}
+
+/// The time zone UTC; PostgreSQL keeps it in a table of its own for the backend's life.
+fn utc() -> *mut pg_sys::pg_tz {
+    thread_local!(static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) });
+    UTC.with(|utc| {
+        if utc.get().is_null() {
+            // SAFETY: looks the zone up and keeps it.
+            utc.set(unsafe { pg_sys::pg_tzset(c"UTC".as_ptr()) });
+            assert!(!utc.get().is_null(), "the time zone UTC is not known");
+        }
+        utc.get()
+    })
+}
+
+/// Another role for a while: the extension's owner, to do what the caller, whose right has been checked, may have
+/// done for him.
+pub struct AsRole {
+    role: pg_sys::Oid,
+    context: c_int,
+}
+
+impl AsRole {
+    /// Becomes `role` until dropped.
+    pub fn become_role(role: pg_sys::Oid) -> Self {
+        let mut saved = Self { role: pg_sys::Oid::INVALID, context: 0 };
+        // SAFETY: writes to the two variables; a transaction's abort restores them too.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut saved.role, &mut saved.context);
+            pg_sys::SetUserIdAndSecContext(
+                role,
+                saved.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
+            );
+        }
+        saved
+    }
+}
+
+impl Drop for AsRole {
+    fn drop(&mut self) {
+        // SAFETY: what was current before.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+    }
+}

@@ -1,0 +1,103 @@
+//! Text settings with a check (`src/include/utils/guc.h`); pgrx defines the other kinds safely itself.
+
+use crate::error::Refusal;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::ffi::{CStr, CString, c_char, c_void};
+
+/// A text setting's value.
+pub struct Text {
+    setting: GucSetting<Option<CString>>,
+}
+
+impl Text {
+    /// A setting with this default.
+    pub const fn new(default: &'static CStr) -> Self {
+        Self { setting: GucSetting::<Option<CString>>::new(Some(default)) }
+    }
+
+    /// The value in force, read where PostgreSQL keeps it; `None` where it is empty.
+    pub fn get<'a>(&self) -> Option<&'a [u8]> {
+        // SAFETY: the variable is null or a C string that lives until the setting changes.
+        unsafe {
+            let value: *const c_char = *self.setting.as_ptr();
+            (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes()).filter(|value| !value.is_empty())
+        }
+    }
+}
+
+/// Whether a text setting may have a value.
+pub trait Check {
+    /// Refuses what the setting cannot be.
+    fn check(value: &[u8]) -> Result<(), Refusal>;
+}
+
+/// Any value will do.
+pub struct Anything;
+
+impl Check for Anything {
+    fn check(_: &[u8]) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+unsafe extern "C-unwind" fn hook<C: Check>(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the guard turns panics into errors; the proposed value is null or a C string.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            if (*value).is_null() {
+                return true;
+            }
+            let Err(refusal) = C::check(CStr::from_ptr(*value).to_bytes()) else { return true };
+            pg_sys::GUC_check_errcode(refusal.sqlstate() as i32);
+            pg_sys::GUC_check_errmsg_string = message(&refusal.to_string());
+            pg_sys::GUC_check_errhint_string =
+                refusal.hint().map_or(std::ptr::null_mut(), |hint| message(&hint));
+            false
+        })
+    }
+}
+
+/// A message in the memory where the caller of a check hook looks for it.
+fn message(text: &str) -> *mut c_char {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: as the macro GUC_check_errmsg does: the text is copied.
+    unsafe {
+        pg_sys::pre_format_elog_string(0, std::ptr::null());
+        pg_sys::format_elog_string(c"%s".as_ptr(), text.as_ptr())
+    }
+}
+
+/// Defines a text setting that `C` checks.
+pub fn define_text<C: Check>(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    text: &'static Text,
+    context: GucContext,
+) {
+    // SAFETY: the hook is guarded; names and value are static.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            short,
+            long,
+            &text.setting,
+            context,
+            GucFlags::default(),
+            Some(hook::<C>),
+            None,
+            None,
+        );
+    }
+}
+
+/// From now on an unknown setting of this prefix is an error.
+pub fn reserve_prefix(prefix: &'static CStr) {
+    // SAFETY: a static C string.
+    unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) };
+}

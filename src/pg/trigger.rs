@@ -1,0 +1,101 @@
+//! What fired a trigger function (`src/include/commands/trigger.h`).
+
+use super::fmgr::Call;
+use super::row::{Relation, Row};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// What a trigger function was called for.
+pub enum Firing<'a> {
+    /// AFTER ROW INSERT.
+    Insert { new: Row<'a> },
+    /// AFTER ROW UPDATE.
+    Update { old: Row<'a>, new: Row<'a> },
+    /// AFTER ROW DELETE.
+    Delete { old: Row<'a> },
+    /// AFTER STATEMENT TRUNCATE.
+    Truncate,
+    /// AFTER STATEMENT of any other kind.
+    Statement,
+    /// BEFORE, at any level.
+    Before,
+}
+
+/// A trigger's firing. Valid during the call.
+#[derive(Clone, Copy)]
+pub struct Trigger<'a> {
+    data: &'a pg_sys::TriggerData,
+}
+
+impl<'a> Trigger<'a> {
+    /// The firing that the call is for; `None` if the function was called otherwise.
+    pub fn of(call: &'a Call) -> Option<Self> {
+        // SAFETY: `context` is null or a node; a TriggerData is recognised by its tag (CALLED_AS_TRIGGER).
+        unsafe {
+            let context = (*call.raw()).context;
+            (!context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData)
+                .then(|| Self { data: &*context.cast() })
+        }
+    }
+
+    /// The table.
+    pub fn relation(self) -> Relation<'a> {
+        // SAFETY: open while its triggers run.
+        unsafe { Relation::new(self.data.tg_relation) }
+    }
+
+    /// The arguments given in CREATE TRIGGER.
+    pub fn arguments(self) -> Vec<&'a [u8]> {
+        // SAFETY: tg_trigger is valid; tgargs has tgnargs C strings.
+        unsafe {
+            let trigger = &*self.data.tg_trigger;
+            (0..trigger.tgnargs as usize).map(|i| CStr::from_ptr(*trigger.tgargs.add(i)).to_bytes()).collect()
+        }
+    }
+
+    /// `INSERT`, `UPDATE`, `DELETE` or `TRUNCATE`.
+    pub fn operation(self) -> &'static str {
+        match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => "INSERT",
+            pg_sys::TRIGGER_EVENT_UPDATE => "UPDATE",
+            pg_sys::TRIGGER_EVENT_DELETE => "DELETE",
+            _ => "TRUNCATE",
+        }
+    }
+
+    /// What the trigger fired for, with its rows.
+    pub fn firing(self) -> Firing<'a> {
+        let event = self.data.tg_event;
+        if event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {
+            return Firing::Before;
+        }
+        let operation = event & pg_sys::TRIGGER_EVENT_OPMASK;
+        if event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+            return if operation == pg_sys::TRIGGER_EVENT_TRUNCATE {
+                Firing::Truncate
+            } else {
+                Firing::Statement
+            };
+        }
+        // SAFETY: for a row trigger tg_trigslot is filled, and tg_newslot too for an UPDATE, during the call.
+        unsafe {
+            let row = Row::new(self.data.tg_trigslot);
+            match operation {
+                pg_sys::TRIGGER_EVENT_INSERT => Firing::Insert { new: row },
+                pg_sys::TRIGGER_EVENT_DELETE => Firing::Delete { old: row },
+                _ => Firing::Update { old: row, new: Row::new(self.data.tg_newslot) },
+            }
+        }
+    }
+
+    /// The row of a BEFORE ROW trigger, unpacked.
+    pub fn row(self) -> Row<'a> {
+        // SAFETY: as above.
+        unsafe { Row::new(self.data.tg_trigslot) }
+    }
+
+    /// The result of a BEFORE ROW trigger that lets the row pass as it is. An AFTER trigger's result is ignored.
+    pub fn pass(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.data.tg_trigtuple)
+    }
+}

@@ -1,0 +1,210 @@
+//! What capture needs to know of a table, worked out once and remembered until the table changes.
+
+use crate::error::Refusal;
+use crate::options::Options;
+use crate::pg::catalog;
+use crate::pg::output::{Context, Writer, write_string};
+use crate::pg::row::{Attribute, Row};
+use crate::pg::trigger::Trigger;
+use crate::pg::varlena::Comparison;
+use pgrx::pg_sys::Oid;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What stands for a masked column's value.
+const MASKED: &[u8] = b"{\"masked\":true}";
+
+/// A recorded column.
+struct Column {
+    /// Its place in the row, from 0.
+    index: usize,
+    /// `"name":`, ready to be written.
+    key: Vec<u8>,
+    attribute: Attribute,
+    masked: bool,
+    writer: RefCell<Writer>,
+}
+
+/// A table as capture sees it.
+pub struct Shape {
+    /// The schema's name.
+    pub schema: Vec<u8>,
+    /// The table's name.
+    pub table: Vec<u8>,
+    /// `{"partition_of": …}` for a partition.
+    pub detail: Option<Vec<u8>>,
+    /// Whether an UPDATE that changed nothing recorded makes no entry.
+    pub skip_unchanged: bool,
+    /// Whether some column's text may depend on `search_path` or `lc_monetary`.
+    pub depends_on_settings: bool,
+    root: Option<Oid>,
+    columns: Vec<Column>,
+    /// The primary key's columns, as places in `columns`.
+    key: Vec<usize>,
+    // Last: what the columns' writers remember lies in it.
+    _context: Context,
+}
+
+impl Shape {
+    fn new(trigger: Trigger<'_>) -> Result<Self, Refusal> {
+        let relation = trigger.relation();
+        let name = String::from_utf8_lossy(relation.name()).into_owned();
+        let options = Options::from_arguments(&trigger.arguments())
+            .map_err(|reason| Refusal::BadOptions { table: name.clone(), reason })?;
+        let attributes = relation.attributes();
+        let find = |column: &str| {
+            attributes
+                .iter()
+                .find(|a| a.name == column.as_bytes())
+                .ok_or_else(|| Refusal::OptionColumnGone { table: name.clone(), column: column.to_owned() })
+        };
+        // Fail closed: a column that must not be recorded and is not found may stand there under another name.
+        for column in options.exclude_columns.iter().chain(&options.mask_columns) {
+            find(column)?;
+        }
+        let named = |list: &[String], a: &Attribute| list.iter().any(|column| column.as_bytes() == a.name);
+
+        let context = Context::new();
+        let columns: Vec<Column> = attributes
+            .into_iter()
+            .enumerate()
+            .filter(|(_, a)| a.stored && !named(&options.exclude_columns, a))
+            .map(|(index, attribute)| {
+                let mut key = Vec::with_capacity(attribute.name.len() + 3);
+                write_string(&attribute.name, &mut key);
+                key.push(b':');
+                let writer = RefCell::new(Writer::new(&attribute, &context));
+                Column { index, key, masked: named(&options.mask_columns, &attribute), attribute, writer }
+            })
+            .collect();
+        let key = catalog::primary_key(relation)
+            .into_iter()
+            .filter_map(|number| columns.iter().position(|c| c.index + 1 == number))
+            .collect();
+        let root = if relation.is_partition() { catalog::partition_root(relation.oid()) } else { None };
+        Ok(Self {
+            schema: catalog::namespace_name(relation.namespace()).unwrap_or_default(),
+            table: relation.name().to_vec(),
+            detail: root.and_then(|root| {
+                let (schema, table) = catalog::qualified_name(root)?;
+                let mut detail = b"{\"partition_of\":".to_vec();
+                write_string(&[&schema[..], b".", &table].concat(), &mut detail);
+                detail.push(b'}');
+                Some(detail)
+            }),
+            skip_unchanged: options.skip_unchanged,
+            depends_on_settings: columns.iter().any(|c| c.writer.borrow().depends_on_settings()),
+            root,
+            columns,
+            key,
+            _context: context,
+        })
+    }
+
+    /// Appends the whole row as a JSON object.
+    pub fn write_row(&self, row: &Row<'_>, out: &mut Vec<u8>) {
+        let mut object = Object::begin(out);
+        for column in &self.columns {
+            object.member(column, row);
+        }
+        object.end();
+    }
+
+    /// Appends the primary key's columns as a JSON object; false, and nothing, where the table has none.
+    pub fn write_key(&self, row: &Row<'_>, out: &mut Vec<u8>) -> bool {
+        let mut object = Object::begin(out);
+        for &column in &self.key {
+            object.member(&self.columns[column], row);
+        }
+        object.end();
+        !self.key.is_empty()
+    }
+
+    /// Appends the new row, without the large values that the change left alone, and the old values of the columns that
+    /// it changed. Whether it changed any.
+    pub fn write_change(
+        &self,
+        old: &Row<'_>,
+        new: &Row<'_>,
+        old_out: &mut Vec<u8>,
+        new_out: &mut Vec<u8>,
+    ) -> bool {
+        let mut changed = false;
+        let (mut old_object, mut new_object) = (Object::begin(old_out), Object::begin(new_out));
+        for column in &self.columns {
+            match column.attribute.compare(old.value(column.index), new.value(column.index)) {
+                Comparison::UnchangedOutOfLine => continue,
+                Comparison::Unchanged => {}
+                Comparison::Changed => {
+                    changed = true;
+                    old_object.member(column, old);
+                }
+            }
+            new_object.member(column, new);
+        }
+        old_object.end();
+        new_object.end();
+        changed
+    }
+}
+
+/// A JSON object under construction.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Object<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        let start = out.len();
+        Self { out, start }
+    }
+
+    fn member(&mut self, column: &Column, row: &Row<'_>) {
+        if self.out.len() > self.start {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(&column.key);
+        if column.masked {
+            self.out.extend_from_slice(MASKED);
+        } else {
+            column.writer.borrow_mut().write(row.value(column.index), self.out);
+        }
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+thread_local! {
+    static SHAPES: RefCell<HashMap<Oid, Rc<Shape>>> = RefCell::default();
+    /// Set where a table changed while the map was in use: forget everything at the next look.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The shape of the table that the trigger is on.
+pub fn of(trigger: Trigger<'_>) -> Result<Rc<Shape>, Refusal> {
+    let oid = trigger.relation().oid();
+    if STALE.take() {
+        SHAPES.take();
+    }
+    if let Some(shape) = SHAPES.with_borrow(|shapes| shapes.get(&oid).cloned()) {
+        return Ok(shape);
+    }
+    // Nothing is borrowed here: the look-ups may process invalidations, which come back to `forget`.
+    let shape = Rc::new(Shape::new(trigger)?);
+    SHAPES.with_borrow_mut(|shapes| shapes.insert(oid, shape.clone()));
+    Ok(shape)
+}
+
+/// Forgets what is known of the relation; of all, for `None`.
+pub fn forget(relation: Option<Oid>) {
+    SHAPES.with(|shapes| match (shapes.try_borrow_mut(), relation) {
+        (Ok(mut shapes), Some(oid)) => shapes.retain(|&table, shape| table != oid && shape.root != Some(oid)),
+        (Ok(mut shapes), None) => shapes.clear(),
+        (Err(_), _) => STALE.set(true),
+    });
+}

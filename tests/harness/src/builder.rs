@@ -1,0 +1,164 @@
+//! What a throwaway server should be like, before it is made.
+
+use crate::account::Account;
+use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
+use crate::installation::Installation;
+use crate::server::{Server, clean, output_of};
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Settings of every throwaway server; [`Builder::config`] overrides them.
+const DEFAULTS: &[(&str, &str)] =
+    &[("fsync", "off"), ("timezone", "UTC"), ("log_line_prefix", "%m [%p] %q%u@%d ")];
+
+/// The longest path of a unix socket is 107 bytes; `/.s.PGSQL.5432` takes 14.
+const LONGEST_DIRECTORY: usize = 90;
+
+/// Options for a [`Server`]; from [`Server::builder`].
+#[derive(Default)]
+pub struct Builder {
+    installation: Option<Installation>,
+    config: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
+    tcp: bool,
+    origin: Option<Origin>,
+}
+
+/// The server that a new one begins as a copy of.
+struct Origin {
+    conn_string: String,
+    standby: bool,
+}
+
+impl Builder {
+    /// A line of `postgresql.conf`; the last one for a name counts.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: &str) -> Self {
+        self.config.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// An environment variable of the server process, such as LD_PRELOAD.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Listen on a free port of 127.0.0.1 too. Any user of this machine may then connect.
+    #[must_use]
+    pub fn tcp(mut self) -> Self {
+        self.tcp = true;
+        self
+    }
+
+    /// Run this installation instead of the one that [`Installation::find`] finds.
+    #[must_use]
+    pub fn installation(mut self, installation: Installation) -> Self {
+        self.installation = Some(installation);
+        self
+    }
+
+    /// Begin as a streaming hot standby of `primary`.
+    #[must_use]
+    pub fn standby_of(mut self, primary: &Server) -> Self {
+        self.origin = Some(Origin { conn_string: primary.conn_string("postgres"), standby: true });
+        self
+    }
+
+    /// Begin as a copy of `original` (a restored base backup) that goes its own way.
+    #[must_use]
+    pub fn copy_of(mut self, original: &Server) -> Self {
+        self.origin = Some(Origin { conn_string: original.conn_string("postgres"), standby: false });
+        self
+    }
+
+    /// Makes the server and starts it.
+    pub fn start(self) -> Result<Server> {
+        let installation = self.installation.map_or_else(Installation::find, Ok)?;
+        let account = Account::choose()?;
+        installation.check_usable_by(&account)?;
+
+        let directory = make_directory()?;
+        let guard = Guard::new(&directory)?; // from here on the directory is removed whatever happens
+        account.give(&directory)?;
+        let data = directory.join("data");
+
+        let mut command = match &self.origin {
+            None => {
+                let mut initdb = account.command(installation.program("initdb"));
+                initdb.args([
+                    "-U",
+                    "postgres",
+                    "-A",
+                    "trust",
+                    "-E",
+                    "UTF8",
+                    "--no-locale",
+                    "--no-sync",
+                    "-D",
+                ]);
+                initdb.arg(&data);
+                initdb
+            }
+            Some(origin) => {
+                let mut basebackup = account.command(installation.program("pg_basebackup"));
+                basebackup.args(["-X", "stream", "-c", "fast", "--no-sync", "-d", &origin.conn_string, "-D"]);
+                basebackup.arg(&data).args(origin.standby.then_some("-R"));
+                basebackup
+            }
+        };
+        clean(&mut command, &directory);
+        output_of(command)?;
+
+        let mut lines = String::new();
+        let defaults = DEFAULTS.iter().map(|(name, value)| (*name, *value)).filter(|_| self.origin.is_none());
+        for (name, value) in defaults.chain(self.config.iter().map(|(n, v)| (n.as_str(), v.as_str()))) {
+            lines += &format!("{name} = '{}'\n", value.replace('\'', "''"));
+        }
+        let file = data.join("postgresql.conf");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| file.write_all(lines.as_bytes()))
+            .context(|| format!("cannot write {}", file.display()))?;
+
+        // The port names the unix socket; each server has a directory of its own, so any port will do there.
+        let port = if self.tcp { free_port()? } else { 5432 };
+        let mut server =
+            Server::new(installation, account, directory, guard, port, self.tcp, self.environment);
+        server.start()?;
+        Ok(server)
+    }
+}
+
+fn make_directory() -> Result<PathBuf> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("pg-{}-{number}", std::process::id());
+    let mut parent = std::env::var_os("THROWAWAY_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    if parent.as_os_str().len() + name.len() > LONGEST_DIRECTORY {
+        parent = PathBuf::from("/tmp");
+    }
+    // A directory of that name may be left from a machine that lost power: try further names.
+    for attempt in 0..1000 {
+        let path = parent.join(if attempt == 0 { name.clone() } else { format!("{name}-{attempt}") });
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).context(|| format!("cannot make {}", path.display())),
+        }
+    }
+    Err(Error::new(format!("cannot find a free name for a directory in {}", parent.display())))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    Ok(listener.context(|| "no free TCP port".into())?.port())
+}

@@ -1,0 +1,297 @@
+//! A running throwaway server.
+
+use crate::account::Account;
+use crate::builder::Builder;
+use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
+use crate::installation::Installation;
+use crate::wait_until;
+use postgres::{Client, NoTls};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a start (with its recovery) or a stop may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How to stop a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Roll back what is open, write a checkpoint, end.
+    Fast,
+    /// Drop everything, as in a crash; the next start recovers from the WAL.
+    Immediate,
+}
+
+/// A throwaway server; dropping it stops it and removes its directory.
+pub struct Server {
+    process: Option<Child>,
+    guard: Guard,
+    installation: Installation,
+    account: Account,
+    directory: PathBuf,
+    port: u16,
+    tcp: bool,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Server {
+    /// Options for a server; [`Builder::start`] makes it.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A streaming hot standby of `primary`; shorthand for [`Builder::standby_of`].
+    pub fn standby_of(primary: &Server) -> Result<Server> {
+        Self::builder().standby_of(primary).start()
+    }
+
+    pub(crate) fn new(
+        installation: Installation,
+        account: Account,
+        directory: PathBuf,
+        guard: Guard,
+        port: u16,
+        tcp: bool,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Self {
+        Self { process: None, guard, installation, account, directory, port, tcp, environment }
+    }
+
+    /// Starts the server (it is started already when made) and waits until it takes connections.
+    pub fn start(&mut self) -> Result<()> {
+        if self.is_running() {
+            return Ok(());
+        }
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file());
+        let log = log.context(|| format!("cannot write {}", self.log_file().display()))?;
+        let mut command = self.account.command(self.installation.program("postgres"));
+        clean(&mut command, &self.directory);
+        command.arg("-D").arg(self.data_dir()).args(["-p", &self.port.to_string()]);
+        command.arg("-k").arg(&self.directory).args(["-h", if self.tcp { "127.0.0.1" } else { "" }]);
+        command.args(["-c", "logging_collector=off", "-c", "log_destination=stderr"]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.process_group(0); // an interrupt typed at the terminal is for the test, not for the server
+        let child = command.spawn().context(|| format!("cannot run {:?}", command.get_program()))?;
+        self.guard.watch(Some(child.id()))?;
+        self.process = Some(child);
+
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let refusal = match self.connect("postgres") {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if !self.is_running() {
+                return Err(self.failure("the server did not start"));
+            }
+            if Instant::now() > deadline {
+                return Err(self.failure(&format!("the server takes no connections: {refusal}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Stops the server and waits for its end; nothing to do if it does not run.
+    pub fn stop(&mut self, mode: Mode) -> Result<()> {
+        if !self.is_running() {
+            return self.guard.watch(None);
+        }
+        let Some(process) = &mut self.process else { return Ok(()) };
+        signal(process.id(), if mode == Mode::Fast { "INT" } else { "QUIT" })?;
+        if wait_until("", PATIENCE, || !matches!(process.try_wait(), Ok(None))).is_err() {
+            return Err(self.failure("the server does not stop"));
+        }
+        self.process = None;
+        self.guard.watch(None)
+    }
+
+    /// Stops the server (fast) and starts it.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop(Mode::Fast)?;
+        self.start()
+    }
+
+    /// Whether the server's process is there.
+    pub fn is_running(&mut self) -> bool {
+        let running = self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)));
+        if !running {
+            self.process = None;
+        }
+        running
+    }
+
+    /// A connection as the superuser `postgres`.
+    pub fn connect(&self, database: &str) -> Result<Client> {
+        self.connect_as("postgres", database)
+    }
+
+    /// A connection as another role.
+    pub fn connect_as(&self, role: &str, database: &str) -> Result<Client> {
+        let mut config = postgres::Config::new();
+        config.host_path(&self.directory).port(self.port).user(role).dbname(database);
+        config.connect(NoTls).map_err(Error::from)
+    }
+
+    /// A libpq connection string, as the superuser.
+    pub fn conn_string(&self, database: &str) -> String {
+        let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
+        let host = quoted(&self.directory.to_string_lossy());
+        format!("host='{host}' port={} user=postgres dbname='{}'", self.port, quoted(database))
+    }
+
+    /// Runs SQL through psql, which stops at the first error; returns unaligned tuples, without the last newline.
+    pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
+        let mut command = self.command("psql");
+        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database]).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context(|| "cannot run psql".into())?;
+        let mut stdin = child.stdin.take();
+        let sql = sql.to_owned();
+        // From another thread, lest psql waits for us to read while we wait for it to read.
+        let writer = std::thread::spawn(move || stdin.as_mut().map(|stdin| stdin.write_all(sql.as_bytes())));
+        let output = child.wait_with_output().context(|| "cannot read from psql".into())?;
+        let _ = writer.join(); // a closed pipe means that psql has stopped at an error, which it reports
+        checked("psql", output).map(|text| text.trim_end_matches('\n').to_owned())
+    }
+
+    /// Runs one of the server's programs (pgbench, pg_dump, …) and returns what it printed. It runs in the server's
+    /// [directory](Self::directory) and under the server's account, which must be able to reach any file named.
+    pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
+        let mut command = self.command(program);
+        command.args(args);
+        output_of(command)
+    }
+
+    /// A command for one of the server's programs, set up to connect, to be changed and started at will.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.account.command(self.installation.program(program));
+        clean(&mut command, &self.directory);
+        command.env("PGHOST", &self.directory).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", "postgres").env("PGDATABASE", "postgres");
+        command
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// The server's directory: the socket, the log, the data; room for a test's own files, too.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The port, of the unix socket and, with [`Builder::tcp`], of 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The installation that the server runs.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// The server's log, from its first start.
+    pub fn log(&self) -> String {
+        fs::read(self.log_file())
+            .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// Adds a line to `postgresql.conf`; a restart or `pg_reload_conf()` makes it count.
+    pub fn set_config(&self, name: &str, value: &str) -> Result<()> {
+        let file = self.data_dir().join("postgresql.conf");
+        let line = format!("{name} = '{}'\n", value.replace('\'', "''"));
+        let written = fs::OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        written.context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Gives a file that a test has made to the server's account.
+    pub fn give(&self, path: &Path) -> Result<()> {
+        self.account.give(path)
+    }
+
+    /// Kills a backend with SIGKILL; the server then restarts all of them.
+    pub fn kill_backend(&self, pid: i32) -> Result<()> {
+        let pid = u32::try_from(pid).ok().filter(|pid| *pid > 1);
+        signal(pid.ok_or_else(|| Error::new("not the process number of a backend"))?, "KILL")
+    }
+
+    /// Waits until this standby has replayed all that `primary` has written up to now.
+    pub fn catch_up(&self, primary: &Server) -> Result<()> {
+        let written: String =
+            primary.connect("postgres")?.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])?.get(0);
+        let mut client = self.connect("postgres")?;
+        let query = "SELECT COALESCE(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";
+        wait_until("the standby to catch up", PATIENCE, || {
+            client.query_one(query, &[&written]).is_ok_and(|row| row.get(0))
+        })
+        .map_err(|error| self.failure(&error.to_string()))
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("server.log")
+    }
+
+    /// An error with the end of the server's log.
+    fn failure(&self, what: &str) -> Error {
+        Error::new(format!("{what}; the end of its log:\n{}", tail(&self.log(), 30)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The directory goes with the server; what it said would be missed.
+            eprintln!("--- the end of the server's log:\n{}", tail(&self.log(), 30));
+        }
+        if let (Err(_), Some(process)) = (self.stop(Mode::Immediate), &mut self.process) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Takes PostgreSQL's variables out of a command's environment and lets it run where its account may be.
+pub(crate) fn clean(command: &mut Command, directory: &Path) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+    command.current_dir(directory);
+}
+
+/// Runs a command to its end and returns what it printed.
+pub(crate) fn output_of(mut command: Command) -> Result<String> {
+    let what = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().context(|| format!("cannot run {what}"))?;
+    checked(&what, output)
+}
+
+fn checked(what: &str, output: Output) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() {
+        return Ok(stdout.into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(format!("{what}: {}\n{}{}", output.status, tail(&stdout, 20), tail(&stderr, 40))))
+}
+
+/// Sends a signal; by the shell, whose `kill` is always there.
+fn signal(pid: u32, name: &str) -> Result<()> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "kill -s \"$1\" \"$2\"", "kill", name, &pid.to_string()]);
+    output_of(command).map(drop)
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let skipped = text.lines().count().saturating_sub(lines);
+    text.lines().skip(skipped).flat_map(|line| [line, "\n"]).collect()
+}

@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""audit_chain's format 1, a second time: written from docs/format.md, with Python's standard library alone.
+
+    audit_chain_format.py verify [--log-id UUID] [FILE]
+
+reads an exported log (export.sql; one JSON object a line; standard input without FILE), prints every problem and a
+summary. Exit status: 0 the log is whole, 1 it is not, 2 it could not be checked.
+
+Without --log-id the identity is the one that the export begins with: the audited server's own word. Give the
+identity that you keep elsewhere; where both are there and differ, the log is not whole.
+"""
+
+import argparse
+import hashlib
+import json
+import struct
+import sys
+import uuid
+
+VERSION = 1
+PAYLOAD = ("row_key", "old_row", "new_row", "detail", "statement")
+COLUMNS = (
+    "chain seq at xid operation table_schema table_name session_role effective_role actor application_name"
+    " client_addr row_key old_row new_row detail statement salt payload_digest prev_hash hash"
+).split()
+
+
+class NotEncodable(Exception):
+    """The entry has a value that format 1 cannot hold."""
+
+
+class NotCheckable(Exception):
+    """The input is not an export of a log."""
+
+
+# --- Encoding (docs/format.md, sections 1 and 2) ---------------------------------------------------------------
+
+
+def utf8(name, value):
+    if not isinstance(value, str):
+        raise NotEncodable(f"{name} is not text")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise NotEncodable(f"{name} is not valid Unicode") from None
+
+
+def put_str(name, value):
+    data = utf8(name, value)
+    if len(data) > 0xFFFE:
+        raise NotEncodable(f"{name} has {len(data)} bytes, more than 65534")
+    return struct.pack(">H", len(data)) + data
+
+
+def put_opt(name, value):
+    return b"\xff\xff" if value is None else put_str(name, value)
+
+
+def put_blob(name, value):
+    if value is None:
+        return b"\xff\xff\xff\xff"
+    data = utf8(name, value)
+    if len(data) > 0xFFFFFFFE:
+        raise NotEncodable(f"{name} has {len(data)} bytes, more than 4294967294")
+    return struct.pack(">I", len(data)) + data
+
+
+def put_int(name, code, value, low, high):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise NotEncodable(f"{name} is not an integer")
+    if not low <= value <= high:
+        raise NotEncodable(f"{name} {value} is out of range")
+    return struct.pack(code, value)
+
+
+def fixed(name, value, length):
+    """The bytes that `length` pairs of hexadecimal digits spell."""
+    try:
+        data = bytes.fromhex(value)
+    except (TypeError, ValueError):
+        raise NotEncodable(f"{name} is not bytes in hexadecimal") from None
+    if len(data) != length:
+        raise NotEncodable(f"{name} has {len(data)} bytes, not {length}")
+    return data
+
+
+def number(value):
+    """An integer, also where it came as a string (JSON readers elsewhere lose digits beyond 2**53)."""
+    if isinstance(value, str):
+        digits = value[1:] if value.startswith("-") else value
+        if digits.isascii() and digits.isdigit():
+            return int(value)
+    return value
+
+
+def payload_bytes(entry):
+    data = fixed("salt", entry["salt"], 16)
+    return data + b"".join(put_blob(name, entry[name]) for name in PAYLOAD)
+
+
+def payload_digest(entry):
+    """The payload's digest: computed, or of an erased entry the stored one (section 4)."""
+    if entry["payload_digest"] is None:
+        return hashlib.sha256(payload_bytes(entry)).digest()
+    left = [name for name in ("salt", *PAYLOAD) if entry[name] is not None]
+    if left:
+        raise NotEncodable(f"it is marked as erased and still has {', '.join(left)}")
+    return fixed("payload_digest", entry["payload_digest"], 32)
+
+
+def leaf_bytes(entry):
+    return b"".join((
+        struct.pack(">B", VERSION),
+        put_int("chain", ">I", number(entry["chain"]), 0, 2**31 - 1),
+        put_int("seq", ">Q", number(entry["seq"]), 1, 2**63 - 1),
+        fixed("prev_hash", entry["prev_hash"], 32),
+        put_int("at", ">q", number(entry["at"]), -(2**63), 2**63 - 1),
+        put_int("xid", ">Q", number(entry["xid"]), 0, 2**64 - 1),
+        put_str("operation", entry["operation"]),
+        put_opt("table_schema", entry["table_schema"]),
+        put_opt("table_name", entry["table_name"]),
+        put_str("session_role", entry["session_role"]),
+        put_str("effective_role", entry["effective_role"]),
+        put_opt("actor", entry["actor"]),
+        put_opt("application_name", entry["application_name"]),
+        put_opt("client_addr", entry["client_addr"]),
+        payload_digest(entry),
+    ))
+
+
+def leaf_hash(leaf):
+    return hashlib.sha256(b"\x00" + leaf).digest()
+
+
+def entry_hash(entry):
+    return leaf_hash(leaf_bytes(entry))
+
+
+def genesis(log_id, chain):
+    return hashlib.sha256(b"audit_chain genesis v1" + log_id.bytes + struct.pack(">I", chain)).digest()
+
+
+# --- Checking (section 5) --------------------------------------------------------------------------------------
+
+
+class Check:
+    """Takes entries in any order; names every fault in the end, as (kind, chain, seq, words)."""
+
+    def __init__(self, log_id):
+        self.log_id = log_id
+        self.entries = 0
+        self.problems = []
+        self.chains = {}
+
+    def problem(self, kind, chain, seq, words):
+        self.problems.append((kind, chain, seq, words))
+
+    def add(self, entry):
+        self.entries += 1
+        chain, seq, at = (number(entry[name]) for name in ("chain", "seq", "at"))
+        try:
+            if entry_hash(entry) != fixed("hash", entry["hash"], 32):
+                self.problem("altered", chain, seq, "its content does not give its hash")
+        except NotEncodable as why:
+            self.problem("altered", chain, seq, str(why))
+        if isinstance(chain, int) and isinstance(seq, int) and isinstance(at, int):
+            links = self.chains.setdefault(chain, {})
+            links.setdefault(seq, []).append((str(entry["prev_hash"]), str(entry["hash"]), at))
+
+    def finish(self):
+        for chain, links in self.chains.items():
+            self.finish_chain(chain, links)
+        self.problems.sort(key=lambda p: (str(p[1]).zfill(12), str(p[2]).zfill(20), p[0]))
+        return self.problems
+
+    def finish_chain(self, chain, links):
+        expected = 1
+        before, latest = None, None
+        if 0 <= chain < 2**31:
+            before = {genesis(self.log_id, chain).hex()}
+        for seq in sorted(links):
+            here = links[seq]
+            for _ in here[1:]:
+                self.problem("duplicate", chain, seq, "more than one entry claims this place")
+            if seq != expected:
+                if seq > expected:
+                    self.problem("missing", chain, expected, f"entries {expected} to {seq - 1} are missing")
+                before = None
+            if before is not None and not any(prev in before for prev, _, _ in here):
+                self.problem("unlinked", chain, seq, "prev_hash is not the hash of the entry before")
+            first = min(at for _, _, at in here)
+            if latest is not None and first < latest:
+                self.problem("clock", chain, seq, f"dated {latest - first} microseconds before the entry before")
+            before = {own for _, own, _ in here}
+            latest = max(at for _, _, at in here)
+            expected = seq + 1
+
+
+# --- The command -----------------------------------------------------------------------------------------------
+
+
+def read_lines(lines):
+    """Yields ("log_id", UUID) and ("entry", dict)."""
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as why:
+            raise NotCheckable(f"line {place} is not JSON: {why}") from None
+        if not isinstance(value, dict):
+            raise NotCheckable(f"line {place} is not a JSON object")
+        if set(value) == {"log_id"}:
+            if value["log_id"] is not None:
+                yield "log_id", parse_log_id(value["log_id"])
+            continue
+        unknown = sorted(set(value) - set(COLUMNS))
+        if unknown:
+            raise NotCheckable(f"line {place} has {', '.join(unknown)}: is this another format than 1?")
+        absent = [name for name in COLUMNS if name not in value]
+        if absent:
+            raise NotCheckable(f"line {place} has no {', '.join(absent)}")
+        yield "entry", value
+
+
+def parse_log_id(text):
+    try:
+        return uuid.UUID(text)
+    except (AttributeError, TypeError, ValueError):
+        raise NotCheckable(f"the log's identity is not a UUID: {text!r}") from None
+
+
+def verify(lines, log_id=None):
+    """Returns the finished Check of an export."""
+    check = Check(log_id)
+    for kind, value in read_lines(lines):
+        if kind == "entry":
+            check.add(value)
+        elif log_id is None:
+            if check.log_id is not None and check.log_id != value:
+                raise NotCheckable("the export names two identities")
+            check.log_id = value
+        elif value != log_id:
+            check.problem("unlinked", None, None, f"the log says it is {value}, not {log_id}")
+    if check.entries and check.log_id is None:
+        raise NotCheckable("the log's identity is not known: the export does not begin with it; give --log-id")
+    check.finish()
+    return check
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Verifies an exported audit_chain log.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("verify", help="print every problem; exit 0 whole, 1 not whole, 2 not checked")
+    command.add_argument("--log-id", help="the log's identity, as kept by the auditor")
+    command.add_argument("file", nargs="?", help="the export; standard input by default")
+    options = parser.parse_args(arguments)
+    try:
+        log_id = parse_log_id(options.log_id) if options.log_id is not None else None
+        if options.file is None:
+            check = verify(sys.stdin.buffer, log_id)
+        else:
+            with open(options.file, "rb") as lines:
+                check = verify(lines, log_id)
+    except (NotCheckable, OSError) as why:
+        print(f"could not check: {why}", file=sys.stderr)
+        return 2
+    for kind, chain, seq, words in check.problems:
+        print(f"{kind} chain={chain} seq={seq}: {words}")
+    counts = f"{check.entries} entries in {len(check.chains)} chains"
+    if check.problems:
+        print(f"NOT WHOLE: {len(check.problems)} problems, {counts}")
+        return 1
+    print(f"whole: {counts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
