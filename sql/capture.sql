@@ -22,6 +22,22 @@ COMMENT ON FUNCTION audit_disable(regclass, text) IS
     'audit_chain: stop recording the table; the entry names who and why (superuser or the extension''s owner)';
 REVOKE ALL ON FUNCTION audit_disable(regclass, text) FROM PUBLIC;
 
+CREATE FUNCTION audit_enable_schema(
+    schema         regnamespace,
+    exclude_tables text[]  DEFAULT '{}',
+    baseline       boolean DEFAULT false,
+    skip_unchanged boolean DEFAULT false
+) RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_enable_schema';
+COMMENT ON FUNCTION audit_enable_schema(regnamespace, text[], boolean, boolean) IS
+    'audit_chain: audit all tables of a schema, and those created there later; returns how many are newly audited';
+
+CREATE FUNCTION audit_disable_schema(schema regnamespace, reason text) RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_disable_schema';
+COMMENT ON FUNCTION audit_disable_schema(regnamespace, text) IS
+    'audit_chain: stop auditing the tables of a schema, and those created there later; returns how many were audited';
+REVOKE ALL ON FUNCTION audit_disable_schema(regnamespace, text) FROM PUBLIC;
+
 CREATE FUNCTION audit_event(action text, detail json DEFAULT '{}') RETURNS void
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_event';
 COMMENT ON FUNCTION audit_event(text, json) IS 'audit_chain: record an event of the application';

@@ -1,7 +1,7 @@
 -- The guard: nobody edits the log, and capture ends by audit_disable() alone. docs/threat-model.md says who is
 -- stopped by which layer.
 
-REVOKE ALL ON audit_log, audit_log_identity FROM PUBLIC;
+REVOKE ALL ON audit_log, audit_log_identity, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -18,6 +18,13 @@ ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log_identity
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
 ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_lifecycle
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_lifecycle ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+-- Passes where audit_enable_schema() and audit_disable_schema() write.
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_schema_policy
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_schema_policy ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 
 -- INSERT by SQL is how a dump is restored: accepted where the entry's hash is right.
 CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON audit_log

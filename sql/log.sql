@@ -60,5 +60,23 @@ CREATE TABLE audit_log_identity (
 CREATE UNIQUE INDEX audit_log_identity_single ON audit_log_identity ((true));
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
 
+-- Where the log's ENABLE and DISABLE entries lie, so that audit_coverage need not read the log for them.
+CREATE TABLE audit_lifecycle (
+    chain integer NOT NULL,
+    seq   bigint  NOT NULL,
+    PRIMARY KEY (chain, seq)
+);
+COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries by which auditing began, changed and ended';
+
+-- The schemas that are audited as a whole, by name: oids do not survive a dump.
+CREATE TABLE audit_schema_policy (
+    schema_name    text    PRIMARY KEY,
+    exclude_tables text[]  NOT NULL,
+    skip_unchanged boolean NOT NULL
+);
+COMMENT ON TABLE audit_schema_policy IS 'audit_chain: schemas whose tables, also those to come, are audited';
+
+SELECT pg_catalog.pg_extension_config_dump('audit_lifecycle', '');
+SELECT pg_catalog.pg_extension_config_dump('audit_schema_policy', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_log', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_log_identity', '');

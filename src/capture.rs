@@ -65,7 +65,7 @@ fn capture(function: Oid, trigger: Trigger<'_>) -> Result<(), Refusal> {
         if !key_of {
             scratch.row_key.set_null();
         }
-        scratch.context.refresh(effective_role());
+        scratch.context.refresh(effective_role())?;
         chain::record(function, &draft(trigger, &shape), scratch)?;
         if matches!(firing, Firing::Truncate) {
             chain::flush();

@@ -100,6 +100,9 @@ pub fn with_scratch<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
 /// Adds an entry to the transaction's chain, taking one if it has none. The entry is written at the latest by
 /// [`flush`] or before commit.
 pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result<Place, Refusal> {
+    if let Some(context) = settings::context() {
+        scratch.add_context(context);
+    }
     if TRANSACTION.with_borrow(Option::is_none) {
         let transaction = begin(function)?;
         TRANSACTION.set(Some(transaction));

@@ -1,5 +1,6 @@
 //! Who and where from: what every entry of a session has in common.
 
+use crate::error::Refusal;
 use crate::pg::varlena::VarBuf;
 use crate::pg::{catalog, check, session};
 use crate::settings;
@@ -63,16 +64,17 @@ impl Default for SessionContext {
 
 impl SessionContext {
     /// Brings it up to date. `effective_role` is as whom the statement runs.
-    pub fn refresh(&mut self, effective_role: Oid) {
+    pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Refusal> {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);
-        self.actor.update(settings::actor());
+        self.actor.update(settings::actor()?);
         self.application_name.update(session::application_name());
         self.statement.update(settings::log_statement().then(session::client_query).flatten());
         if !self.address.known {
             self.address.value = client_address();
             self.address.known = true;
         }
+        Ok(())
     }
 
     /// Forgets names that may change between transactions.

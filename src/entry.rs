@@ -97,6 +97,21 @@ impl Scratch {
         }
     }
 
+    /// Adds the application's context to the detail.
+    pub fn add_context(&mut self, context: &[u8]) {
+        if self.detail.get().is_none() {
+            self.detail.set(Some(b"{}"));
+        }
+        let detail = self.detail.buffer();
+        assert_eq!(detail.pop(), Some(b'}'), "detail is a JSON object");
+        if detail.last() != Some(&b'{') {
+            detail.push(b',');
+        }
+        detail.extend_from_slice(b"\"context\":");
+        detail.extend_from_slice(context);
+        detail.push(b'}');
+    }
+
     /// Hashes the entry and forms its row.
     pub fn form(&mut self, log: &LogTable, draft: &Draft<'_>, place: &Place) -> (Tuple, Hash) {
         self.operation.update(Some(draft.operation.as_bytes()));

@@ -1,6 +1,6 @@
 //! What audit_chain refuses, each with its SQLSTATE and what to do about it.
 
-use crate::settings::MAX_ACTOR;
+use crate::settings::{MAX_ACTOR, MAX_CONTEXT};
 use pgrx::{PgLogLevel, PgSqlErrorCode as State, pg_sys::panic::ErrorReport};
 use std::fmt;
 
@@ -13,6 +13,10 @@ pub enum Refusal {
     WrongTrigger { table: String },
     /// `audit_chain.actor` is over its bound.
     ActorTooLong { length: usize },
+    /// `audit_chain.context` is over its bound.
+    ContextTooLong { length: usize },
+    /// `audit_chain.context` is not a JSON object.
+    BadContext { reason: String },
     /// The log is append-only.
     AppendOnly { table: String, operation: &'static str },
     /// A row inserted by SQL whose hash is not its content's.
@@ -25,6 +29,10 @@ pub enum Refusal {
     NotATable { name: String, kind: &'static str },
     /// The caller does not own the table.
     NotOwner { name: String },
+    /// The caller does not own the schema.
+    NotSchemaOwner { schema: String },
+    /// A pattern of tables to leave out that leaves none out.
+    PatternMatchesNothing { schema: String, pattern: String },
     /// Only the extension's owner may do this.
     NotExtensionOwner { function: &'static str },
     /// A column that the table does not have.
@@ -61,6 +69,10 @@ impl fmt::Display for Refusal {
             Self::ActorTooLong { length } => {
                 write!(f, "audit_chain.actor has {length} bytes, more than {MAX_ACTOR}")
             }
+            Self::ContextTooLong { length } => {
+                write!(f, "audit_chain.context has {length} bytes, more than {MAX_CONTEXT}")
+            }
+            Self::BadContext { reason } => write!(f, "audit_chain.context is not a JSON object: {reason}"),
             Self::AppendOnly { table, operation } => {
                 write!(f, "\"{table}\" is append-only: {operation} is refused")
             }
@@ -73,6 +85,10 @@ impl fmt::Display for Refusal {
             Self::EmptyAction => write!(f, "audit_event: \"action\" must not be empty"),
             Self::NotATable { name, kind } => write!(f, "\"{name}\" cannot be audited: it is {kind}"),
             Self::NotOwner { name } => write!(f, "must be owner of table \"{name}\" to audit it"),
+            Self::NotSchemaOwner { schema } => write!(f, "must be owner of schema \"{schema}\" to audit it"),
+            Self::PatternMatchesNothing { schema, pattern } => {
+                write!(f, "pattern \"{pattern}\" matches no table of schema \"{schema}\"")
+            }
             Self::NotExtensionOwner { function } => {
                 write!(f, "permission denied for {function}: it takes a superuser or the extension's owner")
             }
@@ -120,12 +136,18 @@ impl Refusal {
             Self::NotATrigger { .. } | Self::WrongTrigger { .. } => {
                 State::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
             }
-            Self::ActorTooLong { .. } | Self::EmptyAction => State::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::ActorTooLong { .. }
+            | Self::ContextTooLong { .. }
+            | Self::BadContext { .. }
+            | Self::EmptyAction => State::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NullArgument { .. } => State::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::AppendOnly { .. } | Self::Guarded { .. } | Self::CaptureGuarded { .. } => {
                 State::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
-            Self::NotOwner { .. } | Self::NotExtensionOwner { .. } => State::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NotOwner { .. } | Self::NotSchemaOwner { .. } | Self::NotExtensionOwner { .. } => {
+                State::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
+            Self::PatternMatchesNothing { .. } => State::ERRCODE_UNDEFINED_TABLE,
             Self::NotSelfConsistent { .. } => State::ERRCODE_CHECK_VIOLATION,
             Self::NotATable { .. } | Self::PartOfAudited { .. } => State::ERRCODE_WRONG_OBJECT_TYPE,
             Self::NoSuchColumn { .. } => State::ERRCODE_UNDEFINED_COLUMN,
@@ -143,6 +165,8 @@ impl Refusal {
         let hint = match self {
             Self::NotATrigger { .. } | Self::WrongTrigger { .. } => "Call audit_enable() to install it.".into(),
             Self::ActorTooLong { .. } => "Set the user's name or id, not a document about him.".into(),
+            Self::ContextTooLong { .. } => "Set what identifies the request; record the rest by audit_event().".into(),
+            Self::BadContext { .. } => "For example: {\"request\": \"7f3a\"}".into(),
             Self::AppendOnly { .. } => {
                 "Nobody edits the log; a mistake is put right by a further entry, such as an audit_event().".into()
             }
@@ -153,6 +177,8 @@ impl Refusal {
             Self::EmptyAction => "Name what happened, for example 'user.login'.".into(),
             Self::NotATable { .. } => "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
             Self::NotOwner { .. } => "Ask the table's owner or a superuser to call audit_enable().".into(),
+            Self::NotSchemaOwner { .. } => "Ask the schema's owner or a superuser.".into(),
+            Self::PatternMatchesNothing { .. } => "Patterns are those of LIKE: % for any text, _ for a letter.".into(),
             Self::NotExtensionOwner { .. } => "Ask a superuser; the entry will name the reason.".into(),
             Self::NoSuchColumn { .. } => "Column names are case-sensitive here.".into(),
             Self::KeyColumn { .. } => {

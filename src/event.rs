@@ -31,7 +31,7 @@ fn record_event(call: Call) -> Result<(), Refusal> {
         detail.extend_from_slice(b",\"data\":");
         detail.extend_from_slice(data);
         detail.push(b'}');
-        scratch.context.refresh(session::effective_role());
+        scratch.context.refresh(session::effective_role())?;
         chain::record(call.function(), &Draft { operation: "EVENT", table: None }, scratch)?;
         Ok(())
     })?;

@@ -4,6 +4,7 @@
 //! and an error undoes it. What gets past them (a superuser who disables the event triggers, root on the disk) is found
 //! by verification: `docs/threat-model.md`.
 
+use crate::ddl;
 use crate::error::{OrRaise, Refusal};
 use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::pg::ddl::{Command, Moment};
@@ -15,7 +16,6 @@ use crate::query::rows;
 use crate::verify::{Workspace, content_hash};
 use pgrx::Spi;
 use pgrx::pg_sys::{self, Datum, Oid};
-use serde_json::json;
 use std::cell::Cell;
 
 thread_local!(static LIFTED: Cell<bool> = const { Cell::new(false) });
@@ -46,6 +46,8 @@ pub fn is_ours(relation: Oid) -> bool {
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Refusal::NotATrigger { function: "audit_chain_refuse" }.raise(),
+        // Schemas' policies are written by the extension's own functions.
+        Some(trigger) if LIFTED.get() && trigger.relation().name() == b"audit_schema_policy" => call.void(),
         Some(trigger) => Refusal::AppendOnly {
             table: String::from_utf8_lossy(trigger.relation().name()).into_owned(),
             operation: trigger.operation(),
@@ -74,8 +76,12 @@ pub fn on_ddl(call: Call) -> Datum {
     };
     if !LIFTED.get() && !catalog::in_extension_script() {
         match command.moment() {
-            Moment::Start => on_start(command),
-            Moment::End => on_end(command),
+            Moment::Start => {
+                let named = ddl::Named::of(command);
+                let _path = LocalSettings::safe_search_path();
+                on_start(command).and_then(|()| ddl::before(call.function(), &named))
+            }
+            Moment::End => on_end(call, command),
             Moment::Drop => on_drop(call, command),
         }
         .or_raise();
@@ -115,10 +121,16 @@ const HARMLESS: [&str; 7] = [
 ];
 
 /// An object that a command has made or changed.
-struct Changed {
-    class: Oid,
+pub struct Changed {
     object: Oid,
-    identity: String,
+    /// Its name, as `pg_event_trigger_ddl_commands()` gives it.
+    pub identity: String,
+    /// Its kind, such as `table`.
+    pub kind: String,
+    /// The table that it is, or belongs to.
+    pub subject: Option<Oid>,
+    /// Whether it is a member of the extension.
+    pub ours: bool,
     /// The table that a trigger, rule or policy is on.
     table: Option<Oid>,
     /// A trigger's name, and whether it is one of ours by its function.
@@ -126,60 +138,68 @@ struct Changed {
 }
 
 fn changed_objects() -> Vec<Changed> {
+    let extension = catalog::extension();
     rows(
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid), t.tgname::text, \
-                    coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false) \
+                    coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, \
+                             CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
              FROM pg_event_trigger_ddl_commands() d \
              LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
              LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
              LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
+             LEFT JOIN pg_index i ON i.indexrelid = c.oid \
              LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
              LEFT JOIN pg_depend m ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid AND m.deptype = 'e' \
              LEFT JOIN pg_extension e ON e.oid = m.refobjid \
              WHERE d.objid IS NOT NULL",
         &[],
         |row| {
-            let ours: bool = row.get(6)?.expect("not null");
+            let captures: bool = row.get(6)?.expect("not null");
+            let (class, object) = (row.get(1)?.expect("not null"), row.get(2)?.expect("not null"));
+            let itself = class == pg_sys::ExtensionRelationId && object == extension;
             Ok(Changed {
-                class: row.get(1)?.expect("not null"),
-                object: row.get(2)?.expect("not null"),
+                object,
                 identity: row.get(3)?.expect("not null"),
+                kind: row.get(8)?.unwrap_or_default(),
+                subject: row.get(7)?,
+                ours: itself || catalog::extension_of(class, object) == extension,
                 table: row.get(4)?,
-                trigger: row.get::<String>(5)?.map(|name| (name, ours)),
+                trigger: row.get::<String>(5)?.map(|name| (name, captures)),
             })
         },
     )
 }
 
-fn on_end(command: Command<'_>) -> Result<(), Refusal> {
-    let tag = command.tag();
-    if HARMLESS.contains(&tag) {
-        return Ok(());
-    }
+fn on_end(call: Call, command: Command<'_>) -> Result<(), Refusal> {
+    let named = ddl::Named::of(command);
     let _path = LocalSettings::safe_search_path();
-    let extension = catalog::extension();
-    for changed in changed_objects() {
-        let ours = catalog::extension_of(changed.class, changed.object) == extension
-            || changed.table.is_some_and(is_ours);
-        if ours {
-            return Err(Refusal::Guarded { tag: tag.into(), object: changed.identity });
-        }
-        if let (Some((name, ours)), Some(table)) = (&changed.trigger, changed.table) {
-            let table = catalog::quoted_name(table).unwrap_or_default();
-            match (is_reserved(name), ours) {
-                (true, false) => return Err(Refusal::ReservedTrigger { table }),
-                (false, true) => return Err(Refusal::CaptureGuarded { tag: tag.into(), table }),
-                _ => {}
-            }
-        }
-        if command.changes_trigger_state()
-            && let Some(table) = table_with_silenced_capture(changed.object)
-        {
-            return Err(Refusal::CaptureGuarded { tag: tag.into(), table });
+    let changed = changed_objects();
+    if !HARMLESS.contains(&command.tag()) {
+        changed.iter().try_for_each(|object| refuse_change(command, object))?;
+    }
+    ddl::after(call.function(), command, &named, &changed)
+}
+
+fn refuse_change(command: Command<'_>, changed: &Changed) -> Result<(), Refusal> {
+    let tag = command.tag();
+    if changed.ours || changed.table.is_some_and(is_ours) {
+        return Err(Refusal::Guarded { tag: tag.into(), object: changed.identity.clone() });
+    }
+    if let (Some((name, captures)), Some(table)) = (&changed.trigger, changed.table) {
+        let table = catalog::quoted_name(table).unwrap_or_default();
+        match (is_reserved(name), captures) {
+            (true, false) => return Err(Refusal::ReservedTrigger { table }),
+            (false, true) => return Err(Refusal::CaptureGuarded { tag: tag.into(), table }),
+            _ => {}
         }
     }
-    Ok(())
+    match table_with_silenced_capture(changed.object).filter(|_| command.changes_trigger_state()) {
+        Some(table) => Err(Refusal::CaptureGuarded { tag: tag.into(), table }),
+        None => Ok(()),
+    }
 }
 
 /// A table, of this one and its descendants, whose capture triggers no longer always fire.
@@ -194,27 +214,28 @@ fn table_with_silenced_capture(relation: Oid) -> Option<String> {
     .unwrap_or(None)
 }
 
-/// A trigger or a table that a command has dropped.
+/// A table, or something on a table, that a command has dropped.
 struct Dropped {
     kind: String,
     schema: String,
     table: String,
-    trigger: String,
+    /// The name of what was on the table.
+    part: String,
 }
 
 fn dropped_objects() -> Vec<Dropped> {
     rows(
         "SELECT object_type, address_names[1], address_names[2], coalesce(address_names[3], '') \
              FROM pg_event_trigger_dropped_objects() \
-             WHERE NOT is_temporary AND (object_type IN ('table', 'foreign table', 'extension') \
-               OR object_type = 'trigger' AND starts_with(address_names[3], '!audit_chain_'))",
+             WHERE NOT is_temporary AND object_type IN \
+               ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule')",
         &[],
         |row| {
             Ok(Dropped {
                 kind: row.get(1)?.unwrap_or_default(),
                 schema: row.get(2)?.unwrap_or_default(),
                 table: row.get(3)?.unwrap_or_default(),
-                trigger: row.get(4)?.unwrap_or_default(),
+                part: row.get(4)?.unwrap_or_default(),
             })
         },
     )
@@ -226,25 +247,53 @@ fn on_drop(call: Call, command: Command<'_>) -> Result<(), Refusal> {
     if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
         return Ok(());
     }
-    for trigger in dropped.iter().filter(|object| object.kind == "trigger") {
+    if matches!(command.tag(), "DROP TRIGGER" | "DROP POLICY" | "DROP RULE") {
+        dropped.iter().try_for_each(|object| record_drop(call.function(), command, object))?;
+    }
+    let is_capture = |object: &&Dropped| object.kind == "trigger" && object.part.starts_with("!audit_chain_");
+    for trigger in dropped.iter().filter(is_capture) {
         let with_its_table = dropped.iter().any(|object| {
             object.kind.ends_with("table")
                 && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)
         });
         let table = format!("{}.{}", trigger.schema, trigger.table);
         if !with_its_table {
-            return Err(if is_reserved(&trigger.trigger) {
+            return Err(if is_reserved(&trigger.part) {
                 Refusal::CaptureGuarded { tag: command.tag().into(), table }
             } else {
                 Refusal::Guarded { tag: command.tag().into(), object: format!("a trigger on {table}") }
             });
         }
         // An audited table may be dropped; that it was is recorded, once.
-        if trigger.trigger == ROW_TRIGGER {
-            let detail = json!({ "tag": command.tag(), "object": table, "dropped": true });
-            let place = Some((trigger.schema.as_str(), trigger.table.as_str()));
-            lifecycle::record_detail(call.function(), "DDL", place, &detail, session::effective_role())?;
+        if trigger.part == ROW_TRIGGER {
+            let detail = ddl::detail(command, &table, "table");
+            let place = (trigger.schema.as_str(), trigger.table.as_str());
+            lifecycle::record_lifecycle_of(
+                call.function(),
+                "DDL",
+                place,
+                &detail,
+                session::effective_role(),
+            )?;
         }
+    }
+    Ok(())
+}
+
+/// Records that something on an audited table was dropped.
+fn record_drop(function: Oid, command: Command<'_>, object: &Dropped) -> Result<(), Refusal> {
+    let table = format!(
+        "{}.{}",
+        pgrx::spi::quote_identifier(&object.schema),
+        pgrx::spi::quote_identifier(&object.table)
+    );
+    let audited = Spi::get_one_with_args::<Oid>("SELECT to_regclass($1)::oid", &[table.as_str().into()])
+        .unwrap_or(None)
+        .is_some_and(|table| lifecycle::capture_of(table).is_any());
+    if audited && !object.part.starts_with("!audit_chain_") {
+        let detail = ddl::detail(command, &format!("{} on {table}", object.part), &object.kind);
+        let place = Some((object.schema.as_str(), object.table.as_str()));
+        lifecycle::record_detail(function, "DDL", place, &detail, session::effective_role())?;
     }
     Ok(())
 }

@@ -4,9 +4,11 @@
 //! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
 //! `pg::log`. [`verify`] reads the log back. [`guard`] keeps everybody else out.
 
+mod baseline;
 mod capture;
 mod chain;
 mod context;
+mod ddl;
 mod entry;
 mod error;
 mod event;
@@ -15,6 +17,7 @@ mod lifecycle;
 mod options;
 mod pg;
 mod query;
+mod schema;
 mod settings;
 mod shape;
 mod verify;
@@ -23,7 +26,8 @@ pgrx::pg_module_magic!(name = c"audit_chain", version = c"0.1.0");
 
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", bootstrap);
 pgrx::extension_sql_file!("../sql/capture.sql", name = "capture", requires = ["log"]);
-pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["capture"]);
+pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["capture"]);
+pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a backend.

@@ -4,16 +4,16 @@
 //! may execute the capture function, so nobody else can make triggers of it.
 
 use crate::chain;
-use crate::entry::Draft;
+use crate::entry::{Draft, Place};
 use crate::error::{OrRaise, Refusal};
-use crate::guard;
 use crate::options::Options;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, AsRole, LocalSettings};
 use crate::pg::{catalog, compat};
 use crate::query::{rows, run};
-use pgrx::notice;
+use crate::{baseline, guard};
 use pgrx::pg_sys::{Datum, Oid};
+use pgrx::{Spi, notice};
 use serde_json::{Value, json};
 
 /// The trigger that records rows. `!` sorts before every letter and digit: it fires before other triggers.
@@ -34,29 +34,57 @@ pub fn disable(call: Call) -> Datum {
 }
 
 /// A table that is or may be audited.
-struct Table {
-    oid: Oid,
-    schema: String,
-    name: String,
+pub struct Table {
+    pub oid: Oid,
+    pub schema: String,
+    pub name: String,
     kind: String,
     is_partition: bool,
 }
 
 impl Table {
-    fn quoted(&self) -> String {
+    /// The schema-qualified name, quoted for SQL.
+    pub fn quoted(&self) -> String {
         use pgrx::spi::quote_identifier;
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
     }
 }
 
-/// A table's capture triggers, as the catalog has them.
-pub struct Capture {
-    /// The options in the row trigger's argument.
+/// One of a table's capture triggers, as the catalog has it.
+pub struct Installed {
+    /// The options in its argument.
     pub options: Options,
-    /// Whether both triggers are there and always fire.
-    pub whole: bool,
-    /// Whether the row trigger is a copy of an ancestor's.
+    /// Whether it always fires.
+    always: bool,
+    /// Whether it is a copy of an ancestor's.
     pub inherited: bool,
+}
+
+/// A table's capture triggers.
+#[derive(Default)]
+pub struct Capture {
+    pub row: Option<Installed>,
+    pub statement: Option<Installed>,
+}
+
+impl Capture {
+    /// Whether the table is recorded.
+    pub fn is_any(&self) -> bool {
+        self.row.is_some() || self.statement.is_some()
+    }
+
+    /// The options that the table is recorded with.
+    pub fn options(&self) -> Option<&Options> {
+        self.row.as_ref().or(self.statement.as_ref()).map(|trigger| &trigger.options)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.inherited)
+    }
+
+    fn is_whole(&self) -> bool {
+        [&self.row, &self.statement].iter().all(|trigger| trigger.as_ref().is_some_and(|t| t.always))
+    }
 }
 
 fn enable_table(call: Call) -> Result<(), Refusal> {
@@ -71,41 +99,74 @@ fn enable_table(call: Call) -> Result<(), Refusal> {
         exclude_columns: columns(1, "exclude_columns")?,
         mask_columns: columns(3, "mask_columns")?,
         skip_unchanged: call.arg(4).ok_or_else(|| null("skip_unchanged"))?,
-    }
-    .normalised();
+    };
+    let baseline = call.arg(2).ok_or_else(|| null("baseline"))?;
     let _path = LocalSettings::safe_search_path();
     let table = auditable(relation)?;
-    if !compat::owns_relation(relation, session::effective_role()) {
-        return Err(Refusal::NotOwner { name: table.name });
+    if !enable_checked(call.function(), &table, options, baseline)? {
+        notice!("table \"{}\" is already audited with these options", table.name);
     }
-    check_columns(&table, &options)?;
+    Ok(())
+}
 
-    let function = call.function();
+/// Begins to audit a table for the current role, or changes its options; false if it is audited with these already.
+pub fn enable_checked(
+    function: Oid,
+    table: &Table,
+    options: Options,
+    baseline: bool,
+) -> Result<bool, Refusal> {
     let caller = session::effective_role();
+    if !compat::owns_relation(table.oid, caller) {
+        return Err(Refusal::NotOwner { name: table.name.clone() });
+    }
+    let options = options.normalised();
+    check_columns(table, &options)?;
     let before = {
         let _owner = AsRole::become_role(catalog::extension_owner());
-        run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.quoted()));
-        let before = capture_of(relation);
-        if before.as_ref().is_some_and(|before| before.inherited) {
-            let root = catalog::partition_root(relation).and_then(catalog::quoted_name).unwrap_or_default();
-            return Err(Refusal::PartOfAudited { name: table.name, root });
+        // A foreign table cannot be locked; its baseline is what a scan of it finds.
+        if table.kind != "f" {
+            run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.quoted()));
         }
-        if let Some(before) = &before
-            && before.whole
-            && before.options == options
-        {
-            notice!("table \"{}\" is already audited with these options", table.name);
-            return Ok(());
+        let before = capture_of(table.oid);
+        if before.is_inherited() {
+            return Err(part_of_audited(table));
         }
-        let _lifted = guard::Lifted::now();
-        install(function, &table, &options)?;
+        if before.is_whole() && before.options() == Some(&options) {
+            return Ok(false);
+        }
+        install(function, table, &options)?;
         before
     };
     let mut detail = json!({ "options": options.to_json() });
-    if let Some(before) = before {
-        detail["previous_options"] = before.options.to_json();
+    if let Some(previous) = before.options() {
+        detail["previous_options"] = previous.to_json();
     }
-    record(function, "ENABLE", &table, &detail, caller)
+    record_lifecycle(function, "ENABLE", table, &detail, caller)?;
+    if baseline {
+        record_baseline(function, table, &options)?;
+    }
+    Ok(true)
+}
+
+/// Records the rows that the table and its descendants have.
+pub fn record_baseline(function: Oid, table: &Table, options: &Options) -> Result<(), Refusal> {
+    let caller = session::effective_role();
+    let mut total = 0;
+    for member in members(table.oid) {
+        // A foreign server knows the caller, not the extension's owner.
+        let _owner = (member.kind == "r").then(|| AsRole::become_role(catalog::extension_owner()));
+        if member.kind == "r" || member.kind == "f" {
+            total += baseline::record(function, member.oid, &member.quoted(), options, caller)?;
+        }
+    }
+    notice!("{total} rows of table \"{}\" recorded as its baseline", table.name);
+    Ok(())
+}
+
+fn part_of_audited(table: &Table) -> Refusal {
+    let root = catalog::partition_root(table.oid).and_then(catalog::quoted_name).unwrap_or_default();
+    Refusal::PartOfAudited { name: table.name.clone(), root }
 }
 
 fn disable_table(call: Call) -> Result<(), Refusal> {
@@ -113,62 +174,81 @@ fn disable_table(call: Call) -> Result<(), Refusal> {
     let null = |argument| Refusal::NullArgument { function: NAME, argument };
     let relation: Oid = call.arg(0).ok_or_else(|| null("relation"))?;
     let reason: String = call.arg(1).ok_or_else(|| null("reason"))?;
-    let caller = session::effective_role();
-    if !compat::owns_extension(catalog::extension(), caller) {
-        return Err(Refusal::NotExtensionOwner { function: NAME });
-    }
     let _path = LocalSettings::safe_search_path();
+    require_extension_owner(NAME)?;
     let table = describe(relation);
-    let function = call.function();
-    let Some(before) = capture_of(relation) else {
+    if !disable_checked(call.function(), &table, &reason)? {
         notice!("table \"{}\" is not audited", table.name);
-        return Ok(());
-    };
-    if before.inherited {
-        let root = catalog::partition_root(relation).and_then(catalog::quoted_name).unwrap_or_default();
-        return Err(Refusal::PartOfAudited { name: table.name, root });
+    }
+    Ok(())
+}
+
+/// Refuses whoever is neither a superuser nor the extension's owner.
+pub fn require_extension_owner(function: &'static str) -> Result<(), Refusal> {
+    if compat::owns_extension(catalog::extension(), session::effective_role()) {
+        Ok(())
+    } else {
+        Err(Refusal::NotExtensionOwner { function })
+    }
+}
+
+/// Ends a table's auditing; false if it was not audited.
+pub fn disable_checked(function: Oid, table: &Table, reason: &str) -> Result<bool, Refusal> {
+    let before = capture_of(table.oid);
+    let Some(options) = before.options() else { return Ok(false) };
+    if before.is_inherited() {
+        return Err(part_of_audited(table));
     }
     {
         let _owner = AsRole::become_role(catalog::extension_owner());
         let _lifted = guard::Lifted::now();
-        for member in members(relation) {
-            drop_triggers(&member);
-        }
+        members(table.oid).iter().for_each(drop_triggers);
     }
-    let detail = json!({ "reason": reason, "options": before.options.to_json() });
-    record(function, "DISABLE", &table, &detail, caller)
+    let detail = json!({ "reason": reason, "options": options.to_json() });
+    record_lifecycle(function, "DISABLE", table, &detail, session::effective_role())?;
+    Ok(true)
 }
 
-/// Makes the triggers of the table and of all that inherits from it.
+/// Makes the triggers of the table and of all that inherits from it, in place of those that are there.
 ///
 /// PostgreSQL copies a partitioned table's row trigger to its partitions, now and later; statement triggers are each
 /// table's own.
-fn install(function: Oid, table: &Table, options: &Options) -> Result<(), Refusal> {
-    let capture = format!(
-        "{}.audit_chain_capture",
-        catalog::quoted_namespace(catalog::function_namespace(function))
-            .ok_or(Refusal::Broken { what: "the extension's schema" })?
-    );
-    let argument = options.to_argument().map_or_else(String::new, |json| pgrx::spi::quote_literal(&json));
+pub fn install(function: Oid, table: &Table, options: &Options) -> Result<(), Refusal> {
+    let _owner = AsRole::become_role(catalog::extension_owner());
+    let _lifted = guard::Lifted::now();
     let members = members(table.oid);
+    members.iter().for_each(drop_triggers);
     for member in &members {
-        drop_triggers(member);
-    }
-    for member in &members {
-        let on = member.quoted();
-        let make = |name: &str, events: &str, level: &str| {
-            run(&format!(
-                "CREATE TRIGGER \"{name}\" AFTER {events} ON {on} FOR EACH {level} EXECUTE FUNCTION {capture}({argument})"
-            ));
-            run(&format!("ALTER TABLE {on} ENABLE ALWAYS TRIGGER \"{name}\""));
-        };
         if member.oid == table.oid || !member.is_partition {
-            make(ROW_TRIGGER, "INSERT OR UPDATE OR DELETE", "ROW");
+            make_trigger(function, member, ROW_TRIGGER, options)?;
         }
-        // Before PostgreSQL 16 a foreign table has no TRUNCATE triggers.
-        let truncate = if member.kind == "f" && cfg!(feature = "pg15") { "" } else { " OR TRUNCATE" };
-        make(STATEMENT_TRIGGER, &format!("INSERT OR UPDATE OR DELETE{truncate}"), "STATEMENT");
+        make_trigger(function, member, STATEMENT_TRIGGER, options)?;
     }
+    Ok(())
+}
+
+/// Makes the statement trigger that a partition needs besides its copy of the row trigger.
+pub fn install_statement_trigger(function: Oid, table: &Table, options: &Options) -> Result<(), Refusal> {
+    let _owner = AsRole::become_role(catalog::extension_owner());
+    let _lifted = guard::Lifted::now();
+    make_trigger(function, table, STATEMENT_TRIGGER, options)
+}
+
+fn make_trigger(function: Oid, table: &Table, name: &str, options: &Options) -> Result<(), Refusal> {
+    let schema = catalog::quoted_namespace(catalog::function_namespace(function))
+        .ok_or(Refusal::Broken { what: "the extension's schema" })?;
+    let argument = options.to_argument().map_or_else(String::new, |json| pgrx::spi::quote_literal(&json));
+    // Before PostgreSQL 16 a foreign table has no TRUNCATE triggers.
+    let truncates = name == STATEMENT_TRIGGER && !(table.kind == "f" && cfg!(feature = "pg15"));
+    let (level, truncate) = if name == ROW_TRIGGER { ("ROW", "") } else { ("STATEMENT", " OR TRUNCATE") };
+    let truncate = if truncates { truncate } else { "" };
+    let on = table.quoted();
+    run(&format!(
+        "CREATE TRIGGER \"{name}\" AFTER INSERT OR UPDATE OR DELETE{truncate} ON {on} FOR EACH {level} \
+         EXECUTE FUNCTION {schema}.audit_chain_capture({argument})"
+    ));
+    let alter = if table.kind == "f" { "ALTER FOREIGN TABLE" } else { "ALTER TABLE" };
+    run(&format!("{alter} {on} ENABLE ALWAYS TRIGGER \"{name}\""));
     Ok(())
 }
 
@@ -185,7 +265,7 @@ fn drop_triggers(table: &Table) {
 }
 
 /// The table and all that inherits from it, itself first.
-fn members(relation: Oid) -> Vec<Table> {
+pub fn members(relation: Oid) -> Vec<Table> {
     rows(
         "WITH RECURSIVE tree(oid, depth) AS (SELECT $1, 0 UNION ALL \
            SELECT inhrelid, depth + 1 FROM pg_inherits JOIN tree ON inhparent = oid) \
@@ -206,7 +286,8 @@ fn members(relation: Oid) -> Vec<Table> {
     )
 }
 
-fn describe(relation: Oid) -> Table {
+/// The relation's names.
+pub fn describe(relation: Oid) -> Table {
     members(relation)
         .into_iter()
         .next()
@@ -214,7 +295,7 @@ fn describe(relation: Oid) -> Table {
 }
 
 /// The relation, if it is one that can be audited.
-fn auditable(relation: Oid) -> Result<Table, Refusal> {
+pub fn auditable(relation: Oid) -> Result<Table, Refusal> {
     let table = describe(relation);
     let kind = match table.kind.as_str() {
         "r" | "p" | "f" => None,
@@ -260,41 +341,68 @@ fn check_columns(table: &Table, options: &Options) -> Result<(), Refusal> {
     }
 }
 
-/// The table's capture triggers; `None` where it has none.
-pub fn capture_of(relation: Oid) -> Option<Capture> {
-    let triggers: Vec<(String, String, Vec<u8>, bool)> = rows(
-        "SELECT tgname::text, tgenabled::text, tgargs, tgparentid <> 0 FROM pg_trigger \
-         WHERE tgrelid = $1 AND NOT tgisinternal AND tgname IN ('!audit_chain_row', '!audit_chain_statement')",
+/// The table's capture triggers.
+pub fn capture_of(relation: Oid) -> Capture {
+    let triggers: Vec<(String, Vec<u8>, bool, bool)> = rows(
+        "SELECT t.tgname::text, t.tgargs, t.tgenabled = 'A', t.tgparentid <> 0 \
+         FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid \
+         WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND f.proname = 'audit_chain_capture' \
+           AND t.tgname IN ('!audit_chain_row', '!audit_chain_statement')",
         &[relation.into()],
         |row| {
             Ok((
                 row.get(1)?.expect("not null"),
-                row.get(2)?.expect("not null"),
-                row.get(3)?.unwrap_or_default(),
+                row.get(2)?.unwrap_or_default(),
+                row.get(3)?.expect("not null"),
                 row.get(4)?.expect("not null"),
             ))
         },
     );
-    let (_, _, arguments, inherited) =
-        triggers.iter().find(|row| row.0 == ROW_TRIGGER).or(triggers.first())?;
-    // pg_trigger.tgargs: each argument followed by a NUL.
-    let arguments: Vec<&[u8]> =
-        arguments.split_inclusive(|&byte| byte == 0).map(|a| &a[..a.len() - 1]).collect();
-    Some(Capture {
-        options: Options::from_arguments(&arguments).unwrap_or_default(),
-        whole: triggers.len() == 2 && triggers.iter().all(|row| row.1 == "A"),
-        inherited: *inherited,
-    })
+    let mut capture = Capture::default();
+    for (name, arguments, always, inherited) in triggers {
+        // pg_trigger.tgargs: each argument followed by a NUL.
+        let arguments: Vec<&[u8]> =
+            arguments.split_inclusive(|&byte| byte == 0).map(|a| &a[..a.len() - 1]).collect();
+        let options = Options::from_arguments(&arguments).unwrap_or_default();
+        let installed = Some(Installed { options, always, inherited });
+        match name.as_str() {
+            ROW_TRIGGER => capture.row = installed,
+            _ => capture.statement = installed,
+        }
+    }
+    capture
 }
 
-fn record(
+/// Adds an ENABLE or DISABLE entry, or one that a table is gone, and notes its place in `audit_lifecycle`, by which
+/// `audit_coverage` finds it.
+pub fn record_lifecycle(
     function: Oid,
     operation: &'static str,
     table: &Table,
     detail: &Value,
     role: Oid,
 ) -> Result<(), Refusal> {
-    record_detail(function, operation, Some((&table.schema, &table.name)), detail, role)
+    record_lifecycle_of(function, operation, (&table.schema, &table.name), detail, role)
+}
+
+/// [`record_lifecycle`] by names, for a table that is no longer there.
+pub fn record_lifecycle_of(
+    function: Oid,
+    operation: &'static str,
+    table: (&str, &str),
+    detail: &Value,
+    role: Oid,
+) -> Result<(), Refusal> {
+    let place = record_detail(function, operation, Some(table), detail, role)?;
+    let schema = catalog::quoted_namespace(catalog::function_namespace(function))
+        .ok_or(Refusal::Broken { what: "the extension's schema" })?;
+    let _owner = AsRole::become_role(catalog::extension_owner());
+    Spi::run_with_args(
+        &format!("INSERT INTO {schema}.audit_lifecycle (chain, seq) VALUES ($1, $2)"),
+        &[(place.chain as i32).into(), place.seq.into()],
+    )
+    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    Ok(())
 }
 
 /// Adds an entry that has no row images, only `detail`.
@@ -304,14 +412,33 @@ pub fn record_detail(
     table: Option<(&str, &str)>,
     detail: &Value,
     role: Oid,
-) -> Result<(), Refusal> {
-    chain::with_scratch(|scratch| {
+) -> Result<Place, Refusal> {
+    let place = chain::with_scratch(|scratch| {
         scratch.clear();
         scratch.detail.set(Some(detail.to_string().as_bytes()));
-        scratch.context.refresh(role);
+        scratch.context.refresh(role)?;
         let table = table.map(|(schema, name)| (schema.as_bytes(), name.as_bytes()));
         chain::record(function, &Draft { operation, table }, scratch)
     })?;
     chain::flush();
-    Ok(())
+    Ok(place)
+}
+
+/// The tables that a table inherits from, not as a partition.
+pub fn parents(relation: Oid) -> Vec<Oid> {
+    rows(
+        "SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+         WHERE i.inhrelid = $1 AND NOT c.relispartition ORDER BY i.inhseqno",
+        &[relation.into()],
+        |row| Ok(row.get(1)?.expect("not null")),
+    )
+}
+
+/// The names of a table's columns.
+pub fn column_names(relation: Oid) -> Vec<String> {
+    rows(
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+        &[relation.into()],
+        |row| Ok(row.get(1)?.expect("not null")),
+    )
 }

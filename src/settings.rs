@@ -1,7 +1,8 @@
 //! The settings, all `audit_chain.*`. The prefix is reserved: a mistyped name is an error.
 
 use crate::error::Refusal;
-use crate::pg::settings::{self, Check, Text};
+use crate::pg::session;
+use crate::pg::settings::{self, Anything, Check, Text};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 /// How many chains the log may have: the most writers at once that do not wait for one another.
@@ -11,8 +12,18 @@ static LOG_STATEMENT: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// The application's user.
 static ACTOR: Text = Text::new(c"");
 
-/// The longest `audit_chain.actor`, in bytes: a name, a URN or a distinguished name fits.
-pub const MAX_ACTOR: usize = 1024;
+/// Another setting that names the application's user.
+static ACTOR_SETTING: Text = Text::new(c"");
+/// What the application adds to every entry.
+static CONTEXT: Text = Text::new(c"{}");
+/// The size from which a value is recorded by its digest, in kB; 0: never, as far as PostgreSQL can hold the image.
+static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// The longest actor, in bytes: a name, a distinguished name or the claims of a token fit.
+pub const MAX_ACTOR: usize = 8192;
+
+/// The longest `audit_chain.context`, in bytes.
+pub const MAX_CONTEXT: usize = 65536;
 
 /// Declares the settings. Once for each backend.
 pub fn register() {
@@ -22,6 +33,30 @@ pub fn register() {
         c"Recorded in every entry, as claimed by the application. SET LOCAL suits pooled connections.",
         &ACTOR,
         GucContext::Userset,
+    );
+    settings::define_text::<Anything>(
+        c"audit_chain.actor_setting",
+        c"Another setting that names the application's user, where audit_chain.actor is empty.",
+        c"For example request.jwt.claims.",
+        &ACTOR_SETTING,
+        GucContext::Suset,
+    );
+    settings::define_text::<Context>(
+        c"audit_chain.context",
+        c"A JSON object that the application adds to the detail of every entry.",
+        c"For example a request's id.",
+        &CONTEXT,
+        GucContext::Userset,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.max_value_size",
+        c"A value larger than this is recorded as its SHA-256 and length.",
+        c"0 records every value that PostgreSQL can hold in the row's image.",
+        &MAX_VALUE_SIZE,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_bool_guc(
         c"audit_chain.log_statement",
@@ -55,9 +90,40 @@ impl Check for Actor {
     }
 }
 
-/// `audit_chain.actor`; `None` where it is empty.
-pub fn actor<'a>() -> Option<&'a [u8]> {
-    ACTOR.get()
+struct Context;
+
+impl Check for Context {
+    fn check(value: &[u8]) -> Result<(), Refusal> {
+        if value.len() > MAX_CONTEXT {
+            return Err(Refusal::ContextTooLong { length: value.len() });
+        }
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(value) {
+            Err(error) if !value.is_empty() => Err(Refusal::BadContext { reason: error.to_string() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `audit_chain.actor`, or else the setting that `audit_chain.actor_setting` names; `None` where both are empty.
+pub fn actor<'a>() -> Result<Option<&'a [u8]>, Refusal> {
+    if let Some(actor) = ACTOR.get() {
+        return Ok(Some(actor));
+    }
+    let actor = ACTOR_SETTING.get().and_then(session::setting);
+    match actor {
+        Some(actor) if actor.len() > MAX_ACTOR => Err(Refusal::ActorTooLong { length: actor.len() }),
+        actor => Ok(actor),
+    }
+}
+
+/// `audit_chain.context`; `None` where it is empty.
+pub fn context<'a>() -> Option<&'a [u8]> {
+    CONTEXT.get().filter(|context| *context != b"{}")
+}
+
+/// `audit_chain.max_value_size` in bytes; `None` where there is none.
+pub fn max_value_size() -> Option<usize> {
+    Some(MAX_VALUE_SIZE.get()).filter(|&kilobytes| kilobytes > 0).map(|kilobytes| kilobytes as usize * 1024)
 }
 
 /// `audit_chain.log_statement`.

@@ -4,9 +4,10 @@ use crate::error::Refusal;
 use crate::options::Options;
 use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
-use crate::pg::row::{Attribute, Row};
+use crate::pg::row::{Attribute, Relation, Row};
 use crate::pg::trigger::Trigger;
 use crate::pg::varlena::Comparison;
+use crate::settings;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -47,11 +48,17 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn new(trigger: Trigger<'_>) -> Result<Self, Refusal> {
+    fn of_trigger(trigger: Trigger<'_>) -> Result<Self, Refusal> {
         let relation = trigger.relation();
+        let options = Options::from_arguments(&trigger.arguments()).map_err(|reason| {
+            Refusal::BadOptions { table: String::from_utf8_lossy(relation.name()).into_owned(), reason }
+        })?;
+        Self::new(relation, &options)
+    }
+
+    /// The shape of a table that is recorded with these options.
+    pub fn new(relation: Relation<'_>, options: &Options) -> Result<Self, Refusal> {
         let name = String::from_utf8_lossy(relation.name()).into_owned();
-        let options = Options::from_arguments(&trigger.arguments())
-            .map_err(|reason| Refusal::BadOptions { table: name.clone(), reason })?;
         let attributes = relation.attributes();
         let find = |column: &str| {
             attributes
@@ -153,13 +160,14 @@ impl Shape {
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
+    max_value_size: usize,
 }
 
 impl<'a> Object<'a> {
     fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         let start = out.len();
-        Self { out, start }
+        Self { out, start, max_value_size: settings::max_value_size().unwrap_or(usize::MAX) }
     }
 
     fn member(&mut self, column: &Column, row: &Row<'_>) {
@@ -170,7 +178,7 @@ impl<'a> Object<'a> {
         if column.masked {
             self.out.extend_from_slice(MASKED);
         } else {
-            column.writer.borrow_mut().write(row.value(column.index), self.out);
+            column.writer.borrow_mut().write(row.value(column.index), self.max_value_size, self.out);
         }
     }
 
@@ -195,7 +203,7 @@ pub fn of(trigger: Trigger<'_>) -> Result<Rc<Shape>, Refusal> {
         return Ok(shape);
     }
     // Nothing is borrowed here: the look-ups may process invalidations, which come back to `forget`.
-    let shape = Rc::new(Shape::new(trigger)?);
+    let shape = Rc::new(Shape::of_trigger(trigger)?);
     SHAPES.with_borrow_mut(|shapes| shapes.insert(oid, shape.clone()));
     Ok(shape)
 }

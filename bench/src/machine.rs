@@ -4,6 +4,7 @@ use crate::servers::{CONFIG, commit_latency};
 use harness::{Result, Server};
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// What a reader must know to compare the figures with others; Markdown list items.
 pub fn describe(server: &Server, command: &str, quick: bool) -> Result<String> {
@@ -69,6 +70,13 @@ fn ticks() -> Option<(f64, f64)> {
         text.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
     let all: f64 = times.iter().sum();
     Some((all - times.get(3)? - times.get(4)?, all))
+}
+
+/// How busy the cores are while nothing is measured: a share that is not near nothing spoils every figure.
+pub fn other_work() -> f64 {
+    let watch = Busy::start();
+    std::thread::sleep(Duration::from_secs(3));
+    watch.share()
 }
 
 /// Watches how busy the machine's cores are.

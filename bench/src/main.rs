@@ -29,6 +29,9 @@ use subject::{ALL, Subject};
 /// What a disk sync takes longer on the slow server.
 const DELAY: Duration = Duration::from_millis(2);
 
+/// From this share of the cores' time on, other work spoils the figures.
+const BUSY: f64 = 0.1;
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +54,7 @@ fn run() -> Result<()> {
         scale: if options.quick { Scale::quick() } else { Scale::full() },
         subjects: ALL.into_iter().filter(|s| !options.peers_only || *s != Subject::AuditChain).collect(),
     };
+    let busy_before = machine::other_work();
     let server = servers::plain()?;
     if setup.with_audit_chain() && !servers::has_audit_chain(&server)? {
         let pg_config = server.installation().pg_config().display();
@@ -59,25 +63,34 @@ fn run() -> Result<()> {
         )));
     }
     let machine = machine::describe(&server, &command(), options.quick)?;
-    println!("{machine}");
+    print!("{machine}");
 
     let mut log = Log { begun: Instant::now(), rows: Vec::new() };
     on_plain_server(&server, &setup, &options, &mut log)?;
     drop(server);
     let curves = on_slow_server(&setup, &options, &mut log)?;
 
-    let table = report::table(&log.rows);
-    println!("\n{table}");
+    let (other_work, quiet) = judge(busy_before, machine::other_work());
+    let table = report::table(&log.rows, quiet && !options.quick);
+    println!("{other_work}\n{table}");
     eprintln!("took {:.0} s", log.begun.elapsed().as_secs_f64());
     if let Some(path) = options.output.as_deref() {
         let plot = path.with_file_name("throughput.svg");
         plot::write(&curves, "Single-row updates, 2 ms added to every disk sync", &plot)?;
         document::rewrite(
             path,
-            &format!("{machine}\n{table}\n![throughput against clients](throughput.svg)"),
+            &format!("{machine}{other_work}\n{table}\n![throughput against clients](throughput.svg)"),
         )?;
     }
     Ok(())
+}
+
+/// What the machine did besides, before and after, and whether it was quiet enough for the figures to be judged.
+fn judge(before: f64, after: f64) -> (String, bool) {
+    let quiet = before < BUSY && after < BUSY; // false too where it is not known
+    let verdict = if quiet { "" } else { " (**not quiet: no goal is judged**)" };
+    let (before, after) = (before * 100.0, after * 100.0);
+    (format!("* other work on the cores, before and after: {before:.0} % and {after:.0} %{verdict}\n"), quiet)
 }
 
 /// The rows so far.
@@ -97,7 +110,7 @@ impl Log {
         if options.wants(name) {
             eprintln!("{:5.0} s: {name}", self.begun.elapsed().as_secs_f64());
             let rows = experiment().map_err(|error| Error::new(format!("{name}: {error}")))?;
-            eprint!("{}", report::table(&rows));
+            eprint!("{}", report::table(&rows, false));
             self.rows.extend(rows);
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub const USAGE: &str = "\
 Usage: cargo run --release -p bench -- [--quick] [--only NAME]... [--peers-only] [--output docs/performance.md]
 
-  --quick        small sizes, few rounds: under three minutes, and figures that only show that all of it works
+  --quick        small sizes, few rounds: under three minutes; shows that all of it works, and judges no goal
   --only NAME    this experiment only (may be repeated): update, update-slow, tpcb, bulk, verify, memory, growth, clients
   --peers-only   leave audit_chain out: for a machine where it is not installed
   --output FILE  also write the table into FILE, between its markers, and the plot beside it (a whole run only)

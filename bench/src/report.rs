@@ -97,7 +97,7 @@ impl Row {
         })
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, judged: bool) -> Vec<String> {
         let mut cells = vec![format!("{}, {}", self.measure, self.unit)];
         for subject in ALL {
             let found = self.figures.iter().find(|(s, _)| *s == subject);
@@ -117,7 +117,7 @@ impl Row {
             Some(Goal::AtLeast(goal)) => format!("≥ {goal}"),
             Some(Goal::AtMost(goal)) => format!("≤ {goal}"),
         });
-        cells.push(match self.reached() {
+        cells.push(match self.reached().filter(|_| judged) {
             None => String::new(),
             Some(true) => "yes".into(),
             Some(false) => "**no**".into(),
@@ -145,11 +145,13 @@ pub fn figure(value: f64) -> String {
 }
 
 /// The rows as a Markdown table, in columns of equal width so that it also reads well on a terminal.
-pub fn table(rows: &[Row]) -> String {
+///
+/// Only where the figures are fit to be `judged` does it say whether goals are reached.
+pub fn table(rows: &[Row], judged: bool) -> String {
     let mut lines = vec![vec!["measure".to_owned()]];
     lines[0].extend(ALL.map(|subject| subject.label().to_owned()));
     lines[0].extend(["reference", "ratio (lowest to highest round)", "goal", "reached"].map(str::to_owned));
-    lines.extend(rows.iter().map(Row::cells));
+    lines.extend(rows.iter().map(|row| row.cells(judged)));
     let columns = lines[0].len();
     let widths: Vec<usize> =
         (0..columns).map(|c| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0)).collect();
@@ -197,9 +199,16 @@ mod tests {
     }
 
     #[test]
+    fn unfit_figures_are_not_judged() {
+        let rows = [Row::new("m", "u").result("a", 1.0).goal(Goal::AtLeast(0.5))];
+        assert!(table(&rows, true).contains("| yes"));
+        assert!(!table(&rows, false).contains("yes"));
+    }
+
+    #[test]
     fn every_line_has_every_column() {
         let rows = [Row::new("m", "u").figure(Subject::AuditChain, 1.0).note("n")];
-        let table = table(&rows);
+        let table = table(&rows, true);
         let lines: Vec<_> = table.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.matches('|').count() == 10), "{table}");

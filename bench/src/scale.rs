@@ -47,10 +47,10 @@ impl Scale {
     pub fn quick() -> Self {
         Self {
             rounds: 1,
-            run: Duration::from_secs(3),
+            run: Duration::from_secs(2),
             update_rows: 20_000,
             tpcb_scale: 16,
-            bulk_rows: 20_000,
+            bulk_rows: 10_000,
             bulk_rounds: 1,
             verify_entries: 100_000,
             verify_rounds: 3,

@@ -11,7 +11,7 @@ pub const CONFIG: &[(&str, &str)] = &[
     ("fsync", "on"),
     ("wal_sync_method", "fdatasync"),
     ("shared_buffers", "1GB"),
-    ("max_wal_size", "32GB"),
+    ("max_wal_size", "16GB"),
     ("min_wal_size", "2GB"),
     ("checkpoint_timeout", "1h"),
     ("autovacuum", "off"),

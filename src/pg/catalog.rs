@@ -162,3 +162,11 @@ pub fn extension_owner() -> Oid {
         .flatten()
         .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
 }
+
+/// A function's schema-qualified signature.
+pub fn function_name(function: Oid) -> String {
+    pgrx::Spi::get_one_with_args("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}

@@ -71,6 +71,30 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
     }
 }
 
+/// The text of a String node.
+///
+/// # Safety
+/// `node` is a String node.
+pub unsafe fn string_value(node: *const pg_sys::Node) -> *const std::ffi::c_char {
+    // SAFETY: by the contract.
+    unsafe { (*node.cast::<pg_sys::String>()).sval }
+}
+
+/// Whether `role` owns the schema, is a member of its owner, or a superuser.
+pub fn owns_schema(schema: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: as below.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::pg_namespace_ownercheck(schema, role)
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            pg_sys::object_ownercheck(pg_sys::NamespaceRelationId, schema, role)
+        }
+    }
+}
+
 /// Whether `role` owns the relation, is a member of its owner, or a superuser.
 pub fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up; an unknown oid is an ereport.

@@ -1,7 +1,7 @@
 //! What fired an event trigger function (`src/include/commands/event_trigger.h`).
 
 use super::fmgr::Call;
-use pgrx::pg_sys::{self, NodeTag};
+use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::CStr;
 
 /// When an event trigger fires.
@@ -13,6 +13,58 @@ pub enum Moment {
     End,
     /// After objects were dropped.
     Drop,
+}
+
+/// An ATTACH or DETACH PARTITION.
+#[derive(Clone, Copy, Debug)]
+pub struct Partition {
+    /// The partitioned table.
+    pub parent: Oid,
+    /// The table that becomes or was its partition.
+    pub partition: Oid,
+    /// ATTACH, or else DETACH.
+    pub attach: bool,
+}
+
+/// A new name.
+#[derive(Clone, Debug)]
+pub enum Renamed {
+    /// Of a column.
+    Column { old: String, new: String },
+    /// Of a schema.
+    Schema { old: String, new: String },
+}
+
+/// What privileges were given or taken on.
+#[derive(Clone, Debug, Default)]
+pub struct Granted {
+    /// Relations, by name.
+    pub relations: Vec<Oid>,
+    /// Functions, by name.
+    pub functions: Vec<Oid>,
+    /// Schemas, all of whose tables are meant.
+    pub schemas: Vec<String>,
+}
+
+/// The relation of that name; `None` where there is none.
+///
+/// # Safety
+/// `name` is null or a valid RangeVar.
+unsafe fn relation_of(name: *const pg_sys::RangeVar) -> Option<Oid> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: by the contract; RVR_MISSING_OK answers an invalid oid.
+    let oid = unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    };
+    (oid != Oid::INVALID).then_some(oid)
 }
 
 /// A DDL command under way. Valid during the call.
@@ -58,28 +110,157 @@ impl<'a> Command<'a> {
 
     /// Whether it is an ALTER TABLE that turns triggers on or off.
     pub fn changes_trigger_state(self) -> bool {
-        use pg_sys::AlterTableType::*;
+        use pg_sys::AlterTableType;
+        self.alters(|subtype| {
+            matches!(
+                subtype,
+                AlterTableType::AT_EnableTrig
+                    | AlterTableType::AT_EnableReplicaTrig
+                    | AlterTableType::AT_DisableTrig
+                    | AlterTableType::AT_EnableTrigAll
+                    | AlterTableType::AT_DisableTrigAll
+                    | AlterTableType::AT_EnableTrigUser
+                    | AlterTableType::AT_DisableTrigUser
+            )
+        })
+    }
+
+    /// The relations that an ALTER TABLE attaches or detaches as partitions.
+    pub fn partitions(self) -> Vec<Partition> {
+        use pg_sys::AlterTableType;
+        let Some(statement) = self.node::<pg_sys::AlterTableStmt>(NodeTag::T_AlterTableStmt) else {
+            return Vec::new();
+        };
+        // SAFETY: `cmds` is a list of AlterTableCmd; of these two kinds, `def` is a PartitionCmd.
+        unsafe {
+            let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
+            let partitions = commands
+                .iter_ptr()
+                .filter_map(|command| {
+                    let attach = match (*command).subtype {
+                        AlterTableType::AT_AttachPartition => true,
+                        AlterTableType::AT_DetachPartition => false,
+                        _ => return None,
+                    };
+                    let parent = relation_of(statement.relation)?;
+                    let partition = relation_of((*(*command).def.cast::<pg_sys::PartitionCmd>()).name)?;
+                    Some(Partition { parent, partition, attach })
+                })
+                .collect();
+            let _ = commands.into_pg();
+            partitions
+        }
+    }
+
+    /// A column's or a schema's old and new name, where the command gives one.
+    pub fn renamed(self) -> Option<Renamed> {
+        let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;
+        // SAFETY: null or C strings of the parse tree.
+        let text = |name: *const std::ffi::c_char| {
+            (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+        };
+        let (old, new) = (text(statement.subname), text(statement.newname)?);
+        match statement.renameType {
+            pg_sys::ObjectType::OBJECT_COLUMN => Some(Renamed::Column { old: old?, new }),
+            pg_sys::ObjectType::OBJECT_SCHEMA => Some(Renamed::Schema { old: old?, new }),
+            _ => None,
+        }
+    }
+
+    /// The relation that the command is about to rename or to move to another schema.
+    pub fn relation_to_rename(self) -> Option<Oid> {
+        let rename = self
+            .node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)
+            .filter(|s| s.renameType != pg_sys::ObjectType::OBJECT_COLUMN)
+            .map(|s| s.relation);
+        let relocate =
+            self.node::<pg_sys::AlterObjectSchemaStmt>(NodeTag::T_AlterObjectSchemaStmt).map(|s| s.relation);
+        // SAFETY: null or a RangeVar of the parse tree.
+        unsafe { relation_of(rename.or(relocate)?) }
+    }
+
+    /// Whether the command makes a table, or puts one into a partition tree, an inheritance tree or a schema, or takes it
+    /// out. (A dump that is restored makes its triggers one by one: nothing may come in between.)
+    pub fn places_tables(self) -> bool {
+        use pg_sys::AlterTableType;
+        let made = matches!(
+            self.tag(),
+            "CREATE TABLE"
+                | "CREATE TABLE AS"
+                | "SELECT INTO"
+                | "CREATE FOREIGN TABLE"
+                | "IMPORT FOREIGN SCHEMA"
+        );
+        made || self.moves()
+            || self.alters(|subtype| {
+                matches!(
+                    subtype,
+                    AlterTableType::AT_AttachPartition
+                        | AlterTableType::AT_DetachPartition
+                        | AlterTableType::AT_DetachPartitionFinalize
+                        | AlterTableType::AT_AddInherit
+                )
+            })
+    }
+
+    /// Whether it is an ALTER TABLE with such a part.
+    fn alters(self, is_such: impl Fn(pg_sys::AlterTableType::Type) -> bool) -> bool {
         let Some(statement) = self.node::<pg_sys::AlterTableStmt>(NodeTag::T_AlterTableStmt) else {
             return false;
         };
-        // SAFETY: `cmds` is a list of AlterTableCmd.
-        let commands = unsafe { pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds) };
-        let changes = commands.iter_ptr().any(|command| {
-            matches!(
-                // SAFETY: as above.
-                unsafe { (*command).subtype },
-                AT_EnableTrig
-                    | AT_EnableReplicaTrig
-                    | AT_DisableTrig
-                    | AT_EnableTrigAll
-                    | AT_DisableTrigAll
-                    | AT_EnableTrigUser
-                    | AT_DisableTrigUser
-            )
-        });
-        // The list is the parse tree's, not ours to free.
-        let _ = commands.into_pg();
-        changes
+        // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
+        unsafe {
+            let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
+            let found = commands.iter_ptr().any(|command| is_such((*command).subtype));
+            let _ = commands.into_pg();
+            found
+        }
+    }
+
+    /// Whether the command moves a relation to another schema.
+    pub fn moves(self) -> bool {
+        self.node::<pg_sys::AlterObjectSchemaStmt>(NodeTag::T_AlterObjectSchemaStmt).is_some()
+    }
+
+    /// What a GRANT or REVOKE is on: relations and functions, as far as they are named one by one, or a whole schema's.
+    pub fn granted(self) -> Granted {
+        let mut granted = Granted::default();
+        let Some(statement) = self.node::<pg_sys::GrantStmt>(NodeTag::T_GrantStmt) else { return granted };
+        let named = statement.targtype == pg_sys::GrantTargetType::ACL_TARGET_OBJECT;
+        let whole = statement.targtype == pg_sys::GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA;
+        // SAFETY: `objects` is a list of RangeVar, ObjectWithArgs or String nodes, as the target says.
+        unsafe {
+            match statement.objtype {
+                pg_sys::ObjectType::OBJECT_TABLE if named => {
+                    let list = pgrx::PgList::<pg_sys::RangeVar>::from_pg(statement.objects);
+                    granted.relations = list.iter_ptr().filter_map(|name| relation_of(name)).collect();
+                    let _ = list.into_pg();
+                }
+                pg_sys::ObjectType::OBJECT_FUNCTION | pg_sys::ObjectType::OBJECT_ROUTINE if named => {
+                    let list = pgrx::PgList::<pg_sys::ObjectWithArgs>::from_pg(statement.objects);
+                    granted.functions = list
+                        .iter_ptr()
+                        .map(|name| {
+                            pg_sys::LookupFuncWithArgs(pg_sys::ObjectType::OBJECT_FUNCTION, name, true)
+                        })
+                        .filter(|&oid| oid != Oid::INVALID)
+                        .collect();
+                    let _ = list.into_pg();
+                }
+                pg_sys::ObjectType::OBJECT_TABLE if whole => {
+                    let list = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
+                    granted.schemas = list
+                        .iter_ptr()
+                        .map(|name| {
+                            CStr::from_ptr(super::compat::string_value(name)).to_string_lossy().into_owned()
+                        })
+                        .collect();
+                    let _ = list.into_pg();
+                }
+                _ => {}
+            }
+        }
+        granted
     }
 
     /// The name of the trigger that a CREATE OR REPLACE TRIGGER may replace.

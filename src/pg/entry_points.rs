@@ -27,6 +27,8 @@ entry_points! {
     (audit_chain_capture, pg_finfo_audit_chain_capture) => crate::capture::on_trigger;
     (audit_chain_enable, pg_finfo_audit_chain_enable) => crate::lifecycle::enable;
     (audit_chain_disable, pg_finfo_audit_chain_disable) => crate::lifecycle::disable;
+    (audit_chain_enable_schema, pg_finfo_audit_chain_enable_schema) => crate::schema::enable;
+    (audit_chain_disable_schema, pg_finfo_audit_chain_disable_schema) => crate::schema::disable;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::check_insert;

@@ -69,11 +69,6 @@ impl LogTable {
         }
     }
 
-    /// The table's oid.
-    pub fn oid(&self) -> Oid {
-        self.oid
-    }
-
     /// The chain's newest entry, whatever the isolation level: what the last holder of the chain's lock committed.
     ///
     /// SnapshotSelf sees it, and takes no predicate locks. The caller holds the chain's lock, so nobody else is
@@ -227,5 +222,25 @@ pub fn insert_identity(table: Oid, id: &[u8; 16], at: i64) {
         let mut nulls = [false; 2];
         let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
         insert(table, descriptor, &[tuple]);
+    }
+}
+
+/// Whether the log has an entry. Sees what is committed, whatever the isolation level.
+pub fn has_entries(table: Oid) -> bool {
+    // SAFETY: as in `identity`.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as c_int);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            Oid::INVALID,
+            false,
+            &raw mut pg_sys::SnapshotSelfData,
+            0,
+            std::ptr::null_mut(),
+        );
+        let found = !pg_sys::systable_getnext(scan).is_null();
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        found
     }
 }

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod log;
 pub mod output;
 pub mod row;
+pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod trigger;

@@ -5,8 +5,11 @@
 
 use super::catalog;
 use super::row::{Attribute, Value};
+use super::session::to_utf8;
 use super::varlena;
 use pgrx::pg_sys::{self, Datum, Oid};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// How values of a type are written.
@@ -33,8 +36,13 @@ enum Form {
 pub struct Writer {
     form: Form,
     function: Box<pg_sys::FmgrInfo>,
+    is_varlena: bool,
     depends_on_settings: bool,
 }
+
+/// The largest image, in bytes: an entry's old and new row and its key together must fit a tuple, which PostgreSQL
+/// limits to 1 GiB.
+const MAX_IMAGE: usize = 400 << 20;
 
 impl Writer {
     /// The writer for a column's type. The output function is looked up once; it lives in `context`.
@@ -59,7 +67,12 @@ impl Writer {
             pg_sys::getTypeOutputInfo(attribute.type_oid, &mut output, &mut is_varlena);
             pg_sys::fmgr_info_cxt(output, &mut *function, context.0);
         }
-        Self { form, function, depends_on_settings: known.depends_on_settings }
+        Self {
+            form,
+            function,
+            is_varlena: attribute.length == -1,
+            depends_on_settings: known.depends_on_settings,
+        }
     }
 
     /// Whether the text may depend on `search_path` or `lc_monetary`.
@@ -67,12 +80,43 @@ impl Writer {
         self.depends_on_settings
     }
 
-    /// Appends `value`, which is of this writer's column, as JSON.
-    pub fn write(&mut self, value: Value<'_>, out: &mut Vec<u8>) {
+    /// Appends `value`, which is of this writer's column, as JSON; by its digest where it is larger than `limit` bytes
+    /// or the image would become larger than PostgreSQL can hold.
+    pub fn write(&mut self, value: Value<'_>, limit: usize, out: &mut Vec<u8>) {
         let Some(datum) = value.0 else {
             out.extend_from_slice(b"null");
             return;
         };
+        let start = out.len();
+        // SAFETY: a non-null varlena; its header tells the size without fetching it.
+        let size = if self.is_varlena { unsafe { pg_sys::toast_raw_datum_size(datum) } } else { 0 };
+        if size <= limit && start + size <= MAX_IMAGE {
+            self.write_value(datum, out);
+            if out.len() <= MAX_IMAGE {
+                return;
+            }
+            out.truncate(start);
+        }
+        self.write_digest(datum, out);
+    }
+
+    /// `{"sha256": …, "length": …}`: of a bytea's bytes, of any other value's text in UTF-8.
+    fn write_digest(&mut self, datum: Datum, out: &mut Vec<u8>) {
+        let bytes = match self.form {
+            // SAFETY: the column's type is a varlena.
+            Form::Bytea => Cow::Borrowed(unsafe { varlena::bytes(datum) }),
+            // SAFETY: as above.
+            Form::Text => to_utf8(unsafe { varlena::bytes(datum) }),
+            _ => to_utf8(self.text(datum)),
+        };
+        out.extend_from_slice(b"{\"sha256\":\"");
+        write_hex(&Sha256::digest(&bytes), out);
+        out.extend_from_slice(b"\",\"length\":");
+        write_integer(bytes.len(), out);
+        out.push(b'}');
+    }
+
+    fn write_value(&mut self, datum: Datum, out: &mut Vec<u8>) {
         match self.form {
             Form::Bool => out.extend_from_slice(if datum.value() != 0 { b"true" } else { b"false" }),
             Form::Int2 => write_integer(datum.value() as i16, out),

@@ -120,13 +120,6 @@ impl Attribute {
 #[derive(Clone, Copy)]
 pub struct Value<'a>(pub(super) Option<Datum>, PhantomData<&'a ()>);
 
-impl Value<'_> {
-    /// Whether it is null.
-    pub fn is_null(self) -> bool {
-        self.0.is_none()
-    }
-}
-
 /// A row in memory.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {

@@ -22,16 +22,17 @@ pub fn effective_role() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
-/// Whether `role` is a superuser.
-pub fn is_superuser(role: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog look-up.
-    unsafe { pg_sys::superuser_arg(role) }
-}
-
 /// The session's `application_name`; `None` where it is empty.
 pub fn application_name<'a>() -> Option<&'a [u8]> {
     // SAFETY: null or a C string, replaced only when the setting changes.
     unsafe { c_bytes(pg_sys::application_name) }.filter(|name| !name.is_empty())
+}
+
+/// Any setting's value; `None` where it is empty or not set.
+pub fn setting<'a>(name: &[u8]) -> Option<&'a [u8]> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a look-up; the value lives until the setting changes.
+    unsafe { c_bytes(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
 }
 
 /// The query that the client sent.

@@ -90,6 +90,13 @@ impl ActiveSnapshot {
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
         Self(())
     }
+
+    /// Pushes a snapshot of this moment, also in a transaction that sees the past.
+    pub fn push_latest() -> Self {
+        // SAFETY: as above.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        Self(())
+    }
 }
 
 impl Drop for ActiveSnapshot {

@@ -26,7 +26,7 @@ const ANSWERS: &str =
 pub struct Args {
     /// Print the result as one JSON object
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
     /// Print nothing but errors; the exit code is the answer
     #[arg(long, short, global = true)]
     quiet: bool,

@@ -24,25 +24,31 @@ pub mod witness;
 
 use clap::Parser;
 use outcome::{Failure, Verdict};
-use std::{io::Write, panic, process::ExitCode};
+use serde_json::json;
+use std::{
+    io::{self, Write},
+    panic,
+    process::ExitCode,
+};
 
 /// Runs the command of the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = args::Args::parse();
+    let as_json = args.json;
     // A bug must not look like an answer: Rust's own exit code for a panic is replaced by "could not check".
     let result = panic::catch_unwind(panic::AssertUnwindSafe(|| args::run(args)));
-    let verdict = match result {
-        Ok(Ok(verdict)) => verdict,
-        Ok(Err(failure)) => {
-            let (verdict, label, text) = match &failure {
-                Failure::Tampered(text) => (Verdict::Tampered, "TAMPERED", text),
-                Failure::Unchecked(text) => (Verdict::Unchecked, "could not check", text),
-            };
-            let _ = writeln!(std::io::stderr(), "audit-chain: {label}: {text}");
-            verdict
-        }
-        Err(_) => Verdict::Unchecked,
+    let failure = match result {
+        Ok(Ok(verdict)) => return verdict.exit_code(),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Unchecked("a fault of this program; please report it".into()),
     };
+    let verdict = failure.verdict();
+    if as_json {
+        let _ =
+            writeln!(io::stdout(), "{}", json!({ "result": verdict.name(), "summary": failure.to_string() }));
+    }
+    let label = if verdict == Verdict::Tampered { "TAMPERED" } else { "could not check" };
+    let _ = writeln!(io::stderr(), "audit-chain: {label}: {failure}");
     verdict.exit_code()
 }

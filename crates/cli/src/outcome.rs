@@ -54,6 +54,17 @@ pub enum Failure {
     Unchecked(String),
 }
 
+impl Failure {
+    /// The answer that it amounts to.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Tampered(_) => Verdict::Tampered,
+            Self::Unchecked(_) => Verdict::Unchecked,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Tampered(text) | Self::Unchecked(text)) = self;

@@ -94,9 +94,9 @@ pub fn inclusion(
 pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Result<ConsistencyProof> {
     let (recorded, note) = recorded(source, new)?;
     if old > recorded.size {
-        return tampered(format!(
-            "the log's checkpoint covers {} entries, fewer than the {old} of the earlier one: its end was cut off, or \
-             this is an older copy",
+        return unchecked(format!(
+            "the log's checkpoint covers only {} entries; if you keep one of {old}, the log has lost its end: run \
+             verify --checkpoint",
             recorded.size
         ));
     }
@@ -108,7 +108,8 @@ pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Resul
     Ok(ConsistencyProof { old, hashes, note })
 }
 
-fn recorded(source: &mut dyn Source, size: Option<u64>) -> Result<(Recorded, Note)> {
+/// The recorded checkpoint of this size, or the newest, with its note.
+pub fn recorded(source: &mut dyn Source, size: Option<u64>) -> Result<(Recorded, Note)> {
     let Some(recorded) = source.checkpoint(size)? else {
         return unchecked(match size {
             Some(size) => format!("the log has no checkpoint of {size} entries"),

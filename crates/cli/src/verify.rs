@@ -30,6 +30,9 @@ use std::collections::VecDeque;
 /// How many faults are named; all are counted.
 pub const MAX_PROBLEMS: usize = 10_000;
 
+/// How many pieces the chains may lie in before reading ends: a bound on memory, not a judgement.
+const MAX_RUNS: usize = 4_000_000;
+
 /// What to verify against, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -255,10 +258,22 @@ impl<'o> Check<'o> {
             let detail = format!("the checkpoint of {size} entries has spans for {spans} only");
             self.problem(ProblemKind::CheckpointMismatch, None, detail);
         }
+        if self.spans.size() > self.last_recorded.unwrap_or(0) {
+            let (newest, spans) = (self.last_recorded.unwrap_or(0), self.spans.size());
+            let detail = format!(
+                "checkpoints were made up to {spans} entries, the newest recorded one is of {newest}"
+            );
+            self.problem(ProblemKind::CheckpointMismatch, None, detail);
+        }
         let sealed: Vec<(u32, u64)> = self.spans.chains().collect();
+        let mut read = 0_u64;
         source.unsealed(&sealed, &mut |entry| {
             self.entry(&entry);
             bar.inc(1);
+            read += 1;
+            if read.is_multiple_of(65_536) && self.chains.runs() > MAX_RUNS {
+                return crate::outcome::tampered("the entries do not follow one another");
+            }
             Ok(())
         })
     }
@@ -391,8 +406,10 @@ impl<'o> Check<'o> {
         }
         self.same_origin |=
             self.given.as_ref().is_none_or(|given| given.checkpoint.origin == checkpoint.origin);
+        self.unsigned += u64::from(!note.is_signed());
         let signed_by = self.signatures(&note).unwrap_or_else(|error| {
             match error {
+                NoteError::Unsigned => {}
                 NoteError::BadSignature { name } => {
                     let detail = format!(
                         "the recorded checkpoint of {size} entries: the signature of {name} is not valid"
@@ -470,6 +487,11 @@ impl<'o> Check<'o> {
         {
             let detail = "the log's newest checkpoint is not signed by any of the given keys".to_owned();
             self.problem(ProblemKind::CheckpointMismatch, None, detail);
+        }
+        if self.broken && self.problems_total == 0 {
+            let detail = "the entries did not come as the checkpoints' spans say: the tree was not computed"
+                .to_owned();
+            self.problem(ProblemKind::Unchecked, None, detail);
         }
         let verdict = match (self.problems_total, self.only_unchecked) {
             (0, _) => Verdict::Verified,

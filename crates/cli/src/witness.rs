@@ -48,6 +48,9 @@ pub fn witness(options: &Options<'_>, next: Next<'_>) -> Result<Note> {
     if options.signing_key.is_some_and(|key| key.verifier().kind() != KeyKind::Witness) {
         return unchecked("the signing key is a log's; make a witness's with: audit-chain keygen --witness");
     }
+    if options.keys.iter().any(|key| key.kind() != KeyKind::Log) {
+        return unchecked("--key must be the log's: a witness's signature does not make a checkpoint");
+    }
     let _lock = lock(options.state)?;
     let old = read_state(options)?;
     let proof = match next {
@@ -55,7 +58,7 @@ pub fn witness(options: &Options<'_>, next: Next<'_>) -> Result<Note> {
             let bytes = files::read_or_stdin(path, MAX_PROOF)?;
             ConsistencyProof::parse(&bytes).or_unchecked("the proof")?
         }
-        Next::Log(source) => prove::consistency(source, old.as_ref().map_or(0, |old| old.size), None)?,
+        Next::Log(source) => from_log(source, old.as_ref().map_or(0, |old| old.size))?,
     };
     let mut note = proof.note.clone();
     let new = proof.checkpoint().or_unchecked("the proof")?;
@@ -69,6 +72,15 @@ pub fn witness(options: &Options<'_>, next: Next<'_>) -> Result<Note> {
     }
     files::write_atomically(options.state, note.to_string().as_bytes())?;
     Ok(note)
+}
+
+/// A log that has not grown needs no proof; whether it may be as it is, is judged later.
+fn from_log(source: &mut dyn Source, old: u64) -> Result<ConsistencyProof> {
+    let (recorded, note) = prove::recorded(source, None)?;
+    if recorded.size <= old {
+        return Ok(ConsistencyProof { old, hashes: Vec::new(), note });
+    }
+    prove::consistency(source, old, None)
 }
 
 fn check_continuation(

@@ -15,6 +15,7 @@ use crate::{
 };
 use audit_chain_core::{
     Hash, bundle,
+    note::MAX_NOTE,
     span::Span,
     tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of, index_path},
 };
@@ -44,6 +45,8 @@ pub struct Directory {
     max_entry: usize,
     checkpoints: Option<BufReader<File>>,
     spans: Option<BufReader<File>>,
+    /// The last note that was given.
+    newest: Option<String>,
     bundle: Option<Bundle>,
     payloads: Option<Payloads>,
 }
@@ -57,6 +60,9 @@ struct Bundle {
 
 /// The payload file that is being read.
 struct Payloads {
+    /// The file's number.
+    file: u64,
+    /// The leaf whose line comes next.
     next: u64,
     reader: Box<dyn BufRead>,
 }
@@ -76,6 +82,7 @@ impl Directory {
             log,
             log_id,
             max_entry,
+            newest: None,
             bundle: None,
             payloads: None,
         })
@@ -117,12 +124,17 @@ impl Directory {
     fn payload(&mut self, leaf: u64) -> Result<ParsedEntry> {
         let path = payload_path(leaf);
         let mut payloads = match self.payloads.take() {
-            Some(open) if open.next <= leaf && open.next / PAYLOAD_FILE == leaf / PAYLOAD_FILE => open,
+            Some(open) if open.next <= leaf && open.file == leaf / PAYLOAD_FILE => open,
             _ => {
                 let Some(file) = files::open_if_exists(&self.root.join(&path))? else {
                     return tampered(format!("{path} is missing"));
                 };
-                Payloads { next: leaf - leaf % PAYLOAD_FILE, reader: decompress(file).or_unchecked(&path)? }
+                let file_number = leaf / PAYLOAD_FILE;
+                Payloads {
+                    file: file_number,
+                    next: file_number * PAYLOAD_FILE,
+                    reader: decompress(file).or_unchecked(&path)?,
+                }
             }
         };
         let mut line = Vec::new();
@@ -134,8 +146,15 @@ impl Directory {
             }
             payloads.next += 1;
         }
+        let parsed = parse_entry(&line).or_tampered(format!("{path}, leaf {leaf}"))?;
+        // What follows the last payload must be the file's end: it holds the checksum too.
+        if (payloads.next.is_multiple_of(PAYLOAD_FILE) || payloads.next == self.log.tree_size)
+            && files::read_line(&mut payloads.reader, self.max_entry, &mut line).or_tampered(&path)?
+        {
+            return tampered(format!("{path} has more payloads than the tree has entries"));
+        }
         self.payloads = Some(payloads);
-        parse_entry(&line).or_tampered(format!("{path}, leaf {leaf}"))
+        Ok(parsed)
     }
 }
 
@@ -199,7 +218,20 @@ impl Source for Directory {
     }
 
     fn next_checkpoints(&mut self) -> Result<Vec<Recorded>> {
-        next_lines(self.checkpoints.as_mut(), "checkpoints.jsonl", MAX_CHECKPOINT_LINE, parse_checkpoint)
+        let next = next_lines(
+            self.checkpoints.as_mut(),
+            "checkpoints.jsonl",
+            MAX_CHECKPOINT_LINE,
+            parse_checkpoint,
+        )?;
+        if let Some(last) = next.last() {
+            self.newest = Some(last.note.clone());
+        } else if self.part("checkpoint", MAX_NOTE)?
+            != self.newest.as_ref().map(|note| note.as_bytes().to_vec())
+        {
+            return tampered("the file `checkpoint` is not the newest of checkpoints.jsonl");
+        }
+        Ok(next)
     }
 
     fn next_spans(&mut self) -> Result<Vec<Span>> {

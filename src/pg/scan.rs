@@ -1,0 +1,72 @@
+//! A table's rows, one after the other, as of now.
+
+use super::row::{Relation, Row};
+use super::xact::ActiveSnapshot;
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::{CStr, CString, c_int};
+
+/// How many rows are fetched at once.
+const FETCH: i64 = 1000;
+
+/// Calls `visit` with every row of the query, which must yield the table's columns in their order, dropped ones
+/// included. Sees what is committed now, whatever the isolation level. Memory does not grow with the table.
+pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
+    let _snapshot = ActiveSnapshot::push_latest();
+    // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each batch of tuples
+    // lives until it is freed, the slot as long as its descriptor. An error's abort cleans up after SPI.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
+            pgrx::error!("SPI_connect failed");
+        }
+        let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
+        assert!(!plan.is_null(), "SPI_prepare failed");
+        // Read-only: the cursor uses the snapshot pushed above.
+        let portal =
+            pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), true);
+        let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);
+        let memory = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"audit_chain row".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        loop {
+            pg_sys::SPI_cursor_fetch(portal, true, FETCH);
+            let table = pg_sys::SPI_tuptable;
+            let fetched = pg_sys::SPI_processed as usize;
+            for i in 0..fetched {
+                pg_sys::ExecStoreHeapTuple(*(*table).vals.add(i), slot, false);
+                let previous = pg_sys::MemoryContextSwitchTo(memory);
+                visit(&Row::new(slot));
+                pg_sys::MemoryContextSwitchTo(previous);
+                pg_sys::MemoryContextReset(memory);
+            }
+            pg_sys::ExecClearTuple(slot);
+            pg_sys::SPI_freetuptable(table);
+            if fetched == 0 {
+                break;
+            }
+            pgrx::check_for_interrupts!();
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::SPI_cursor_close(portal);
+        pg_sys::SPI_finish();
+    }
+}
+
+/// Opens the table, which the caller has locked, for `body`.
+pub fn with_relation<T>(table: Oid, body: impl FnOnce(Relation<'_>) -> T) -> T {
+    // SAFETY: open during `body`; in an error the resource owner closes it.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as c_int);
+        let result = body(Relation::new(relation));
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        result
+    }
+}
+
+/// The text as PostgreSQL takes it.
+pub fn c_string(text: &str) -> CString {
+    CString::new(text).expect("SQL without NUL")
+}

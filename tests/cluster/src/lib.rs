@@ -1,0 +1,31 @@
+//! What the whole-server tests in `tests/` share.
+
+mod database;
+mod format;
+mod load;
+
+pub use database::{Database, Verdict};
+pub use format::{Offline, entry_hash, verify_offline};
+pub use load::{Load, Workload, pgbench};
+
+use harness::postgres::error::SqlState;
+use harness::{Server, postgres, wait_until};
+use std::time::Duration;
+
+/// How long a test waits for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server of one's own, with the defaults.
+pub fn server() -> Server {
+    Server::builder().start().unwrap()
+}
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    wait_until(what, PATIENCE, condition).unwrap();
+}
+
+/// The SQLSTATE of an error that the server raised.
+pub fn state(error: &postgres::Error) -> &SqlState {
+    error.code().unwrap_or_else(|| panic!("not an error of the server: {error}"))
+}

@@ -1,0 +1,168 @@
+//! Load: pgbench, and a workload whose tables tell by themselves how many entries there must be.
+
+use crate::{Database, eventually};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+/// What a run of pgbench did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Transactions that committed.
+    pub transactions: i64,
+    /// Transactions that were given up after a serialization failure or a deadlock.
+    pub failed: i64,
+}
+
+/// Runs pgbench to its end.
+pub fn pgbench(database: &Database<'_>, options: &str, args: &[&str]) -> Load {
+    let mut command = database.server.command("pgbench");
+    command.env("PGOPTIONS", options).args(args).arg(&database.name);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    parse(&text).unwrap_or_else(|| panic!("pgbench said something unexpected:\n{text}"))
+}
+
+fn parse(text: &str) -> Option<Load> {
+    let number = |start: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(start))?;
+        rest.split(['/', ' ']).next()?.parse().ok()
+    };
+    Some(Load {
+        transactions: number("number of transactions actually processed: ")?,
+        failed: number("number of failed transactions: ")?,
+    })
+}
+
+/// Two audited tables and a transaction on them that mixes savepoints, released and rolled back, errors caught in
+/// PL/pgSQL and rollbacks at random. The tables tell how many entries there must be: a counter counts its updates, the
+/// ledger's keys are used once.
+pub struct Workload<'a> {
+    database: &'a Database<'a>,
+    script: PathBuf,
+}
+
+const TABLES: &str = "
+    CREATE TABLE counter (id integer PRIMARY KEY, n bigint NOT NULL DEFAULT 0);
+    CREATE TABLE ledger (id bigserial PRIMARY KEY, note text);
+    INSERT INTO counter SELECT generate_series(1, 100);
+    CREATE FUNCTION attempt(counter_id integer, fail boolean) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE counter SET n = n + 1 WHERE id = counter_id;
+        INSERT INTO ledger (note) VALUES ('attempt');
+        IF fail THEN RAISE EXCEPTION 'failed on purpose'; END IF;
+    EXCEPTION WHEN raise_exception THEN
+        INSERT INTO ledger (note) VALUES ('caught');
+    END $$;
+    SELECT audit_enable('counter'), audit_enable('ledger')";
+
+// Every path locks its first counter, then its second one, then the ledger's row: there is no deadlock.
+const SCRIPT: &str = r"
+\set a random(1, 50)
+\set b random(51, 100)
+\set kind random(1, 7)
+BEGIN;
+UPDATE counter SET n = n + 1 WHERE id = :a;
+\if :kind = 1
+SAVEPOINT s;
+UPDATE counter SET n = n + 1 WHERE id = :b;
+INSERT INTO ledger (note) VALUES ('undone');
+ROLLBACK TO SAVEPOINT s;
+INSERT INTO ledger (note) VALUES ('after ROLLBACK TO');
+\elif :kind = 2
+SAVEPOINT s;
+UPDATE counter SET n = n + 1 WHERE id = :b;
+SAVEPOINT t;
+INSERT INTO ledger (note) VALUES ('undone');
+ROLLBACK TO SAVEPOINT t;
+INSERT INTO ledger (note) VALUES ('nested');
+RELEASE SAVEPOINT s;
+\elif :kind = 3
+SELECT attempt(:b, true);
+\elif :kind = 4
+SELECT attempt(:b, false);
+SELECT attempt(:b, true);
+\elif :kind = 5
+DELETE FROM ledger WHERE id = (SELECT min(id) FROM ledger);
+\elif :kind = 6
+INSERT INTO ledger (note) SELECT 'one of many' FROM generate_series(1, 5);
+\endif
+\if :kind = 7
+ROLLBACK;
+\else
+COMMIT;
+\endif
+";
+
+impl<'a> Workload<'a> {
+    /// Makes the tables, audited from now on.
+    pub fn install(database: &'a Database<'a>) -> Self {
+        database.sql(TABLES);
+        let workload = Self::again(database);
+        std::fs::write(&workload.script, SCRIPT).unwrap();
+        database.server.give(&workload.script).unwrap();
+        workload
+    }
+
+    /// The one that has been installed.
+    pub fn again(database: &'a Database<'a>) -> Self {
+        let script = database.server.directory().join(format!("mixed-{}.sql", database.name));
+        Self { database, script }
+    }
+
+    /// Runs it with 8 clients.
+    pub fn run(&self, options: &str, transactions: u32) -> Load {
+        let (script, count) = (self.script.to_str().unwrap(), transactions.to_string());
+        // Enough tries for every one to succeed in the end.
+        let args = ["-n", "-c", "8", "-j", "2", "--max-tries=10000", "-t", &count, "-f", script];
+        pgbench(self.database, options, &args)
+    }
+
+    /// Starts it with 8 clients, to run until something ends it; returns when it is at work.
+    pub fn start(&self) -> Child {
+        let before = self.database.entries("true");
+        let mut command = self.database.server.command("pgbench");
+        command.args(["-n", "-c", "8", "-j", "2", "-T", "600", "-f"]).arg(&self.script);
+        command.arg(&self.database.name);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        eventually("the load to do something", || self.database.entries("true") > before + 300);
+        child
+    }
+
+    /// Every committed change has exactly one entry, and no other one has any.
+    #[track_caller]
+    pub fn check(&self) {
+        let wrong = self.database.sql(
+            "SELECT id, n, coalesce(updates, 0) FROM counter LEFT JOIN
+                 (SELECT (row_key ->> 'id')::integer AS id, count(*) AS updates FROM audit_log
+                  WHERE table_name = 'counter' AND operation = 'UPDATE' GROUP BY 1) e USING (id)
+             WHERE n <> coalesce(updates, 0)",
+        );
+        assert_eq!(wrong, "", "counter, its updates, and its entries");
+        let wrong = self.database.sql(
+            "SELECT id, l.id IS NOT NULL, inserts, deletes FROM ledger l FULL JOIN
+                 (SELECT (row_key ->> 'id')::bigint AS id,
+                         count(*) FILTER (WHERE operation = 'INSERT') AS inserts,
+                         count(*) FILTER (WHERE operation = 'DELETE') AS deletes
+                  FROM audit_log WHERE table_name = 'ledger' AND operation IN ('INSERT', 'DELETE') GROUP BY 1) e
+                 USING (id)
+             WHERE (coalesce(inserts, 0), coalesce(deletes, 0)) <> (1, (l.id IS NULL)::integer)",
+        );
+        assert_eq!(wrong, "", "a row of the ledger, whether it is there, and its entries");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_of_pgbench_is_read() {
+        let text = "pgbench (15.20)\nnumber of transactions per client: 5\n\
+                    number of transactions actually processed: 38/40\n\
+                    number of failed transactions: 2 (5.000%)\ntps = 617.5\n";
+        assert_eq!(parse(text), Some(Load { transactions: 38, failed: 2 }));
+        assert_eq!(parse("pgbench: error"), None);
+    }
+}

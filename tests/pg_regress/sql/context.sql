@@ -1,0 +1,107 @@
+-- Who and where from: the roles, the application's user, the application.
+\getenv srcdir PG_ABS_SRCDIR
+\set setup :srcdir '/setup.sql'
+\i :setup
+
+CREATE ROLE regress_login;
+CREATE ROLE regress_group;
+CREATE ROLE regress_owner;
+GRANT regress_group TO regress_login;
+GRANT USAGE ON SCHEMA app TO PUBLIC;
+CREATE TABLE t (id int PRIMARY KEY, who text);
+CREATE TABLE sub (id int REFERENCES t ON DELETE CASCADE);
+ALTER TABLE t OWNER TO regress_owner;
+ALTER TABLE sub OWNER TO regress_owner;
+GRANT ALL ON t TO regress_login, regress_group;
+GRANT CREATE, USAGE ON SCHEMA app TO regress_owner;
+SELECT audit_enable('t'), audit_enable('sub');
+SET ROLE regress_owner;
+CREATE FUNCTION put_as_owner(int) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = app
+    AS 'INSERT INTO t VALUES ($1, current_user)';
+CREATE VIEW v AS SELECT * FROM t;
+GRANT ALL ON v TO regress_login;
+RESET ROLE;
+SET application_name = 'context test';
+
+SET SESSION AUTHORIZATION regress_login;
+INSERT INTO t VALUES (1, current_user);
+SET ROLE regress_group;
+INSERT INTO t VALUES (2, current_user);
+RESET ROLE;
+SELECT put_as_owner(3);
+INSERT INTO v VALUES (4, current_user);
+RESET SESSION AUTHORIZATION;
+SELECT row_key ->> 'id' AS id, session_role, effective_role, new_row ->> 'who' AS "current_user", application_name
+FROM audit_log WHERE operation = 'INSERT' ORDER BY seq;
+-- A cascade runs as the owner of the referencing table; the entry tells who logged in.
+INSERT INTO sub VALUES (1);
+SET SESSION AUTHORIZATION regress_login;
+DELETE FROM t WHERE id = 1;
+RESET SESSION AUTHORIZATION;
+SELECT operation, table_name, session_role, effective_role FROM audit_log WHERE operation = 'DELETE' ORDER BY seq;
+-- The role that called audit_enable() stands in its entry, though the triggers are made by the extension's owner.
+CREATE TABLE own (id int);
+ALTER TABLE own OWNER TO regress_owner;
+SET SESSION AUTHORIZATION regress_owner;
+SELECT audit_enable('own');
+RESET SESSION AUTHORIZATION;
+SELECT session_role, effective_role FROM audit_log WHERE operation = 'ENABLE' AND table_name = 'own';
+
+-- The application's user.
+SET audit_chain.actor = 'alice@example.org';
+UPDATE t SET who = 'a' WHERE id = 2;
+BEGIN;
+SET LOCAL audit_chain.actor = 'bob';
+UPDATE t SET who = 'b' WHERE id = 2;
+SAVEPOINT s;
+SET LOCAL audit_chain.actor = 'carol';
+UPDATE t SET who = 'c' WHERE id = 2;
+ROLLBACK TO s;
+UPDATE t SET who = 'd' WHERE id = 2;
+COMMIT;
+UPDATE t SET who = 'e' WHERE id = 2;
+SET audit_chain.actor = '';
+UPDATE t SET who = 'f' WHERE id = 2;
+SET audit_chain.actor = 'Zoë ☃';
+SET application_name = '';
+UPDATE t SET who = 'g' WHERE id = 2;
+SELECT new_row ->> 'who' AS who, actor, application_name FROM audit_log WHERE operation = 'UPDATE' ORDER BY seq;
+-- Bounded: 1024 bytes fit, one more is an error that says so, and the old one stays.
+SELECT set_config('audit_chain.actor', repeat('x', 1024), false) IS NOT NULL AS fits;
+SELECT set_config('audit_chain.actor', repeat('x', 1025), false);
+SELECT length(current_setting('audit_chain.actor'));
+UPDATE t SET who = 'h' WHERE id = 2;
+SELECT length(actor) FROM audit_log ORDER BY seq DESC LIMIT 1;
+RESET audit_chain.actor;
+-- The prefix is reserved: a mistyped name is an error.
+SET audit_chain.actr = 'x';
+-- Whoever may not write settings for superusers may still set the actor.
+SET SESSION AUTHORIZATION regress_login;
+SET audit_chain.actor = 'dave';
+UPDATE t SET who = 'i' WHERE id = 2;
+SET audit_chain.log_statement = on;
+SET audit_chain.max_chains = 1;
+RESET SESSION AUTHORIZATION;
+SELECT actor, session_role FROM audit_log ORDER BY seq DESC LIMIT 1;
+RESET audit_chain.actor;
+
+-- The statement, where it is wanted.
+SELECT count(statement) FROM audit_log;
+SET audit_chain.log_statement = on;
+UPDATE t SET who = 'j' WHERE id = 2 /* a comment */;
+RESET audit_chain.log_statement;
+UPDATE t SET who = 'k' WHERE id = 2;
+SELECT new_row ->> 'who' AS who, statement FROM audit_log ORDER BY seq DESC LIMIT 2;
+
+-- A role renamed, and one dropped, in the course of a session.
+ALTER ROLE regress_group RENAME TO regress_renamed;
+SET ROLE regress_renamed;
+INSERT INTO t VALUES (9, 'renamed');
+RESET ROLE;
+SELECT effective_role FROM audit_log ORDER BY seq DESC LIMIT 1;
+
+SELECT count(DISTINCT xid) = 1 AS one_transaction FROM audit_log WHERE actor IN ('bob');
+SELECT valid, problems FROM audit_verify();
+DROP SCHEMA app CASCADE;
+DROP OWNED BY regress_login, regress_renamed, regress_owner;
+DROP ROLE regress_login, regress_renamed, regress_owner;
