@@ -89,12 +89,13 @@ fn single(client: &mut Client, table: &str) -> Result<f64> {
 fn row(what: &str, unit: &'static str, sizes: &[u32], added: &[Series]) -> Row {
     let medians: Vec<f64> = added.iter().map(Series::median).collect();
     let (first, last) = (medians[0], medians[medians.len() - 1]);
+    let rounds = added[added.len() - 1].zip(&added[0], |large, small| large / small);
     let texts: Vec<String> =
         sizes.iter().zip(&medians).map(|(size, cost)| format!("{size} entries: {cost:.2}")).collect();
     Row::new(format!("{what}, {} entries in the log", sizes[sizes.len() - 1]), unit)
         .figure(Subject::AuditChain, last)
         .reference(format!("{} entries", sizes[0]), first)
-        .result("large / small", last / first)
+        .result_in("large / small", last / first, &rounds)
         .goal(Goal::AtMost(1.1))
         .note(format!("added by auditing, {unit}: {}", texts.join(", ")))
 }

@@ -167,6 +167,18 @@ fn an_entry_rewritten_and_everything_recomputed() {
     rewritten(|log| log.chains.get_mut(&0).unwrap()[10].actor = "nobody".into());
 }
 
+/// Where no complete tile holds it, only the root tells.
+#[test]
+fn the_newest_entry_rewritten_and_its_hash_recomputed() {
+    let (mut log, kept) = sample();
+    log.chains.get_mut(&1).unwrap()[49].actor = "nobody".into();
+    log.rehash(1, 50);
+    let report = check(&log, None, false);
+    assert_eq!(kinds(&report), [CheckpointMismatch]);
+    assert!(report.problems[0].detail.contains("another root"), "{report:?}");
+    assert_eq!(exported(&log, &kept), 1);
+}
+
 #[test]
 fn two_entries_swapped_and_everything_recomputed() {
     rewritten(|log| {

@@ -222,6 +222,34 @@ fn an_export_has_the_layout_of_tlog_tiles() {
     assert_eq!(fs::read_to_string(export.join("checkpoint")).unwrap(), setting.log.newest().note);
 }
 
+/// Well-formed, and not what was recorded.
+#[test]
+fn payloads_edited_or_exchanged_in_an_export_are_found() {
+    let setting = Setting::new();
+    let file = setting.at("export/payload/000.jsonl.zst");
+    let original = String::from_utf8(zstd::decode_all(fs::File::open(&file).unwrap()).unwrap()).unwrap();
+    let mut exchanged: Vec<&str> = original.lines().collect();
+    exchanged.swap(10, 11);
+    let damages = [
+        (
+            original.replacen("\\\"id\\\": 100,", "\\\"id\\\": 101,", 1),
+            "altered chain 0 entry 100 (public.accounts): its payload",
+        ),
+        (
+            original.replacen("\"seq\":50,", "\"seq\":51,", 1),
+            "altered chain 0 entry 50: the payload of entry 51",
+        ),
+        (exchanged.join("\n") + "\n", "altered chain 0 entry 11: the payload of entry 12"),
+        (original.replacen("\"chain\"", "\"erased\":true,\"chain\"", 1), "marked as erased and present"),
+    ];
+    for (damaged, found) in damages {
+        assert_ne!(damaged, original);
+        fs::write(&file, zstd::encode_all(damaged.as_bytes(), 3).unwrap()).unwrap();
+        let text = setting.expect(1, "verify @export --key @keys --checkpoint @kept");
+        assert!(text.contains(found), "{text}");
+    }
+}
+
 /// More entries than a payload file and a tile of level 1 hold.
 #[test]
 fn an_export_of_several_payload_files_is_verified() {

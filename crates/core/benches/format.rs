@@ -13,7 +13,8 @@ fn payload_digest(c: &mut Criterion) {
     let mut group = c.benchmark_group("payload digest");
     for size in [0, 100, 300, 1000, 10_000] {
         let row = vec![b'x'; size];
-        let payload = Payload { row_key: Some(br#"{"id":12345}"#), new_row: Some(&row), ..Payload::default() };
+        let payload =
+            Payload { row_key: Some(br#"{"id":12345}"#), new_row: Some(&row), ..Payload::default() };
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(format!("new_row of {size} bytes"), |b| b.iter(|| black_box(&payload).digest()));
     }
@@ -84,7 +85,11 @@ fn chain_check(c: &mut Criterion) {
     links.iter().rev().for_each(|link| check.add(link));
     assert!(check.clone().finish(Some(&LOG), Scope::Whole).problems.is_empty());
     c.bench_function("ChainCheck::finish, 32 chains in reverse", |b| {
-        b.iter_batched(|| check.clone(), |check| check.finish(Some(&LOG), Scope::Whole), BatchSize::SmallInput);
+        b.iter_batched(
+            || check.clone(),
+            |check| check.finish(Some(&LOG), Scope::Whole),
+            BatchSize::SmallInput,
+        );
     });
 }
 

@@ -1,0 +1,110 @@
+//! Entries are written with every index of the log: a DBA's expression and partial ones too. Large rows are TOASTed.
+
+use cluster_tests::{Database, Workload, server};
+
+const INDEXES: &str = "
+    CREATE INDEX by_counter ON audit_log (((row_key ->> 'id')::integer)) WHERE table_name = 'counter';
+    CREATE INDEX by_actor ON audit_log (lower(actor)) INCLUDE (at) WHERE operation <> 'INSERT';
+    CREATE INDEX by_time ON audit_log USING brin (at);
+    CREATE UNIQUE INDEX by_hash ON audit_log (hash);
+    CREATE INDEX by_xid ON audit_log USING hash ((xid::text))";
+
+const BTREES: &str = "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+    WHERE i.indrelid = 'audit_log'::regclass AND a.amname = 'btree' AND i.indisvalid ORDER BY 1";
+
+/// Every row of the log is in its B-trees, by contrib's amcheck where it is at hand.
+fn check_btrees(database: &Database<'_>) {
+    if database.sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == "0" {
+        eprintln!("amcheck is not installed: only the results of queries are compared");
+        return;
+    }
+    database.sql("CREATE EXTENSION IF NOT EXISTS amcheck");
+    for index in database.sql(BTREES).lines() {
+        database.sql(&format!("SELECT bt_index_check('{index}', heapallindexed => true)"));
+    }
+}
+
+/// A query answers the same by the index as by reading the table.
+#[track_caller]
+fn same_by_index(database: &Database<'_>, index: &str, query: &str) {
+    let by_table = database.sql(&format!("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; {query}"));
+    let force = "SET enable_seqscan = off;";
+    let plan = database.sql(&format!("{force} EXPLAIN {query}"));
+    assert!(plan.contains(index), "{index} is not used:\n{plan}");
+    assert_eq!(database.sql(&format!("{force} {query}")), by_table, "{query}");
+    assert_ne!(by_table, "0");
+}
+
+#[test]
+fn every_index_is_maintained() {
+    let server = server();
+    let database = Database::create(&server, "indexes");
+    let workload = Workload::install(&database);
+    workload.run("", 20);
+    database.sql(INDEXES);
+    workload.run("-c audit_chain.actor=SomeBody", 100);
+    // A statement in one go, with more rows than are written at once.
+    database.sql("INSERT INTO ledger (note) SELECT 'bulk' FROM generate_series(1, 3000)");
+    database.whole();
+    check_btrees(&database);
+    for id in [1, 33, 77] {
+        same_by_index(
+            &database,
+            "by_counter",
+            &format!("SELECT count(*) FROM audit_log WHERE table_name = 'counter' AND (row_key ->> 'id')::integer = {id}"),
+        );
+    }
+    same_by_index(
+        &database,
+        "by_actor",
+        "SELECT count(*) FROM audit_log WHERE lower(actor) = 'somebody' AND operation <> 'INSERT'",
+    );
+    let hash = database.sql("SELECT hash FROM audit_log ORDER BY at DESC LIMIT 1");
+    same_by_index(&database, "by_hash", &format!("SELECT count(*) FROM audit_log WHERE hash = '{hash}'"));
+    let xid = database.sql("SELECT xid FROM audit_log ORDER BY at DESC LIMIT 1");
+    same_by_index(&database, "by_xid", &format!("SELECT count(*) FROM audit_log WHERE xid::text = '{xid}'"));
+    database.sql("VACUUM audit_log; REINDEX TABLE audit_log");
+    check_btrees(&database);
+    database.whole();
+}
+
+/// An index's expression may fail: then the change fails with it, and neither is there.
+#[test]
+fn an_index_that_fails_fails_the_change() {
+    let server = server();
+    let database = Database::create(&server, "failing");
+    database.sql("CREATE TABLE t (a integer); SELECT audit_enable('t')");
+    database.sql("CREATE INDEX failing ON audit_log ((1 / ((new_row ->> 'a')::integer - 5)))");
+    database.sql("INSERT INTO t VALUES (1)");
+    for sql in ["INSERT INTO t VALUES (2), (5)", "BEGIN; INSERT INTO t VALUES (3); INSERT INTO t VALUES (5); COMMIT"] {
+        let message = database.refused(sql);
+        assert!(message.contains("division by zero"), "{message}");
+    }
+    database.sql("INSERT INTO t VALUES (4)");
+    assert_eq!(database.sql("SELECT string_agg(a::text, ',') FROM t"), "1,4");
+    assert_eq!(database.entries("operation = 'INSERT'"), 2);
+    database.whole();
+}
+
+#[test]
+fn large_rows_are_stored_out_of_line() {
+    let server = server();
+    let database = Database::create(&server, "large");
+    database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text, w text); SELECT audit_enable('t')");
+    // 3 MB that do not compress well, and 5 MB that do.
+    database.sql("INSERT INTO t SELECT 1, string_agg(md5(g::text), ''), repeat('x', 5000000) FROM generate_series(1, 100000) g");
+    let toast = "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'audit_log'::regclass";
+    assert!(database.number(toast) > 1_000_000);
+    assert_eq!(
+        database.sql("SELECT bool_and(new_row ->> 'v' = t.v AND new_row ->> 'w' = t.w) FROM audit_log, t WHERE operation = 'INSERT'"),
+        "t"
+    );
+    // What an UPDATE leaves as it is, is not recorded again.
+    let before = database.number(toast);
+    database.sql("UPDATE t SET id = 2");
+    assert_eq!(database.number(toast), before);
+    assert_eq!(database.sql("SELECT new_row FROM audit_log WHERE operation = 'UPDATE'"), r#"{"id":2}"#);
+    database.sql("UPDATE t SET w = 'short'; DELETE FROM t");
+    let verdict = database.whole();
+    assert_eq!(verdict.entries, 5);
+}

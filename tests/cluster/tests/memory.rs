@@ -1,0 +1,49 @@
+//! Neither a large change nor the verification of a large log takes memory that grows with it.
+
+use cluster_tests::Database;
+use harness::Server;
+use harness::postgres::Client;
+
+/// The rows that are changed: their entries are some 120 MB.
+const ROWS: i64 = 300_000;
+/// By how much a backend may grow, in kB. Generous: PostgreSQL's own queue of trigger events is a part of it.
+const GROWTH: i64 = 48 * 1024;
+
+/// The most memory that the session's process has ever had, in kB.
+fn peak(client: &mut Client) -> i64 {
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[track_caller]
+fn grows_little(client: &mut Client, what: &str, sql: &str) {
+    let before = peak(client);
+    client.batch_execute(sql).unwrap();
+    let growth = peak(client) - before;
+    eprintln!("{what}: grew by {growth} kB");
+    assert!(growth < GROWTH, "{what}: grew by {growth} kB");
+}
+
+#[test]
+fn bulk_changes_and_verification_are_bounded() {
+    // Shared buffers count for each process that has touched them: a small, known part.
+    let server = Server::builder().config("shared_buffers", "8MB").config("jit", "off").start().unwrap();
+    let database = Database::create(&server, "memory");
+    database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t')");
+
+    let insert = format!("INSERT INTO t SELECT g, 'value ' || g FROM generate_series(1, {ROWS}) g");
+    grows_little(&mut database.client(), "one INSERT", &insert);
+    // In a savepoint, and undone again.
+    let undone = "BEGIN; SAVEPOINT s; DELETE FROM t WHERE id <= 100000; ROLLBACK TO s; COMMIT";
+    grows_little(&mut database.client(), "a DELETE undone", undone);
+    // A transaction of many statements, whose entries are small and wait in memory.
+    let many = "DO $$ BEGIN FOR i IN 1..20000 LOOP UPDATE t SET v = 'x' WHERE id = i; END LOOP; END $$";
+    grows_little(&mut database.client(), "many statements", many);
+
+    let mut verifier = database.client();
+    grows_little(&mut verifier, "verification", "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()");
+    let verdict = database.whole();
+    assert_eq!(verdict.entries, ROWS + 20_000 + 1);
+}

@@ -1,0 +1,72 @@
+//! A hot standby verifies its copy of the log, refuses to write to it, and goes on with it once promoted.
+
+use cluster_tests::{Database, Workload, eventually, server, state};
+use harness::Server;
+use harness::postgres::error::SqlState;
+
+#[test]
+fn a_standby_verifies_and_goes_on_after_promotion() {
+    let primary = server();
+    let original = Database::create(&primary, "app");
+    let workload = Workload::install(&original);
+    let standby = Server::standby_of(&primary).unwrap();
+    workload.run("", 50);
+    original.sql("SELECT audit_event('before the promotion')");
+    standby.catch_up(&primary).unwrap();
+
+    let copy = Database::of(&standby, "app");
+    assert_eq!(copy.whole(), original.whole());
+    assert_eq!(copy.export(), original.export());
+
+    let mut client = copy.client();
+    for write in ["SELECT audit_event('on a standby')", "UPDATE counter SET n = n + 1"] {
+        let error = client.batch_execute(write).unwrap_err();
+        assert_eq!(state(&error), &SqlState::READ_ONLY_SQL_TRANSACTION, "{write}: {error}");
+    }
+
+    assert_eq!(copy.sql("SELECT pg_promote()"), "t");
+    eventually("the promotion", || copy.sql("SELECT pg_is_in_recovery()") == "f");
+    let before = copy.whole();
+    // The session that was there before the promotion, and others.
+    client.batch_execute("SELECT audit_event('after the promotion')").unwrap();
+    client.batch_execute("UPDATE counter SET n = n + 1").unwrap();
+    let after = copy.whole();
+    assert_eq!((after.entries, after.chains), (before.entries + 101, before.chains));
+    Workload::again(&copy).check();
+
+    // The old primary went on by itself: each log is whole, and they are no longer one.
+    original.sql("SELECT audit_event('in the other half')");
+    original.whole();
+    assert_ne!(copy.export(), original.export());
+}
+
+#[test]
+fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
+    let primary = Server::builder().config("max_prepared_transactions", "10").start().unwrap();
+    let original = Database::create(&primary, "app");
+    original.sql("CREATE TABLE t (a integer); SELECT audit_enable('t')");
+    let standby = Server::standby_of(&primary).unwrap();
+    original.sql("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p'");
+    standby.catch_up(&primary).unwrap();
+    let copy = Database::of(&standby, "app");
+    copy.sql("SELECT pg_promote()");
+    copy.sql("SET lock_timeout = '1ms'; INSERT INTO t VALUES (2)");
+    copy.sql("COMMIT PREPARED 'p'");
+    copy.sql("INSERT INTO t VALUES (3)");
+    copy.whole();
+    assert_eq!(copy.entries("operation = 'INSERT'"), 3);
+}
+
+/// A base backup that is started on its own verifies and goes on.
+#[test]
+fn a_restored_base_backup_goes_on() {
+    let server = server();
+    let original = Database::create(&server, "app");
+    Workload::install(&original).run("", 20);
+    let copy = Server::builder().copy_of(&server).start().unwrap();
+    let copy = Database::of(&copy, "app");
+    assert_eq!(copy.export(), original.export());
+    copy.sql("UPDATE counter SET n = n + 1");
+    copy.whole();
+    Workload::again(&copy).check();
+}

@@ -1,0 +1,245 @@
+//! Every kind of tampering, done by somebody who got past every guard, and what verification says of it; also what it
+//! cannot say without a checkpoint that is kept elsewhere.
+
+use cluster_tests::{Database, entry_hash, server, verify_offline};
+use harness::{Mode, Server};
+
+/// The entry that is tampered with: an UPDATE in the middle of its chain, with a value in every column.
+const VICTIM: &str = "chain = 0 AND seq = 5";
+
+const CONTENT: &str = "
+    CREATE TABLE t (id integer PRIMARY KEY, v text);
+    SELECT audit_enable('t');
+    SET audit_chain.actor = 'somebody';
+    INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 3) g;
+    SET audit_chain.log_statement = on;
+    UPDATE t SET v = 'recognisable' WHERE id = 1;
+    RESET audit_chain.log_statement;
+    INSERT INTO t SELECT g, 'v' || g FROM generate_series(4, 8) g;";
+
+/// A database with one chain of ten entries.
+fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
+    let database = Database::create(server, name);
+    database.sql(CONTENT);
+    let verdict = database.whole();
+    assert_eq!((verdict.entries, verdict.chains), (10, 1));
+    database
+}
+
+/// Databases that are the same at first, each to be tampered with by itself.
+struct Copies<'a> {
+    server: &'a Server,
+    number: std::cell::Cell<u32>,
+}
+
+impl<'a> Copies<'a> {
+    fn new(server: &'a Server) -> Self {
+        create(server, "original");
+        Self { server, number: Default::default() }
+    }
+
+    /// A copy in which `sql` has been forced, and which must then have these problems.
+    #[track_caller]
+    fn tamper(&self, sql: &str, problems: &[&str]) -> Database<'a> {
+        self.number.set(self.number.get() + 1);
+        let name = format!("copy{}", self.number.get());
+        self.server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE original")).unwrap();
+        let copy = Database::of(self.server, &name);
+        copy.force(sql);
+        if problems.is_empty() {
+            copy.whole();
+        } else {
+            copy.broken(problems);
+        }
+        // The second implementation agrees.
+        let offline = verify_offline(&copy.export(), None);
+        let expected = if problems.is_empty() { 0 } else { 1 };
+        assert_eq!(offline.status, Some(expected), "{sql}: {offline:?}");
+        copy
+    }
+}
+
+/// Gives the victim the hash that its changed content has: what an attacker who knows the format does.
+fn rehash(database: &Database<'_>, condition: &str) {
+    let place = database.sql(&format!("SELECT chain, seq FROM audit_log WHERE {condition}"));
+    let (chain, seq) = place.split_once('|').unwrap();
+    let start = format!("{{\"chain\" : {chain}, \"seq\" : {seq}, ");
+    let export = database.export();
+    let line = export.lines().find(|line| line.starts_with(&start)).unwrap();
+    let hash = entry_hash(line);
+    database.force(&format!(r"UPDATE audit_log SET hash = '\x{hash}' WHERE {condition}"));
+}
+
+#[test]
+fn a_change_of_any_column_is_found() {
+    let server = server();
+    let copies = Copies::new(&server);
+    let altered: &[&str] = &["altered 0.5"];
+    let cases: [(&str, &str, &[&str]); 21] = [
+        ("chain", "1", &["altered 1.5", "missing 0.5", "missing 1.1"]),
+        ("seq", "50", &["altered 0.50", "missing 0.5", "missing 0.11", "clock 0.50"]),
+        ("at", "at + '1 microsecond'", altered),
+        ("xid", "(xid::text::bigint + 1)::text::xid8", altered),
+        ("operation", "'INSERT'", altered),
+        ("table_schema", "'Public'", altered),
+        ("table_name", "null", altered),
+        ("session_role", "'other'", altered),
+        ("effective_role", "effective_role || ' '", altered),
+        ("actor", "null", altered),
+        ("application_name", "''", altered),
+        ("client_addr", "'192.0.2.1'", altered),
+        ("row_key", "'{\"id\":2}'", altered),
+        // The bytes count, not only what they mean.
+        ("old_row", "(old_row::text || ' ')::json", altered),
+        ("new_row", "replace(new_row::text, 'recognisable', 'Recognisable')::json", altered),
+        ("detail", "'{}'", altered),
+        ("statement", "null", altered),
+        ("salt", "set_bit(salt, 0, 1 - get_bit(salt, 0))", altered),
+        // An erased payload's digest must be the payload's.
+        ("payload_digest", "sha256('')", altered),
+        ("prev_hash", "set_bit(prev_hash, 255, 1 - get_bit(prev_hash, 255))", &["altered 0.5", "unlinked 0.5"]),
+        ("hash", "set_bit(hash, 255, 1 - get_bit(hash, 255))", &["altered 0.5", "unlinked 0.6"]),
+    ];
+    let columns: Vec<_> = cases.iter().map(|(column, _, _)| *column).collect();
+    let all = "SELECT attname FROM pg_attribute WHERE attrelid = 'audit_log'::regclass AND attnum > 0 ORDER BY attnum";
+    let original = Database::of(&server, "original");
+    assert_eq!(original.sql(all).lines().collect::<Vec<_>>(), columns, "no column is left out");
+    for (column, value, problems) in cases {
+        let changes = format!("SELECT ({value})::text IS DISTINCT FROM {column}::text FROM audit_log WHERE {VICTIM}");
+        assert_eq!(original.sql(&changes), "t", "{column} is changed by {value}");
+        copies.tamper(&format!("UPDATE audit_log SET {column} = {value} WHERE {VICTIM}"), problems);
+    }
+}
+
+#[test]
+fn deleted_swapped_and_duplicated_entries_are_found() {
+    let server = server();
+    let copies = Copies::new(&server);
+    copies.tamper(&format!("DELETE FROM audit_log WHERE {VICTIM}"), &["missing 0.5"]);
+    copies.tamper("DELETE FROM audit_log WHERE seq <= 2", &["missing 0.1"]);
+
+    let swap = "UPDATE audit_log SET seq = 100 WHERE seq = 5; UPDATE audit_log SET seq = 5 WHERE seq = 6;
+                UPDATE audit_log SET seq = 6 WHERE seq = 100";
+    copies.tamper(
+        swap,
+        &["altered 0.5", "altered 0.6", "unlinked 0.5", "unlinked 0.6", "unlinked 0.7", "clock 0.6"],
+    );
+    // The entries' places exchanged with all their links: then their contents give them away.
+    copies.tamper(
+        "UPDATE audit_log a SET (operation, row_key, old_row, new_row, statement, salt) =
+             (b.operation, b.row_key, b.old_row, b.new_row, b.statement, b.salt)
+         FROM audit_log b WHERE (a.seq, b.seq) IN ((5, 6), (6, 5))",
+        &["altered 0.5", "altered 0.6"],
+    );
+
+    let unlocked = "ALTER TABLE audit_log DROP CONSTRAINT audit_log_pkey";
+    copies.tamper(
+        &format!("{unlocked}; INSERT INTO audit_log SELECT * FROM audit_log WHERE {VICTIM}"),
+        &["duplicate 0.5"],
+    );
+    copies.tamper(
+        &format!("{unlocked}; INSERT INTO audit_log SELECT * FROM audit_log"),
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|seq| format!("duplicate 0.{seq}")).each_ref().map(String::as_str),
+    );
+}
+
+#[test]
+fn a_broken_genesis_and_another_identity_are_found() {
+    let server = server();
+    let copies = Copies::new(&server);
+    copies.tamper("UPDATE audit_log_identity SET log_id = gen_random_uuid()", &["unlinked 0.1"]);
+    // A chain that begins later: its first entry renumbered, with a hash of its own.
+    let flip = "UPDATE audit_log SET prev_hash = sha256('genesis') WHERE seq = 1";
+    let copy = copies.tamper(flip, &["altered 0.1", "unlinked 0.1"]);
+    rehash(&copy, "seq = 1");
+    copy.broken(&["unlinked 0.1", "unlinked 0.2"]);
+
+    // Without an identity nothing is reported as valid.
+    let copy = create(&server, "nameless");
+    copy.force("DELETE FROM audit_log_identity");
+    copy.broken(&["unlinked 0.1"]);
+    assert_eq!(verify_offline(&copy.export(), None).status, Some(2));
+}
+
+#[test]
+fn a_hash_made_to_fit_breaks_the_next_link() {
+    let server = server();
+    let copies = Copies::new(&server);
+    let edit = format!("UPDATE audit_log SET new_row = '{{\"id\":1,\"v\":\"innocent\"}}' WHERE {VICTIM}");
+    let copy = copies.tamper(&edit, &["altered 0.5"]);
+    rehash(&copy, VICTIM);
+    copy.broken(&["unlinked 0.6"]);
+}
+
+#[test]
+fn time_that_goes_back_is_found() {
+    let server = server();
+    let copies = Copies::new(&server);
+    let back = "UPDATE audit_log SET at = at - interval '1 day' WHERE seq = 10";
+    let copy = copies.tamper(back, &["altered 0.10", "clock 0.10"]);
+    // The last entry has no follower that would be unlinked: its time alone tells.
+    rehash(&copy, "seq = 10");
+    copy.broken(&["clock 0.10"]);
+}
+
+/// What the log cannot know by itself. Only a checkpoint kept elsewhere finds these: docs/threat-model.md.
+#[test]
+fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
+    let server = server();
+    let copies = Copies::new(&server);
+    let cut = copies.tamper("DELETE FROM audit_log WHERE seq > 5", &[]);
+    assert_eq!(cut.verdict().entries, 5);
+    copies.tamper("DELETE FROM audit_log; DELETE FROM audit_log_identity", &[]);
+
+    let rewritten = copies.tamper("UPDATE audit_log SET actor = 'another' WHERE seq = 9", &["altered 0.9"]);
+    rehash(&rewritten, "seq = 9");
+    rewritten.force(
+        "UPDATE audit_log SET prev_hash = (SELECT hash FROM audit_log WHERE seq = 9) WHERE seq = 10",
+    );
+    rehash(&rewritten, "seq = 10");
+    rewritten.whole();
+}
+
+/// With the server stopped, no trigger and no log of PostgreSQL notices a change of the table's file.
+#[test]
+fn bytes_changed_in_the_data_file_are_found() {
+    let mut server = server();
+    let file = {
+        let database = create(&server, "edited");
+        database.sql("CHECKPOINT");
+        server.data_dir().join(database.sql("SELECT pg_relation_filepath('audit_log')"))
+    };
+    let checksums = server.psql("postgres", "SHOW data_checksums").unwrap() == "on";
+    server.stop(Mode::Fast).unwrap();
+    if checksums {
+        // Whoever may write the file may do this, too.
+        let directory = server.data_dir();
+        server.run("pg_checksums", ["--disable", "-D", directory.to_str().unwrap()]).unwrap();
+    }
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The new value of the row; not its place in the statement, which has quotes around it.
+    let old = br#""v":"recognisable""#;
+    let at = bytes.windows(old.len()).position(|window| window == old).expect("the value is in the file");
+    bytes[at..at + old.len()].copy_from_slice(br#""v":"unsuspicious""#);
+    std::fs::write(&file, bytes).unwrap();
+    server.give(&file).unwrap();
+    server.start().unwrap();
+
+    let database = Database::of(&server, "edited");
+    assert_eq!(database.entries("new_row ->> 'v' = 'unsuspicious'"), 1, "the edit shows");
+    database.broken(&["altered 0.5"]);
+    assert_eq!(database.sql("SELECT table_name FROM audit_problems()"), "public.t");
+}
+
+/// A row that stands in a child table is not in the log, and a child cannot hide one that is.
+#[test]
+fn other_ranges_do_not_hide_a_problem() {
+    let server = server();
+    let database = create(&server, "ranges");
+    database.force(&format!("UPDATE audit_log SET actor = 'another' WHERE {VICTIM}"));
+    assert_eq!(database.sql("SELECT valid FROM audit_verify(only_chain => 0)"), "f");
+    assert_eq!(database.sql("SELECT valid, entries FROM audit_verify(only_chain => 1)"), "t|0");
+    let at = format!("(SELECT at FROM audit_log WHERE {VICTIM})");
+    assert_eq!(database.sql(&format!("SELECT valid FROM audit_verify(since => {at})")), "f");
+    assert_eq!(database.sql(&format!("SELECT valid FROM audit_verify(until => {at})")), "f");
+}
