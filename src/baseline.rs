@@ -10,6 +10,7 @@ use crate::options::Options;
 use crate::pg::row::{Relation, Row};
 use crate::pg::scan;
 use crate::pg::session::OutputSettings;
+use crate::pg::text;
 use crate::shape::Shape;
 use pgrx::pg_sys::Oid;
 
@@ -19,7 +20,7 @@ use pgrx::pg_sys::Oid;
 pub fn record(function: Oid, table: Oid, quoted: &str, options: &Options, role: Oid) -> Result<u64, Refusal> {
     scan::with_relation(table, |relation| {
         let shape = Shape::new(relation, options)?;
-        let query = scan::c_string(&format!("SELECT {} FROM ONLY {quoted}", select_list(relation)));
+        let query = text::sql(&format!("SELECT {} FROM ONLY {quoted}", select_list(relation)));
         let mut rows = 0;
         let mut refused = Ok(());
         scan::for_each_row(&query, |row| {
@@ -38,7 +39,7 @@ pub fn record(function: Oid, table: Oid, quoted: &str, options: &Options, role: 
 fn select_list(relation: Relation<'_>) -> String {
     let columns = relation.attributes().into_iter().map(|attribute| {
         if attribute.stored {
-            pgrx::spi::quote_identifier(String::from_utf8_lossy(&attribute.name))
+            pgrx::spi::quote_identifier(text::from_server(&attribute.name))
         } else {
             "NULL::pg_catalog.int4".into()
         }

@@ -9,6 +9,7 @@ use crate::entry::Draft;
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{OutputSettings, effective_role};
+use crate::pg::text::from_server;
 use crate::pg::trigger::{Firing, Trigger};
 use crate::shape::{self, Shape};
 use pgrx::pg_sys::{Datum, Oid};
@@ -30,7 +31,7 @@ fn capture(function: Oid, trigger: Trigger<'_>) -> Result<(), Refusal> {
             return Ok(());
         }
         Firing::Before => {
-            let table = String::from_utf8_lossy(trigger.relation().name()).into_owned();
+            let table = from_server(trigger.relation().name());
             return Err(Refusal::WrongTrigger { table });
         }
         _ => {}

@@ -11,6 +11,7 @@ use crate::error::Refusal;
 use crate::guard::Changed;
 use crate::lifecycle::{self, Table, capture_of, describe, members};
 use crate::pg::ddl::{Command, Granted, Partition, Renamed};
+use crate::pg::text::from_server;
 use crate::pg::{catalog, log, session};
 use crate::schema;
 use pgrx::pg_sys::{self, Oid};
@@ -101,7 +102,7 @@ pub fn record_rename(function: Oid, table: &Table, before: &str) -> Result<(), R
 
 /// The entry's detail for a command.
 pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
-    let statement = session::client_query().map(|query| String::from_utf8_lossy(query).into_owned());
+    let statement = session::client_query().map(from_server);
     json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
 }
 

@@ -10,9 +10,10 @@ use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::pg::ddl::{Command, Moment};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, LocalSettings};
+use crate::pg::text::{Text, argument, from_server};
 use crate::pg::trigger::Trigger;
 use crate::pg::{catalog, check};
-use crate::query::rows;
+use crate::query::{rows, text};
 use crate::verify::{Workspace, content_hash};
 use pgrx::Spi;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -49,7 +50,7 @@ pub fn refuse(call: Call) -> Datum {
         // Schemas' policies are written by the extension's own functions.
         Some(trigger) if LIFTED.get() && trigger.relation().name() == b"audit_schema_policy" => call.void(),
         Some(trigger) => Refusal::AppendOnly {
-            table: String::from_utf8_lossy(trigger.relation().name()).into_owned(),
+            table: from_server(trigger.relation().name()),
             operation: trigger.operation(),
         }
         .raise(),
@@ -95,7 +96,7 @@ fn on_start(command: Command<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Guarded { tag: command.tag().into(), object: "the extension".into() });
     }
     if let Some(name) = command.replaced_trigger()
-        && is_reserved(&String::from_utf8_lossy(name))
+        && is_reserved(&from_server(name))
     {
         return Err(Refusal::CaptureGuarded {
             tag: "CREATE OR REPLACE TRIGGER".into(),
@@ -162,12 +163,12 @@ fn changed_objects() -> Vec<Changed> {
             let itself = class == pg_sys::ExtensionRelationId && object == extension;
             Ok(Changed {
                 object,
-                identity: row.get(3)?.expect("not null"),
-                kind: row.get(8)?.unwrap_or_default(),
+                identity: text(row, 3)?,
+                kind: text(row, 8)?,
                 subject: row.get(7)?,
                 ours: itself || catalog::extension_of(class, object) == extension,
                 table: row.get(4)?,
-                trigger: row.get::<String>(5)?.map(|name| (name, captures)),
+                trigger: row.get::<Text>(5)?.map(|name| (name.0, captures)),
             })
         },
     )
@@ -204,7 +205,7 @@ fn refuse_change(command: Command<'_>, changed: &Changed) -> Result<(), Refusal>
 
 /// A table, of this one and its descendants, whose capture triggers no longer always fire.
 fn table_with_silenced_capture(relation: Oid) -> Option<String> {
-    Spi::get_one_with_args::<String>(
+    Spi::get_one_with_args::<Text>(
         "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
          SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \
          WHERE tgname IN ('!audit_chain_row', '!audit_chain_statement', '!audit_chain_refuse', \
@@ -212,6 +213,7 @@ fn table_with_silenced_capture(relation: Oid) -> Option<String> {
         &[relation.into()],
     )
     .unwrap_or(None)
+    .map(|name| name.0)
 }
 
 /// A table, or something on a table, that a command has dropped.
@@ -232,10 +234,10 @@ fn dropped_objects() -> Vec<Dropped> {
         &[],
         |row| {
             Ok(Dropped {
-                kind: row.get(1)?.unwrap_or_default(),
-                schema: row.get(2)?.unwrap_or_default(),
-                table: row.get(3)?.unwrap_or_default(),
-                part: row.get(4)?.unwrap_or_default(),
+                kind: row.get::<Text>(1)?.map_or_else(String::new, |name| name.0),
+                schema: row.get::<Text>(2)?.map_or_else(String::new, |name| name.0),
+                table: row.get::<Text>(3)?.map_or_else(String::new, |name| name.0),
+                part: row.get::<Text>(4)?.map_or_else(String::new, |name| name.0),
             })
         },
     )
@@ -287,7 +289,7 @@ fn record_drop(function: Oid, command: Command<'_>, object: &Dropped) -> Result<
         pgrx::spi::quote_identifier(&object.schema),
         pgrx::spi::quote_identifier(&object.table)
     );
-    let audited = Spi::get_one_with_args::<Oid>("SELECT to_regclass($1)::oid", &[table.as_str().into()])
+    let audited = Spi::get_one_with_args::<Oid>("SELECT to_regclass($1)::oid", &[argument(&table)])
         .unwrap_or(None)
         .is_some_and(|table| lifecycle::capture_of(table).is_any());
     if audited && !object.part.starts_with("!audit_chain_") {

@@ -9,8 +9,9 @@ use crate::error::{OrRaise, Refusal};
 use crate::options::Options;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, AsRole, LocalSettings};
+use crate::pg::text::{run, to_server};
 use crate::pg::{catalog, compat};
-use crate::query::{rows, run};
+use crate::query::{rows, text};
 use crate::{baseline, guard};
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::{Spi, notice};
@@ -92,7 +93,7 @@ fn enable_table(call: Call) -> Result<(), Refusal> {
     let null = |argument| Refusal::NullArgument { function: NAME, argument };
     let relation: Oid = call.arg(0).ok_or_else(|| null("relation"))?;
     let columns = |index, argument| -> Result<Vec<String>, Refusal> {
-        let list: Vec<Option<String>> = call.arg(index).ok_or_else(|| null(argument))?;
+        let list = call.texts(index).ok_or_else(|| null(argument))?;
         list.into_iter().map(|column| column.ok_or_else(|| null(argument))).collect()
     };
     let options = Options {
@@ -173,7 +174,7 @@ fn disable_table(call: Call) -> Result<(), Refusal> {
     const NAME: &str = "audit_disable";
     let null = |argument| Refusal::NullArgument { function: NAME, argument };
     let relation: Oid = call.arg(0).ok_or_else(|| null("relation"))?;
-    let reason: String = call.arg(1).ok_or_else(|| null("reason"))?;
+    let reason = call.text(1).ok_or_else(|| null("reason"))?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(NAME)?;
     let table = describe(relation);
@@ -257,7 +258,7 @@ fn drop_triggers(table: &Table) {
         "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgparentid = 0 AND NOT tgisinternal \
          AND tgname IN ('!audit_chain_row', '!audit_chain_statement')",
         &[table.oid.into()],
-        |row| Ok(row.get(1)?.expect("not null")),
+        |row| text(row, 1),
     );
     for name in own {
         run(&format!("DROP TRIGGER \"{name}\" ON {}", table.quoted()));
@@ -277,9 +278,9 @@ pub fn members(relation: Oid) -> Vec<Table> {
         |row| {
             Ok(Table {
                 oid: row.get(1)?.expect("not null"),
-                schema: row.get(2)?.expect("not null"),
-                name: row.get(3)?.expect("not null"),
-                kind: row.get(4)?.expect("not null"),
+                schema: text(row, 2)?,
+                name: text(row, 3)?,
+                kind: text(row, 4)?,
                 is_partition: row.get(5)?.expect("not null"),
             })
         },
@@ -325,7 +326,7 @@ fn check_columns(table: &Table, options: &Options) -> Result<(), Refusal> {
          LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
         &[table.oid.into()],
-        |row| Ok((row.get(1)?.expect("not null"), row.get(2)?.expect("not null"))),
+        |row| Ok((text(row, 1)?, row.get(2)?.expect("not null"))),
     );
     for column in options.exclude_columns.iter().chain(&options.mask_columns) {
         let (table, column) = (table.name.clone(), column.clone());
@@ -351,7 +352,7 @@ pub fn capture_of(relation: Oid) -> Capture {
         &[relation.into()],
         |row| {
             Ok((
-                row.get(1)?.expect("not null"),
+                text(row, 1)?,
                 row.get(2)?.unwrap_or_default(),
                 row.get(3)?.expect("not null"),
                 row.get(4)?.expect("not null"),
@@ -415,9 +416,10 @@ pub fn record_detail(
 ) -> Result<Place, Refusal> {
     let place = chain::with_scratch(|scratch| {
         scratch.clear();
-        scratch.detail.set(Some(detail.to_string().as_bytes()));
+        scratch.detail.set(Some(&to_server(&detail.to_string())));
         scratch.context.refresh(role)?;
-        let table = table.map(|(schema, name)| (schema.as_bytes(), name.as_bytes()));
+        let table = table.map(|(schema, name)| (to_server(schema), to_server(name)));
+        let table = table.as_ref().map(|(schema, name)| (&schema[..], &name[..]));
         chain::record(function, &Draft { operation, table }, scratch)
     })?;
     chain::flush();
@@ -439,6 +441,6 @@ pub fn column_names(relation: Oid) -> Vec<String> {
     rows(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
         &[relation.into()],
-        |row| Ok(row.get(1)?.expect("not null")),
+        |row| text(row, 1),
     )
 }

@@ -1,5 +1,6 @@
 //! A table's options: kept in its triggers' argument, so that PostgreSQL itself keeps, dumps and restores them.
 
+use crate::pg::session::to_utf8;
 use serde::{Deserialize, Serialize};
 
 /// What is recorded of a table. Columns are named, as attribute numbers do not survive a dump.
@@ -18,11 +19,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads a trigger's arguments: none, or one JSON object.
+    /// Reads a trigger's arguments, in the server's encoding: none, or one JSON object.
     pub fn from_arguments(arguments: &[&[u8]]) -> Result<Self, String> {
         match arguments {
             [] => Ok(Self::default()),
-            [json] => serde_json::from_slice(json).map_err(|error| error.to_string()),
+            [json] => serde_json::from_slice(&to_utf8(json)).map_err(|error| error.to_string()),
             more => Err(format!("{} arguments", more.len())),
         }
     }

@@ -1,5 +1,6 @@
 //! Queries of the catalogs: rows read into Rust values, errors raised as PostgreSQL raised them.
 
+use crate::pg::text::Text;
 use pgrx::Spi;
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::{self, SpiHeapTupleData};
@@ -17,7 +18,7 @@ pub fn rows<T>(
     .unwrap_or_else(|error| pgrx::error!("{error}"))
 }
 
-/// Runs a command.
-pub fn run(sql: &str) {
-    Spi::run(sql).unwrap_or_else(|error| pgrx::error!("{error}"));
+/// A text column, which is not null.
+pub fn text(row: &SpiHeapTupleData<'_>, ordinal: usize) -> Result<String, spi::Error> {
+    Ok(row.get::<Text>(ordinal)?.expect("not null").0)
 }

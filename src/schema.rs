@@ -8,6 +8,7 @@ use crate::options::Options;
 use crate::pg::ddl::Command;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, AsRole, LocalSettings};
+use crate::pg::text::{Texts, argument, array_argument, from_server};
 use crate::pg::{catalog, compat};
 use crate::query::rows;
 use pgrx::Spi;
@@ -28,13 +29,13 @@ fn enable_schema(call: Call) -> Result<i32, Refusal> {
     const NAME: &str = "audit_enable_schema";
     let null = |argument| Refusal::NullArgument { function: NAME, argument };
     let schema: Oid = call.arg(0).ok_or_else(|| null("schema"))?;
-    let patterns: Vec<Option<String>> = call.arg(1).ok_or_else(|| null("exclude_tables"))?;
+    let patterns = call.texts(1).ok_or_else(|| null("exclude_tables"))?;
     let patterns: Vec<String> =
         patterns.into_iter().map(|p| p.ok_or_else(|| null("exclude_tables"))).collect::<Result<_, _>>()?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
     let _path = LocalSettings::safe_search_path();
-    let name = String::from_utf8_lossy(&catalog::namespace_name(schema).unwrap_or_default()).into_owned();
+    let name = from_server(&catalog::namespace_name(schema).unwrap_or_default());
     if name.starts_with("pg_") || name == "information_schema" {
         return Err(Refusal::NotATable { name, kind: "a system schema" });
     }
@@ -58,7 +59,7 @@ fn enable_schema(call: Call) -> Result<i32, Refusal> {
         call.function(),
         "INSERT INTO {} (schema_name, exclude_tables, skip_unchanged) VALUES ($1, $2, $3) \
          ON CONFLICT (schema_name) DO UPDATE SET exclude_tables = $2, skip_unchanged = $3",
-        &[name.into(), patterns.into(), skip_unchanged.into()],
+        &[argument(&name), array_argument(&patterns), skip_unchanged.into()],
     )?;
     Ok(enabled)
 }
@@ -67,15 +68,15 @@ fn disable_schema(call: Call) -> Result<i32, Refusal> {
     const NAME: &str = "audit_disable_schema";
     let null = |argument| Refusal::NullArgument { function: NAME, argument };
     let schema: Oid = call.arg(0).ok_or_else(|| null("schema"))?;
-    let reason: String = call.arg(1).ok_or_else(|| null("reason"))?;
+    let reason = call.text(1).ok_or_else(|| null("reason"))?;
     let _path = LocalSettings::safe_search_path();
     lifecycle::require_extension_owner(NAME)?;
-    let name = String::from_utf8_lossy(&catalog::namespace_name(schema).unwrap_or_default()).into_owned();
+    let name = from_server(&catalog::namespace_name(schema).unwrap_or_default());
     let mut disabled = 0;
     for table in tables_of(&name) {
         disabled += i32::from(lifecycle::disable_checked(call.function(), &table, &reason)?);
     }
-    write_policy(call.function(), "DELETE FROM {} WHERE schema_name = $1", &[name.into()])?;
+    write_policy(call.function(), "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
     Ok(disabled)
 }
 
@@ -85,7 +86,7 @@ fn tables_of(schema: &str) -> Vec<Table> {
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition \
          ORDER BY c.relname",
-        &[schema.into()],
+        &[argument(schema)],
         |row| Ok(row.get::<Oid>(1)?.expect("not null")),
     );
     tables.into_iter().filter(|&table| !guard::is_ours(table)).map(describe).collect()
@@ -99,7 +100,7 @@ pub fn audited_tables(schema: &str) -> Vec<Oid> {
 
 /// Whether a name matches a pattern of LIKE.
 fn matches(name: &str, pattern: &str) -> bool {
-    Spi::get_one_with_args("SELECT $1 LIKE $2", &[name.into(), pattern.into()])
+    Spi::get_one_with_args("SELECT $1 LIKE $2", &[argument(name), argument(pattern)])
         .unwrap_or_else(|error| pgrx::error!("{error}"))
         .unwrap_or(false)
 }
@@ -133,8 +134,13 @@ pub fn policy_for(function: Oid, table: &Table, command: Command<'_>) -> Option<
     let _owner = AsRole::become_role(catalog::extension_owner());
     let found = rows(
         &format!("SELECT exclude_tables, skip_unchanged FROM {policies} WHERE schema_name = $1"),
-        &[table.schema.as_str().into()],
-        |row| Ok((row.get::<Vec<String>>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))),
+        &[argument(&table.schema)],
+        |row| {
+            Ok((
+                row.get::<Texts>(1)?.map_or_else(Vec::new, |texts| texts.0),
+                row.get::<bool>(2)?.unwrap_or(false),
+            ))
+        },
     );
     let (patterns, skip_unchanged) = found.into_iter().next()?;
     let left_out = patterns.iter().any(|pattern| matches(&table.name, pattern));
@@ -146,7 +152,7 @@ pub fn follow_rename(function: Oid, old: &str, new: &str) -> Result<(), Refusal>
     write_policy(
         function,
         "UPDATE {} SET schema_name = $2 WHERE schema_name = $1",
-        &[old.into(), new.into()],
+        &[argument(old), argument(new)],
     )?;
     for table in audited_tables(new).into_iter().map(describe) {
         let quote = pgrx::spi::quote_identifier::<&str>;

@@ -97,7 +97,7 @@ impl Check for Context {
         if value.len() > MAX_CONTEXT {
             return Err(Refusal::ContextTooLong { length: value.len() });
         }
-        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(value) {
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&session::to_utf8(value)) {
             Err(error) if !value.is_empty() => Err(Refusal::BadContext { reason: error.to_string() }),
             _ => Ok(()),
         }

@@ -5,6 +5,8 @@ use crate::options::Options;
 use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
 use crate::pg::row::{Attribute, Relation, Row};
+use crate::pg::session::to_utf8;
+use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
 use crate::pg::varlena::Comparison;
 use crate::settings;
@@ -50,27 +52,28 @@ pub struct Shape {
 impl Shape {
     fn of_trigger(trigger: Trigger<'_>) -> Result<Self, Refusal> {
         let relation = trigger.relation();
-        let options = Options::from_arguments(&trigger.arguments()).map_err(|reason| {
-            Refusal::BadOptions { table: String::from_utf8_lossy(relation.name()).into_owned(), reason }
-        })?;
+        let options = Options::from_arguments(&trigger.arguments())
+            .map_err(|reason| Refusal::BadOptions { table: from_server(relation.name()), reason })?;
         Self::new(relation, &options)
     }
 
     /// The shape of a table that is recorded with these options.
     pub fn new(relation: Relation<'_>, options: &Options) -> Result<Self, Refusal> {
-        let name = String::from_utf8_lossy(relation.name()).into_owned();
+        let name = from_server(relation.name());
         let attributes = relation.attributes();
         let find = |column: &str| {
             attributes
                 .iter()
-                .find(|a| a.name == column.as_bytes())
+                .find(|a| *to_utf8(&a.name) == *column.as_bytes())
                 .ok_or_else(|| Refusal::OptionColumnGone { table: name.clone(), column: column.to_owned() })
         };
         // Fail closed: a column that must not be recorded and is not found may stand there under another name.
         for column in options.exclude_columns.iter().chain(&options.mask_columns) {
             find(column)?;
         }
-        let named = |list: &[String], a: &Attribute| list.iter().any(|column| column.as_bytes() == a.name);
+        let named = |list: &[String], a: &Attribute| {
+            list.iter().any(|column| *column.as_bytes() == *to_utf8(&a.name))
+        };
 
         let context = Context::new();
         let columns: Vec<Column> = attributes

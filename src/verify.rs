@@ -8,14 +8,15 @@ use crate::chain::Tables;
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{LocalSettings, to_utf8};
+use crate::pg::text::{self, from_server};
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use crate::pg::{catalog, check};
 use audit_chain_core::Hash;
 use audit_chain_core::chain::{ChainCheck, Link, Problem, ProblemKind, Report, Scope};
 use audit_chain_core::format::{Leaf, MAX_STR, Payload};
+use pgrx::Spi;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys::{Datum, Oid};
-use pgrx::{JsonB, Spi};
 use serde::{Deserialize, Serialize};
 
 /// A row of the log, as stored.
@@ -172,10 +173,10 @@ impl Checker {
 }
 
 fn table_name(row: &Columns<'_>) -> Option<String> {
-    let name = String::from_utf8_lossy(row.table_name?);
+    let name = from_server(row.table_name?);
     Some(match row.table_schema {
-        Some(schema) => format!("{}.{name}", String::from_utf8_lossy(schema)),
-        None => name.into_owned(),
+        Some(schema) => format!("{}.{name}", from_server(schema)),
+        None => name,
     })
 }
 
@@ -206,7 +207,7 @@ impl Range {
 pub fn check_log(call: Call) -> Datum {
     let range = Range { chain: call.arg(0), since: call.arg(1), until: call.arg(2) };
     let report = report(call.function(), &range).or_raise();
-    call.returns(JsonB(report))
+    text::jsonb(&report)
 }
 
 /// Where the runs would need more memory than this (about 100 bytes each), the log is read in order instead.

@@ -2,6 +2,7 @@
 
 use super::compat;
 use super::row::Relation;
+use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
 
@@ -152,7 +153,7 @@ pub fn quoted_namespace(namespace: Oid) -> Option<String> {
 }
 
 fn quote(identifier: &[u8]) -> String {
-    pgrx::spi::quote_identifier(String::from_utf8_lossy(identifier))
+    pgrx::spi::quote_identifier(from_server(identifier))
 }
 
 /// The role that owns the extension.
@@ -165,8 +166,8 @@ pub fn extension_owner() -> Oid {
 
 /// A function's schema-qualified signature.
 pub fn function_name(function: Oid) -> String {
-    pgrx::Spi::get_one_with_args("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
+    pgrx::Spi::get_one_with_args::<Text>("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
         .ok()
         .flatten()
-        .unwrap_or_default()
+        .map_or_else(String::new, |name| name.0)
 }

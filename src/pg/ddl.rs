@@ -1,6 +1,7 @@
 //! What fired an event trigger function (`src/include/commands/event_trigger.h`).
 
 use super::fmgr::Call;
+use super::text::from_server;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::CStr;
 
@@ -157,7 +158,7 @@ impl<'a> Command<'a> {
         let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;
         // SAFETY: null or C strings of the parse tree.
         let text = |name: *const std::ffi::c_char| {
-            (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+            (!name.is_null()).then(|| from_server(unsafe { CStr::from_ptr(name) }.to_bytes()))
         };
         let (old, new) = (text(statement.subname), text(statement.newname)?);
         match statement.renameType {
@@ -251,9 +252,7 @@ impl<'a> Command<'a> {
                     let list = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
                     granted.schemas = list
                         .iter_ptr()
-                        .map(|name| {
-                            CStr::from_ptr(super::compat::string_value(name)).to_string_lossy().into_owned()
-                        })
+                        .map(|name| from_server(CStr::from_ptr(super::compat::string_value(name)).to_bytes()))
                         .collect();
                     let _ = list.into_pg();
                 }

@@ -19,6 +19,7 @@ pub mod row;
 pub mod scan;
 pub mod session;
 pub mod settings;
+pub mod text;
 pub mod trigger;
 pub mod varlena;
 pub mod xact;

@@ -3,7 +3,7 @@
 use super::row::{Relation, Row};
 use super::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 
 /// How many rows are fetched at once.
 const FETCH: i64 = 1000;
@@ -64,9 +64,4 @@ pub fn with_relation<T>(table: Oid, body: impl FnOnce(Relation<'_>) -> T) -> T {
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
         result
     }
-}
-
-/// The text as PostgreSQL takes it.
-pub fn c_string(text: &str) -> CString {
-    CString::new(text).expect("SQL without NUL")
 }

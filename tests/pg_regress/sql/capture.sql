@@ -7,7 +7,7 @@ CREATE TABLE accounts (id int PRIMARY KEY, owner text, balance numeric(10,2), ac
 SELECT audit_enable('accounts');
 SELECT op, on_table FROM news();
 
-INSERT INTO accounts VALUES (1, 'Ann', 10), (2, 'Bob "the \ builder"', -20.5), (3, NULL, NULL, NULL);
+INSERT INTO accounts VALUES (1, 'Ann', 10, true), (2, 'Bob "the \ builder"', -20.5, false), (3, NULL, NULL, NULL);
 SELECT * FROM news();
 -- An UPDATE's entry: the whole new row, and the old values of the columns that changed, only.
 UPDATE accounts SET balance = balance + 1 WHERE id < 3;
@@ -76,7 +76,8 @@ SELECT op, key, length(new ->> 'body') AS body,
 UPDATE documents SET title = 'again' WHERE id > 2;
 SELECT op, key, old, (new ->> 'body') IS NOT NULL AS with_body FROM news();
 
--- A row's own change comes before the changes that its cascades and its other triggers make.
+-- A row's own change comes before the changes that its cascades and its other triggers make. (PostgreSQL fires the
+-- triggers of what a cascade did after the statement's own.)
 CREATE TABLE parents (id int PRIMARY KEY);
 CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents ON DELETE CASCADE ON UPDATE CASCADE);
 CREATE TABLE notes (what text);

@@ -33,12 +33,14 @@ INSERT INTO v VALUES (4, current_user);
 RESET SESSION AUTHORIZATION;
 SELECT row_key ->> 'id' AS id, session_role, effective_role, new_row ->> 'who' AS "current_user", application_name
 FROM audit_log WHERE operation = 'INSERT' ORDER BY seq;
--- A cascade runs as the owner of the referencing table; the entry tells who logged in.
+-- A cascade runs as the owner of the referencing table; the entry tells who logged in. (The effective role depends on
+-- PostgreSQL's version: from 18 on triggers run as the role that queued them.)
 INSERT INTO sub VALUES (1);
 SET SESSION AUTHORIZATION regress_login;
 DELETE FROM t WHERE id = 1;
 RESET SESSION AUTHORIZATION;
-SELECT operation, table_name, session_role, effective_role FROM audit_log WHERE operation = 'DELETE' ORDER BY seq;
+SELECT operation, table_name, session_role, effective_role IN ('regress_login', 'regress_owner') AS effective_role
+FROM audit_log WHERE operation = 'DELETE' ORDER BY seq;
 -- The role that called audit_enable() stands in its entry, though the triggers are made by the extension's owner.
 CREATE TABLE own (id int);
 ALTER TABLE own OWNER TO regress_owner;
@@ -93,7 +95,7 @@ RESET audit_chain.log_statement;
 UPDATE t SET who = 'k' WHERE id = 2;
 SELECT new_row ->> 'who' AS who, statement FROM audit_log ORDER BY seq DESC LIMIT 2;
 
--- A role renamed, and one dropped, in the course of a session.
+-- A role renamed in the course of a session.
 ALTER ROLE regress_group RENAME TO regress_renamed;
 SET ROLE regress_renamed;
 INSERT INTO t VALUES (9, 'renamed');
@@ -102,6 +104,7 @@ SELECT effective_role FROM audit_log ORDER BY seq DESC LIMIT 1;
 
 SELECT count(DISTINCT xid) = 1 AS one_transaction FROM audit_log WHERE actor IN ('bob');
 SELECT valid, problems FROM audit_verify();
+SET client_min_messages = warning;
 DROP SCHEMA app CASCADE;
 DROP OWNED BY regress_login, regress_renamed, regress_owner;
 DROP ROLE regress_login, regress_renamed, regress_owner;

@@ -123,6 +123,11 @@ fn failure(what: &str, error: &postgres::Error) -> Failure {
         }
         _ => "",
     };
+    let hint = if chain(error).contains("TLS") {
+        "; use sslmode=disable through a tunnel such as ssh -L"
+    } else {
+        hint
+    };
     let detail = error.as_db_error().map_or_else(|| chain(error), ToString::to_string);
     Failure::Unchecked(format!("{what}: {detail}{hint}"))
 }

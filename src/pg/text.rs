@@ -1,0 +1,174 @@
+//! Text between Rust, which has UTF-8, and the database, which may have another encoding.
+//!
+//! pgrx's `String` is for UTF-8 databases; what the extension reads and writes goes through here instead.
+
+use super::fmgr::Call;
+use super::session::to_utf8;
+use super::varlena;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::{FromDatum, IntoDatum};
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+
+/// A text value: UTF-8 here, the server's encoding there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl FromDatum for Text {
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: Oid) -> Option<Self> {
+        // SAFETY: by the trait's contract a text datum.
+        (!is_null).then(|| Self(from_server(unsafe { varlena::bytes(datum) })))
+    }
+}
+
+impl IntoDatum for Text {
+    fn into_datum(self) -> Option<Datum> {
+        let bytes = to_server(&self.0);
+        // SAFETY: copies the bytes into a palloc'd text.
+        Some(Datum::from(unsafe {
+            pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32)
+        }))
+    }
+
+    fn type_oid() -> Oid {
+        pg_sys::TEXTOID
+    }
+}
+
+/// Text of the server's encoding as a Rust string.
+pub fn from_server(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&to_utf8(bytes)).into_owned()
+}
+
+/// A Rust string in the server's encoding. A character that it lacks is an error, as in any other input.
+pub fn to_server(text: &str) -> Cow<'_, [u8]> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    // SAFETY: pg_any_to_server reads `len` bytes and returns them, or a NUL-terminated palloc'd conversion.
+    unsafe {
+        let converted =
+            pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        if converted.cast_const() == text.as_ptr().cast() {
+            return Cow::Borrowed(text.as_bytes());
+        }
+        Cow::Owned(CStr::from_ptr(converted).to_bytes().to_vec())
+    }
+}
+
+/// A text argument of a query.
+pub fn argument<'a>(text: &str) -> DatumWithOid<'a> {
+    // SAFETY: a text datum, palloc'd, of the type that is named.
+    unsafe { DatumWithOid::new(Text(text.to_owned()), pg_sys::TEXTOID) }
+}
+
+/// A text[] argument of a query.
+pub fn array_argument<'a>(texts: &[String]) -> DatumWithOid<'a> {
+    let texts: Vec<Text> = texts.iter().cloned().map(Text).collect();
+    // SAFETY: as above.
+    unsafe { DatumWithOid::new(texts, pg_sys::TEXTARRAYOID) }
+}
+
+/// SQL as PostgreSQL takes it.
+pub fn sql(text: &str) -> CString {
+    CString::new(to_server(text)).expect("SQL without NUL")
+}
+
+/// Runs a command through SPI.
+pub fn run(command: &str) {
+    let command = sql(command);
+    // SAFETY: the SPI protocol; the command is a C string. An error's abort cleans up after SPI.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
+            pgrx::error!("SPI_connect failed");
+        }
+        let result = pg_sys::SPI_execute(command.as_ptr(), false, 0);
+        if result < 0 {
+            pgrx::error!("a command of audit_chain failed with SPI code {result}");
+        }
+        pg_sys::SPI_finish();
+    }
+}
+
+impl Call {
+    /// A text argument; `None` for null.
+    pub fn text(&self, index: usize) -> Option<String> {
+        self.arg::<Text>(index).map(|text| text.0)
+    }
+
+    /// A text[] argument, nulls in it as `None`; `None` for a null array.
+    pub fn texts(&self, index: usize) -> Option<Vec<Option<String>>> {
+        // SAFETY: the SQL declaration makes it a text[].
+        self.datum(index).map(|datum| unsafe { text_array(datum) })
+    }
+}
+
+/// The elements of a text[].
+///
+/// # Safety
+/// `datum` is a non-null text[].
+unsafe fn text_array(datum: Datum) -> Vec<Option<String>> {
+    // SAFETY: by the contract; deconstruct_array fills both arrays with `count` elements.
+    unsafe {
+        let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            b'i' as std::ffi::c_char,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        (0..count as usize)
+            .map(|i| (!*nulls.add(i)).then(|| from_server(varlena::bytes(*values.add(i)))))
+            .collect()
+    }
+}
+
+/// The elements of a text[] column that a query yields.
+pub struct Texts(pub Vec<String>);
+
+impl FromDatum for Texts {
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: Oid) -> Option<Self> {
+        // SAFETY: by the trait's contract a text[] datum.
+        (!is_null).then(|| Self(unsafe { text_array(datum) }.into_iter().flatten().collect()))
+    }
+}
+
+impl IntoDatum for Texts {
+    fn into_datum(self) -> Option<Datum> {
+        self.0.into_iter().map(Text).collect::<Vec<_>>().into_datum()
+    }
+
+    fn type_oid() -> Oid {
+        pg_sys::TEXTARRAYOID
+    }
+}
+
+/// A jsonb value. Characters beyond ASCII go in as escapes, which mean the same in every server encoding.
+pub fn jsonb(value: &serde_json::Value) -> Datum {
+    let mut json = String::new();
+    for character in value.to_string().chars() {
+        if character.is_ascii() {
+            json.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                json.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    let json = CString::new(json).expect("JSON escapes NUL");
+    // SAFETY: jsonb's input function reads the C string; it fails by an ereport.
+    unsafe {
+        pg_sys::OidInputFunctionCall(
+            pg_sys::F_JSONB_IN.into(),
+            json.as_ptr().cast_mut(),
+            pg_sys::JSONBOID,
+            -1,
+        )
+    }
+}

@@ -1,0 +1,139 @@
+-- Who may do what: the roles without privileges, a table's owner, an auditor, a superuser.
+\getenv srcdir PG_ABS_SRCDIR
+\set setup :srcdir '/setup.sql'
+\i :setup
+
+CREATE ROLE regress_nobody;
+CREATE ROLE regress_owner;
+CREATE ROLE regress_member;
+CREATE ROLE regress_auditor;
+CREATE ROLE regress_application;
+GRANT regress_owner TO regress_member;
+GRANT USAGE ON SCHEMA app TO PUBLIC;
+GRANT CREATE ON SCHEMA app TO regress_owner;
+SET ROLE regress_owner;
+CREATE TABLE app.t (id int PRIMARY KEY, v text);
+GRANT ALL ON app.t TO regress_nobody;
+RESET ROLE;
+
+-- Nothing for PUBLIC but reading one's own doings' verdict, which takes SELECT on the log.
+SELECT coalesce(string_agg(grantee || ' ' || privilege_type, ', '), 'none') AS public_privileges FROM information_schema.role_table_grants
+WHERE table_name IN ('audit_log', 'audit_log_identity') AND grantee = 'PUBLIC';
+SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
+WHERE d.classid = 'pg_proc'::regclass AND e.extname = 'audit_chain' AND has_function_privilege('regress_nobody', p.oid, 'EXECUTE')
+  AND p.proname IN ('audit_enable', 'audit_disable', 'audit_event', 'audit_verify', 'audit_problems', 'audit_chain_capture',
+                    'audit_chain_refuse', 'audit_chain_check_insert', 'audit_chain_on_ddl') ORDER BY 1;
+
+SET ROLE regress_nobody;
+SELECT count(*) FROM audit_log;
+SELECT count(*) FROM audit_log_identity;
+INSERT INTO audit_log (chain) VALUES (1);
+UPDATE audit_log SET actor = 'x';
+DELETE FROM audit_log;
+TRUNCATE audit_log;
+SELECT valid FROM audit_verify();
+SELECT * FROM audit_problems();
+SELECT audit_event('x');
+SELECT audit_disable('t', 'x');
+SELECT audit_enable('t');
+CREATE TEMP TABLE mine (id int);
+CREATE TRIGGER x AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_capture();
+CREATE TRIGGER x BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_refuse();
+RESET ROLE;
+
+-- The owner, and a member of the owner's role, may begin auditing; not end it, nor drop or disable what captures.
+SET ROLE regress_owner;
+SELECT audit_enable('t');
+SELECT audit_disable('t', 'x');
+ALTER TABLE t DISABLE TRIGGER ALL;
+ALTER TABLE t DISABLE TRIGGER USER;
+ALTER TABLE t DISABLE TRIGGER "!audit_chain_row";
+DROP TRIGGER "!audit_chain_row" ON t;
+DROP TRIGGER "!audit_chain_statement" ON t;
+ALTER TRIGGER "!audit_chain_row" ON t RENAME TO x;
+RESET ROLE;
+SET ROLE regress_member;
+SELECT audit_enable('t', skip_unchanged => true);
+RESET ROLE;
+SELECT operation, effective_role FROM audit_log ORDER BY seq;
+
+-- Writers need no privilege on anything of ours.
+SET ROLE regress_nobody;
+INSERT INTO t VALUES (1, 'a');
+UPDATE t SET v = 'b';
+RESET ROLE;
+SELECT operation, effective_role FROM audit_log WHERE operation NOT IN ('ENABLE') ORDER BY seq;
+
+-- An auditor reads and verifies; an application records events. Neither writes to the log otherwise.
+GRANT SELECT ON audit_log, audit_log_identity TO regress_auditor;
+GRANT EXECUTE ON FUNCTION audit_event(text, json) TO regress_application;
+SET ROLE regress_auditor;
+SELECT count(*) FROM audit_log;
+SELECT valid, entries, problems FROM audit_verify();
+SELECT * FROM audit_problems();
+DELETE FROM audit_log;
+SELECT audit_event('x');
+RESET ROLE;
+SET ROLE regress_application;
+SELECT audit_event('allowed');
+SELECT count(*) FROM audit_log;
+RESET ROLE;
+SELECT operation, effective_role FROM audit_log WHERE operation = 'EVENT';
+
+-- audit_disable() granted to a role is still refused: it takes the extension's owner.
+GRANT EXECUTE ON FUNCTION audit_disable(regclass, text) TO regress_owner;
+SET ROLE regress_owner;
+SELECT audit_disable('t', 'I own the table');
+RESET ROLE;
+\set VERBOSITY sqlstate
+SET ROLE regress_owner;
+SELECT audit_disable('t', 'I own the table');
+RESET ROLE;
+\set VERBOSITY default
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname LIKE '!audit%';
+
+-- A user's own functions and operators are not run with our rights: the search path of the caller does not matter.
+SET ROLE regress_owner;
+CREATE FUNCTION app.count_rows() RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint';
+CREATE FUNCTION app.evil(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'the operator of % was called', current_user; END $$;
+CREATE OPERATOR app.= (LEFTARG = text, RIGHTARG = text, FUNCTION = app.evil);
+CREATE FUNCTION app.evil(name, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'the operator of % was called', current_user; END $$;
+CREATE OPERATOR app.= (LEFTARG = name, RIGHTARG = text, FUNCTION = app.evil);
+CREATE TABLE app.pg_trigger (tgname text);
+CREATE TABLE app.pg_class (relname text);
+CREATE TABLE app.pg_inherits (relname text);
+CREATE TABLE app.victim (id int);
+RESET ROLE;
+SET search_path = app, pg_catalog, public;
+SELECT public.audit_enable('app.victim');
+INSERT INTO app.victim VALUES (1);
+SELECT valid, problems FROM public.audit_verify();
+SELECT public.audit_disable('app.victim', 'done');
+DROP TABLE app.victim;
+SET search_path = app, public;
+DROP OPERATOR app.= (text, text);
+DROP OPERATOR app.= (name, text);
+DROP TABLE app.pg_trigger, app.pg_class, app.pg_inherits;
+
+-- The extension in a schema that its users cannot even see.
+SELECT valid, problems FROM audit_verify();
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain CASCADE;
+DROP SCHEMA IF EXISTS "Hidden schema" CASCADE;
+CREATE SCHEMA "Hidden schema";
+CREATE EXTENSION audit_chain SCHEMA "Hidden schema";
+RESET client_min_messages;
+SELECT "Hidden schema".audit_enable('app.t');
+SET ROLE regress_nobody;
+INSERT INTO app.t VALUES (2, 'c');
+SELECT "Hidden schema".audit_event('x');
+RESET ROLE;
+SELECT operation, effective_role, table_schema, table_name FROM "Hidden schema".audit_log ORDER BY seq;
+SELECT valid, problems FROM "Hidden schema".audit_verify();
+SELECT count(*) FROM "Hidden schema".audit_problems();
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain CASCADE;
+DROP SCHEMA "Hidden schema" CASCADE;
+DROP SCHEMA app CASCADE;
+DROP OWNED BY regress_nobody, regress_owner, regress_member, regress_auditor, regress_application;
+DROP ROLE regress_nobody, regress_owner, regress_member, regress_auditor, regress_application;
