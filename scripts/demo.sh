@@ -26,9 +26,18 @@ shell() {
     "$@" 2>&1 | tee "$shown"
 }
 
-# sql COMMAND: as typed into psql; an error is shown, too.
+# prompt SQL: with psql's prompts before each line.
+prompt() {
+    local sign='=' line
+    while IFS= read -r line; do
+        printf '%s%s# %s\n' "$PGDATABASE" "$sign" "$line"
+        if [[ $line == *';' ]]; then sign='='; else sign='-'; fi
+    done <<<"$1"
+}
+
+# sql COMMANDS: as typed into psql; an error is shown, too.
 sql() {
-    printf '%s%s=# %s%s\n' "$bold" "$PGDATABASE" "${1//$'\n'/$'\n'"$PGDATABASE-# "}" "$plain"
+    printf '%s%s%s\n' "$bold" "$(prompt "$1")" "$plain"
     # -f, so that psql goes on after an error as it does at a terminal.
     psql -Xq -P pager=off -P null=∅ -f - <<<"$1" 2>&1 | sed -E 's/^psql:[^ ]* //; /^$/d' | tee "$shown"
 }
@@ -109,20 +118,20 @@ file=$PGDATA/$(ask "SELECT pg_relation_filepath('audit_log')")
 checksums=$(ask 'SHOW data_checksums')
 shell "$THROWAWAY_CTL" stop
 [ "$checksums" = off ] || as_server_user "$PG_BINDIR/pg_checksums" --disable -D "$PGDATA" >/dev/null
-shell replace "$file" '"abalance":777001,' '"abalance":000001,'
+shell replace "$file" '"abalance":777001,' '"abalance":   500,'
 expect 'is now' "the changed bytes"
 shell "$THROWAWAY_CTL" start
 
 explain "PostgreSQL notices nothing …"
 sql "$history"
-expect 'mallory .* 000001 *$' "the forged history"
+expect 'mallory .* 500 *\| 500 *$' "the forged history"
 
 explain "… audit_verify() does, and audit_problems() names the entry."
 sql 'SELECT * FROM audit_verify();'
 expect '^ f .*NOT whole, 1 problem' "that the log is not whole"
 sql 'SELECT * FROM audit_problems();'
 expect '^ altered .*public\.pgbench_accounts' "the entry that was altered"
-place=$(ask "SELECT chain, seq FROM audit_log WHERE new_row::text LIKE '%:000001,%'")
+place=$(ask "SELECT chain, seq FROM audit_log WHERE new_row::text LIKE '%:   500,%'")
 [ "$(ask 'SELECT chain, seq FROM audit_problems()')" = "$place" ] || fail "the place of the altered entry"
 
 printf '\n%sSUCCESS: %d row changes, %d entries; edits refused; the forged entry (%s) found.%s\n' \

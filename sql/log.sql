@@ -55,9 +55,10 @@ COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the entry''s whole content and
 -- The log's identity: no row until the first entry is written, so that a restored dump brings its own.
 CREATE TABLE audit_log_identity (
     log_id     uuid        NOT NULL,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    -- One row. A constraint, as its index cannot be dropped without altering the table.
+    CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =)
 );
-CREATE UNIQUE INDEX audit_log_identity_single ON audit_log_identity ((true));
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
 
 -- Where the log's ENABLE and DISABLE entries lie, so that audit_coverage need not read the log for them.

@@ -116,7 +116,9 @@ fn record(function: Oid, command: Command<'_>, named: &Named, changed: &[Changed
         }
         Ok(())
     };
-    for object in changed {
+    // A dump that is being restored makes the capture triggers: the entries that they come from are in the log.
+    let restores = |object: &&Changed| object.is_capture() || command.only_enables_always();
+    for object in changed.iter().filter(|object| !restores(object)) {
         let audited =
             object.subject.filter(|&table| capture_of(table).is_any() || crate::guard::is_ours(table));
         if let Some(table) = audited.map(describe) {

@@ -132,17 +132,24 @@ pub struct Changed {
     pub subject: Option<Oid>,
     /// Whether it is a member of the extension.
     pub ours: bool,
-    /// The table that a trigger, rule or policy is on.
+    /// The table that a trigger, rule, policy or constraint is on; ours, if the object is a table that inherits from it.
     table: Option<Oid>,
     /// A trigger's name, and whether it is one of ours by its function.
     trigger: Option<(String, bool)>,
+}
+
+impl Changed {
+    /// Whether it is a capture trigger, which a dump that is being restored makes.
+    pub fn is_capture(&self) -> bool {
+        self.trigger.as_ref().is_some_and(|(name, captures)| *captures && is_reserved(name))
+    }
 }
 
 fn changed_objects() -> Vec<Changed> {
     let extension = catalog::extension();
     rows(
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
-                    coalesce(t.tgrelid, r.ev_class, p.polrelid), t.tgname::text, \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
                     coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, \
                              CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
@@ -150,7 +157,11 @@ fn changed_objects() -> Vec<Changed> {
              LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
              LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
              LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0 \
              LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
+             LEFT JOIN (SELECT DISTINCT ON (inhrelid) inhrelid, inhparent FROM pg_inherits h JOIN pg_depend o \
+                        ON o.classid = 'pg_class'::regclass AND o.objid = h.inhparent AND o.deptype = 'e' \
+                        JOIN pg_extension x ON x.oid = o.refobjid AND x.extname = 'audit_chain') h ON h.inhrelid = c.oid \
              LEFT JOIN pg_index i ON i.indexrelid = c.oid \
              LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
              LEFT JOIN pg_depend m ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid AND m.deptype = 'e' \

@@ -52,7 +52,8 @@ impl Scale {
             tpcb_scale: 16,
             bulk_rows: 10_000,
             bulk_rounds: 1,
-            verify_entries: 100_000,
+            // Enough for the planner to take a parallel worker.
+            verify_entries: 400_000,
             verify_rounds: 3,
             memory_rows: [50_000, 250_000],
             growth_entries: [1_000, 10_000, 100_000],

@@ -10,7 +10,8 @@ fuzz_target!(|data: &[u8]| {
     for line in data.split(|&byte| byte == b'\n') {
         let _ = parse_checkpoint(line);
         if let Ok(span) = parse_span(line) {
-            let _ = (spans.push(&span), span.leaf_of(span.chain, span.last_seq), span.entry_at(span.leaf_index));
+            let _ =
+                (spans.push(&span), span.leaf_of(span.chain, span.last_seq), span.entry_at(span.leaf_index));
         }
     }
 });

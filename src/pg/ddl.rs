@@ -129,9 +129,7 @@ impl<'a> Command<'a> {
     /// The relations that an ALTER TABLE attaches or detaches as partitions.
     pub fn partitions(self) -> Vec<Partition> {
         use pg_sys::AlterTableType;
-        let Some(statement) = self.node::<pg_sys::AlterTableStmt>(NodeTag::T_AlterTableStmt) else {
-            return Vec::new();
-        };
+        let Some(statement) = self.alter_table() else { return Vec::new() };
         // SAFETY: `cmds` is a list of AlterTableCmd; of these two kinds, `def` is a PartitionCmd.
         unsafe {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
@@ -204,10 +202,25 @@ impl<'a> Command<'a> {
             })
     }
 
+    /// Whether it is an ALTER TABLE that does nothing but make triggers fire always, as a dump does with ours.
+    pub fn only_enables_always(self) -> bool {
+        use pg_sys::AlterTableType::AT_EnableAlwaysTrig as ALWAYS;
+        self.alters(|subtype| subtype == ALWAYS) && !self.alters(|subtype| subtype != ALWAYS)
+    }
+
+    /// The statement of an ALTER TABLE; an ALTER INDEX, VIEW or SEQUENCE has the same kind of node.
+    fn alter_table(self) -> Option<&'a pg_sys::AlterTableStmt> {
+        self.node::<pg_sys::AlterTableStmt>(NodeTag::T_AlterTableStmt).filter(|statement| {
+            matches!(
+                statement.objtype,
+                pg_sys::ObjectType::OBJECT_TABLE | pg_sys::ObjectType::OBJECT_FOREIGN_TABLE
+            )
+        })
+    }
+
     /// Whether it is an ALTER TABLE with such a part.
     fn alters(self, is_such: impl Fn(pg_sys::AlterTableType::Type) -> bool) -> bool {
-        let Some(statement) = self.node::<pg_sys::AlterTableStmt>(NodeTag::T_AlterTableStmt) else {
-            return false;
+        let Some(statement) = self.alter_table() else { return false };
         };
         // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
         unsafe {

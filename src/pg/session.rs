@@ -140,8 +140,13 @@ const BYTEA_HEX: c_int = 1;
 impl OutputSettings {
     /// Sets what is fixed; `search_path` and `lc_monetary` too where `all` says so.
     pub fn enter(all: bool) -> Self {
-        let local =
-            all.then(|| LocalSettings::enter(&[(c"search_path", c"pg_catalog"), (c"lc_monetary", c"C")]));
+        let local = all.then(|| {
+            LocalSettings::enter(&[
+                (c"search_path", c"pg_catalog"),
+                (c"lc_monetary", c"C"),
+                (c"quote_all_identifiers", c"off"),
+            ])
+        });
         let utc = utc();
         // SAFETY: plain variables of a one-threaded backend, restored in `drop`.
         unsafe {

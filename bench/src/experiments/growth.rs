@@ -13,7 +13,7 @@ const ROWS: u32 = 200;
 /// UPDATEs of all those rows in a measurement: few, so that the smallest log stays small.
 const STATEMENTS: u32 = 2;
 /// Single-row transactions in a measurement.
-const SINGLE: u32 = 40;
+const SINGLE: u32 = ROWS;
 
 /// What is timed in each database, with and without auditing.
 const TABLES: [&str; 2] = ["plain", "audited"];

@@ -3,7 +3,7 @@
 //! This crate knows no PostgreSQL: the extension, the offline verifier and the witness share it, so that the
 //! auditor's program and the audited server agree on every byte without one trusting the other.
 //!
-//! * [`format`]: an entry's payload digest, leaf and hash (format 1, `docs/format.md`).
+//! * [`mod@format`]: an entry's payload digest, leaf and hash (format 1, `docs/format.md`).
 //! * [`chain`]: whether the entries seen make whole chains, in any order and in parallel.
 //! * [`merkle`], [`tile`], [`tree`], [`proof`]: the RFC 6962 tree over the entries' hashes, its tiles, how it grows,
 //!   proofs and their checks.

@@ -25,7 +25,8 @@ pub fn verify_offline(export: &str, log_id: Option<&str>) -> Offline {
 
 /// The hash, in hexadecimal, that one exported entry's content gives: what somebody who rewrites history would compute.
 pub fn entry_hash(line: &str) -> String {
-    let program = "import json, sys, audit_chain_format as f; print(f.entry_hash(json.load(sys.stdin)).hex())";
+    let program =
+        "import json, sys, audit_chain_format as f; print(f.entry_hash(json.load(sys.stdin)).hex())";
     let output = python(&["-c", program], line);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -64,11 +64,15 @@ fn an_edit_a_gap_and_another_identity_are_found_offline() {
 
     let edited = export.replace("event 5", "event 6");
     assert!(report(&edited, None).contains("altered chain=0 seq=5"));
-    let cut: String = export.lines().filter(|line| !line.contains("event 5")).map(|l| format!("{l}\n")).collect();
+    let cut: String =
+        export.lines().filter(|line| !line.contains("event 5")).map(|l| format!("{l}\n")).collect();
     assert!(report(&cut, None).contains("missing chain=0 seq=5"));
     let other = "00000000-0000-4000-8000-000000000000";
     assert!(report(&export, Some(other)).contains("unlinked chain=0 seq=1"));
-    assert!(report(&export.replace(&database.sql("SELECT log_id FROM audit_log_identity"), other), None).contains("unlinked chain=0 seq=1"));
+    assert!(
+        report(&export.replace(&database.sql("SELECT log_id FROM audit_log_identity"), other), None)
+            .contains("unlinked chain=0 seq=1")
+    );
 
     // And what was forced into the database is found in its export too.
     database.force("UPDATE audit_log SET actor = 'somebody else' WHERE seq = 7");

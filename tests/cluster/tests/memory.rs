@@ -43,7 +43,11 @@ fn bulk_changes_and_verification_are_bounded() {
     grows_little(&mut database.client(), "many statements", many);
 
     let mut verifier = database.client();
-    grows_little(&mut verifier, "verification", "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()");
+    grows_little(
+        &mut verifier,
+        "verification",
+        "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()",
+    );
     let verdict = database.whole();
     assert_eq!(verdict.entries, ROWS + 20_000 + 1);
 }

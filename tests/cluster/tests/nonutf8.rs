@@ -40,7 +40,8 @@ fn latin1_content_verifies_inside_and_offline() {
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(CONTENT);
     assert_eq!(database.whole().entries, 5);
-    let row = "SET client_encoding = 'UTF8'; SELECT actor, row_key, old_row ->> 'k' FROM audit_log WHERE seq = 3";
+    let row =
+        "SET client_encoding = 'UTF8'; SELECT actor, row_key, old_row ->> 'k' FROM audit_log WHERE seq = 3";
     assert_eq!(database.sql(row), r#"Zoë Müller|{"k":"è"}|é"#);
 
     let offline = verify_offline(&database.export(), None);
@@ -86,7 +87,12 @@ fn an_encoding_without_a_conversion_is_refused() {
     let server = server();
     let database = Database::create_with(&server, "other", "ENCODING 'LATIN9' LC_COLLATE 'C' LC_CTYPE 'C'");
     database.whole();
-    server.psql("postgres", "CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").unwrap();
+    server
+        .psql(
+            "postgres",
+            "CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
+        )
+        .unwrap();
     let message = Database::of(&server, "ascii").refused("CREATE EXTENSION audit_chain");
     assert!(message.contains("SQL_ASCII has no conversion to UTF-8"), "{message}");
 }

@@ -39,10 +39,15 @@ fn verify(database: &Database<'_>, workers: u32) -> (String, String, usize) {
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let text = |row: harness::postgres::Row| row.get::<_, Option<String>>(0).unwrap_or_default();
     let verdict = text(client.query_one("SELECT v::text FROM audit_verify() v", &[]).unwrap());
-    let problems = text(client.query_one("SELECT string_agg(p::text, e'\n') FROM audit_problems() p", &[]).unwrap());
+    let problems =
+        text(client.query_one("SELECT string_agg(p::text, e'\n') FROM audit_problems() p", &[]).unwrap());
     let started = format!("parallel worker for PID {pid}\"");
     let log = database.server.log();
-    (verdict, problems, log.lines().filter(|line| line.contains("starting") && line.contains(&started)).count())
+    (
+        verdict,
+        problems,
+        log.lines().filter(|line| line.contains("starting") && line.contains(&started)).count(),
+    )
 }
 
 #[test]

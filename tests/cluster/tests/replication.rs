@@ -8,7 +8,12 @@ const SCHEMA: &str = "CREATE TABLE t (id integer PRIMARY KEY, v text)";
 #[test]
 fn the_copy_and_every_applied_change_have_their_entries() {
     let publisher = Server::builder().config("wal_level", "logical").start().unwrap();
-    publisher.psql("postgres", &format!("{SCHEMA}; INSERT INTO t SELECT g, 'copied' FROM generate_series(1, 50) g")).unwrap();
+    publisher
+        .psql(
+            "postgres",
+            &format!("{SCHEMA}; INSERT INTO t SELECT g, 'copied' FROM generate_series(1, 50) g"),
+        )
+        .unwrap();
     publisher.psql("postgres", "CREATE PUBLICATION everything FOR TABLE t").unwrap();
 
     let subscriber = server();
@@ -35,7 +40,9 @@ fn the_copy_and_every_applied_change_have_their_entries() {
                       (SELECT operation, count(*) AS n FROM audit_log GROUP BY operation) c";
     assert_eq!(database.sql(counts), "DELETE 11, ENABLE 1, INSERT 52, TRUNCATE 1, UPDATE 11");
     assert_eq!(
-        database.sql("SELECT old_row, new_row FROM audit_log WHERE operation = 'UPDATE' AND row_key ->> 'id' = '3'"),
+        database.sql(
+            "SELECT old_row, new_row FROM audit_log WHERE operation = 'UPDATE' AND row_key ->> 'id' = '3'"
+        ),
         r#"{"v":"copied"}|{"id":3,"v":"changed"}"#
     );
     assert_eq!(entries("session_role = 'postgres' AND client_addr IS NULL"), database.verdict().entries);

@@ -97,7 +97,11 @@ fn a_change_of_any_column_is_found() {
         ("salt", "set_bit(salt, 0, 1 - get_bit(salt, 0))", altered),
         // An erased payload's digest must be the payload's.
         ("payload_digest", "sha256('')", altered),
-        ("prev_hash", "set_bit(prev_hash, 255, 1 - get_bit(prev_hash, 255))", &["altered 0.5", "unlinked 0.5"]),
+        (
+            "prev_hash",
+            "set_bit(prev_hash, 255, 1 - get_bit(prev_hash, 255))",
+            &["altered 0.5", "unlinked 0.5"],
+        ),
         ("hash", "set_bit(hash, 255, 1 - get_bit(hash, 255))", &["altered 0.5", "unlinked 0.6"]),
     ];
     let columns: Vec<_> = cases.iter().map(|(column, _, _)| *column).collect();
@@ -105,7 +109,8 @@ fn a_change_of_any_column_is_found() {
     let original = Database::of(&server, "original");
     assert_eq!(original.sql(all).lines().collect::<Vec<_>>(), columns, "no column is left out");
     for (column, value, problems) in cases {
-        let changes = format!("SELECT ({value})::text IS DISTINCT FROM {column}::text FROM audit_log WHERE {VICTIM}");
+        let changes =
+            format!("SELECT ({value})::text IS DISTINCT FROM {column}::text FROM audit_log WHERE {VICTIM}");
         assert_eq!(original.sql(&changes), "t", "{column} is changed by {value}");
         copies.tamper(&format!("UPDATE audit_log SET {column} = {value} WHERE {VICTIM}"), problems);
     }
@@ -139,7 +144,10 @@ fn deleted_swapped_and_duplicated_entries_are_found() {
     );
     copies.tamper(
         &format!("{unlocked}; INSERT INTO audit_log SELECT * FROM audit_log"),
-        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|seq| format!("duplicate 0.{seq}")).each_ref().map(String::as_str),
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+            .map(|seq| format!("duplicate 0.{seq}"))
+            .each_ref()
+            .map(String::as_str),
     );
 }
 
@@ -193,9 +201,8 @@ fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
 
     let rewritten = copies.tamper("UPDATE audit_log SET actor = 'another' WHERE seq = 9", &["altered 0.9"]);
     rehash(&rewritten, "seq = 9");
-    rewritten.force(
-        "UPDATE audit_log SET prev_hash = (SELECT hash FROM audit_log WHERE seq = 9) WHERE seq = 10",
-    );
+    rewritten
+        .force("UPDATE audit_log SET prev_hash = (SELECT hash FROM audit_log WHERE seq = 9) WHERE seq = 10");
     rehash(&rewritten, "seq = 10");
     rewritten.whole();
 }

@@ -30,7 +30,7 @@ impl Account {
 
     /// A command that runs `program` under this account.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        match self {
+        let mut command = match self {
             Self::Own => Command::new(program),
             Self::Other { uid, gid, .. } => {
                 let mut command = Command::new("setpriv");
@@ -38,7 +38,10 @@ impl Account {
                 command.args(["--clear-groups", "--"]).arg(program);
                 command
             }
-        }
+        };
+        // With it, errors of the server would carry a backtrace of the extension.
+        command.env_remove("RUST_BACKTRACE");
+        command
     }
 
     /// Gives the file or directory to the account.

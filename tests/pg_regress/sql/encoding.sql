@@ -23,7 +23,6 @@ INSERT INTO "Käufer" VALUES ('naïve "déjà" vu', '{"é": "è"}', '{"é": "è"
 UPDATE "Käufer" SET "größe" = 'ß';
 SELECT audit_event('événement', '{"é": "è"}');
 SELECT operation, table_name, actor, row_key, old_row, new_row, detail -> 'data' AS data FROM audit_log ORDER BY seq;
--- The digest is of the UTF-8 text: the payload's digest computed in SQL from converted bytes is the one in the chain.
 SELECT valid, problems FROM audit_verify();
 SELECT audit_disable('"Käufer"', 'Schluß');
 SELECT detail ->> 'reason' AS reason FROM audit_log WHERE operation = 'DISABLE';

@@ -55,6 +55,8 @@ DELETE FROM things WHERE ctid = '(0,2)';
 SELECT operation, count(*), count(DISTINCT coalesce(new_row, old_row)::text) FROM audit_log
 WHERE operation <> 'ENABLE' GROUP BY 1 ORDER BY 1;
 SELECT count(DISTINCT coalesce(new_row, old_row)::text) AS texts FROM audit_log WHERE operation <> 'ENABLE';
+-- Columns that have more than one text: none.
+SELECT key, min(value::text), max(value::text) FROM audit_log, json_each(coalesce(new_row, old_row)) GROUP BY key HAVING count(DISTINCT value::text) > 1;
 SELECT key, value FROM json_each((SELECT new_row FROM audit_log WHERE operation = 'INSERT' ORDER BY seq LIMIT 1));
 
 -- Capture leaves the session's settings as they were.
