@@ -221,7 +221,6 @@ impl<'a> Command<'a> {
     /// Whether it is an ALTER TABLE with such a part.
     fn alters(self, is_such: impl Fn(pg_sys::AlterTableType::Type) -> bool) -> bool {
         let Some(statement) = self.alter_table() else { return false };
-        };
         // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
         unsafe {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
