@@ -51,6 +51,7 @@ struct Mark {
 struct Transaction {
     tables: Tables,
     log: Rc<LogTable>,
+    xid: u64,
     chain: u32,
     head: Head,
     /// One for each savepoint that has entries, outermost first, levels ascending, all above 1.
@@ -113,7 +114,6 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
     });
     let genesis = first.map(|(tables, chain)| genesis(&log_identity(tables), chain));
     let level = xact::nest_level();
-    let xid = xact::top_xid();
     let now = xact::now();
     let (place, full) = TRANSACTION.with_borrow_mut(|tx| {
         let tx = tx.as_mut().expect("begun");
@@ -121,7 +121,7 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
             Head::None => (1, now, genesis.expect("looked up for an empty chain")),
             Head::Entry { seq, at, hash } => (seq + 1, now.max(at), hash),
         };
-        let place = Place { chain: tx.chain, seq, at, prev_hash, xid };
+        let place = Place { chain: tx.chain, seq, at, prev_hash, xid: tx.xid };
         let (tuple, hash) = scratch.form(&tx.log, draft, &place);
         if level > 1 && tx.marks.last().is_none_or(|mark| mark.level < level) {
             tx.marks.push(Mark { level, head: tx.head, pending: tx.pending.len() });
@@ -210,6 +210,7 @@ fn begin(function: Oid) -> Result<Transaction, Refusal> {
     Ok(Transaction {
         tables,
         log: Rc::new(log),
+        xid: xact::top_xid(),
         chain,
         head,
         marks: Vec::new(),

@@ -22,7 +22,7 @@ pub fn describe(server: &Server, command: &str, quick: bool) -> Result<String> {
             "command: `{command}`{}",
             if quick { " (**quick: sizes too small to judge by**)" } else { "" }
         ),
-        format!("versions: audit_chain {extension}{}, {version}", commit()),
+        format!("versions: audit_chain {extension} as installed{}, {version}", commit()),
         format!("machine: {}", hardware()),
         format!(
             "a commit by one client alone, no delay added: {:.2} ms",
@@ -39,7 +39,10 @@ fn commit() -> String {
     let output = Command::new("git").args(["-C", directory, "describe", "--always", "--dirty"]).output();
     match output {
         Ok(output) if output.status.success() => {
-            format!(" (commit {})", String::from_utf8_lossy(&output.stdout).trim())
+            format!(
+                " (of the benchmark's checkout: commit {})",
+                String::from_utf8_lossy(&output.stdout).trim()
+            )
         }
         _ => String::new(),
     }
@@ -75,7 +78,7 @@ fn ticks() -> Option<(f64, f64)> {
 /// How busy the cores are while nothing is measured: a share that is not near nothing spoils every figure.
 pub fn other_work() -> f64 {
     let watch = Busy::start();
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_millis(1500));
     watch.share()
 }
 

@@ -54,7 +54,6 @@ fn run() -> Result<()> {
         scale: if options.quick { Scale::quick() } else { Scale::full() },
         subjects: ALL.into_iter().filter(|s| !options.peers_only || *s != Subject::AuditChain).collect(),
     };
-    let busy_before = machine::other_work();
     let server = servers::plain()?;
     if setup.with_audit_chain() && !servers::has_audit_chain(&server)? {
         let pg_config = server.installation().pg_config().display();
@@ -65,12 +64,13 @@ fn run() -> Result<()> {
     let machine = machine::describe(&server, &command(), options.quick)?;
     print!("{machine}");
 
-    let mut log = Log { begun: Instant::now(), rows: Vec::new() };
+    let mut log = Log { begun: Instant::now(), rows: Vec::new(), other_work: Vec::new() };
     on_plain_server(&server, &setup, &options, &mut log)?;
     drop(server);
     let curves = on_slow_server(&setup, &options, &mut log)?;
 
-    let (other_work, quiet) = judge(busy_before, machine::other_work());
+    log.other_work.push(machine::other_work());
+    let (other_work, quiet) = judge(&log.other_work);
     let table = report::table(&log.rows, quiet && !options.quick);
     println!("{other_work}\n{table}");
     eprintln!("took {:.0} s", log.begun.elapsed().as_secs_f64());
@@ -85,18 +85,25 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// What the machine did besides, before and after, and whether it was quiet enough for the figures to be judged.
-fn judge(before: f64, after: f64) -> (String, bool) {
-    let quiet = before < BUSY && after < BUSY; // false too where it is not known
+/// What the machine did besides, and whether it was quiet enough for the figures to be judged. Load that comes and goes
+/// within an experiment is not seen here: the spread of the rounds shows it.
+fn judge(other_work: &[f64]) -> (String, bool) {
+    let quiet = other_work.iter().all(|share| *share < BUSY); // false too where it is not known
     let verdict = if quiet { "" } else { " (**not quiet: no goal is judged**)" };
-    let (before, after) = (before * 100.0, after * 100.0);
-    (format!("* other work on the cores, before and after: {before:.0} % and {after:.0} %{verdict}\n"), quiet)
+    let shares: Vec<String> = other_work.iter().map(|share| format!("{:.0}", share * 100.0)).collect();
+    let text = format!(
+        "* other work on the cores, in % before each experiment and at the end: {}{verdict}\n",
+        shares.join(", ")
+    );
+    (text, quiet)
 }
 
 /// The rows so far.
 struct Log {
     begun: Instant,
     rows: Vec<Row>,
+    /// How busy the cores were between the experiments.
+    other_work: Vec<f64>,
 }
 
 impl Log {
@@ -109,6 +116,7 @@ impl Log {
     ) -> Result<()> {
         if options.wants(name) {
             eprintln!("{:5.0} s: {name}", self.begun.elapsed().as_secs_f64());
+            self.other_work.push(machine::other_work());
             let rows = experiment().map_err(|error| Error::new(format!("{name}: {error}")))?;
             eprint!("{}", report::table(&rows, false));
             self.rows.extend(rows);
@@ -151,4 +159,16 @@ fn command() -> String {
     let mut words = vec!["cargo run --release -p bench --".to_owned()];
     words.extend(std::env::args().skip(1));
     words.join(" ").trim_end_matches(" --").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn one_busy_moment_is_enough_not_to_judge() {
+        assert!(judge(&[0.0, 0.02]).1);
+        assert!(!judge(&[0.0, 0.4, 0.0]).1);
+        assert!(!judge(&[0.0, f64::NAN]).1);
+    }
 }

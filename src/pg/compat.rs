@@ -49,7 +49,9 @@ pub unsafe fn insert_index_tuples(
             std::ptr::null_mut(),
             false,
         );
-        pg_sys::list_free(recheck);
+        if !recheck.is_null() {
+            pg_sys::list_free(recheck);
+        }
     }
 }
 

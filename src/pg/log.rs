@@ -172,7 +172,8 @@ unsafe fn insert(table: Oid, descriptor: pg_sys::TupleDesc, tuples: &[pg_sys::He
             for slot in &slots[..batch.len()] {
                 compat::insert_index_tuples(result, *slot, estate);
                 let expressions = (*estate).es_per_tuple_exprcontext;
-                if !expressions.is_null() {
+                // Without indexes on expressions nothing is allocated there.
+                if !expressions.is_null() && !(*(*expressions).ecxt_per_tuple_memory).isReset {
                     pg_sys::MemoryContextReset((*expressions).ecxt_per_tuple_memory);
                 }
             }
