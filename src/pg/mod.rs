@@ -25,7 +25,7 @@ pub mod varlena;
 pub mod xact;
 
 /// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for null.
-pub fn varlena_argument<'a>(call: &'a fmgr::Call, index: usize) -> Option<&'a [u8]> {
+pub fn varlena_argument(call: &fmgr::Call, index: usize) -> Option<&[u8]> {
     // SAFETY: the SQL declaration makes it a varlena; detoasted, it lives in the call's memory context.
     call.datum(index).map(|datum| unsafe { varlena::bytes(datum) })
 }

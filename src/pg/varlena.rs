@@ -124,7 +124,7 @@ unsafe fn is_on_disk(pointer: *const pg_sys::varlena) -> bool {
     // SAFETY: by the contract.
     unsafe {
         va::varatt_is_1b_e(pointer)
-            && u32::from(va::vartag_1b_e(pointer)) == pg_sys::vartag_external::VARTAG_ONDISK as u32
+            && u32::from(va::vartag_1b_e(pointer)) == pg_sys::vartag_external::VARTAG_ONDISK
     }
 }
 
