@@ -29,11 +29,13 @@ CREATE TABLE audit_log (
     new_row          json,
     detail           json,
     statement        text,
-    salt             bytea       NOT NULL CHECK (length(salt) = 16),
+    salt             bytea       CHECK (length(salt) = 16),
     payload_digest   bytea       CHECK (length(payload_digest) = 32),
     prev_hash        bytea       NOT NULL CHECK (length(prev_hash) = 32),
     hash             bytea       NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (chain, seq)
+    PRIMARY KEY (chain, seq),
+    -- Either the payload is there, with its salt, or its digest stands for it.
+    CHECK ((salt IS NULL) = (payload_digest IS NOT NULL))
 );
 
 COMMENT ON TABLE audit_log IS 'audit_chain: every change of every audited table, append-only, chained by hash';

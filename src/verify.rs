@@ -60,7 +60,14 @@ pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash
     let [row_key, old_row, new_row, detail, statement] =
         [row.row_key, row.old_row, row.new_row, row.detail, row.statement].map(|blob| blob.map(to_utf8));
     let payload_digest = match row.payload_digest {
-        Some(digest) => digest.try_into().ok()?,
+        // The digest stands for the payload only where the payload is gone: beside one, it would hide what it says.
+        Some(digest) => {
+            let payload = [row_key, old_row, new_row, detail, statement];
+            if row.salt.is_some() || payload.iter().any(Option::is_some) {
+                return None;
+            }
+            digest.try_into().ok()?
+        }
         None => Payload {
             salt: row.salt?.try_into().ok()?,
             row_key: row_key.as_deref(),
