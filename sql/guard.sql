@@ -1,7 +1,8 @@
 -- The guard: nobody edits the log, and capture ends by audit_disable() alone. docs/threat-model.md says who is
 -- stopped by which layer.
 
-REVOKE ALL ON audit_log, audit_log_identity, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status FROM PUBLIC;
+REVOKE ALL ON audit_log, audit_log_identity, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
+    audit_checkpoint_log, audit_checkpoint_span, audit_tile FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -21,6 +22,15 @@ ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_lifecycle
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
 ALTER TABLE audit_lifecycle ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoint_log
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_checkpoint_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoint_span
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_checkpoint_span ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_tile
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
+ALTER TABLE audit_tile ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 -- Passes where audit_enable_schema() and audit_disable_schema() write.
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_schema_policy
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();

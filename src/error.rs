@@ -53,6 +53,22 @@ pub enum Refusal {
     CaptureGuarded { tag: String, table: String },
     /// A trigger whose name is ours.
     ReservedTrigger { table: String },
+    /// A checkpoint of a log without entries.
+    NothingToSeal,
+    /// An entry that the log must have is not there.
+    EntryGone { chain: u32, seq: u64 },
+    /// What is stored of the tree does not fit together.
+    DamagedTree { reason: String },
+    /// The signing key cannot be used.
+    SigningKey { path: String, reason: String },
+    /// No checkpoint of this size was made; the newest one's size.
+    NoSuchCheckpoint { size: i64, newest: Option<u64> },
+    /// The entry is not in the log.
+    NoSuchEntry { chain: i32, seq: i64 },
+    /// No checkpoint covers the entry, or not the one that was named.
+    NotCovered { chain: i32, seq: i64, size: u64, covering: Option<u64> },
+    /// The older tree is not the smaller one.
+    SizesSwapped { old: i64, new: u64 },
     /// The extension's tables cannot be found.
     Broken { what: &'static str },
 }
@@ -124,6 +140,20 @@ impl fmt::Display for Refusal {
             Self::ReservedTrigger { table } => {
                 write!(f, "the trigger name on table {table} is reserved for audit_chain")
             }
+            Self::NothingToSeal => write!(f, "there is nothing to checkpoint: the log has no entries"),
+            Self::EntryGone { chain, seq } => {
+                write!(f, "the log is not whole: entry {seq} of chain {chain} is not there")
+            }
+            Self::DamagedTree { reason } => write!(f, "the log's checkpoints are not whole: {reason}"),
+            Self::SigningKey { path, reason } => write!(f, "signing key \"{path}\" cannot be used: {reason}"),
+            Self::NoSuchCheckpoint { size, .. } => write!(f, "there is no checkpoint of {size} entries"),
+            Self::NoSuchEntry { chain, seq } => write!(f, "there is no entry ({chain}, {seq})"),
+            Self::NotCovered { chain, seq, size, .. } => {
+                write!(f, "the checkpoint of {size} entries does not cover entry ({chain}, {seq})")
+            }
+            Self::SizesSwapped { old, new } => {
+                write!(f, "a checkpoint of {new} entries does not continue one of {old}")
+            }
             Self::Broken { what } => write!(f, "audit_chain is damaged: {what} is missing"),
         }
     }
@@ -156,6 +186,13 @@ impl Refusal {
                 State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Self::ReservedTrigger { .. } => State::ERRCODE_RESERVED_NAME,
+            Self::NothingToSeal | Self::SigningKey { .. } | Self::NotCovered { .. } => {
+                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::EntryGone { .. } | Self::DamagedTree { .. } => State::ERRCODE_DATA_CORRUPTED,
+            Self::NoSuchCheckpoint { .. } | Self::NoSuchEntry { .. } | Self::SizesSwapped { .. } => {
+                State::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Self::Broken { .. } => State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
     }
@@ -198,6 +235,26 @@ impl Refusal {
                 "Use audit_disable(table, reason): it records who ended the auditing, and why.".into()
             }
             Self::ReservedTrigger { .. } => "Choose another name.".into(),
+            Self::NothingToSeal => "The first audited change or audit_event() makes the first entry.".into(),
+            Self::EntryGone { .. } | Self::DamagedTree { .. } => {
+                "Call audit_verify() and audit_problems(); docs/operations.md says what then.".into()
+            }
+            Self::SigningKey { .. } => {
+                "audit_chain.signing_key_file names a file that `audit-chain keygen` made, which belongs to the server's \
+                 user and has the permissions 0600 or 0400."
+                    .into()
+            }
+            Self::NoSuchCheckpoint { newest: None, .. } | Self::NotCovered { covering: None, .. } => {
+                "Call audit_checkpoint(): the next checkpoint covers all entries committed by then.".into()
+            }
+            Self::NoSuchCheckpoint { newest: Some(newest), .. } => {
+                format!("audit_checkpoint_log lists them; the newest has {newest} entries.")
+            }
+            Self::NoSuchEntry { .. } => "audit_log lists the entries, audit_problems() those that are gone.".into(),
+            Self::NotCovered { covering: Some(covering), .. } => {
+                format!("The first checkpoint that does has {covering} entries.")
+            }
+            Self::SizesSwapped { .. } => "Give the older, smaller tree's size first.".into(),
             Self::Broken { .. } => "Restore the extension's objects, or drop and create the extension.".into(),
         };
         Some(hint)

@@ -2,11 +2,13 @@
 //!
 //! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
 //! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
-//! `pg::log`. [`verify`] reads the log back. [`guard`] keeps everybody else out.
+//! `pg::log`. [`verify`] reads the log back;
+//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server. [`guard`] keeps everybody else out.
 
 mod baseline;
 mod capture;
 mod chain;
+mod checkpoint;
 mod context;
 mod ddl;
 mod entry;
@@ -16,17 +18,20 @@ mod guard;
 mod lifecycle;
 mod options;
 mod pg;
+mod proof;
 mod query;
 mod schema;
 mod settings;
 mod shape;
+mod tree;
 mod verify;
 
 pgrx::pg_module_magic!(name = c"audit_chain", version = c"0.1.0");
 
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", bootstrap);
 pgrx::extension_sql_file!("../sql/capture.sql", name = "capture", requires = ["log"]);
-pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["capture"]);
+pgrx::extension_sql_file!("../sql/checkpoint.sql", name = "checkpoint", requires = ["capture"]);
+pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["checkpoint"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 

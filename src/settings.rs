@@ -19,6 +19,9 @@ static CONTEXT: Text = Text::new(c"{}");
 /// The size from which a value is recorded by its digest, in kB; 0: never, as far as PostgreSQL can hold the image.
 static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 
+/// The file of the key that signs checkpoints.
+static SIGNING_KEY_FILE: Text = Text::new(c"");
+
 /// The longest actor, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
 
@@ -75,6 +78,13 @@ pub fn register() {
         65536,
         GucContext::Suset,
         GucFlags::default(),
+    );
+    settings::define_text::<Anything>(
+        c"audit_chain.signing_key_file",
+        c"The file with the private key that signs checkpoints.",
+        c"Made by `audit-chain keygen`; nobody but the server's user may have access to it. Empty: not signed.",
+        &SIGNING_KEY_FILE,
+        GucContext::Suset,
     );
     settings::reserve_prefix(c"audit_chain");
 }
@@ -134,4 +144,9 @@ pub fn log_statement() -> bool {
 /// `audit_chain.max_chains`.
 pub fn max_chains() -> u32 {
     MAX_CHAINS.get().unsigned_abs()
+}
+
+/// `audit_chain.signing_key_file`; `None` where it is empty.
+pub fn signing_key_file() -> Option<String> {
+    SIGNING_KEY_FILE.get().map(|path| String::from_utf8_lossy(path).into_owned())
 }

@@ -120,6 +120,14 @@ pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash
     )
 }
 
+/// The row's encoded leaf; `None` where it is no entry of this format at all.
+pub fn entry_leaf(row: &Columns<'_>) -> Option<Vec<u8>> {
+    let mut workspace = Workspace::default();
+    content_hash(row, &mut workspace)?;
+    // What was hashed: the leaf behind the byte that marks leaves.
+    Some(workspace.leaf.split_off(1))
+}
+
 /// The aggregate's state.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Checker {

@@ -53,6 +53,15 @@ pub fn log_row<'a>(row: &super::row::Row<'a>) -> Columns<'a> {
     }
 }
 
+/// Reads one entry of the log, whose quoted name is given.
+pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&Columns<'_>) -> T) -> Option<T> {
+    let query =
+        super::text::sql(&format!("SELECT * FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1"));
+    let mut result = None;
+    super::scan::for_each_row(&query, |row| result = Some(read(&log_row(row))));
+    result
+}
+
 /// `(internal, the log's columns) -> internal`
 pub fn transition(call: Call) -> Datum {
     let state = state_or_new(call);

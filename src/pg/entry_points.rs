@@ -33,6 +33,9 @@ entry_points! {
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::check_insert;
     (audit_chain_on_ddl, pg_finfo_audit_chain_on_ddl) => crate::guard::on_ddl;
+    (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::checkpoint::checkpoint;
+    (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::proof::inclusion;
+    (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::proof::consistency;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::check_log;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::check::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::check::combine;

@@ -15,6 +15,8 @@ pub enum Lockable {
     Chain(u32),
     /// The making of the log's identity.
     Identity,
+    /// The making of checkpoints.
+    Checkpoint,
 }
 
 impl Lockable {
@@ -22,6 +24,7 @@ impl Lockable {
         let (number, kind) = match self {
             Self::Chain(chain) => (chain, 0xAC01),
             Self::Identity => (0, 0xAC02),
+            Self::Checkpoint => (0, 0xAC03),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.

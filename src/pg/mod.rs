@@ -12,6 +12,7 @@ pub mod ddl;
 pub mod entry_points;
 pub mod fmgr;
 pub mod invalidation;
+pub mod ledger;
 pub mod lock;
 pub mod log;
 pub mod output;

@@ -19,15 +19,15 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
 fn prepare(database: &Database<'_>, first: i32) {
     let (a, b, c) = (first, first + 1, first + 2);
     database.sql(&format!(
-        "BEGIN; INSERT INTO t VALUES ({a}); SAVEPOINT s; INSERT INTO t VALUES ({b}); ROLLBACK TO s;
+        "SET lock_timeout = '1s'; BEGIN; INSERT INTO t VALUES ({a}); SAVEPOINT s; INSERT INTO t VALUES ({b}); ROLLBACK TO s;
          SAVEPOINT u; INSERT INTO t VALUES ({c}); RELEASE u; PREPARE TRANSACTION 'p{first}'"
     ));
 }
 
-/// Writes as others do meanwhile: with a lock_timeout, which any wait for a lock would run into.
+/// Writes as others do meanwhile: with a lock_timeout, which a wait for a prepared transaction would run into.
 fn write_without_waiting(database: &Database<'_>, values: std::ops::Range<i32>) {
     for value in values {
-        database.sql(&format!("SET lock_timeout = '1ms'; INSERT INTO t VALUES ({value})"));
+        database.sql(&format!("SET lock_timeout = '1s'; INSERT INTO t VALUES ({value})"));
     }
 }
 
@@ -68,7 +68,7 @@ fn the_session_that_prepared_goes_on_with_another_chain() {
     let database = create(&server, "same");
     let mut client = database.client();
     client.batch_execute("BEGIN; INSERT INTO t VALUES (10); PREPARE TRANSACTION 'mine'").unwrap();
-    client.batch_execute("SET lock_timeout = '1ms'; INSERT INTO t VALUES (1)").unwrap();
+    client.batch_execute("SET lock_timeout = '1s'; INSERT INTO t VALUES (1)").unwrap();
     client.batch_execute("COMMIT PREPARED 'mine'").unwrap();
     client.batch_execute("INSERT INTO t VALUES (2)").unwrap();
     holds(&database, &[1, 2, 10]);

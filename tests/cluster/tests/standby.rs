@@ -50,7 +50,7 @@ fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
     standby.catch_up(&primary).unwrap();
     let copy = Database::of(&standby, "app");
     copy.sql("SELECT pg_promote()");
-    copy.sql("SET lock_timeout = '1ms'; INSERT INTO t VALUES (2)");
+    copy.sql("SET lock_timeout = '1s'; INSERT INTO t VALUES (2)");
     copy.sql("COMMIT PREPARED 'p'");
     copy.sql("INSERT INTO t VALUES (3)");
     copy.whole();

@@ -29,8 +29,10 @@ SELECT detail ->> 'reason' AS reason FROM audit_log WHERE operation = 'DISABLE';
 SELECT audit_enable('"Käufer"', exclude_columns => '{docb}', mask_columns => '{doc}');
 INSERT INTO "Käufer" VALUES ('ÿ', '{}', '{}');
 SELECT new_row FROM audit_log ORDER BY seq DESC LIMIT 1;
+\set VERBOSITY sqlstate
 SELECT audit_enable('"Käufer"', exclude_columns => '{größ}');
 ALTER TABLE "Käufer" DISABLE TRIGGER ALL;
+\set VERBOSITY default
 DROP TABLE "Käufer";
 SELECT operation, table_name, detail ->> 'object' AS object FROM audit_log ORDER BY seq DESC LIMIT 1;
 SELECT valid, problems FROM audit_verify();

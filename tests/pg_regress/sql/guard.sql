@@ -81,7 +81,7 @@ ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
 ALTER TABLE audit_log_identity RENAME TO other_identity;
 ALTER VIEW audit_log RENAME TO x;
 CREATE TABLE child () INHERITS (audit_log);
-CREATE TABLE likeness (LIKE audit_log);
+CREATE TABLE likeness (LIKE audit_log INCLUDING ALL);
 ALTER TABLE likeness INHERIT audit_log;
 DROP TABLE likeness;
 CREATE TRIGGER mine BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
@@ -128,7 +128,6 @@ CREATE TRIGGER "!audit_chain_statement" AFTER INSERT ON plain FOR EACH STATEMENT
 -- The functions do not work otherwise.
 SELECT audit_chain_capture();
 SELECT audit_chain_check(0, 1, now(), '7', 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
-SELECT audit_chain_check_transition(NULL, 0, 1::bigint, now(), '7', 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
 
 -- After all this the log is as it was.
 SELECT count(*) = :before_count AND md5(string_agg(l::text, '|' ORDER BY chain, seq)) = :'before_content' AS untouched FROM audit_log l;
@@ -192,8 +191,8 @@ SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE coalesce(new_row, o
 SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE coalesce(new_row, old_row) ->> 'owner' = 'owner 3'$$);
 SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE operation = 'DELETE' AND table_name = 'accounts'$$);
 SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE actor = 'indexer'$$);
-SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE at >= '2020-01-01'$$);
-SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE hash > '\x00'$$);
+SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE at >= '2020-01-01' AND operation <> 'DDL'$$);
+SELECT * FROM by_both($$SELECT count(*) FROM audit_log WHERE hash > '\x00' AND operation <> 'DDL'$$);
 -- An index whose expression fails is the DBA's, as on any table: the write fails, nothing is lost in silence.
 CREATE INDEX log_failing ON audit_log ((1 / (CASE WHEN new_row ->> 'owner' = 'trap' THEN 0 ELSE 1 END)));
 INSERT INTO accounts VALUES (9001, 'trap');

@@ -68,8 +68,8 @@ SELECT operation, effective_role FROM audit_log WHERE operation NOT IN ('ENABLE'
 GRANT SELECT ON audit_log, audit_log_identity TO regress_auditor;
 GRANT EXECUTE ON FUNCTION audit_event(text, json) TO regress_application;
 SET ROLE regress_auditor;
-SELECT count(*) FROM audit_log;
-SELECT valid, entries, problems FROM audit_verify();
+SELECT count(*) FROM audit_log WHERE operation <> 'DDL';
+SELECT valid, problems FROM audit_verify();
 SELECT * FROM audit_problems();
 DELETE FROM audit_log;
 SELECT audit_event('x');

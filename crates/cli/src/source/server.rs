@@ -150,11 +150,16 @@ fn entry(row: &Row) -> std::result::Result<Entry, postgres::Error> {
     let blobs = [text(12)?, text(13)?, text(14)?, text(15)?, text(16)?].map(|blob| blob.map(str::to_owned));
     let (salt, erased, prev_hash, hash) = (bytes(17)?, bytes(18)?, bytes(19)?, bytes(20)?);
 
+    // A digest stands for a payload that is gone: beside one, it would hide what that says.
+    let contradicts = erased.is_some() && (salt.is_some() || blobs.iter().any(Option::is_some));
     let payload = match (erased, salt.and_then(|salt| salt.try_into().ok())) {
         (None, Some(salt)) => Some(Payload { salt, blobs }),
         _ => None,
     };
     let encode = || {
+        if contradicts {
+            return Err("a payload digest stands beside a payload");
+        }
         let digest = match (erased, &payload) {
             (Some(digest), _) => digest.try_into().map_err(|_| "payload_digest is not 32 bytes")?,
             (None, Some(payload)) => payload.digest(),
