@@ -45,6 +45,8 @@ fn seal(call: Call) -> Result<String, Refusal> {
     let _path = LocalSettings::safe_search_path();
     let _role = AsRole::become_role(catalog::extension_owner());
     lock(ledger.tables.log, Lockable::Checkpoint, true);
+    // What was committed while this one waited counts: the statement's own snapshot is older.
+    let _now = xact::ActiveSnapshot::push_latest();
 
     let log_id = ledger.identity().ok_or(Refusal::NothingToSeal)?;
     let last = ledger.checkpoint(None);

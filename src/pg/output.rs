@@ -1,7 +1,8 @@
 //! Values as JSON: the text that is recorded.
 //!
 //! `new_row ->> 'column'` gives the value's own text, which cast to the column's type gives the value back. Numbers and
-//! booleans stand bare; a json or jsonb document that is an object or an array stands as it is; all else is a string.
+//! booleans stand bare; a json or jsonb document that is an object or an array without \u escapes stands as it is; all
+//! else is a string.
 
 use super::catalog;
 use super::row::{Attribute, Value};
@@ -146,6 +147,9 @@ impl Writer {
                     (text.first(), text.last()),
                     (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
                 );
+                // `->>` decodes every escape of the image, wherever it stands, and fails for one that is no character of
+                // the database's encoding (\u0000, half a surrogate pair), which json allows.
+                let bare = bare && !text.windows(2).any(|pair| pair == b"\\u");
                 if bare { out.extend_from_slice(text) } else { write_string(text, out) }
             }
             Form::Quoted => write_string(self.text(datum), out),

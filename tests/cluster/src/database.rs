@@ -11,13 +11,18 @@ pub struct Database<'a> {
     pub name: String,
 }
 
-/// The event triggers first: while they work, the tables' triggers cannot be disabled.
+/// The event triggers first: while they work, neither triggers nor constraints can be taken off.
 const GUARD_DOWN: &str = "
     ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
     ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
     ALTER EVENT TRIGGER audit_chain_drop DISABLE;
     ALTER TABLE audit_log DISABLE TRIGGER ALL;
-    ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;";
+    ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
+    DO $$ DECLARE checks name; BEGIN
+        FOR checks IN SELECT conname FROM pg_constraint WHERE conrelid = 'audit_log'::regclass AND contype = 'c' LOOP
+            EXECUTE format('ALTER TABLE audit_log DROP CONSTRAINT %I', checks);
+        END LOOP;
+    END $$;";
 
 const GUARD_UP: &str = "
     ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
@@ -135,7 +140,7 @@ impl<'a> Database<'a> {
     }
 
     /// Runs SQL as a superuser who gets past the guard would, in one transaction: the guard is taken down before, and
-    /// put back afterwards.
+    /// its triggers are put back afterwards.
     pub fn force(&self, sql: &str) {
         self.sql(&format!("BEGIN; {GUARD_DOWN} {sql}; {GUARD_UP} COMMIT"));
     }

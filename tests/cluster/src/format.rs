@@ -25,9 +25,18 @@ pub fn verify_offline(export: &str, log_id: Option<&str>) -> Offline {
 
 /// The hash, in hexadecimal, that one exported entry's content gives: what somebody who rewrites history would compute.
 pub fn entry_hash(line: &str) -> String {
+    digest("entry_hash", line)
+}
+
+/// The digest, in hexadecimal, of one exported entry's payload.
+pub fn payload_digest(line: &str) -> String {
+    digest("payload_digest", line)
+}
+
+fn digest(function: &str, line: &str) -> String {
     let program =
-        "import json, sys, audit_chain_format as f; print(f.entry_hash(json.load(sys.stdin)).hex())";
-    let output = python(&["-c", program], line);
+        format!("import json, sys, audit_chain_format as f; print(f.{function}(json.load(sys.stdin)).hex())");
+    let output = python(&["-c", &program], line);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -1,7 +1,7 @@
 //! Every kind of tampering, done by somebody who got past every guard, and what verification says of it; also what it
 //! cannot say without a checkpoint that is kept elsewhere.
 
-use cluster_tests::{Database, entry_hash, server, verify_offline};
+use cluster_tests::{Database, entry_hash, payload_digest, server, verify_offline};
 use harness::{Mode, Server};
 
 /// The entry that is tampered with: an UPDATE in the middle of its chain, with a value in every column.
@@ -59,14 +59,18 @@ impl<'a> Copies<'a> {
     }
 }
 
-/// Gives the victim the hash that its changed content has: what an attacker who knows the format does.
-fn rehash(database: &Database<'_>, condition: &str) {
+/// The one entry that satisfies the condition, as exported.
+fn exported(database: &Database<'_>, condition: &str) -> String {
     let place = database.sql(&format!("SELECT chain, seq FROM audit_log WHERE {condition}"));
     let (chain, seq) = place.split_once('|').unwrap();
     let start = format!("{{\"chain\" : {chain}, \"seq\" : {seq}, ");
     let export = database.export();
-    let line = export.lines().find(|line| line.starts_with(&start)).unwrap();
-    let hash = entry_hash(line);
+    export.lines().find(|line| line.starts_with(&start)).unwrap().to_owned()
+}
+
+/// Gives an entry the hash that its changed content has: what an attacker who knows the format does.
+fn rehash(database: &Database<'_>, condition: &str) {
+    let hash = entry_hash(&exported(database, condition));
     database.force(&format!(r"UPDATE audit_log SET hash = '\x{hash}' WHERE {condition}"));
 }
 
@@ -177,6 +181,23 @@ fn a_hash_made_to_fit_breaks_the_next_link() {
     let copy = copies.tamper(&edit, &["altered 0.5"]);
     rehash(&copy, VICTIM);
     copy.broken(&["unlinked 0.6"]);
+}
+
+/// A digest stands for a payload that is gone, and hides nothing that is there.
+#[test]
+fn a_digest_does_not_vouch_for_another_payload() {
+    let server = server();
+    let copies = Copies::new(&server);
+    let digest = payload_digest(&exported(&Database::of(&server, "original"), VICTIM));
+    let digest = format!(r"payload_digest = '\x{digest}'");
+    let gone = "salt = NULL, row_key = NULL, old_row = NULL, detail = NULL, statement = NULL";
+    let erased =
+        copies.tamper(&format!("UPDATE audit_log SET {digest}, {gone}, new_row = NULL WHERE {VICTIM}"), &[]);
+    assert!(erased.verdict().summary.contains("erased"), "{}", erased.verdict().summary);
+    let forged = r#"new_row = '{"id":1,"v":"innocent"}'"#;
+    for payload in [forged.to_owned(), format!("{gone}, {forged}"), "row_key = row_key".to_owned()] {
+        copies.tamper(&format!("UPDATE audit_log SET {digest}, {payload} WHERE {VICTIM}"), &["altered 0.5"]);
+    }
 }
 
 #[test]

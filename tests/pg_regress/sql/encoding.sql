@@ -47,7 +47,9 @@ SELECT table_name, new_row FROM audit_log ORDER BY seq;
 SELECT valid, problems FROM audit_verify();
 
 \c regress_ascii
+\set SHOW_CONTEXT never
 CREATE EXTENSION audit_chain;
+\set SHOW_CONTEXT errors
 \set VERBOSITY sqlstate
 CREATE EXTENSION audit_chain;
 \set VERBOSITY default

@@ -99,6 +99,8 @@ DROP TABLE audit_log CASCADE;
 DROP TABLE audit_log_identity;
 
 -- The extension's functions.
+-- (How messages spell json depends on the version.)
+\set VERBOSITY sqlstate
 CREATE OR REPLACE FUNCTION public.audit_event(action text, detail json DEFAULT '{}') RETURNS void LANGUAGE sql AS '';
 CREATE OR REPLACE FUNCTION public.audit_chain_capture() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 ALTER FUNCTION public.audit_chain_capture() RENAME TO x;
@@ -106,6 +108,7 @@ ALTER FUNCTION public.audit_event(text, json) OWNER TO CURRENT_USER;
 ALTER FUNCTION public.audit_disable(regclass, text) SECURITY DEFINER;
 ALTER AGGREGATE public.audit_chain_check(integer, bigint, timestamptz, xid8, text, text, text, text, text, text, text, inet, json, json, json, json,
     text, bytea, bytea, bytea, bytea) RENAME TO x;
+\set VERBOSITY default
 DROP FUNCTION public.audit_chain_capture();
 DROP FUNCTION public.audit_verify(integer, timestamptz, timestamptz);
 ALTER EXTENSION audit_chain DROP TABLE audit_log;

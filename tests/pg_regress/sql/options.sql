@@ -1,0 +1,128 @@
+-- What is recorded: exclude_columns, mask_columns, skip_unchanged, large values; and what the application adds.
+\getenv srcdir PG_ABS_SRCDIR
+\set setup :srcdir '/setup.sql'
+\i :setup
+
+CREATE TABLE people (id int PRIMARY KEY, name text, password text, card text, note text);
+SELECT audit_enable('people', exclude_columns => '{password}', mask_columns => '{card}', skip_unchanged => true);
+SELECT detail -> 'options' AS options FROM audit_log;
+SELECT count(*) FROM news();
+INSERT INTO people VALUES (1, 'Ann', 'secret1', '4111', 'x'), (2, 'Bob', 'secret2', NULL, NULL);
+UPDATE people SET name = 'Anne' WHERE id = 1;
+-- Of a masked column: that it changed. Of an excluded one: nothing, and with skip_unchanged not even that.
+UPDATE people SET card = '4222' WHERE id = 1;
+UPDATE people SET password = 'secret3';
+UPDATE people SET name = name, card = card, note = note;
+UPDATE people SET password = 'secret4', note = 'y' WHERE id = 1;
+DELETE FROM people WHERE id = 1;
+SELECT * FROM news();
+-- Without skip_unchanged a change of nothing recorded is an entry.
+SELECT audit_enable('people', exclude_columns => '{password}', mask_columns => '{card}');
+UPDATE people SET password = 'secret5' WHERE id = 2;
+SELECT * FROM news();
+SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret|4111|4222';
+-- Columns renamed, dropped, swapped: what must not be recorded is not, under its new name.
+ALTER TABLE people RENAME password TO passphrase;
+UPDATE people SET passphrase = 'secret6' WHERE id = 2;
+ALTER TABLE people RENAME card TO account;
+UPDATE people SET account = '4333' WHERE id = 2;
+SELECT operation, new_row, detail -> 'options' AS options, detail ->> 'reason' AS reason FROM audit_log WHERE operation IN ('ENABLE', 'UPDATE') ORDER BY seq DESC LIMIT 4;
+BEGIN;
+ALTER TABLE people RENAME name TO tmp;
+ALTER TABLE people RENAME passphrase TO name;
+ALTER TABLE people RENAME tmp TO passphrase;
+UPDATE people SET name = 'secret7', passphrase = 'public' WHERE id = 2;
+COMMIT;
+SELECT new_row FROM audit_log ORDER BY seq DESC LIMIT 1;
+BEGIN;
+ALTER TABLE people RENAME name TO other;
+UPDATE people SET other = 'secret8';
+ROLLBACK;
+UPDATE people SET name = 'secret9';
+ALTER TABLE people DROP name;
+ALTER TABLE people ADD name text;
+UPDATE people SET name = 'public again';
+SELECT new_row FROM audit_log ORDER BY seq DESC LIMIT 1;
+SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret|4111|4222|4333';
+-- Past the event triggers (a superuser's force): capture fails closed.
+SELECT audit_enable('people', exclude_columns => '{note}');
+ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
+ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
+ALTER TABLE people RENAME note TO remark;
+ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
+ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
+UPDATE people SET remark = 'secret10';
+SELECT audit_enable('people', exclude_columns => '{remark}');
+UPDATE people SET remark = 'secret11';
+SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret';
+-- Excluded from a partitioned and from an inheriting table: everywhere.
+CREATE TABLE parts (id int, secret text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE TABLE base (id int PRIMARY KEY, secret text);
+CREATE TABLE derived (more text) INHERITS (base);
+SELECT audit_enable('parts', exclude_columns => '{secret}'), audit_enable('base', exclude_columns => '{secret}');
+CREATE TABLE parts_2 (secret text, id int NOT NULL);
+ALTER TABLE parts ATTACH PARTITION parts_2 FOR VALUES FROM (10) TO (20);
+CREATE TABLE derived2 () INHERITS (base);
+SELECT max(seq) AS seen FROM audit_log \gset
+INSERT INTO parts VALUES (1, 'secret12'), (11, 'secret13');
+INSERT INTO derived VALUES (1, 'secret14', 'm');
+INSERT INTO derived2 VALUES (1, 'secret15');
+ALTER TABLE parts RENAME secret TO hidden;
+ALTER TABLE base RENAME secret TO hidden;
+INSERT INTO parts VALUES (2, 'secret16'), (12, 'secret17');
+INSERT INTO derived VALUES (2, 'secret18', 'm');
+INSERT INTO derived2 VALUES (2, 'secret19');
+SELECT table_name, new_row FROM audit_log WHERE operation = 'INSERT' AND seq > :seen ORDER BY seq;
+SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret[0-9]';
+
+-- Values beyond audit_chain.max_value_size: their digest and length. Of a bytea its bytes, of all else its text.
+CREATE TABLE large (id int PRIMARY KEY, t text, b bytea, j jsonb, a int[]);
+SELECT audit_enable('large');
+SET audit_chain.max_value_size = '1kB';
+INSERT INTO large VALUES (1, repeat('x', 1024), repeat('x', 1024)::bytea, '{}', '{}'), (2, repeat('x', 1025), repeat('x', 1025)::bytea, NULL, NULL);
+INSERT INTO large VALUES (3, 'small', '\x00', jsonb_build_object('k', repeat('y', 2000)), array_fill(1, ARRAY[1000]));
+SELECT length(new_row ->> 't') AS t, length(new_row ->> 'b') AS b FROM audit_log WHERE table_name = 'large' AND row_key ->> 'id' = '1';
+SELECT new_row FROM audit_log WHERE table_name = 'large' AND row_key ->> 'id' IN ('2', '3') ORDER BY seq;
+SELECT new_row #>> '{t,sha256}' = encode(sha256(convert_to(t, 'UTF8')), 'hex') AS t, new_row #>> '{b,sha256}' = encode(sha256(b), 'hex') AS b
+FROM large, audit_log WHERE id = 2 AND table_name = 'large' AND row_key ->> 'id' = '2';
+SELECT new_row #>> '{j,sha256}' = encode(sha256(convert_to(j::text, 'UTF8')), 'hex') AS j, new_row #>> '{a,sha256}' = encode(sha256(convert_to(a::text, 'UTF8')), 'hex') AS a
+FROM large, audit_log WHERE id = 3 AND table_name = 'large' AND row_key ->> 'id' = '3';
+UPDATE large SET t = 'now small' WHERE id = 2;
+SELECT old_row, new_row -> 't' AS t FROM audit_log ORDER BY seq DESC LIMIT 1;
+RESET audit_chain.max_value_size;
+
+-- The application's context: an object that stands in every entry's detail.
+CREATE TABLE t (id int PRIMARY KEY);
+SELECT audit_enable('t');
+SET audit_chain.context = '{"request": "7f3a", "ip": "192.0.2.1"}';
+INSERT INTO t VALUES (1);
+SELECT audit_event('called', '{"n": 1}');
+INSERT INTO parts VALUES (3, 'hidden');
+BEGIN;
+SET LOCAL audit_chain.context = '{"request": "local"}';
+INSERT INTO t VALUES (2);
+COMMIT;
+RESET audit_chain.context;
+INSERT INTO t VALUES (3);
+SELECT operation, table_name, detail FROM audit_log ORDER BY seq DESC LIMIT 5;
+SET audit_chain.context = '[1]';
+SET audit_chain.context = '"text"';
+SET audit_chain.context = 'nonsense';
+SET audit_chain.context = '';
+INSERT INTO t VALUES (4);
+SELECT detail FROM audit_log ORDER BY seq DESC LIMIT 1;
+SELECT set_config('audit_chain.context', format('{"x":"%s"}', repeat('x', 70000)), false) IS NULL;
+-- The actor from another setting.
+SET audit_chain.actor_setting = 'request.jwt.claims';
+INSERT INTO t VALUES (5);
+SET request.jwt.claims = '{"sub":"alice"}';
+INSERT INTO t VALUES (6);
+SET audit_chain.actor = 'explicit';
+INSERT INTO t VALUES (7);
+RESET audit_chain.actor;
+SELECT set_config('request.jwt.claims', repeat('x', 10000), false) IS NOT NULL;
+INSERT INTO t VALUES (8);
+RESET audit_chain.actor_setting;
+SELECT row_key ->> 'id' AS id, actor FROM audit_log WHERE table_name = 't' AND (row_key ->> 'id')::int > 4 ORDER BY seq;
+SELECT valid, problems FROM audit_verify();
