@@ -7,7 +7,7 @@
 use crate::chain::Tables;
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
-use crate::pg::session::{LocalSettings, to_utf8};
+use crate::pg::session::{AsRole, LocalSettings, to_utf8};
 use crate::pg::text::{self, from_server};
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use crate::pg::{catalog, check};
@@ -249,7 +249,7 @@ fn report(function: Oid, range: &Range) -> Result<serde_json::Value, Refusal> {
         "chains": found.chains,
         "checkpoints": 0,
         "problem_count": found.problems.len(),
-        "summary": summary(&found, erased, range),
+        "summary": summary(&found, erased, range) + &coverage(&schema, range),
         "problems": found.problems,
     }))
 }
@@ -269,6 +269,21 @@ fn read(schema: &str, log: &str, identity: &str, range: &Range, order: &str) -> 
             .unwrap_or_else(|error| pgrx::error!("{error}"))
     });
     (state.map_or_else(Checker::default, |state| Checker::from_bytes(&state)), log_id)
+}
+
+/// What there is to say where tables' auditing was ended by force. That is no fault of the log's.
+fn coverage(schema: &str, range: &Range) -> String {
+    if range.chain.is_some() || range.scope() == Scope::Range {
+        return String::new();
+    }
+    // Who may read the log need not be allowed to read the view.
+    let _owner = AsRole::become_role(catalog::extension_owner());
+    let query = format!("SELECT count(*) FROM {schema}.audit_coverage WHERE state ~ '^(broken|lost)'");
+    match Spi::get_one::<i64>(&query).unwrap_or_else(|error| pgrx::error!("{error}")) {
+        None | Some(0) => String::new(),
+        Some(1) => "; the auditing of 1 table was ended by force (see audit_coverage)".into(),
+        Some(n) => format!("; the auditing of {n} tables was ended by force (see audit_coverage)"),
+    }
 }
 
 fn summary(found: &Report, erased: u64, range: &Range) -> String {

@@ -91,6 +91,7 @@ impl Writer {
         let start = out.len();
         // SAFETY: a non-null varlena; its header tells the size without fetching it.
         let size = if self.is_varlena { unsafe { pg_sys::toast_raw_datum_size(datum) } } else { 0 };
+        let size = size.saturating_sub(pg_sys::VARHDRSZ);
         if size <= limit && start + size <= MAX_IMAGE {
             self.write_value(datum, out);
             if out.len() <= MAX_IMAGE {
