@@ -47,3 +47,26 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     }
     Ok(())
 }
+
+/// Whether an environment variable is one of those by which PostgreSQL's client library finds a server and sets up
+/// a connection. They are kept from the programs beside a throwaway server, which must find that server only.
+pub fn is_libpq_variable(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let other = ["PG_", "PGRX", "PGISOLATIONTIMEOUT"].iter().any(|prefix| name.starts_with(prefix));
+    name.starts_with("PG") && !other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_libpq_variable;
+
+    #[test]
+    fn libpq_variables() {
+        for name in ["PGHOST", "PGSERVICE", "PGOPTIONS"] {
+            assert!(is_libpq_variable(name.as_ref()), "{name}");
+        }
+        for name in ["PATH", "PG_CONFIG", "PGRX_PG_CONFIG_PATH", "PGISOLATIONTIMEOUT"] {
+            assert!(!is_libpq_variable(name.as_ref()), "{name}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use crate::builder::Builder;
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::installation::Installation;
-use crate::wait_until;
+use crate::{is_libpq_variable, wait_until};
 use postgres::{Client, NoTls};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -262,7 +262,7 @@ impl Drop for Server {
 
 /// Takes PostgreSQL's variables out of a command's environment and lets it run where its account may be.
 pub(crate) fn clean(command: &mut Command, directory: &Path) {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_libpq_variable(name)) {
         command.env_remove(name);
     }
     command.current_dir(directory);

@@ -20,7 +20,7 @@ SELECT * FROM news();
 SELECT audit_enable('people', exclude_columns => '{password}', mask_columns => '{card}');
 UPDATE people SET password = 'secret5' WHERE id = 2;
 SELECT * FROM news();
-SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret|4111|4222';
+SELECT count(*) AS leaks FROM audit_log WHERE concat(row_key, old_row, new_row, detail, statement) ~ 'secret|4111|4222';
 -- Columns renamed, dropped, swapped: what must not be recorded is not, under its new name.
 ALTER TABLE people RENAME password TO passphrase;
 UPDATE people SET passphrase = 'secret6' WHERE id = 2;
@@ -43,7 +43,7 @@ ALTER TABLE people DROP name;
 ALTER TABLE people ADD name text;
 UPDATE people SET name = 'public again';
 SELECT new_row FROM audit_log ORDER BY seq DESC LIMIT 1;
-SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret|4111|4222|4333';
+SELECT count(*) AS leaks FROM audit_log WHERE concat(row_key, old_row, new_row, detail, statement) ~ 'secret|4111|4222|4333';
 -- Past the event triggers (a superuser's force): capture fails closed.
 SELECT audit_enable('people', exclude_columns => '{note}');
 ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
@@ -54,7 +54,7 @@ ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 UPDATE people SET remark = 'secret10';
 SELECT audit_enable('people', exclude_columns => '{remark}');
 UPDATE people SET remark = 'secret11';
-SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret';
+SELECT count(*) AS leaks FROM audit_log WHERE concat(row_key, old_row, new_row, detail, statement) ~ 'secret';
 -- Excluded from a partitioned and from an inheriting table: everywhere.
 CREATE TABLE parts (id int, secret text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
@@ -74,7 +74,7 @@ INSERT INTO parts VALUES (2, 'secret16'), (12, 'secret17');
 INSERT INTO derived VALUES (2, 'secret18', 'm');
 INSERT INTO derived2 VALUES (2, 'secret19');
 SELECT table_name, new_row FROM audit_log WHERE operation = 'INSERT' AND seq > :seen ORDER BY seq;
-SELECT count(*) AS leaks FROM audit_log l WHERE l::text ~ 'secret[0-9]';
+SELECT count(*) AS leaks FROM audit_log WHERE concat(row_key, old_row, new_row, detail, statement) ~ 'secret[0-9]';
 
 -- Values beyond audit_chain.max_value_size: their digest and length. Of a bytea its bytes, of all else its text.
 CREATE TABLE large (id int PRIMARY KEY, t text, b bytea, j jsonb, a int[]);

@@ -4,7 +4,7 @@
 //! in THROWAWAY_CTL the path of a program that stops and starts the server (`"$THROWAWAY_CTL" stop`). Whatever
 //! happens to the command, and on an interrupt too, the server is stopped and removed.
 
-use harness::{Error, Mode, Result, Server};
+use harness::{Error, Mode, Result, Server, is_libpq_variable};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -117,7 +117,7 @@ fn spawn(server: &Server, command: &[OsString], ctl: &Path) -> Result<Child> {
     }
     let mut child = Command::new(&command[0]);
     child.args(&command[1..]);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_libpq_variable(name)) {
         child.env_remove(name);
     }
     child
