@@ -279,7 +279,8 @@ fn coverage(schema: &str, range: &Range) -> String {
     // Who may read the log need not be allowed to read the view.
     let _owner = AsRole::become_role(catalog::extension_owner());
     let query = format!("SELECT count(*) FROM {schema}.audit_coverage WHERE state ~ '^(broken|lost)'");
-    match Spi::get_one::<i64>(&query).unwrap_or_else(|error| pgrx::error!("{error}")) {
+    // Only a read: on a standby no transaction id can be had.
+    match crate::query::rows(&query, &[], |row| row.get::<i64>(1)).into_iter().flatten().next() {
         None | Some(0) => String::new(),
         Some(1) => "; the auditing of 1 table was ended by force (see audit_coverage)".into(),
         Some(n) => format!("; the auditing of {n} tables was ended by force (see audit_coverage)"),
