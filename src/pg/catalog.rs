@@ -158,10 +158,16 @@ fn quote(identifier: &[u8]) -> String {
 
 /// The role that owns the extension.
 pub fn extension_owner() -> Oid {
-    pgrx::Spi::get_one::<Oid>("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'")
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
+    // Only a read: pgrx's get_one would take a transaction id, which a standby does not have.
+    crate::query::rows(
+        "SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'",
+        &[],
+        |row| row.get::<Oid>(1),
+    )
+    .into_iter()
+    .flatten()
+    .next()
+    .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
 }
 
 /// A function's schema-qualified signature.
