@@ -5,7 +5,7 @@ use crate::entry::Draft;
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
 use crate::pg::output::write_string;
-use crate::pg::{session, varlena_argument, xact};
+use crate::pg::{session, text, varlena_argument, xact};
 use pgrx::pg_sys::Datum;
 
 /// `audit_event(action text, detail json) RETURNS void`
@@ -21,6 +21,7 @@ fn record_event(call: Call) -> Result<(), Refusal> {
     if action.trim_ascii().is_empty() {
         return Err(Refusal::EmptyAction);
     }
+    text::refuse_unreadable_json(data);
     // Entries are written past the executor, which would have refused this.
     xact::refuse_if_read_only(c"audit_event()");
     chain::with_scratch(|scratch| {

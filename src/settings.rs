@@ -108,6 +108,10 @@ impl Check for Context {
             return Err(Refusal::ContextTooLong { length: value.len() });
         }
         match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&session::to_utf8(value)) {
+            // No text can hold it: every `->>` over the entries would fail.
+            Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
+                Err(Refusal::BadContext { reason: r"\u0000 is no character".into() })
+            }
             Err(error) if !value.is_empty() => Err(Refusal::BadContext { reason: error.to_string() }),
             _ => Ok(()),
         }

@@ -172,3 +172,18 @@ pub fn jsonb(value: &serde_json::Value) -> Datum {
         )
     }
 }
+
+/// Raises PostgreSQL's own error where a json text has an escape that no text can hold (`\\u0000`, half a surrogate
+/// pair): json takes it, and every `->>` over it would fail.
+pub fn refuse_unreadable_json(json: &[u8]) {
+    let json = CString::new(json).expect("a json value has no NUL");
+    // SAFETY: as in `jsonb`.
+    unsafe {
+        pg_sys::OidInputFunctionCall(
+            pg_sys::F_JSONB_IN.into(),
+            json.as_ptr().cast_mut(),
+            pg_sys::JSONBOID,
+            -1,
+        );
+    }
+}
