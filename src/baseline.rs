@@ -11,6 +11,7 @@ use crate::pg::row::{Relation, Row};
 use crate::pg::scan;
 use crate::pg::session::OutputSettings;
 use crate::pg::text;
+use crate::pg::xact::ActiveSnapshot;
 use crate::shape::Shape;
 use pgrx::pg_sys::Oid;
 
@@ -22,6 +23,7 @@ pub fn record(function: Oid, table: Oid, quoted: &str, options: &Options, role: 
         let shape = Shape::new(relation, options)?;
         let query = text::sql(&format!("SELECT {} FROM ONLY {quoted}", select_list(relation)));
         let mut rows = 0;
+        let _now = ActiveSnapshot::push_latest();
         let mut refused = Ok(());
         scan::for_each_row(&query, |row| {
             if refused.is_ok() {

@@ -9,13 +9,12 @@ use crate::error::{OrRaise, Refusal};
 use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::pg::ddl::{Command, Moment};
 use crate::pg::fmgr::Call;
+use crate::pg::query::{self, rows};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, argument, from_server};
 use crate::pg::trigger::Trigger;
 use crate::pg::{catalog, check};
-use crate::query::{rows, text};
 use crate::verify::{Workspace, content_hash};
-use pgrx::Spi;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
 
@@ -169,18 +168,18 @@ fn changed_objects() -> Vec<Changed> {
              WHERE d.objid IS NOT NULL",
         &[],
         |row| {
-            let captures: bool = row.get(6)?.expect("not null");
-            let (class, object) = (row.get(1)?.expect("not null"), row.get(2)?.expect("not null"));
+            let captures: bool = row.value(6);
+            let (class, object) = (row.value(1), row.value(2));
             let itself = class == pg_sys::ExtensionRelationId && object == extension;
-            Ok(Changed {
+            Changed {
                 object,
-                identity: text(row, 3)?,
-                kind: text(row, 8)?,
-                subject: row.get(7)?,
+                identity: row.text(3),
+                kind: row.text(8),
+                subject: row.get(7),
                 ours: itself || catalog::extension_of(class, object) == extension,
-                table: row.get(4)?,
-                trigger: row.get::<Text>(5)?.map(|name| (name.0, captures)),
-            })
+                table: row.get(4),
+                trigger: row.get::<Text>(5).map(|name| (name.0, captures)),
+            }
         },
     )
 }
@@ -216,14 +215,13 @@ fn refuse_change(command: Command<'_>, changed: &Changed) -> Result<(), Refusal>
 
 /// A table, of this one and its descendants, whose capture triggers no longer always fire.
 fn table_with_silenced_capture(relation: Oid) -> Option<String> {
-    Spi::get_one_with_args::<Text>(
+    query::value::<Text>(
         "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
          SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \
          WHERE tgname IN ('!audit_chain_row', '!audit_chain_statement', '!audit_chain_refuse', \
                           '!audit_chain_check_insert') AND NOT tgisinternal AND tgenabled <> 'A' LIMIT 1",
         &[relation.into()],
     )
-    .unwrap_or(None)
     .map(|name| name.0)
 }
 
@@ -243,13 +241,11 @@ fn dropped_objects() -> Vec<Dropped> {
              WHERE NOT is_temporary AND object_type IN \
                ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule')",
         &[],
-        |row| {
-            Ok(Dropped {
-                kind: row.get::<Text>(1)?.map_or_else(String::new, |name| name.0),
-                schema: row.get::<Text>(2)?.map_or_else(String::new, |name| name.0),
-                table: row.get::<Text>(3)?.map_or_else(String::new, |name| name.0),
-                part: row.get::<Text>(4)?.map_or_else(String::new, |name| name.0),
-            })
+        |row| Dropped {
+            kind: row.get::<Text>(1).map_or_else(String::new, |name| name.0),
+            schema: row.get::<Text>(2).map_or_else(String::new, |name| name.0),
+            table: row.get::<Text>(3).map_or_else(String::new, |name| name.0),
+            part: row.get::<Text>(4).map_or_else(String::new, |name| name.0),
         },
     )
 }
@@ -300,8 +296,7 @@ fn record_drop(function: Oid, command: Command<'_>, object: &Dropped) -> Result<
         pgrx::spi::quote_identifier(&object.schema),
         pgrx::spi::quote_identifier(&object.table)
     );
-    let audited = Spi::get_one_with_args::<Oid>("SELECT to_regclass($1)::oid", &[argument(&table)])
-        .unwrap_or(None)
+    let audited = query::value::<Oid>("SELECT to_regclass($1)::oid", &[argument(&table)])
         .is_some_and(|table| lifecycle::capture_of(table).is_any());
     if audited && !object.part.starts_with("!audit_chain_") {
         let detail = ddl::detail(command, &format!("{} on {table}", object.part), &object.kind);

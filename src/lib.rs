@@ -19,7 +19,6 @@ mod lifecycle;
 mod options;
 mod pg;
 mod proof;
-mod query;
 mod schema;
 mod settings;
 mod shape;

@@ -8,13 +8,13 @@ use crate::entry::{Draft, Place};
 use crate::error::{OrRaise, Refusal};
 use crate::options::Options;
 use crate::pg::fmgr::Call;
+use crate::pg::query::{rows, run};
 use crate::pg::session::{self, AsRole, LocalSettings};
-use crate::pg::text::{run, to_server};
-use crate::pg::{catalog, compat};
-use crate::query::{rows, text};
+use crate::pg::text::to_server;
+use crate::pg::{catalog, compat, query};
 use crate::{baseline, guard};
+use pgrx::notice;
 use pgrx::pg_sys::{Datum, Oid};
-use pgrx::{Spi, notice};
 use serde_json::{Value, json};
 
 /// The trigger that records rows. `!` sorts before every letter and digit: it fires before other triggers.
@@ -127,7 +127,7 @@ pub fn enable_checked(
         let _owner = AsRole::become_role(catalog::extension_owner());
         // A foreign table cannot be locked; its baseline is what a scan of it finds.
         if table.kind != "f" {
-            run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.quoted()));
+            run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.quoted()), &[]);
         }
         let before = capture_of(table.oid);
         if before.is_inherited() {
@@ -244,12 +244,15 @@ fn make_trigger(function: Oid, table: &Table, name: &str, options: &Options) -> 
     let (level, truncate) = if name == ROW_TRIGGER { ("ROW", "") } else { ("STATEMENT", " OR TRUNCATE") };
     let truncate = if truncates { truncate } else { "" };
     let on = table.quoted();
-    run(&format!(
-        "CREATE TRIGGER \"{name}\" AFTER INSERT OR UPDATE OR DELETE{truncate} ON {on} FOR EACH {level} \
+    run(
+        &format!(
+            "CREATE TRIGGER \"{name}\" AFTER INSERT OR UPDATE OR DELETE{truncate} ON {on} FOR EACH {level} \
          EXECUTE FUNCTION {schema}.audit_chain_capture({argument})"
-    ));
+        ),
+        &[],
+    );
     let alter = if table.kind == "f" { "ALTER FOREIGN TABLE" } else { "ALTER TABLE" };
-    run(&format!("{alter} {on} ENABLE ALWAYS TRIGGER \"{name}\""));
+    run(&format!("{alter} {on} ENABLE ALWAYS TRIGGER \"{name}\""), &[]);
     Ok(())
 }
 
@@ -258,10 +261,10 @@ fn drop_triggers(table: &Table) {
         "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgparentid = 0 AND NOT tgisinternal \
          AND tgname IN ('!audit_chain_row', '!audit_chain_statement')",
         &[table.oid.into()],
-        |row| text(row, 1),
+        |row| row.text(1),
     );
     for name in own {
-        run(&format!("DROP TRIGGER \"{name}\" ON {}", table.quoted()));
+        run(&format!("DROP TRIGGER \"{name}\" ON {}", table.quoted()), &[]);
     }
 }
 
@@ -275,14 +278,12 @@ pub fn members(relation: Oid) -> Vec<Table> {
          JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace \
          ORDER BY depth, n.nspname, c.relname",
         &[relation.into()],
-        |row| {
-            Ok(Table {
-                oid: row.get(1)?.expect("not null"),
-                schema: text(row, 2)?,
-                name: text(row, 3)?,
-                kind: text(row, 4)?,
-                is_partition: row.get(5)?.expect("not null"),
-            })
+        |row| Table {
+            oid: row.value(1),
+            schema: row.text(2),
+            name: row.text(3),
+            kind: row.text(4),
+            is_partition: row.value(5),
         },
     )
 }
@@ -326,7 +327,7 @@ fn check_columns(table: &Table, options: &Options) -> Result<(), Refusal> {
          LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
         &[table.oid.into()],
-        |row| Ok((text(row, 1)?, row.get(2)?.expect("not null"))),
+        |row| (row.text(1), row.value(2)),
     );
     for column in options.exclude_columns.iter().chain(&options.mask_columns) {
         let (table, column) = (table.name.clone(), column.clone());
@@ -350,14 +351,7 @@ pub fn capture_of(relation: Oid) -> Capture {
          WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND f.proname = 'audit_chain_capture' \
            AND t.tgname IN ('!audit_chain_row', '!audit_chain_statement')",
         &[relation.into()],
-        |row| {
-            Ok((
-                text(row, 1)?,
-                row.get(2)?.unwrap_or_default(),
-                row.get(3)?.expect("not null"),
-                row.get(4)?.expect("not null"),
-            ))
-        },
+        |row| (row.text(1), row.get(2).unwrap_or_default(), row.value(3), row.value(4)),
     );
     let mut capture = Capture::default();
     for (name, arguments, always, inherited) in triggers {
@@ -398,11 +392,10 @@ pub fn record_lifecycle_of(
     let schema = catalog::quoted_namespace(catalog::function_namespace(function))
         .ok_or(Refusal::Broken { what: "the extension's schema" })?;
     let _owner = AsRole::become_role(catalog::extension_owner());
-    Spi::run_with_args(
+    query::run(
         &format!("INSERT INTO {schema}.audit_lifecycle (chain, seq) VALUES ($1, $2)"),
         &[(place.chain as i32).into(), place.seq.into()],
-    )
-    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    );
     Ok(())
 }
 
@@ -432,7 +425,7 @@ pub fn parents(relation: Oid) -> Vec<Oid> {
         "SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
          WHERE i.inhrelid = $1 AND NOT c.relispartition ORDER BY i.inhseqno",
         &[relation.into()],
-        |row| Ok(row.get(1)?.expect("not null")),
+        |row| row.value(1),
     )
 }
 
@@ -441,6 +434,6 @@ pub fn column_names(relation: Oid) -> Vec<String> {
     rows(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
         &[relation.into()],
-        |row| text(row, 1),
+        |row| row.text(1),
     )
 }

@@ -7,11 +7,10 @@ use crate::lifecycle::{self, Table, describe};
 use crate::options::Options;
 use crate::pg::ddl::Command;
 use crate::pg::fmgr::Call;
+use crate::pg::query::{self, rows};
 use crate::pg::session::{self, AsRole, LocalSettings};
 use crate::pg::text::{Texts, argument, array_argument, from_server};
 use crate::pg::{catalog, compat};
-use crate::query::rows;
-use pgrx::Spi;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{Datum, Oid};
 
@@ -87,7 +86,7 @@ fn tables_of(schema: &str) -> Vec<Table> {
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition \
          ORDER BY c.relname",
         &[argument(schema)],
-        |row| Ok(row.get::<Oid>(1)?.expect("not null")),
+        |row| row.value::<Oid>(1),
     );
     tables.into_iter().filter(|&table| !guard::is_ours(table)).map(describe).collect()
 }
@@ -100,9 +99,7 @@ pub fn audited_tables(schema: &str) -> Vec<Oid> {
 
 /// Whether a name matches a pattern of LIKE.
 fn matches(name: &str, pattern: &str) -> bool {
-    Spi::get_one_with_args("SELECT $1 LIKE $2", &[argument(name), argument(pattern)])
-        .unwrap_or_else(|error| pgrx::error!("{error}"))
-        .unwrap_or(false)
+    query::value("SELECT $1 LIKE $2", &[argument(name), argument(pattern)]).unwrap_or(false)
 }
 
 /// The policies' table, quoted for SQL.
@@ -116,7 +113,7 @@ fn write_policy(function: Oid, sql: &str, arguments: &[DatumWithOid<'_>]) -> Res
     let sql = sql.replace("{}", &policies(function)?);
     let _owner = AsRole::become_role(catalog::extension_owner());
     let _lifted = guard::Lifted::now();
-    Spi::run_with_args(&sql, arguments).unwrap_or_else(|error| pgrx::error!("{error}"));
+    query::run(&sql, arguments);
     Ok(())
 }
 
@@ -136,10 +133,7 @@ pub fn policy_for(function: Oid, table: &Table, command: Command<'_>) -> Option<
         &format!("SELECT exclude_tables, skip_unchanged FROM {policies} WHERE schema_name = $1"),
         &[argument(&table.schema)],
         |row| {
-            Ok((
-                row.get::<Texts>(1)?.map_or_else(Vec::new, |texts| texts.0),
-                row.get::<bool>(2)?.unwrap_or(false),
-            ))
+            (row.get::<Texts>(1).map_or_else(Vec::new, |texts| texts.0), row.get::<bool>(2).unwrap_or(false))
         },
     );
     let (patterns, skip_unchanged) = found.into_iter().next()?;

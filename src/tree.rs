@@ -5,7 +5,8 @@
 
 use crate::chain::Tables;
 use crate::error::Refusal;
-use crate::pg::text::{Text, argument};
+use crate::pg::query::{self, Record};
+use crate::pg::text::argument;
 use crate::pg::{catalog, ledger, log};
 use audit_chain_core::{
     Hash,
@@ -13,7 +14,6 @@ use audit_chain_core::{
     tile::{TILE_WIDTH, TileId, TreeError},
     tree::TreeFrontier,
 };
-use pgrx::Spi;
 use pgrx::pg_sys::Oid;
 
 /// The names of the extension's tables, quoted for SQL.
@@ -60,11 +60,12 @@ impl Ledger {
              ORDER BY tree_size DESC LIMIT 1",
             self.checkpoints
         );
-        let rows = crate::query::rows(&sql, &[size.into()], |row| {
-            Ok((row.get::<i64>(1)?, row.get::<Vec<u8>>(2)?, row.get::<Text>(3)?))
-        });
-        let (size, root, note) = rows.into_iter().next()?;
-        Some(Recorded { size: size?.unsigned_abs(), root: root?, note: note?.0 })
+        let read = |row: &Record| Recorded {
+            size: row.value::<i64>(1).unsigned_abs(),
+            root: row.value(2),
+            note: row.text(3),
+        };
+        query::rows_seen(&sql, &[size.into()], read).into_iter().next()
     }
 
     /// The spans that begin in `first..end`, and the one that `first` lies in, in the tree's order.
@@ -125,12 +126,13 @@ impl Ledger {
     /// A complete tile's hashes.
     pub fn tile(&self, tile: TileId) -> Result<Vec<u8>, Refusal> {
         let missing = || Refusal::DamagedTree { reason: format!("{} is missing", tile.path()) };
-        Spi::get_one_with_args::<Vec<u8>>(
+        query::rows_seen(
             &format!("SELECT hashes FROM ONLY {} WHERE level = $1 AND index = $2", self.tiles),
             &[i32::from(tile.level).into(), (tile.index as i64).into()],
+            |row| row.value::<Vec<u8>>(1),
         )
-        .ok()
-        .flatten()
+        .into_iter()
+        .next()
         .ok_or_else(missing)
     }
 
@@ -178,7 +180,7 @@ impl Ledger {
     }
 
     fn insert(&self, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) {
-        Spi::run_with_args(sql, arguments).unwrap_or_else(|error| pgrx::error!("{error}"));
+        query::run(sql, arguments);
     }
 }
 

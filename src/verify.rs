@@ -10,11 +10,10 @@ use crate::pg::fmgr::Call;
 use crate::pg::session::{AsRole, LocalSettings, to_utf8};
 use crate::pg::text::{self, from_server};
 use crate::pg::xact::EPOCH_DIFFERENCE;
-use crate::pg::{catalog, check};
+use crate::pg::{catalog, check, query};
 use audit_chain_core::Hash;
 use audit_chain_core::chain::{ChainCheck, Link, Problem, ProblemKind, Report, Scope};
 use audit_chain_core::format::{Leaf, MAX_STR, Payload};
-use pgrx::Spi;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys::{Datum, Oid};
 use serde::{Deserialize, Serialize};
@@ -262,12 +261,9 @@ fn read(schema: &str, log: &str, identity: &str, range: &Range, order: &str) -> 
          payload_digest, prev_hash, hash{order}), (SELECT log_id FROM ONLY {identity}) FROM ONLY {log} {}",
         range.condition()
     );
-    let (state, log_id) = Spi::connect(|client| {
-        client
-            .select(&query, None, &[range.chain.into(), range.since.into(), range.until.into()])
-            .and_then(|rows| rows.first().get_two::<Vec<u8>, Uuid>())
-            .unwrap_or_else(|error| pgrx::error!("{error}"))
-    });
+    let arguments = [range.chain.into(), range.since.into(), range.until.into()];
+    let read = query::rows_seen(&query, &arguments, |row| (row.get::<Vec<u8>>(1), row.get::<Uuid>(2)));
+    let (state, log_id) = read.into_iter().next().unwrap_or_default();
     (state.map_or_else(Checker::default, |state| Checker::from_bytes(&state)), log_id)
 }
 
@@ -279,8 +275,7 @@ fn coverage(schema: &str, range: &Range) -> String {
     // Who may read the log need not be allowed to read the view.
     let _owner = AsRole::become_role(catalog::extension_owner());
     let query = format!("SELECT count(*) FROM {schema}.audit_coverage WHERE state ~ '^(broken|lost)'");
-    // Only a read: on a standby no transaction id can be had.
-    match crate::query::rows(&query, &[], |row| row.get::<i64>(1)).into_iter().flatten().next() {
+    match query::value::<i64>(&query, &[]) {
         None | Some(0) => String::new(),
         Some(1) => "; the auditing of 1 table was ended by force (see audit_coverage)".into(),
         Some(n) => format!("; the auditing of {n} tables was ended by force (see audit_coverage)"),

@@ -1,6 +1,7 @@
 //! Look-ups in the system catalogs.
 
 use super::compat;
+use super::query;
 use super::row::Relation;
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
@@ -127,9 +128,7 @@ const NAMING: [Oid; 11] = [
 
 /// The topmost ancestor of a partition.
 pub fn partition_root(relation: Oid) -> Option<Oid> {
-    pgrx::Spi::get_one_with_args("SELECT pg_catalog.pg_partition_root($1)::oid", &[relation.into()])
-        .ok()
-        .flatten()
+    query::value("SELECT pg_catalog.pg_partition_root($1)::oid", &[relation.into()])
 }
 
 /// A relation's schema and name; `None` where it is gone.
@@ -158,22 +157,12 @@ fn quote(identifier: &[u8]) -> String {
 
 /// The role that owns the extension.
 pub fn extension_owner() -> Oid {
-    // Only a read: pgrx's get_one would take a transaction id, which a standby does not have.
-    crate::query::rows(
-        "SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'",
-        &[],
-        |row| row.get::<Oid>(1),
-    )
-    .into_iter()
-    .flatten()
-    .next()
-    .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
+    query::value("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'", &[])
+        .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
 }
 
 /// A function's schema-qualified signature.
 pub fn function_name(function: Oid) -> String {
-    pgrx::Spi::get_one_with_args::<Text>("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
-        .ok()
-        .flatten()
+    query::value::<Text>("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
         .map_or_else(String::new, |name| name.0)
 }

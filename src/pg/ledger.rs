@@ -2,11 +2,10 @@
 
 use super::row::Row;
 use super::scan::for_each_row;
-use super::text;
-use pgrx::Spi;
+use super::{query, text};
 
 /// Calls `visit` with the number and the bytes that each row of a query yields: `number` and `bytes` are SQL expressions
-/// of types that cast to bigint and bytea, `rest` is all from FROM on. Sees what is committed now.
+/// of types that cast to bigint and bytea, `rest` is all from FROM on. As the active snapshot sees them.
 pub fn numbered_bytes(number: &str, bytes: &str, rest: &str, mut visit: impl FnMut(i64, &[u8])) {
     let query = text::sql(&format!("SELECT ({number})::bigint, ({bytes})::bytea {rest}"));
     for_each_row(&query, |row: &Row<'_>| {
@@ -16,7 +15,7 @@ pub fn numbered_bytes(number: &str, bytes: &str, rest: &str, mut visit: impl FnM
 }
 
 /// The numbers that each row of a query yields; null as 0. Each of `columns` is an SQL expression that casts to bigint.
-/// Sees what is committed now.
+/// As the active snapshot sees them.
 pub fn numbers<const N: usize>(columns: [&str; N], rest: &str) -> Vec<[i64; N]> {
     let columns = columns.map(|column| format!("({column})::bigint")).join(", ");
     let mut rows = Vec::new();
@@ -34,9 +33,8 @@ pub fn insert_tiles(table: &str, tiles: &[(i32, i64, &[u8])]) {
     let levels: Vec<i32> = tiles.iter().map(|tile| tile.0).collect();
     let indexes: Vec<i64> = tiles.iter().map(|tile| tile.1).collect();
     let hashes: Vec<&[u8]> = tiles.iter().map(|tile| tile.2).collect();
-    Spi::run_with_args(
+    query::run(
         &format!("INSERT INTO {table} SELECT * FROM unnest($1::int[], $2::bigint[], $3::bytea[])"),
         &[levels.into(), indexes.into(), hashes.into()],
-    )
-    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    );
 }

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lock;
 pub mod log;
 pub mod output;
+pub mod query;
 pub mod row;
 pub mod scan;
 pub mod session;

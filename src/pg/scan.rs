@@ -1,7 +1,6 @@
-//! A table's rows, one after the other, as of now.
+//! A table's rows, one after the other.
 
 use super::row::{Relation, Row};
-use super::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_int};
 
@@ -9,9 +8,8 @@ use std::ffi::{CStr, c_int};
 const FETCH: i64 = 1000;
 
 /// Calls `visit` with every row of the query, which must yield the table's columns in their order, dropped ones
-/// included. Sees what is committed now, whatever the isolation level. Memory does not grow with the table.
+/// included, as the active snapshot sees them. Memory does not grow with the table.
 pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
-    let _snapshot = ActiveSnapshot::push_latest();
     // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each batch of tuples
     // lives until it is freed, the slot as long as its descriptor. An error's abort cleans up after SPI.
     unsafe {
@@ -20,7 +18,7 @@ pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
         }
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
         assert!(!plan.is_null(), "SPI_prepare failed");
-        // Read-only: the cursor uses the snapshot pushed above.
+        // Read-only: the cursor uses the active snapshot.
         let portal =
             pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), true);
         let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);

@@ -75,22 +75,6 @@ pub fn sql(text: &str) -> CString {
     CString::new(to_server(text)).expect("SQL without NUL")
 }
 
-/// Runs a command through SPI.
-pub fn run(command: &str) {
-    let command = sql(command);
-    // SAFETY: the SPI protocol; the command is a C string. An error's abort cleans up after SPI.
-    unsafe {
-        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
-            pgrx::error!("SPI_connect failed");
-        }
-        let result = pg_sys::SPI_execute(command.as_ptr(), false, 0);
-        if result < 0 {
-            pgrx::error!("a command of audit_chain failed with SPI code {result}");
-        }
-        pg_sys::SPI_finish();
-    }
-}
-
 impl Call {
     /// A text argument; `None` for null.
     pub fn text(&self, index: usize) -> Option<String> {
