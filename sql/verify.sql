@@ -34,36 +34,47 @@ CREATE AGGREGATE audit_chain_check(
     parallel = safe
 );
 
--- The check's report as one object; audit_verify() and audit_problems() unpack it. Whoever may read the log may run it.
-CREATE FUNCTION audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz) RETURNS jsonb
+-- The check's report as one object; audit_verify() and audit_problems() unpack it. Whoever may read the log's tables may
+-- run it.
+CREATE FUNCTION audit_chain_check_log(
+    only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text, since_checkpoint text
+) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_check_log';
 
 CREATE FUNCTION audit_verify(
-    only_chain integer     DEFAULT NULL,
-    since      timestamptz DEFAULT NULL,
-    until      timestamptz DEFAULT NULL,
+    only_chain       integer     DEFAULT NULL,
+    since            timestamptz DEFAULT NULL,
+    until            timestamptz DEFAULT NULL,
+    checkpoint       text        DEFAULT NULL,
+    public_key       text        DEFAULT NULL,
+    since_checkpoint text        DEFAULT NULL,
     OUT valid boolean, OUT entries bigint, OUT chains integer, OUT checkpoints integer, OUT problems bigint,
     OUT summary text
 ) RETURNS record
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT r.valid, r.entries, r.chains, r.checkpoints, r.problem_count, r.summary
-    FROM pg_catalog.jsonb_to_record(audit_chain_check_log(only_chain, since, until))
+    FROM pg_catalog.jsonb_to_record(
+            audit_chain_check_log(only_chain, since, until, checkpoint, public_key, since_checkpoint))
         AS r(valid boolean, entries bigint, chains integer, checkpoints integer, problem_count bigint, summary text);
 END;
-COMMENT ON FUNCTION audit_verify(integer, timestamptz, timestamptz) IS
-    'audit_chain: whether the log, one chain of it, or a range of time in it is whole';
+COMMENT ON FUNCTION audit_verify(integer, timestamptz, timestamptz, text, text, text) IS
+    'audit_chain: whether the log, one chain of it, or a range of time in it is whole, and holds what a checkpoint covers';
 
 CREATE FUNCTION audit_problems(
-    only_chain integer     DEFAULT NULL,
-    since      timestamptz DEFAULT NULL,
-    until      timestamptz DEFAULT NULL
+    only_chain       integer     DEFAULT NULL,
+    since            timestamptz DEFAULT NULL,
+    until            timestamptz DEFAULT NULL,
+    checkpoint       text        DEFAULT NULL,
+    public_key       text        DEFAULT NULL,
+    since_checkpoint text        DEFAULT NULL
 ) RETURNS TABLE (kind text, chain integer, seq bigint, table_name text, detail text)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT p.kind, p.chain, p.seq, p.table_name, p.detail
-    FROM pg_catalog.jsonb_to_recordset(audit_chain_check_log(only_chain, since, until) -> 'problems')
+    FROM pg_catalog.jsonb_to_recordset(
+            audit_chain_check_log(only_chain, since, until, checkpoint, public_key, since_checkpoint) -> 'problems')
         AS p(kind text, chain integer, seq bigint, table_name text, detail text);
 END;
-COMMENT ON FUNCTION audit_problems(integer, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION audit_problems(integer, timestamptz, timestamptz, text, text, text) IS
     'audit_chain: every fault that audit_verify() counts, one a row';

@@ -21,6 +21,12 @@ pub enum Refusal {
     AppendOnly { table: String, operation: &'static str },
     /// A row inserted by SQL whose hash is not its content's.
     NotSelfConsistent { chain: i64, seq: i64 },
+    /// A checkpoint handed in that is none.
+    BadCheckpoint { reason: String },
+    /// A verifier key that is none.
+    BadKey { reason: String },
+    /// A checkpoint covers the whole log, not a part.
+    PartAgainstCheckpoint,
     /// A null where a value is needed.
     NullArgument { function: &'static str, argument: &'static str },
     /// An event without a name.
@@ -140,6 +146,11 @@ impl fmt::Display for Refusal {
             Self::ReservedTrigger { table } => {
                 write!(f, "the trigger name on table {table} is reserved for audit_chain")
             }
+            Self::BadCheckpoint { reason } => write!(f, "the given checkpoint cannot be read: {reason}"),
+            Self::BadKey { reason } => write!(f, "the given public key cannot be read: {reason}"),
+            Self::PartAgainstCheckpoint => {
+                write!(f, "a part of the log cannot be measured by a checkpoint, which covers all of it")
+            }
             Self::NothingToSeal => write!(f, "there is nothing to checkpoint: the log has no entries"),
             Self::EntryGone { chain, seq } => {
                 write!(f, "the log is not whole: entry {seq} of chain {chain} is not there")
@@ -170,6 +181,8 @@ impl Refusal {
             | Self::ContextTooLong { .. }
             | Self::BadContext { .. }
             | Self::EmptyAction => State::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::BadCheckpoint { .. } | Self::BadKey { .. } => State::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            Self::PartAgainstCheckpoint => State::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NullArgument { .. } => State::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::AppendOnly { .. } | Self::Guarded { .. } | Self::CaptureGuarded { .. } => {
                 State::ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -209,6 +222,11 @@ impl Refusal {
             }
             Self::NotSelfConsistent { .. } => {
                 "Rows come in by SQL only as a dump restores them; use audit_event() to add an entry.".into()
+            }
+            Self::BadCheckpoint { .. } => "Give the text that audit_checkpoint() returned, whole and unchanged.".into(),
+            Self::BadKey { .. } => "Give what `audit-chain pubkey` prints, one key a line.".into(),
+            Self::PartAgainstCheckpoint => {
+                "Leave out only_chain, since and until, or the checkpoint. since_checkpoint checks what came later.".into()
             }
             Self::NullArgument { .. } => return None,
             Self::EmptyAction => "Name what happened, for example 'user.login'.".into(),

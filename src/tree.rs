@@ -10,11 +10,12 @@ use crate::pg::text::argument;
 use crate::pg::{catalog, ledger, log};
 use audit_chain_core::{
     Hash,
-    span::Span,
+    span::{Span, SpanCheck},
     tile::{TILE_WIDTH, TileId, TreeError},
     tree::TreeFrontier,
 };
 use pgrx::pg_sys::Oid;
+use std::collections::VecDeque;
 
 /// The names of the extension's tables, quoted for SQL.
 pub struct Ledger {
@@ -30,6 +31,30 @@ pub struct Recorded {
     pub size: u64,
     pub root: Vec<u8>,
     pub note: String,
+}
+
+impl Recorded {
+    fn read(row: &Record) -> Self {
+        Self { size: row.value::<i64>(1).unsigned_abs(), root: row.value(2), note: row.text(3) }
+    }
+}
+
+/// A query of a table's chains, by index steps alone.
+fn chains_of(table: &str) -> String {
+    format!(
+        "WITH RECURSIVE chains(chain) AS ((SELECT chain FROM ONLY {table} ORDER BY chain LIMIT 1) UNION ALL \
+         SELECT (SELECT t.chain FROM ONLY {table} t WHERE t.chain > c.chain ORDER BY t.chain LIMIT 1) \
+         FROM chains c WHERE c.chain IS NOT NULL) SELECT chain FROM chains WHERE chain IS NOT NULL"
+    )
+}
+
+fn span([leaf_index, chain, first_seq, last_seq]: [i64; 4]) -> Span {
+    Span {
+        leaf_index: leaf_index as u64,
+        chain: chain as u32,
+        first_seq: first_seq as u64,
+        last_seq: last_seq as u64,
+    }
 }
 
 impl Ledger {
@@ -60,12 +85,7 @@ impl Ledger {
              ORDER BY tree_size DESC LIMIT 1",
             self.checkpoints
         );
-        let read = |row: &Record| Recorded {
-            size: row.value::<i64>(1).unsigned_abs(),
-            root: row.value(2),
-            note: row.text(3),
-        };
-        query::rows_seen(&sql, &[size.into()], read).into_iter().next()
+        query::rows_seen(&sql, &[size.into()], Recorded::read).into_iter().next()
     }
 
     /// The spans that begin in `first..end`, and the one that `first` lies in, in the tree's order.
@@ -77,13 +97,113 @@ impl Ledger {
         );
         ledger::numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest)
             .into_iter()
-            .map(|[leaf_index, chain, first_seq, last_seq]| Span {
-                leaf_index: leaf_index as u64,
-                chain: chain as u32,
-                first_seq: first_seq as u64,
-                last_seq: last_seq as u64,
+            .map(span)
+            .collect()
+    }
+
+    /// The recorded checkpoints of more than `size` entries, the next thousand of them.
+    pub fn checkpoints_after(&self, size: u64) -> Vec<Recorded> {
+        let sql = format!(
+            "SELECT tree_size, root, note FROM ONLY {} WHERE tree_size > $1 ORDER BY tree_size LIMIT 1000",
+            self.checkpoints
+        );
+        query::rows_seen(&sql, &[(size as i64).into()], Recorded::read)
+    }
+
+    /// How many entries the spans cover.
+    pub fn sealed(&self) -> u64 {
+        let rest = format!("FROM ONLY {} ORDER BY leaf_index DESC LIMIT 1", self.spans);
+        ledger::numbers(["leaf_index + last_seq - first_seq + 1"], &rest)
+            .first()
+            .map_or(0, |[size]| *size as u64)
+    }
+
+    /// Of each chain that the tree of `size` entries covers, the last span; cut where that tree ends.
+    pub fn last_spans(&self, size: u64) -> Vec<Span> {
+        let rest = format!(
+            "FROM ({}) chains CROSS JOIN LATERAL (SELECT * FROM ONLY {} s WHERE s.chain = chains.chain \
+             AND s.leaf_index < {size} ORDER BY s.last_seq DESC LIMIT 1) last ORDER BY 2",
+            chains_of(&self.spans),
+            self.spans
+        );
+        ledger::numbers(["leaf_index", "last.chain", "first_seq", "last_seq"], &rest)
+            .into_iter()
+            .map(span)
+            .map(|span| Span {
+                last_seq: span.last_seq.min(span.first_seq + (size - 1 - span.leaf_index)),
+                ..span
             })
             .collect()
+    }
+
+    /// What the spans of the tree of `size` entries make, to be continued by those that come later.
+    pub fn spans_before(&self, size: u64) -> SpanCheck {
+        SpanCheck::resume(size, self.last_spans(size).into_iter().map(|span| (span.chain, span.last_seq)))
+    }
+
+    /// Gives each span that begins at or after a leaf to `visit`, in the tree's order.
+    pub fn spans_from(&self, leaf_index: u64, mut visit: impl FnMut(Span)) {
+        let rest = format!("FROM ONLY {} WHERE leaf_index >= {leaf_index} ORDER BY leaf_index", self.spans);
+        let columns = ["leaf_index", "chain", "first_seq", "last_seq"];
+        ledger::numbers_and_bytes(columns, "NULL", &rest, |numbers, _| visit(span(numbers)));
+    }
+
+    /// Gives each entry that the tree covers from leaf `from` on to `visit`, in the tree's order: its span, its place and
+    /// its hash. Where a span's entries are gone, one of them comes without a hash.
+    pub fn covered_hashes(&self, from: u64, mut visit: impl FnMut(Span, u64, &[u8])) {
+        // The ORDER BY inside keeps the planner to one index scan for each span.
+        let rest = format!(
+            "FROM (SELECT leaf_index + greatest({from} - leaf_index, 0) AS leaf_index, chain, \
+                          first_seq + greatest({from} - leaf_index, 0) AS first_seq, last_seq FROM ONLY {} \
+                   WHERE leaf_index + last_seq - first_seq + 1 > {from} \
+                     AND leaf_index >= coalesce((SELECT max(leaf_index) FROM ONLY {} WHERE leaf_index <= {from}), 0) \
+                   ORDER BY leaf_index) s \
+             LEFT JOIN LATERAL (SELECT l.seq, l.hash FROM ONLY {} l WHERE l.chain = s.chain \
+                                AND l.seq BETWEEN s.first_seq AND s.last_seq ORDER BY l.seq) e ON true",
+            self.spans, self.spans, self.log
+        );
+        let columns = ["s.leaf_index", "s.chain", "s.first_seq", "s.last_seq", "e.seq"];
+        ledger::numbers_and_bytes(columns, "e.hash", &rest, |[leaf_index, chain, first, last, seq], hash| {
+            visit(span([leaf_index, chain, first, last]), seq as u64, hash);
+        });
+    }
+
+    /// The entry that is a leaf of the tree.
+    pub fn entry_at(&self, leaf_index: u64) -> Option<(u32, u64)> {
+        self.spans(leaf_index, leaf_index + 1).iter().find_map(|span| span.entry_at(leaf_index))
+    }
+
+    /// Whether tiles are stored that a tree of `size` entries does not have.
+    pub fn has_tiles_beyond(&self, size: u64) -> bool {
+        let beyond: Vec<String> = (0..=7_u32)
+            .map(|level| {
+                let number = size.checked_shr(8 * (level + 1)).unwrap_or(0);
+                format!(
+                    "(SELECT FROM ONLY {} WHERE level = {level} AND index >= {number} LIMIT 1)",
+                    self.tiles
+                )
+            })
+            .collect();
+        let exists = beyond.iter().map(|query| format!("EXISTS {query}")).collect::<Vec<_>>().join(" OR ");
+        !ledger::numbers(["1"], &format!("WHERE {exists}")).is_empty()
+    }
+
+    /// A query of the entries that the tree of `size` entries does not cover.
+    pub fn entries_after(&self, size: u64) -> String {
+        let covered = self.last_spans(size);
+        let list = |number: &dyn Fn(&Span) -> u64| {
+            covered.iter().map(|span| number(span).to_string()).collect::<Vec<_>>().join(",")
+        };
+        format!(
+            "SELECT l.* FROM ({}) c LEFT JOIN ROWS FROM (unnest('{{{}}}'::bigint[]), unnest('{{{}}}'::bigint[])) \
+             AS covered(chain, seq) ON covered.chain = c.chain \
+             CROSS JOIN LATERAL (SELECT * FROM ONLY {} e WHERE e.chain = c.chain \
+                                 AND e.seq > coalesce(covered.seq, 0) ORDER BY e.seq) l",
+            chains_of(&self.log),
+            list(&|span| u64::from(span.chain)),
+            list(&|span| span.last_seq),
+            self.log
+        )
     }
 
     /// The span that covers an entry.
@@ -92,14 +212,7 @@ impl Ledger {
             "FROM ONLY {} WHERE chain = {chain} AND last_seq >= {seq} ORDER BY last_seq LIMIT 1",
             self.spans
         );
-        let [leaf_index, first_seq, last_seq] =
-            *ledger::numbers(["leaf_index", "first_seq", "last_seq"], &rest).first()?;
-        Some(Span {
-            leaf_index: leaf_index as u64,
-            chain: chain as u32,
-            first_seq: first_seq as u64,
-            last_seq: last_seq as u64,
-        })
+        ledger::numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest).first().copied().map(span)
     }
 
     /// Gives the hashes of a span's entries to `visit`, in order. The first entry that is not there, or whose hash is
@@ -111,7 +224,7 @@ impl Ledger {
             "FROM ONLY {} WHERE chain = {} AND seq BETWEEN {} AND {} ORDER BY seq",
             self.log, span.chain, span.first_seq, span.last_seq
         );
-        ledger::numbered_bytes("seq", "hash", &rest, |seq, hash| {
+        ledger::numbers_and_bytes(["seq"], "hash", &rest, |[seq], hash| {
             match hash.try_into() {
                 Ok(hash) if !broken && seq as u64 == next => visit(hash),
                 _ => broken = true,
@@ -181,6 +294,41 @@ impl Ledger {
 
     fn insert(&self, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) {
         query::run(sql, arguments);
+    }
+}
+
+/// Complete tiles, each level's read one after the other and fetched some at once.
+pub struct Tiles<'a> {
+    ledger: &'a Ledger,
+    levels: Vec<VecDeque<(u64, Vec<u8>)>>,
+}
+
+impl<'a> Tiles<'a> {
+    /// How many tiles are fetched at once: half a megabyte.
+    const FETCH: u64 = 64;
+
+    /// Nothing fetched yet.
+    pub fn new(ledger: &'a Ledger) -> Self {
+        Self { ledger, levels: (0..8).map(|_| VecDeque::new()).collect() }
+    }
+
+    /// The stored tile; `None` where there is none. Indexes of one level must not decrease.
+    pub fn take(&mut self, level: u8, index: u64) -> Option<Vec<u8>> {
+        let fetched = &mut self.levels[usize::from(level)];
+        while fetched.front().is_some_and(|(at, _)| *at < index) {
+            fetched.pop_front();
+        }
+        if fetched.is_empty() {
+            let sql = format!(
+                "SELECT index, hashes FROM ONLY {} WHERE level = $1 AND index >= $2 AND index < $3 ORDER BY index",
+                self.ledger.tiles
+            );
+            let arguments =
+                [i32::from(level).into(), (index as i64).into(), ((index + Self::FETCH) as i64).into()];
+            *fetched =
+                query::rows_seen(&sql, &arguments, |row| (row.value::<i64>(1) as u64, row.value(2))).into();
+        }
+        fetched.pop_front_if(|(at, _)| *at == index).map(|(_, hashes)| hashes)
     }
 }
 

@@ -1,198 +1,25 @@
-//! Verification: every entry's content against its hash, and the entries of each chain against one another.
+//! Verification: every entry's content against its hash, the entries of each chain against one another, and all of them
+//! against the checkpoints.
 //!
 //! The rows come through the aggregate `audit_chain_check`, so PostgreSQL reads them, in one snapshot and in parallel
 //! where it pays. What the check holds in memory grows with the chains, the faults and the places where the heap's order
 //! is not the chain's, not with the log; where the last grows too large, the log is read again in order.
 
-use crate::chain::Tables;
+mod checkpoints;
+mod entries;
+
+pub use entries::{Checker, Columns, Workspace, content_hash, entry_leaf};
+
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
-use crate::pg::session::{AsRole, LocalSettings, to_utf8};
-use crate::pg::text::{self, from_server};
-use crate::pg::xact::EPOCH_DIFFERENCE;
-use crate::pg::{catalog, check, query};
-use audit_chain_core::Hash;
-use audit_chain_core::chain::{ChainCheck, Link, Problem, ProblemKind, Report, Scope};
-use audit_chain_core::format::{Leaf, MAX_STR, Payload};
+use crate::pg::session::{AsRole, LocalSettings};
+use crate::pg::text;
+use crate::pg::{catalog, query};
+use crate::tree::Ledger;
+use audit_chain_core::chain::{Report, Scope};
+use checkpoints::{Given, Walk, parse_keys};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
-use pgrx::pg_sys::{Datum, Oid};
-use serde::{Deserialize, Serialize};
-
-/// A row of the log, as stored.
-pub struct Columns<'a> {
-    pub chain: i32,
-    pub seq: i64,
-    /// In microseconds since 2000-01-01 UTC.
-    pub at: i64,
-    pub xid: u64,
-    pub operation: Option<&'a [u8]>,
-    pub table_schema: Option<&'a [u8]>,
-    pub table_name: Option<&'a [u8]>,
-    pub session_role: Option<&'a [u8]>,
-    pub effective_role: Option<&'a [u8]>,
-    pub actor: Option<&'a [u8]>,
-    pub application_name: Option<&'a [u8]>,
-    /// As PostgreSQL stores an inet.
-    pub client_addr: Option<&'a [u8]>,
-    pub row_key: Option<&'a [u8]>,
-    pub old_row: Option<&'a [u8]>,
-    pub new_row: Option<&'a [u8]>,
-    pub detail: Option<&'a [u8]>,
-    pub statement: Option<&'a [u8]>,
-    pub salt: Option<&'a [u8]>,
-    pub payload_digest: Option<&'a [u8]>,
-    pub prev_hash: Option<&'a [u8]>,
-    pub hash: Option<&'a [u8]>,
-}
-
-/// The buffers of [`content_hash`], used for one row after the other.
-#[derive(Default)]
-pub struct Workspace {
-    leaf: Vec<u8>,
-    /// The address seen last: most entries of a session have the same.
-    address: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// The hash that the row's content gives; `None` where it is no entry of this format at all.
-pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash> {
-    let prev_hash = row.prev_hash?.try_into().ok()?;
-    let [row_key, old_row, new_row, detail, statement] =
-        [row.row_key, row.old_row, row.new_row, row.detail, row.statement].map(|blob| blob.map(to_utf8));
-    let payload_digest = match row.payload_digest {
-        // The digest stands for the payload only where the payload is gone: beside one, it would hide what it says.
-        Some(digest) => {
-            let payload = [row_key, old_row, new_row, detail, statement];
-            if row.salt.is_some() || payload.iter().any(Option::is_some) {
-                return None;
-            }
-            digest.try_into().ok()?
-        }
-        None => Payload {
-            salt: row.salt?.try_into().ok()?,
-            row_key: row_key.as_deref(),
-            old_row: old_row.as_deref(),
-            new_row: new_row.as_deref(),
-            detail: detail.as_deref(),
-            statement: statement.as_deref(),
-        }
-        .digest(),
-    };
-    if let Some(packed) = row.client_addr
-        && workspace.address.as_ref().is_none_or(|(known, _)| known != packed)
-    {
-        workspace.address = Some((packed.to_vec(), check::inet_text(packed)));
-    }
-    let client_addr = row.client_addr.and(workspace.address.as_ref()).map(|(_, text)| text.as_slice());
-    let texts = [
-        row.operation,
-        row.table_schema,
-        row.table_name,
-        row.session_role,
-        row.effective_role,
-        row.actor,
-        row.application_name,
-    ]
-    .map(|text| text.map(to_utf8));
-    if texts.iter().flatten().any(|text| text.len() > MAX_STR) {
-        return None;
-    }
-    let [operation, table_schema, table_name, session_role, effective_role, actor, application_name] =
-        texts.each_ref().map(Option::as_deref);
-    Some(
-        Leaf {
-            chain: u32::try_from(row.chain).ok()?,
-            seq: u64::try_from(row.seq).ok()?,
-            prev_hash,
-            at: row.at.wrapping_add(EPOCH_DIFFERENCE),
-            xid: row.xid,
-            operation: operation?,
-            table_schema,
-            table_name,
-            session_role: session_role?,
-            effective_role: effective_role?,
-            actor,
-            application_name,
-            client_addr,
-            payload_digest,
-        }
-        .hash_with(&mut workspace.leaf),
-    )
-}
-
-/// The row's encoded leaf; `None` where it is no entry of this format at all.
-pub fn entry_leaf(row: &Columns<'_>) -> Option<Vec<u8>> {
-    let mut workspace = Workspace::default();
-    content_hash(row, &mut workspace)?;
-    // What was hashed: the leaf behind the byte that marks leaves.
-    Some(workspace.leaf.split_off(1))
-}
-
-/// The aggregate's state.
-#[derive(Default, Serialize, Deserialize)]
-pub struct Checker {
-    chains: ChainCheck,
-    /// Entries whose payload has been erased by law: their content cannot be checked, their links are.
-    erased: u64,
-    #[serde(skip)]
-    workspace: Workspace,
-}
-
-impl Checker {
-    /// Checks one row's content and notes its place.
-    pub fn add(&mut self, row: &Columns<'_>) {
-        let stored: Option<Hash> = row.hash.and_then(|hash| hash.try_into().ok());
-        let computed = content_hash(row, &mut self.workspace);
-        if stored.is_none() || computed != stored {
-            self.chains.add_problem(Problem {
-                kind: ProblemKind::Altered,
-                chain: Some(row.chain.into()),
-                seq: Some(row.seq),
-                table_name: table_name(row),
-                detail: format!(
-                    "the content of this {} entry does not give its hash",
-                    String::from_utf8_lossy(row.operation.unwrap_or(b"nameless"))
-                ),
-            });
-        }
-        if row.payload_digest.is_some() {
-            self.erased += 1;
-        }
-        if let (Ok(chain), Ok(seq)) = (u32::try_from(row.chain), u64::try_from(row.seq)) {
-            let place = |hash: Option<&[u8]>| hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default();
-            self.chains.add(&Link {
-                chain,
-                seq,
-                prev_hash: place(row.prev_hash),
-                hash: place(row.hash),
-                at: row.at,
-            });
-        }
-    }
-
-    /// Takes over what another worker has seen.
-    pub fn merge(&mut self, other: Self) {
-        self.chains.merge(other.chains);
-        self.erased += other.erased;
-    }
-
-    /// The state for another process.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("plain data")
-    }
-
-    /// A state from another process of the same server.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        postcard::from_bytes(bytes).expect("written by to_bytes of the same version")
-    }
-}
-
-fn table_name(row: &Columns<'_>) -> Option<String> {
-    let name = from_server(row.table_name?);
-    Some(match row.table_schema {
-        Some(schema) => format!("{}.{name}", from_server(schema)),
-        None => name,
-    })
-}
+use pgrx::pg_sys::Datum;
 
 /// Which entries to check.
 struct Range {
@@ -217,54 +44,129 @@ impl Range {
     }
 }
 
-/// `audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz) RETURNS jsonb`
+/// `audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text,
+/// since_checkpoint text) RETURNS jsonb`
 pub fn check_log(call: Call) -> Datum {
     let range = Range { chain: call.arg(0), since: call.arg(1), until: call.arg(2) };
-    let report = report(call.function(), &range).or_raise();
+    let report = report(call, &range).or_raise();
     text::jsonb(&report)
 }
 
 /// Where the runs would need more memory than this (about 100 bytes each), the log is read in order instead.
 const MAX_RUNS: usize = 200_000;
 
-fn report(function: Oid, range: &Range) -> Result<serde_json::Value, Refusal> {
-    let tables = Tables::beside(function)?;
-    let name = |table| {
-        catalog::quoted_name(table).ok_or(Refusal::Broken { what: "table audit_log or audit_log_identity" })
-    };
-    let (log, identity) = (name(tables.log)?, name(tables.identity)?);
-    let schema = catalog::quoted_namespace(catalog::function_namespace(function))
+fn report(call: Call, range: &Range) -> Result<serde_json::Value, Refusal> {
+    let given = |index| call.text(index).map(|note| Given::parse(&note)).transpose();
+    let (given, trusted) = (given(3)?, given(5)?);
+    let keys = call.text(4).map_or(Ok(Vec::new()), |keys| parse_keys(&keys))?;
+    let part = range.chain.is_some() || range.scope() == Scope::Range;
+    if part && (given.is_some() || trusted.is_some()) {
+        return Err(Refusal::PartAgainstCheckpoint);
+    }
+    let ledger = Ledger::beside(call.function())?;
+    let identity = catalog::quoted_name(ledger.tables.identity)
+        .ok_or(Refusal::Broken { what: "table audit_log_identity" })?;
+    let schema = catalog::quoted_namespace(catalog::function_namespace(call.function()))
         .ok_or(Refusal::Broken { what: "the extension's schema" })?;
     let _path = LocalSettings::safe_search_path();
-    let (mut checked, mut log_id) = read(&schema, &log, &identity, range, "");
+    let log_id =
+        query::rows_seen(&format!("SELECT log_id FROM ONLY {identity}"), &[], |row| row.value::<Uuid>(1));
+    let log_id = log_id.first().map(Uuid::as_bytes);
+
+    let mut walk = Walk::new(&ledger, &keys, log_id);
+    let anchors = trusted.as_ref().map_or(Ok(None), |trusted| walk.trust(trusted))?;
+    let trusted = trusted.filter(|_| anchors.is_some());
+    let later = trusted.as_ref().map(|trusted| (&ledger, trusted.size()));
+    let mut checked = read(&schema, &ledger.log, range, later, "");
     if checked.chains.runs() > MAX_RUNS {
-        (checked, log_id) = read(&schema, &log, &identity, range, " ORDER BY chain, seq");
+        checked = read(&schema, &ledger.log, range, later, " ORDER BY chain, seq");
     }
+    anchors.iter().flatten().for_each(|anchor| checked.chains.anchor(anchor));
     let erased = checked.erased;
-    let found = checked.chains.finish(log_id.as_ref().map(Uuid::as_bytes), range.scope());
+    let mut found = checked.chains.finish(log_id, range.scope());
+    let compared = if part {
+        None
+    } else {
+        let (compared, problems) = walk.finish(given.as_ref(), &found);
+        found.problems.extend(problems);
+        found
+            .problems
+            .sort_by_key(|problem| (problem.chain.is_none(), problem.chain, problem.seq, problem.kind));
+        Some(compared)
+    };
+    let against =
+        Against { given: given.as_ref(), trusted: trusted.as_ref(), keyed: !keys.is_empty(), compared };
     Ok(serde_json::json!({
         "valid": found.problems.is_empty(),
         "entries": found.entries,
         "chains": found.chains,
-        "checkpoints": 0,
+        "checkpoints": compared.unwrap_or(0),
         "problem_count": found.problems.len(),
-        "summary": summary(&found, erased, range) + &coverage(&schema, range),
+        "summary": summary(&found, erased, range) + &against.summary(found.entries) + &coverage(&schema, range),
         "problems": found.problems,
     }))
 }
 
-/// Reads the entries and the log's identity, in one snapshot.
-fn read(schema: &str, log: &str, identity: &str, range: &Range, order: &str) -> (Checker, Option<Uuid>) {
+/// Reads the entries; of the chains that the tree of so many entries covers, only what came later.
+fn read(schema: &str, log: &str, range: &Range, later: Option<(&Ledger, u64)>, order: &str) -> Checker {
+    let from = match later {
+        Some((ledger, size)) => format!("({}) later", ledger.entries_after(size)),
+        None => format!("ONLY {log}"),
+    };
     let query = format!(
         "SELECT {schema}.audit_chain_check(chain, seq, at, xid, operation, table_schema, table_name, session_role, \
          effective_role, actor, application_name, client_addr, row_key, old_row, new_row, detail, statement, salt, \
-         payload_digest, prev_hash, hash{order}), (SELECT log_id FROM ONLY {identity}) FROM ONLY {log} {}",
+         payload_digest, prev_hash, hash{order}) FROM {from} {}",
         range.condition()
     );
     let arguments = [range.chain.into(), range.since.into(), range.until.into()];
-    let read = query::rows_seen(&query, &arguments, |row| (row.get::<Vec<u8>>(1), row.get::<Uuid>(2)));
-    let (state, log_id) = read.into_iter().next().unwrap_or_default();
-    (state.map_or_else(Checker::default, |state| Checker::from_bytes(&state)), log_id)
+    let state =
+        query::rows_seen(&query, &arguments, |row| row.get::<Vec<u8>>(1)).into_iter().next().flatten();
+    state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))
+}
+
+/// What the log was measured by.
+struct Against<'a> {
+    given: Option<&'a Given>,
+    trusted: Option<&'a Given>,
+    keyed: bool,
+    /// How many recorded checkpoints were compared; `None` where only a part of the log was checked.
+    compared: Option<u64>,
+}
+
+impl Against<'_> {
+    fn summary(&self, entries: u64) -> String {
+        let Some(compared) = self.compared else {
+            return "; checkpoints were not checked".into();
+        };
+        if compared == 0 && entries == 0 && self.given.or(self.trusted).is_none() {
+            return String::new();
+        }
+        let mut text = match (compared, self.trusted.is_some()) {
+            (0, false) => "; no checkpoint".to_owned(),
+            (0, true) => "; no later checkpoint".to_owned(),
+            (1, _) => "; 1 checkpoint".to_owned(),
+            (n, _) => format!("; {n} checkpoints"),
+        };
+        let signature = if self.keyed { "by its signature" } else { "its signature unchecked" };
+        if let Some(trusted) = self.trusted {
+            text += &format!(
+                "; what came after the trusted checkpoint of {} entries ({signature})",
+                trusted.size()
+            );
+        }
+        if let Some(given) = self.given {
+            text += &format!("; measured by the given checkpoint of {} entries ({signature})", given.size());
+        }
+        if self.given.or(self.trusted).is_none() {
+            text += if compared == 0 {
+                ": a cut end would not be found"
+            } else {
+                ", none from elsewhere: a cut end or a rewritten log may not be found"
+            };
+        }
+        text
+    }
 }
 
 /// What there is to say where tables' auditing was ended by force. That is no fault of the log's.

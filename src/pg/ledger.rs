@@ -4,13 +4,20 @@ use super::row::Row;
 use super::scan::for_each_row;
 use super::{query, text};
 
-/// Calls `visit` with the number and the bytes that each row of a query yields: `number` and `bytes` are SQL expressions
-/// of types that cast to bigint and bytea, `rest` is all from FROM on. As the active snapshot sees them.
-pub fn numbered_bytes(number: &str, bytes: &str, rest: &str, mut visit: impl FnMut(i64, &[u8])) {
-    let query = text::sql(&format!("SELECT ({number})::bigint, ({bytes})::bytea {rest}"));
-    for_each_row(&query, |row: &Row<'_>| {
+/// Calls `visit` with the numbers and the bytes that each row of a query yields, null as 0 and as no bytes: `columns` and
+/// `bytes` are SQL expressions of types that cast to bigint and bytea, `rest` is all from FROM on. As the active snapshot
+/// sees them; memory does not grow with the rows.
+pub fn numbers_and_bytes<const N: usize>(
+    columns: [&str; N],
+    bytes: &str,
+    rest: &str,
+    mut visit: impl FnMut([i64; N], &[u8]),
+) {
+    let columns = columns.map(|column| format!("({column})::bigint")).join(", ");
+    for_each_row(&text::sql(&format!("SELECT {columns}, ({bytes})::bytea {rest}")), |row: &Row<'_>| {
         // SAFETY: the cast above makes it a bytea.
-        visit(row.integer(0), unsafe { row.varlena(1) }.unwrap_or_default());
+        let bytes = unsafe { row.varlena(N) }.unwrap_or_default();
+        visit(std::array::from_fn(|at| row.integer(at)), bytes);
     });
 }
 

@@ -12,7 +12,7 @@
 
 use crate::{Hash, format::genesis};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry's place in its chain: all that the chain's wholeness depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,8 @@ pub struct ChainCheck {
     entries: u64,
     chains: BTreeMap<u32, Runs>,
     problems: Vec<Problem>,
+    /// The chains that continue an entry known otherwise.
+    anchored: BTreeSet<u32>,
 }
 
 impl ChainCheck {
@@ -182,6 +184,14 @@ impl ChainCheck {
         });
     }
 
+    /// Adds an entry that is known to be the log's, by a checkpoint that is trusted: the chain's other entries must
+    /// continue it, and those before it need not be added. It is not counted.
+    pub fn anchor(&mut self, link: &Link) {
+        self.add(link);
+        self.entries -= 1;
+        self.anchored.insert(link.chain);
+    }
+
     /// Adds a fault that was found in an entry's content.
     pub fn add_problem(&mut self, problem: Problem) {
         self.problems.push(problem);
@@ -191,6 +201,7 @@ impl ChainCheck {
     pub fn merge(&mut self, other: Self) {
         self.entries += other.entries;
         self.problems.extend(other.problems);
+        self.anchored.extend(other.anchored);
         for (chain, theirs) in other.chains {
             let ours = self.chains.entry(chain).or_default();
             if ours.runs.is_empty() {
@@ -216,6 +227,7 @@ impl ChainCheck {
         let mut heads = Vec::with_capacity(self.chains.len());
         for (&chain, runs) in &mut self.chains {
             runs.compact();
+            let scope = if self.anchored.contains(&chain) { Scope::Range } else { scope };
             if let Some(head) = check_chain(chain, &runs.runs, log_id, scope, &mut self.problems) {
                 heads.push((chain, head.last_seq, head.last_hash));
             }
@@ -329,6 +341,22 @@ mod tests {
 
     fn kinds(report: &Report) -> Vec<(ProblemKind, i64)> {
         report.problems.iter().map(|p| (p.kind, p.seq.unwrap())).collect()
+    }
+
+    #[test]
+    fn a_chain_continues_its_anchor() {
+        let chains = [chain_of(0, 9), chain_of(1, 3)].concat();
+        let after = |anchor: Link, left_out: u64| {
+            let mut check = ChainCheck::new();
+            chains.iter().filter(|l| l.chain == 1 || l.seq > left_out).for_each(|link| check.add(link));
+            check.anchor(&anchor);
+            check.finish(Some(&LOG), Scope::Whole)
+        };
+        let report = after(chains[4], 5);
+        assert_eq!((report.entries, report.chains, kinds(&report)), (7, 2, vec![]));
+        assert_eq!(kinds(&after(chains[4], 6)), [(ProblemKind::Missing, 6)]);
+        let forged = Link { hash: [9; 32], ..chains[4] };
+        assert_eq!(kinds(&after(forged, 5)), [(ProblemKind::Unlinked, 6)]);
     }
 
     #[test]

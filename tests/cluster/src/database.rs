@@ -18,6 +18,9 @@ const GUARD_DOWN: &str = "
     ALTER EVENT TRIGGER audit_chain_drop DISABLE;
     ALTER TABLE audit_log DISABLE TRIGGER ALL;
     ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
+    ALTER TABLE audit_checkpoint_log DISABLE TRIGGER ALL;
+    ALTER TABLE audit_checkpoint_span DISABLE TRIGGER ALL;
+    ALTER TABLE audit_tile DISABLE TRIGGER ALL;
     DO $$ DECLARE checks name; BEGIN
         FOR checks IN SELECT conname FROM pg_constraint WHERE conrelid = 'audit_log'::regclass AND contype = 'c' LOOP
             EXECUTE format('ALTER TABLE audit_log DROP CONSTRAINT %I', checks);
@@ -28,6 +31,9 @@ const GUARD_UP: &str = "
     ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
     ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\";
     ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
+    ALTER TABLE audit_checkpoint_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
+    ALTER TABLE audit_checkpoint_span ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
+    ALTER TABLE audit_tile ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
     ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
     ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
     ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;";

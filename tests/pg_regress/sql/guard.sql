@@ -110,7 +110,7 @@ ALTER AGGREGATE public.audit_chain_check(integer, bigint, timestamptz, xid8, tex
     text, bytea, bytea, bytea, bytea) RENAME TO x;
 \set VERBOSITY default
 DROP FUNCTION public.audit_chain_capture();
-DROP FUNCTION public.audit_verify(integer, timestamptz, timestamptz);
+DROP FUNCTION public.audit_verify(integer, timestamptz, timestamptz, text, text, text);
 ALTER EXTENSION audit_chain DROP TABLE audit_log;
 ALTER EXTENSION audit_chain DROP FUNCTION audit_chain_capture();
 ALTER EXTENSION audit_chain ADD TABLE plain;

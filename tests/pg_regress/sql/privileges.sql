@@ -65,7 +65,7 @@ RESET ROLE;
 SELECT operation, effective_role FROM audit_log WHERE operation NOT IN ('ENABLE') ORDER BY seq;
 
 -- An auditor reads and verifies; an application records events. Neither writes to the log otherwise.
-GRANT SELECT ON audit_log, audit_log_identity TO regress_auditor;
+GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile TO regress_auditor;
 GRANT EXECUTE ON FUNCTION audit_event(text, json) TO regress_application;
 SET ROLE regress_auditor;
 SELECT count(*) FROM audit_log WHERE operation <> 'DDL';

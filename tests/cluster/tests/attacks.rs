@@ -1,0 +1,244 @@
+//! Attacks on a whole log, by somebody who got past every guard, recomputes whatever can be recomputed, and does not have
+//! the key: which are found in the server and offline, without and with the checkpoint that an auditor keeps elsewhere.
+
+use cluster_tests::{Database, relinked};
+use harness::Server;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MISMATCH: &[&str] = &["checkpoint_mismatch"];
+const TRUNCATED: &[&str] = &["truncated"];
+
+/// A log of two chains with two signed checkpoints and entries after them, and what the auditor keeps of it.
+struct Scene {
+    server: Server,
+    directory: PathBuf,
+    key: String,
+    first: String,
+    second: String,
+}
+
+/// Runs the auditor's program; its exit code and what it printed.
+fn audit_chain(arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--package", "audit-chain", "--"]).args(arguments);
+    let output = command.output().expect("cargo runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// Makes a key that the server may read; its file and its public half.
+fn make_key(server: &Server, directory: &Path, name: &str) -> (String, String) {
+    let file = directory.join(name).to_str().unwrap().to_owned();
+    let (status, public) = audit_chain(&["keygen", "--name", "example.com/log", "--out", &file]);
+    assert_eq!(status, 0, "{public}");
+    server.give(Path::new(&file)).unwrap();
+    (file, public.lines().last().unwrap().trim().to_owned())
+}
+
+/// Adds entries to both chains: a prepared transaction holds the first while the second is written.
+fn write(database: &Database<'_>, number: i32) {
+    database.sql(&format!(
+        "BEGIN; UPDATE account SET balance = balance + 1 WHERE id <= {number}; PREPARE TRANSACTION 'first';
+         UPDATE account SET balance = balance + 1 WHERE id > 500 AND id <= 500 + {number};
+         COMMIT PREPARED 'first'"
+    ));
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut server = Server::builder().config("max_prepared_transactions", "5").start().unwrap();
+        let directory = server.directory().join("auditor");
+        fs::create_dir_all(&directory).unwrap();
+        server.give(&directory).unwrap();
+        let (file, key) = make_key(&server, &directory, "log.key");
+        server.set_config("audit_chain.signing_key_file", &file).unwrap();
+        server.restart().unwrap();
+        let mut scene = Self { server, directory, key, first: String::new(), second: String::new() };
+        let database = Database::create(&scene.server, "original");
+        database.sql(
+            "CREATE TABLE account (id integer PRIMARY KEY, balance integer);
+             SELECT audit_enable('account');
+             INSERT INTO account SELECT g, 0 FROM generate_series(1, 1000) g",
+        );
+        write(&database, 100);
+        let first = database.sql("SELECT audit_checkpoint()") + "\n";
+        scene.server.psql("postgres", "CREATE DATABASE older TEMPLATE original").unwrap();
+        write(&database, 200);
+        let second = database.sql("SELECT audit_checkpoint()") + "\n";
+        write(&database, 10);
+        database.whole();
+        assert_eq!(database.verdict().chains, 2);
+        (scene.first, scene.second) = (first, second);
+        for (name, note) in [("first", &scene.first), ("second", &scene.second)] {
+            fs::write(scene.directory.join(name), note).unwrap();
+        }
+        scene
+    }
+
+    /// A copy of a database of the scene.
+    fn copy(&self, of: &str, name: &str) -> Database<'_> {
+        self.server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {of}")).unwrap();
+        Database::of(&self.server, name)
+    }
+
+    /// The kinds of problems that the server finds, each once.
+    fn kinds(&self, database: &Database<'_>, arguments: &str) -> Vec<String> {
+        let sql = format!("SELECT DISTINCT kind FROM audit_problems({arguments}) ORDER BY 1");
+        let kinds: Vec<String> = database.sql(&sql).lines().map(str::to_owned).collect();
+        let valid = database.sql(&format!("SELECT valid FROM audit_verify({arguments})"));
+        assert_eq!(valid == "t", kinds.is_empty(), "{kinds:?}");
+        kinds
+    }
+
+    /// What must be found: in the server and by the program, alone and with what the auditor keeps.
+    #[track_caller]
+    fn found(&self, database: &Database<'_>, alone: &[&str], kept: &[&str]) {
+        assert_eq!(self.kinds(database, ""), alone, "alone");
+        let given = format!("checkpoint => '{}', public_key => '{}'", self.second, self.key);
+        assert_eq!(self.kinds(database, &given), kept, "with the kept checkpoint");
+
+        let source = self.server.conn_string(&database.name);
+        let (status, report) = audit_chain(&["verify", &source]);
+        assert_eq!(status, i32::from(!alone.is_empty()), "offline, alone: {report}");
+        let note = self.directory.join("second");
+        let (status, report) =
+            audit_chain(&["verify", &source, "--checkpoint", note.to_str().unwrap(), "--key", &self.key]);
+        assert_eq!(status, i32::from(!kept.is_empty()), "offline, with the kept checkpoint: {report}");
+    }
+}
+
+/// Forces an edit and recomputes all links after it.
+fn rewrite(database: &Database<'_>, sql: &str) {
+    database.force(sql);
+    database.force(&relinked(&database.export()));
+}
+
+/// Makes all checkpoints anew, of the log as it is now, as the key's owner would but without the key.
+fn reseal(database: &Database<'_>) {
+    database.force(
+        "DELETE FROM audit_checkpoint_log; DELETE FROM audit_checkpoint_span; DELETE FROM audit_tile;
+         SET audit_chain.signing_key_file = ''",
+    );
+    database.sql("SET audit_chain.signing_key_file = ''; SELECT audit_checkpoint()");
+}
+
+const SIZE: &str = "(SELECT min(tree_size) FROM audit_checkpoint_log)";
+
+#[test]
+fn every_attack_is_found_by_whom_it_can_be_found() {
+    let scene = Scene::new();
+    scene.found(&Database::of(&scene.server, "original"), &[], &[]);
+    let edit = "UPDATE audit_log SET new_row = '{\"id\":7,\"balance\":1000000}' WHERE chain = 0 AND seq = 8";
+    let swap = "UPDATE audit_log SET seq = 100000 WHERE chain = 0 AND seq = 8;
+                UPDATE audit_log SET seq = 8 WHERE chain = 0 AND seq = 9;
+                UPDATE audit_log SET seq = 9 WHERE chain = 0 AND seq = 100000;
+                UPDATE audit_log SET at = (SELECT min(at) FROM audit_log WHERE chain = 0 AND seq IN (8, 9))
+                WHERE chain = 0 AND seq IN (8, 9)";
+    let insert = "UPDATE audit_log SET seq = -seq - 1 WHERE chain = 0 AND seq > 20;
+                  UPDATE audit_log SET seq = -seq WHERE chain = 0 AND seq < 0;
+                  INSERT INTO audit_log SELECT (e).* FROM (SELECT jsonb_populate_record(l, '{\"seq\": 21}') AS e
+                      FROM audit_log l WHERE chain = 0 AND seq = 20) x";
+
+    let attack = |name: &str| scene.copy("original", name);
+    let one_tail = attack("one_tail");
+    one_tail.force("DELETE FROM audit_log WHERE chain = 1 AND seq > 150");
+    scene.found(&one_tail, TRUNCATED, TRUNCATED);
+
+    let chain_gone = attack("chain_gone");
+    chain_gone.force("DELETE FROM audit_log WHERE chain = 1");
+    scene.found(&chain_gone, TRUNCATED, TRUNCATED);
+
+    // All ends cut, and every trace of the checkpoint that covered them: only who kept it can know.
+    let all_tails = attack("all_tails");
+    all_tails.force(&format!(
+        "DELETE FROM audit_log l WHERE seq > (SELECT max(last_seq) FROM audit_checkpoint_span s
+             WHERE s.chain = l.chain AND leaf_index < {SIZE});
+         DELETE FROM audit_checkpoint_span WHERE leaf_index >= {SIZE};
+         DELETE FROM audit_tile WHERE (index + 1) * 256 > {SIZE};
+         DELETE FROM audit_checkpoint_log WHERE tree_size > {SIZE}"
+    ));
+    scene.found(&all_tails, &[], TRUNCATED);
+
+    // The stored tree tells the first entry that is another; with the tree made anew only the kept checkpoint tells.
+    for (name, forgery) in [("edited", edit), ("swapped", swap), ("inserted", insert)] {
+        let forged = attack(name);
+        rewrite(&forged, forgery);
+        scene.found(&forged, MISMATCH, MISMATCH);
+        let place = "SELECT DISTINCT ON (kind) chain, seq FROM audit_problems() WHERE seq IS NOT NULL ORDER BY kind, seq";
+        assert_eq!(forged.sql(place), if name == "inserted" { "0|21" } else { "0|8" });
+        reseal(&forged);
+        scene.found(&forged, &[], MISMATCH);
+    }
+
+    // An older copy; the same copy continued, so that it has more entries than the one it forked from.
+    let older = scene.copy("older", "older_copy");
+    scene.found(&older, &[], TRUNCATED);
+    let forked = scene.copy("older", "forked");
+    forked.sql("UPDATE account SET balance = 9 WHERE id <= 900");
+    forked.sql("SELECT audit_checkpoint()");
+    scene.found(&forked, &[], MISMATCH);
+
+    // What is stored about checkpoints.
+    for (number, sql) in [
+        "UPDATE audit_checkpoint_log SET root = sha256('') WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
+        "UPDATE audit_checkpoint_log SET note = replace(note, 'a', 'b')",
+        "DELETE FROM audit_checkpoint_log WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
+        "UPDATE audit_tile SET hashes = set_byte(hashes, 100, 255 - get_byte(hashes, 100)) WHERE index = 1",
+        "DELETE FROM audit_tile WHERE index = 2",
+        "UPDATE audit_checkpoint_span SET last_seq = last_seq - 1 WHERE leaf_index = 0",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stored = attack(&format!("stored{number}"));
+        stored.force(sql);
+        assert!(scene.kinds(&stored, "").contains(&"checkpoint_mismatch".to_owned()), "{sql}");
+        let (status, report) = audit_chain(&["verify", &scene.server.conn_string(&stored.name)]);
+        assert_eq!(status, 1, "{sql}: {report}");
+    }
+    let added = attack("added");
+    added.force("INSERT INTO audit_tile SELECT 0, 99, hashes FROM audit_tile WHERE level = 0 AND index = 0");
+    assert_eq!(scene.kinds(&added, ""), MISMATCH);
+}
+
+#[test]
+fn a_checkpoint_by_another_key_is_no_checkpoint_of_this_log() {
+    let scene = Scene::new();
+    let (file, key) = make_key(&scene.server, &scene.directory, "other.key");
+    let forged = scene.copy("original", "forged");
+    let note = forged.sql(&format!("SET audit_chain.signing_key_file = '{file}'; SELECT audit_checkpoint()"));
+    let by = |key: &str| scene.kinds(&forged, &format!("checkpoint => '{note}', public_key => '{key}'"));
+    assert_eq!(by(&scene.key), MISMATCH);
+    assert_eq!(by(&key), [""; 0]);
+    // Rotated: both keys are trusted.
+    assert_eq!(by(&format!("{}\n{key}", scene.key)), [""; 0]);
+
+    let wrong = scene.second.replacen("audit_chain/", "audit_chain/x", 1);
+    let kinds = scene.kinds(&forged, &format!("checkpoint => '{wrong}', public_key => '{}'", scene.key));
+    assert_eq!(kinds, MISMATCH);
+}
+
+#[test]
+fn what_came_after_a_trusted_checkpoint_is_checked_by_it() {
+    let scene = Scene::new();
+    let since = format!("since_checkpoint => '{}', public_key => '{}'", scene.first, scene.key);
+    let original = Database::of(&scene.server, "original");
+    assert_eq!(scene.kinds(&original, &since), [""; 0]);
+    let later = original.number(&format!("SELECT entries FROM audit_verify({since})"));
+    assert_eq!(later, 2 * 200 + 2 * 10);
+
+    let edited = scene.copy("original", "edited");
+    edited.force("UPDATE audit_log SET actor = 'x' WHERE (chain, seq) = (SELECT chain, max(seq) FROM audit_log WHERE chain = 1 GROUP BY 1)");
+    assert_eq!(scene.kinds(&edited, &since), ["altered"]);
+    let cut = scene.copy("original", "cut");
+    cut.force("DELETE FROM audit_log WHERE chain = 1 AND seq > 50");
+    assert_eq!(scene.kinds(&cut, &since), TRUNCATED);
+    let gap = scene.copy("original", "gap");
+    gap.force("DELETE FROM audit_log WHERE chain = 1 AND seq = 150");
+    assert_eq!(scene.kinds(&gap, &since), ["missing"]);
+    let rewritten = scene.copy("original", "rewritten");
+    rewrite(&rewritten, "UPDATE audit_log SET actor = 'x' WHERE chain = 1 AND seq = 5");
+    assert!(scene.kinds(&rewritten, &since).contains(&"checkpoint_mismatch".to_owned()));
+}
