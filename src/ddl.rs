@@ -8,7 +8,7 @@
 
 use crate::chain::Tables;
 use crate::error::Refusal;
-use crate::guard::Changed;
+use crate::guard::{self, Changed};
 use crate::lifecycle::{self, Table, capture_of, describe, members};
 use crate::pg::ddl::{Command, Granted, Partition, Renamed};
 use crate::pg::text::from_server;
@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 thread_local! {
     /// The audited table that the command under way is about to rename, and its name until then.
     static RENAMING: RefCell<Option<(Oid, String)>> = const { RefCell::new(None) };
+    /// The indexes that the command under way is about to drop, each with its table, which is audited or ours.
+    static DROPPING: RefCell<Vec<(String, Oid)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The relations that a command names, resolved by the session's own search path.
@@ -29,6 +31,7 @@ pub struct Named {
     renamed: Option<Oid>,
     partitions: Vec<Partition>,
     granted: Granted,
+    indexes: Vec<(Oid, Oid)>,
 }
 
 impl Named {
@@ -38,6 +41,7 @@ impl Named {
             renamed: command.relation_to_rename(),
             partitions: command.partitions(),
             granted: command.granted(),
+            indexes: command.indexes_to_drop(),
         }
     }
 }
@@ -48,6 +52,15 @@ pub fn before(function: Oid, named: &Named) -> Result<(), Refusal> {
     if let Some(table) = named.renamed.filter(|&table| capture_of(table).row.is_some()) {
         RENAMING.set(catalog::quoted_name(table).map(|name| (table, name)));
     }
+    let recorded = |table: Oid| capture_of(table).is_any() || guard::is_ours(table);
+    DROPPING.set(
+        named
+            .indexes
+            .iter()
+            .filter(|&&(_, table)| recorded(table))
+            .filter_map(|&(index, table)| Some((catalog::quoted_name(index)?, table)))
+            .collect(),
+    );
     for &Partition { parent, partition, attach } in &named.partitions {
         // The partition gets copies of the parent's triggers, under the names that its own have.
         if attach && capture_of(parent).row.is_some() && capture_of(partition).is_any() {
@@ -119,8 +132,7 @@ fn record(function: Oid, command: Command<'_>, named: &Named, changed: &[Changed
     // A dump that is being restored makes the capture triggers: the entries that they come from are in the log.
     let restores = |object: &&Changed| object.is_capture() || command.only_enables_always();
     for object in changed.iter().filter(|object| !restores(object)) {
-        let audited =
-            object.subject.filter(|&table| capture_of(table).is_any() || crate::guard::is_ours(table));
+        let audited = object.subject.filter(|&table| capture_of(table).is_any() || guard::is_ours(table));
         if let Some(table) = audited.map(describe) {
             entry(Some((table.schema, table.name)), &object.identity, &object.kind)?;
         } else if object.ours {
@@ -130,11 +142,16 @@ fn record(function: Oid, command: Command<'_>, named: &Named, changed: &[Changed
     let granted = &named.granted;
     let in_schemas = granted.schemas.iter().flat_map(|schema| schema::audited_tables(schema));
     for table in granted.relations.iter().copied().chain(in_schemas) {
-        if capture_of(table).is_any() || crate::guard::is_ours(table) {
+        if capture_of(table).is_any() || guard::is_ours(table) {
             let table = describe(table);
             let object = table.quoted();
             entry(Some((table.schema, table.name)), &object, "table")?;
         }
+    }
+    // Their names are gone by now; the tables are not, as only the indexes were named.
+    for (index, table) in DROPPING.take() {
+        let table = describe(table);
+        entry(Some((table.schema, table.name)), &index, "index")?;
     }
     for &routine in &granted.functions {
         if catalog::extension_of(pg_sys::ProcedureRelationId, routine) == catalog::extension() {

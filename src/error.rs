@@ -31,6 +31,10 @@ pub enum Refusal {
     NullArgument { function: &'static str, argument: &'static str },
     /// An event without a name.
     EmptyAction,
+    /// No relation has this oid.
+    NoSuchRelation { oid: u32 },
+    /// No schema has this oid.
+    NoSuchSchema { oid: u32 },
     /// Not a relation that can be audited.
     NotATable { name: String, kind: &'static str },
     /// The caller does not own the table.
@@ -106,6 +110,8 @@ impl fmt::Display for Refusal {
             }
             Self::EmptyAction => write!(f, "audit_event: \"action\" must not be empty"),
             Self::NotATable { name, kind } => write!(f, "\"{name}\" cannot be audited: it is {kind}"),
+            Self::NoSuchRelation { oid } => write!(f, "relation with OID {oid} does not exist"),
+            Self::NoSuchSchema { oid } => write!(f, "schema with OID {oid} does not exist"),
             Self::NotOwner { name } => write!(f, "must be owner of table \"{name}\" to audit it"),
             Self::NotSchemaOwner { schema } => write!(f, "must be owner of schema \"{schema}\" to audit it"),
             Self::PatternMatchesNothing { schema, pattern } => {
@@ -190,7 +196,10 @@ impl Refusal {
             Self::NotOwner { .. } | Self::NotSchemaOwner { .. } | Self::NotExtensionOwner { .. } => {
                 State::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
-            Self::PatternMatchesNothing { .. } => State::ERRCODE_UNDEFINED_TABLE,
+            Self::PatternMatchesNothing { .. } | Self::NoSuchRelation { .. } => {
+                State::ERRCODE_UNDEFINED_TABLE
+            }
+            Self::NoSuchSchema { .. } => State::ERRCODE_INVALID_SCHEMA_NAME,
             Self::NotSelfConsistent { .. } => State::ERRCODE_CHECK_VIOLATION,
             Self::NotATable { .. } | Self::PartOfAudited { .. } => State::ERRCODE_WRONG_OBJECT_TYPE,
             Self::NoSuchColumn { .. } => State::ERRCODE_UNDEFINED_COLUMN,
@@ -229,6 +238,7 @@ impl Refusal {
                 "Leave out only_chain, since and until, or the checkpoint. since_checkpoint checks what came later.".into()
             }
             Self::NullArgument { .. } => return None,
+            Self::NoSuchRelation { .. } | Self::NoSuchSchema { .. } => "Give its name.".into(),
             Self::EmptyAction => "Name what happened, for example 'user.login'.".into(),
             Self::NotATable { .. } => "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
             Self::NotOwner { .. } => "Ask the table's owner or a superuser to call audit_enable().".into(),

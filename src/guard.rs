@@ -196,6 +196,12 @@ fn on_end(call: Call, command: Command<'_>) -> Result<(), Refusal> {
 
 fn refuse_change(command: Command<'_>, changed: &Changed) -> Result<(), Refusal> {
     let tag = command.tag();
+    if let Some(parent) = changed.table.filter(|&table| is_ours(table) && changed.kind.ends_with("table"))
+        && !changed.ours
+    {
+        let parent = catalog::quoted_name(parent).unwrap_or_default();
+        return Err(Refusal::Guarded { tag: tag.into(), object: format!("what inherits from {parent}") });
+    }
     if changed.ours || changed.table.is_some_and(is_ours) {
         return Err(Refusal::Guarded { tag: tag.into(), object: changed.identity.clone() });
     }

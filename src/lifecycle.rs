@@ -104,19 +104,28 @@ fn enable_table(call: Call) -> Result<(), Refusal> {
     let baseline = call.arg(2).ok_or_else(|| null("baseline"))?;
     let _path = LocalSettings::safe_search_path();
     let table = auditable(relation)?;
-    if !enable_checked(call.function(), &table, options, baseline)? {
-        notice!("table \"{}\" is already audited with these options", table.name);
+    match enable_checked(call.function(), &table, options, baseline)? {
+        None if baseline => {
+            notice!(
+                "table \"{}\" is already audited with these options; no baseline was recorded",
+                table.name
+            );
+        }
+        None => notice!("table \"{}\" is already audited with these options", table.name),
+        Some(rows) if baseline => notice!("{rows} rows of table \"{}\" recorded as its baseline", table.name),
+        Some(_) => {}
     }
     Ok(())
 }
 
-/// Begins to audit a table for the current role, or changes its options; false if it is audited with these already.
+/// Begins to audit a table for the current role, or changes its options; how many rows were recorded as its baseline.
+/// `None` if it is audited with these options already.
 pub fn enable_checked(
     function: Oid,
     table: &Table,
     options: Options,
     baseline: bool,
-) -> Result<bool, Refusal> {
+) -> Result<Option<u64>, Refusal> {
     let caller = session::effective_role();
     if !compat::owns_relation(table.oid, caller) {
         return Err(Refusal::NotOwner { name: table.name.clone() });
@@ -134,7 +143,7 @@ pub fn enable_checked(
             return Err(part_of_audited(table));
         }
         if before.is_whole() && before.options() == Some(&options) {
-            return Ok(false);
+            return Ok(None);
         }
         install(function, table, &options)?;
         before
@@ -144,14 +153,11 @@ pub fn enable_checked(
         detail["previous_options"] = previous.to_json();
     }
     record_lifecycle(function, "ENABLE", table, &detail, caller)?;
-    if baseline {
-        record_baseline(function, table, &options)?;
-    }
-    Ok(true)
+    Ok(Some(if baseline { record_baseline(function, table, &options)? } else { 0 }))
 }
 
-/// Records the rows that the table and its descendants have.
-pub fn record_baseline(function: Oid, table: &Table, options: &Options) -> Result<(), Refusal> {
+/// Records the rows that the table and its descendants have; how many.
+pub fn record_baseline(function: Oid, table: &Table, options: &Options) -> Result<u64, Refusal> {
     let caller = session::effective_role();
     let mut total = 0;
     for member in members(table.oid) {
@@ -161,8 +167,7 @@ pub fn record_baseline(function: Oid, table: &Table, options: &Options) -> Resul
             total += baseline::record(function, member.oid, &member.quoted(), options, caller)?;
         }
     }
-    notice!("{total} rows of table \"{}\" recorded as its baseline", table.name);
-    Ok(())
+    Ok(total)
 }
 
 fn part_of_audited(table: &Table) -> Refusal {
@@ -293,7 +298,7 @@ pub fn describe(relation: Oid) -> Table {
     members(relation)
         .into_iter()
         .next()
-        .unwrap_or_else(|| pgrx::error!("relation with OID {} does not exist", relation.to_u32()))
+        .unwrap_or_else(|| Refusal::NoSuchRelation { oid: relation.to_u32() }.raise())
 }
 
 /// The relation, if it is one that can be audited.

@@ -34,7 +34,7 @@ fn enable_schema(call: Call) -> Result<i32, Refusal> {
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
     let _path = LocalSettings::safe_search_path();
-    let name = from_server(&catalog::namespace_name(schema).unwrap_or_default());
+    let name = schema_name(schema)?;
     if name.starts_with("pg_") || name == "information_schema" {
         return Err(Refusal::NotATable { name, kind: "a system schema" });
     }
@@ -51,7 +51,8 @@ fn enable_schema(call: Call) -> Result<i32, Refusal> {
         // What is audited already keeps its options.
         if !left_out && !lifecycle::capture_of(table.oid).is_any() {
             let options = Options { skip_unchanged, ..Options::default() };
-            enabled += i32::from(lifecycle::enable_checked(call.function(), &table, options, baseline)?);
+            let begun = lifecycle::enable_checked(call.function(), &table, options, baseline)?;
+            enabled += i32::from(begun.is_some());
         }
     }
     write_policy(
@@ -70,13 +71,18 @@ fn disable_schema(call: Call) -> Result<i32, Refusal> {
     let reason = call.text(1).ok_or_else(|| null("reason"))?;
     let _path = LocalSettings::safe_search_path();
     lifecycle::require_extension_owner(NAME)?;
-    let name = from_server(&catalog::namespace_name(schema).unwrap_or_default());
+    let name = schema_name(schema)?;
     let mut disabled = 0;
     for table in tables_of(&name) {
         disabled += i32::from(lifecycle::disable_checked(call.function(), &table, &reason)?);
     }
     write_policy(call.function(), "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
     Ok(disabled)
+}
+
+fn schema_name(schema: Oid) -> Result<String, Refusal> {
+    let name = catalog::namespace_name(schema).ok_or(Refusal::NoSuchSchema { oid: schema.to_u32() })?;
+    Ok(from_server(&name))
 }
 
 /// A schema's tables that can be audited, partitions left to their roots.

@@ -9,7 +9,7 @@ ALTER TABLE t DROP gone;
 DELETE FROM t WHERE id = 3;
 SELECT audit_enable('t', exclude_columns => '{secret}', baseline => true);
 SELECT * FROM news();
--- Enabled already: no second baseline.
+-- Enabled already: no second baseline, and it is said.
 SELECT audit_enable('t', exclude_columns => '{secret}', baseline => true);
 -- Of an empty table; of a large one, with large values.
 CREATE TABLE empty (id int);

@@ -58,6 +58,15 @@ CREATE INDEX log_index ON audit_log (at);
 COMMENT ON TABLE audit_log IS 'ours';
 COMMENT ON EXTENSION audit_chain IS 'ours';
 SELECT * FROM ddl();
+-- Indexes that go.
+CREATE INDEX going ON ddl_renamed.u (id);
+CREATE INDEX going2 ON ddl_renamed.u (id);
+CREATE INDEX plain_index ON plain (id);
+SELECT count(*) FROM ddl();
+DROP INDEX ddl_renamed.going, log_index, plain_index;
+DROP INDEX IF EXISTS no_such_index;
+DROP INDEX CONCURRENTLY ddl_renamed.going2;
+SELECT * FROM ddl();
 -- Nothing of what is not audited.
 ALTER TABLE plain ADD x int;
 GRANT SELECT ON plain TO regress_ddl;

@@ -100,3 +100,8 @@ SELECT audit_enable('accounts');
 DROP OWNED BY regress_enable_other;
 DROP ROLE regress_enable_other;
 SELECT valid, problems FROM audit_verify();
+-- What is not there.
+SELECT audit_enable(0), audit_enable(1::regclass);
+SELECT audit_disable(0, 'none');
+SELECT audit_enable_schema(0);
+SELECT audit_disable_schema(0, 'none');
