@@ -238,7 +238,6 @@ impl Ledger {
 
     /// A complete tile's hashes.
     pub fn tile(&self, tile: TileId) -> Result<Vec<u8>, Refusal> {
-        let missing = || Refusal::DamagedTree { reason: format!("{} is missing", tile.path()) };
         query::rows_seen(
             &format!("SELECT hashes FROM ONLY {} WHERE level = $1 AND index = $2", self.tiles),
             &[i32::from(tile.level).into(), (tile.index as i64).into()],
@@ -246,7 +245,7 @@ impl Ledger {
         )
         .into_iter()
         .next()
-        .ok_or_else(missing)
+        .ok_or_else(|| missing_tile(tile))
     }
 
     /// The right edge of the tree of the first `size` entries.
@@ -268,7 +267,11 @@ impl Ledger {
             self.hashes(&piece, |hash| last.push(hash))
                 .map_err(|seq| Refusal::EntryGone { chain: span.chain, seq })?;
         }
-        TreeFrontier::rebuild(size, &last, |tile| self.tile(tile)).map_err(damaged)
+        let mut tiles = Tiles::new(self);
+        TreeFrontier::rebuild(size, &last, |tile| {
+            tiles.take(tile.level, tile.index).ok_or_else(|| missing_tile(tile))
+        })
+        .map_err(damaged)
     }
 
     /// Records a span.
@@ -330,6 +333,10 @@ impl<'a> Tiles<'a> {
         }
         fetched.pop_front_if(|(at, _)| *at == index).map(|(_, hashes)| hashes)
     }
+}
+
+fn missing_tile(tile: TileId) -> Refusal {
+    Refusal::DamagedTree { reason: format!("{} is missing", tile.path()) }
 }
 
 /// A tree that does not fit together.
