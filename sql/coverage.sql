@@ -69,6 +69,11 @@ WHERE l.operation = 'ENABLE'
 COMMENT ON VIEW audit_coverage IS
     'audit_chain: every user table: audited or not, since when, by whom, with which options, and whether by force no more';
 
+CREATE FUNCTION audit_chain_publication() RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_publication';
+COMMENT ON FUNCTION audit_chain_publication() IS
+    'audit_chain: what audit_chain.publish_command took last, and why something waits; part of audit_status';
+
 CREATE VIEW audit_status AS
 WITH RECURSIVE chains AS (
     -- The newest entry of each chain, by the primary key: no scan of the log.
@@ -80,6 +85,14 @@ WITH RECURSIVE chains AS (
         WHERE l.chain = (SELECT min(m.chain) FROM audit_log m WHERE m.chain > c.chain)
         ORDER BY seq DESC LIMIT 1) n
 )
-SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entries, max(at) AS newest_entry
-FROM chains;
+SELECT c.chains, c.entries, c.newest_entry,
+       k.at AS last_checkpoint, coalesce(k.tree_size, 0) AS checkpoint_entries,
+       c.entries - coalesce(k.tree_size, 0) AS unsealed_entries,
+       pg_catalog.to_timestamp(p.published_at) AS last_published, p.entries AS published_entries,
+       p.failures AS publish_failures, p.error AS publish_error
+FROM (SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entries, max(at) AS newest_entry
+      FROM chains) c
+LEFT JOIN (SELECT at, tree_size FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1) k ON true
+CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
+    AS p(published_at double precision, entries bigint, failures integer, error text);
 COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row, without reading it all';

@@ -3,7 +3,7 @@
 //! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
 //! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
 //! `pg::log`. [`verify`] reads the log back;
-//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server. [`guard`] keeps everybody else out.
+//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out.
 
 mod baseline;
 mod capture;
@@ -19,6 +19,7 @@ mod lifecycle;
 mod options;
 mod pg;
 mod proof;
+mod publish;
 mod schema;
 mod settings;
 mod shape;
@@ -40,4 +41,5 @@ extern "C-unwind" fn _PG_init() {
     settings::register();
     pg::xact::register();
     pg::invalidation::register();
+    pg::worker::register();
 }

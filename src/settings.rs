@@ -4,6 +4,7 @@ use crate::error::Refusal;
 use crate::pg::session;
 use crate::pg::settings::{self, Anything, Check, Text};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::time::Duration;
 
 /// How many chains the log may have: the most writers at once that do not wait for one another.
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
@@ -21,6 +22,13 @@ static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// The file of the key that signs checkpoints.
 static SIGNING_KEY_FILE: Text = Text::new(c"");
+
+/// How often the server makes a checkpoint by itself, in seconds; 0: never.
+static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+/// What takes a checkpoint off the server.
+static PUBLISH_COMMAND: Text = Text::new(c"");
+/// How long that may take, in seconds.
+static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// The longest actor, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
@@ -85,6 +93,33 @@ pub fn register() {
         c"Made by `audit-chain keygen`; nobody but the server's user may have access to it. Empty: not signed.",
         &SIGNING_KEY_FILE,
         GucContext::Suset,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.checkpoint_interval",
+        c"How often the server makes a checkpoint of what is new.",
+        c"0: never by itself. Takes shared_preload_libraries = 'audit_chain'.",
+        &CHECKPOINT_INTERVAL,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    settings::define_text::<Anything>(
+        c"audit_chain.publish_command",
+        c"The shell command that takes a checkpoint off the server.",
+        c"%p is a file with the checkpoint. It is run again until it succeeds.",
+        &PUBLISH_COMMAND,
+        GucContext::Sighup,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.publish_timeout",
+        c"How long audit_chain.publish_command may run.",
+        c"Then it is ended, and tried again later.",
+        &PUBLISH_TIMEOUT,
+        1,
+        3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     settings::reserve_prefix(c"audit_chain");
 }
@@ -153,4 +188,23 @@ pub fn max_chains() -> u32 {
 /// `audit_chain.signing_key_file`; `None` where it is empty.
 pub fn signing_key_file() -> Option<String> {
     SIGNING_KEY_FILE.get().map(|path| String::from_utf8_lossy(path).into_owned())
+}
+
+/// `audit_chain.checkpoint_interval`; `None` where the server makes no checkpoints by itself.
+pub fn checkpoint_interval() -> Option<Duration> {
+    Some(seconds(&CHECKPOINT_INTERVAL)).filter(|interval| !interval.is_zero())
+}
+
+/// `audit_chain.publish_command`; `None` where it is empty.
+pub fn publish_command() -> Option<String> {
+    PUBLISH_COMMAND.get().map(|command| String::from_utf8_lossy(command).into_owned())
+}
+
+/// `audit_chain.publish_timeout`.
+pub fn publish_timeout() -> Duration {
+    seconds(&PUBLISH_TIMEOUT)
+}
+
+fn seconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_secs(setting.get().unsigned_abs().into())
 }

@@ -112,6 +112,12 @@ pub fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether `role` may see what monitoring shows.
+pub fn monitors(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::has_privs_of_role(role, pg_sys::Oid::from(pg_sys::ROLE_PG_MONITOR)) }
+}
+
 /// Whether `role` owns the extension, is a member of its owner, or a superuser.
 pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: as above.

@@ -36,6 +36,7 @@ entry_points! {
     (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::checkpoint::checkpoint;
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::proof::consistency;
+    (audit_chain_publication, pg_finfo_audit_chain_publication) => crate::publish::publication;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::check_log;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::check::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::check::combine;

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod text;
 pub mod trigger;
 pub mod varlena;
+pub mod worker;
 pub mod xact;
 
 /// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for null.

@@ -10,6 +10,7 @@ import uuid
 from contextlib import redirect_stderr, redirect_stdout
 
 import audit_chain_format as fmt
+import audit_chain_tree
 
 HERE = pathlib.Path(__file__).parent
 
@@ -105,6 +106,17 @@ def check_page(vectors):
         assert f"= {text}\n" in page, f"the page has no {text}"
 
 
+def check_tree(roots):
+    """The leaves that the implementations of Certificate Transparency test with, and the roots of their trees."""
+    leaves = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
+    tree = audit_chain_tree.Tree()
+    assert tree.root().hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "the empty tree"
+    for leaf in leaves:
+        tree.push(fmt.leaf_hash(bytes.fromhex(leaf)))
+        if tree.size in roots:
+            assert tree.root().hex() == roots[tree.size], f"the tree of {tree.size} leaves"
+
+
 def main():
     vectors = json.loads((HERE / "format1.json").read_text(encoding="utf-8"))
     checks = [(f"genesis {v['log_id']} {v['chain']}", check_genesis, v) for v in vectors["genesis"]]
@@ -113,6 +125,11 @@ def main():
     checks += [(f"log: {v['name']}", check_log, v) for v in vectors["logs"]]
     checks += [("the command's exit status", check_command, vectors["logs"][0])]
     checks += [("the worked example of docs/format.md", check_page, vectors)]
+    roots = {
+        1: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        8: "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    }
+    checks += [("the tree of RFC 6962", check_tree, roots)]
     failed = 0
     for name, check, vector in checks:
         try:

@@ -151,6 +151,11 @@ impl<'a> Database<'a> {
         self.sql(&format!("BEGIN; {GUARD_DOWN} {sql}; {GUARD_UP} COMMIT"));
     }
 
+    /// What the checkpoints recorded, as an auditor gets it, behind the log.
+    pub fn export_with_tree(&self) -> String {
+        self.export() + "\n" + &self.sql(include_str!("../../vectors/export-tree.sql"))
+    }
+
     /// The log as an auditor gets it: JSON lines.
     pub fn export(&self) -> String {
         self.sql(include_str!("../../vectors/export.sql"))

@@ -74,3 +74,12 @@ for line in sys.stdin:
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// Measures an export, with its spans and checkpoints, by these and by a checkpoint kept in a file.
+pub fn verify_tree_offline(export: &str, checkpoint: Option<&str>) -> Offline {
+    let mut args = vec!["audit_chain_tree.py"];
+    args.extend(checkpoint.iter().flat_map(|file| ["--checkpoint", file]));
+    let output = python(&args, export);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
+}

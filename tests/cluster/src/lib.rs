@@ -5,7 +5,7 @@ mod format;
 mod load;
 
 pub use database::{Database, Verdict};
-pub use format::{Offline, entry_hash, payload_digest, relinked, verify_offline};
+pub use format::{Offline, entry_hash, payload_digest, relinked, verify_offline, verify_tree_offline};
 pub use load::{Load, Workload, pgbench};
 
 use harness::postgres::error::SqlState;

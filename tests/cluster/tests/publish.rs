@@ -1,0 +1,174 @@
+//! Checkpoints that the server makes and publishes by itself.
+
+use cluster_tests::{Database, eventually};
+use harness::{Mode, Server};
+use std::fs;
+use std::path::PathBuf;
+
+/// A server with the library preloaded, that makes checkpoints every second.
+fn server(command: impl Fn(&str) -> String) -> (Server, PathBuf) {
+    let server = Server::builder()
+        .config("shared_preload_libraries", "audit_chain")
+        .config("audit_chain.checkpoint_interval", "1s")
+        .start()
+        .unwrap();
+    let elsewhere = server.directory().join("elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    server.give(&elsewhere).unwrap();
+    set(&server, "audit_chain.publish_command", &command(elsewhere.to_str().unwrap()));
+    (server, elsewhere)
+}
+
+/// Changes a setting of the running server.
+fn set(server: &Server, name: &str, value: &str) {
+    let value = value.replace('\'', "''");
+    server.psql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
+    server.psql("postgres", "SELECT pg_reload_conf()").unwrap();
+}
+
+/// A database with one audited table of `rows` rows.
+fn audited<'a>(server: &'a Server, name: &str, rows: u32) -> Database<'a> {
+    let database = Database::create(server, name);
+    database.sql(&format!(
+        "CREATE TABLE t (id integer); SELECT audit_enable('t'); INSERT INTO t SELECT generate_series(1, {rows})"
+    ));
+    database
+}
+
+fn copy_to(directory: &str) -> String {
+    format!(
+        r#"cp %p "{directory}/$AUDIT_CHAIN_DATABASE.new" && mv "{directory}/$AUDIT_CHAIN_DATABASE.new" "{directory}/$AUDIT_CHAIN_DATABASE""#
+    )
+}
+
+fn newest(database: &Database<'_>) -> String {
+    database.sql("SELECT note FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1") + "\n"
+}
+
+#[test]
+fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
+    let (mut server, elsewhere) = server(copy_to);
+    let names = ["first", "second"];
+    for name in names {
+        audited(&server, name, 20);
+    }
+    let status = |name: &str, column: &str| {
+        Database::of(&server, name).sql(&format!("SELECT {column} FROM audit_status"))
+    };
+    for name in names {
+        eventually("a published checkpoint", || status(name, "published_entries = entries") == "t");
+        assert_eq!(fs::read_to_string(elsewhere.join(name)).unwrap(), newest(&Database::of(&server, name)));
+        assert_eq!(status(name, "checkpoint_entries, unsealed_entries, publish_failures"), "21|0|0");
+        assert_eq!(
+            status(name, "last_published >= date_trunc('second', last_checkpoint), publish_error"),
+            "t|"
+        );
+    }
+    // Only one of them has something new.
+    let first = Database::of(&server, "first");
+    first.sql("INSERT INTO t SELECT generate_series(1, 5)");
+    eventually("the next one", || status("first", "published_entries") == "26");
+    assert_eq!(Database::of(&server, "second").number("SELECT count(*) FROM audit_checkpoint_log"), 1);
+    first.whole();
+
+    // It goes on after a restart, and after a crash.
+    for mode in [Mode::Fast, Mode::Immediate] {
+        server.stop(mode).unwrap();
+        server.start().unwrap();
+        let first = Database::of(&server, "first");
+        let before = first.number("SELECT entries FROM audit_status");
+        first.sql("INSERT INTO t VALUES (0)");
+        eventually("a checkpoint after the restart", || {
+            first.number("SELECT published_entries FROM audit_status") == before + 1
+        });
+        first.whole();
+    }
+}
+
+#[test]
+fn a_command_that_fails_is_tried_again_and_shown() {
+    let (server, elsewhere) = server(|_| "echo no way there: 100 %% >&2; exit 3".into());
+    let database = audited(&server, "audited", 20);
+    let status = |column: &str| database.sql(&format!("SELECT {column} FROM audit_status"));
+    eventually("failures", || status("publish_failures > 1") == "t");
+    let error = status("publish_error");
+    assert!(error.contains("exit status: 3") && error.contains("no way there: 100 %"), "{error}");
+    assert!(server.log().contains("could not publish the checkpoint of database \"audited\""));
+    assert_eq!(status("published_entries, checkpoint_entries"), "|21");
+    // The error is for those who monitor.
+    database.sql("CREATE ROLE auditor; GRANT SELECT ON audit_status TO auditor");
+    let seen = database
+        .sql("SET ROLE auditor; SELECT publish_failures > 1, publish_error IS NULL FROM audit_status");
+    assert!(seen.ends_with("t|t"), "{seen}");
+
+    // A newer checkpoint takes the place of one that waits.
+    database.sql("INSERT INTO t VALUES (0)");
+    eventually("the newer checkpoint", || status("unsealed_entries") == "0");
+    set(&server, "audit_chain.publish_command", &copy_to(elsewhere.to_str().unwrap()));
+    eventually("success", || status("published_entries = entries") == "t");
+    assert_eq!(status("publish_failures, publish_error"), "0|");
+    assert_eq!(fs::read_to_string(elsewhere.join("audited")).unwrap(), newest(&database));
+}
+
+#[test]
+fn a_command_that_hangs_holds_up_nobody() {
+    let (mut server, _) = server(|directory| format!("touch {directory}/began; sleep 1000"));
+    let began = server.directory().join("elsewhere/began");
+    audited(&server, "audited", 20);
+    eventually("the command", || began.exists());
+    // No transaction, and no connection to a database.
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'audit_chain%'
+                AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL OR datid IS NOT NULL)";
+    assert_eq!(server.psql("postgres", held).unwrap(), "0");
+    Database::of(&server, "audited").sql("DROP EXTENSION audit_chain CASCADE");
+    server.psql("postgres", "DROP DATABASE audited").unwrap();
+    // The server stops at once, and ends what the command started.
+    server.stop(Mode::Fast).unwrap();
+
+    server.start().unwrap();
+    server.psql("postgres", "SELECT 1").unwrap();
+    set(&server, "audit_chain.publish_timeout", "1s");
+    let database = audited(&server, "other", 3);
+    eventually("the time-out", || {
+        database.sql("SELECT publish_error LIKE 'it was ended after%' FROM audit_status") == "t"
+    });
+}
+
+#[test]
+fn a_database_or_an_extension_that_goes_disturbs_no_other() {
+    let (server, elsewhere) = server(copy_to);
+    for round in 0..3 {
+        let gone = audited(&server, &format!("gone{round}"), 10);
+        eventually("its checkpoint", || elsewhere.join(format!("gone{round}")).exists());
+        gone.sql("DROP EXTENSION audit_chain CASCADE");
+        server.psql("postgres", &format!("DROP DATABASE gone{round}")).unwrap();
+    }
+    let stays = audited(&server, "stays", 10);
+    eventually("the other's checkpoint", || stays.sql("SELECT published_entries FROM audit_status") == "11");
+    // With the interval 0 the server makes none.
+    set(&server, "audit_chain.checkpoint_interval", "0");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    stays.sql("INSERT INTO t VALUES (0)");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_eq!(stays.sql("SELECT checkpoint_entries, unsealed_entries FROM audit_status"), "11|1");
+    set(&server, "audit_chain.checkpoint_interval", "1s");
+    eventually("a checkpoint again", || stays.sql("SELECT published_entries FROM audit_status") == "12");
+}
+
+#[test]
+fn a_standby_makes_none_until_it_is_promoted() {
+    let (primary, _) = server(|_| "true".into());
+    set(&primary, "audit_chain.checkpoint_interval", "0");
+    let standby = Server::standby_of(&primary).unwrap();
+    audited(&primary, "audited", 10);
+    standby.catch_up(&primary).unwrap();
+    let workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'audit_chain%'";
+    assert_eq!(standby.psql("postgres", workers).unwrap(), "0");
+    standby.psql("postgres", "SELECT pg_promote()").unwrap();
+    set(&standby, "audit_chain.checkpoint_interval", "1s");
+    let promoted = Database::of(&standby, "audited");
+    eventually("a checkpoint of the promoted server", || {
+        promoted.sql("SELECT published_entries FROM audit_status") == "11"
+    });
+    promoted.whole();
+}

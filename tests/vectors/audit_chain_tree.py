@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""audit_chain's checkpoints, a second time: written from docs/checkpoints.md, with Python's standard library alone.
+
+    audit_chain_tree.py [--checkpoint FILE] [LOG]
+
+reads an exported log with its spans and checkpoints (export.sql and export-tree.sql, one after the other; standard input
+without LOG), computes the RFC 6962 tree from the entries' contents, and compares every recorded checkpoint and the one
+that is given. Signatures are not checked. Exit status: 0 it is the log of the checkpoints, 1 it is not, 2 it could not
+be checked. The entries of a large log are held in memory: audit-chain does the same in bounded memory.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import sys
+
+import audit_chain_format as fmt
+
+
+class Tree:
+    """The roots of a growing Merkle tree (RFC 6962, section 2.1): one hash for each complete subtree on its right edge."""
+
+    def __init__(self):
+        self.size = 0
+        self.edge = []
+
+    def push(self, leaf_hash):
+        self.edge.append(leaf_hash)
+        self.size += 1
+        complete = self.size
+        while complete % 2 == 0:
+            right = self.edge.pop()
+            self.edge.append(node_hash(self.edge.pop(), right))
+            complete //= 2
+
+    def root(self):
+        if not self.edge:
+            return hashlib.sha256().digest()
+        root = self.edge[-1]
+        for left in reversed(self.edge[:-1]):
+            root = node_hash(left, root)
+        return root
+
+
+def node_hash(left, right):
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def parse_note(note):
+    """The origin, size and root that a checkpoint's note says."""
+    lines = note.split("\n")
+    if len(lines) < 4 or lines[3] != "":
+        raise fmt.NotCheckable("a checkpoint is three lines, and signatures after an empty one")
+    try:
+        return lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
+    except ValueError as why:
+        raise fmt.NotCheckable(f"not a checkpoint: {why}") from None
+
+
+def read(lines):
+    """The log's identity, its entries' hashes by place, the spans, and the recorded checkpoints."""
+    log_id, hashes, spans, checkpoints = None, {}, [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+        except ValueError as why:
+            raise fmt.NotCheckable(f"line {number} is not JSON: {why}") from None
+        if "span" in value:
+            spans.append(value["span"])
+        elif "tree_size" in value:
+            checkpoints.append(value)
+        elif "log_id" in value:
+            log_id = value["log_id"]
+        else:
+            try:
+                hashes[value["chain"], value["seq"]] = fmt.entry_hash(value)
+            except fmt.NotEncodable:
+                hashes[value["chain"], value["seq"]] = None
+    return log_id, hashes, spans, checkpoints
+
+
+def verify(lines, kept=None):
+    """Returns the problems, in words, and the number of checkpoints that were compared."""
+    log_id, hashes, spans, checkpoints = read(lines)
+    problems, compared = [], 0
+    origin = f"audit_chain/{log_id}"
+    wanted = {}
+    for checkpoint in checkpoints:
+        said = parse_note(checkpoint["note"])
+        if said != (origin, checkpoint["tree_size"], bytes.fromhex(checkpoint["root"])):
+            problems.append(f"the note of the checkpoint of {checkpoint['tree_size']} entries says something else")
+        wanted.setdefault(checkpoint["tree_size"], []).append(("recorded", bytes.fromhex(checkpoint["root"])))
+    if kept is not None:
+        said = parse_note(kept)
+        if said[0] != origin:
+            problems.append(f"the kept checkpoint is of {said[0]}, this log is {origin}")
+        wanted.setdefault(said[1], []).append(("kept", said[2]))
+
+    tree, covered = Tree(), {}
+    for leaf_index, chain, first, last in spans:
+        if leaf_index != tree.size or first != covered.get(chain, 0) + 1 or last < first:
+            problems.append(f"the span at leaf {leaf_index} does not continue those before it")
+            break
+        for seq in range(first, last + 1):
+            entry_hash = hashes.get((chain, seq))
+            if entry_hash is None:
+                problems.append(f"a checkpoint covers entry ({chain}, {seq}), which is not there")
+                break
+            tree.push(entry_hash)
+            for which, root in wanted.pop(tree.size, ()):
+                compared += 1
+                if root != tree.root():
+                    problems.append(f"the {which} checkpoint of {tree.size} entries is not that of these entries")
+        else:
+            covered[chain] = last
+            continue
+        break
+    for size in sorted(wanted):
+        problems.append(f"a checkpoint covers {size} entries, the tree of this log has {tree.size}")
+    return problems, compared
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Measures an exported audit_chain log by its checkpoints.")
+    parser.add_argument("--checkpoint", help="a file with a checkpoint that was kept elsewhere")
+    parser.add_argument("log", nargs="?", help="the export; standard input by default")
+    options = parser.parse_args(arguments)
+    try:
+        kept = None
+        if options.checkpoint is not None:
+            with open(options.checkpoint, encoding="utf-8") as file:
+                kept = file.read()
+        if options.log is None:
+            problems, compared = verify(sys.stdin.buffer, kept)
+        else:
+            with open(options.log, "rb") as lines:
+                problems, compared = verify(lines, kept)
+    except (fmt.NotCheckable, OSError, KeyError, TypeError, ValueError) as why:
+        print(f"could not check: {why}", file=sys.stderr)
+        return 2
+    for words in problems:
+        print(words)
+    print(f"{'NOT ' if problems else ''}the log of its checkpoints: {compared} compared, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

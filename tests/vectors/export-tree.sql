@@ -1,0 +1,17 @@
+-- Exports what the checkpoints recorded, as JSON lines: each span {"span": [leaf_index, chain, first_seq, last_seq]}, each
+-- checkpoint {"tree_size": …, "root": …, "note": …}. Behind the entries of export.sql it is what audit_chain_tree.py reads:
+--
+--     (psql -X -d DATABASE -f export.sql; psql -X -d DATABASE -f export-tree.sql) > log.jsonl
+--     python3 audit_chain_tree.py --checkpoint kept.checkpoint log.jsonl
+
+\set ON_ERROR_STOP on
+\set QUIET on
+\encoding UTF8
+\pset format unaligned
+\pset tuples_only on
+\pset pager off
+
+SELECT json_build_object('span', json_build_array(leaf_index, chain, first_seq, last_seq))
+FROM audit_checkpoint_span ORDER BY leaf_index;
+SELECT json_build_object('tree_size', tree_size, 'root', encode(root, 'hex'), 'note', note)
+FROM audit_checkpoint_log ORDER BY tree_size;
