@@ -57,7 +57,7 @@ cluster: setup
 	@$(built) && cargo test --package cluster-tests -- $(TESTS)
 
 bench: setup
-	@$(built) && cargo run --release --package bench
+	@$(built) && cargo run --release --package bench -- --output docs/performance.md
 
 bench-quick: setup
 	@$(built) && cargo run --release --package bench -- --quick

@@ -24,8 +24,9 @@ pub struct Database {
 /// Registers the launcher, where the library is loaded by `shared_preload_libraries`. On a standby it starts with the
 /// promotion.
 pub fn register() {
-    // SAFETY: a flag of this process.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+    // pg_upgrade starts servers that nothing may write to but itself.
+    // SAFETY: flags of this process.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade } {
         BackgroundWorkerBuilder::new("audit_chain launcher")
             .set_type("audit_chain launcher")
             .set_library("audit_chain")

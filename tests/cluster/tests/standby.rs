@@ -12,11 +12,18 @@ fn a_standby_verifies_and_goes_on_after_promotion() {
     let standby = Server::standby_of(&primary).unwrap();
     workload.run("", 50);
     original.sql("SELECT audit_event('before the promotion')");
+    let note = original.sql("SELECT audit_checkpoint()");
     standby.catch_up(&primary).unwrap();
 
     let copy = Database::of(&standby, "app");
     assert_eq!(copy.whole(), original.whole());
     assert_eq!(copy.export(), original.export());
+    let measured = format!("SELECT valid, checkpoints FROM audit_verify(checkpoint => '{note}')");
+    assert_eq!(copy.sql(&measured), "t|1");
+    let proof = "SELECT audit_inclusion_proof(0, 1) LIKE '%' || note FROM audit_checkpoint_log";
+    assert_eq!(copy.sql(proof), "t");
+    let error = copy.client().batch_execute("SELECT audit_checkpoint()").unwrap_err();
+    assert_eq!(state(&error), &SqlState::READ_ONLY_SQL_TRANSACTION);
 
     let mut client = copy.client();
     for write in ["SELECT audit_event('on a standby')", "UPDATE counter SET n = n + 1"] {
