@@ -8,7 +8,7 @@
 
 use crate::chain::Tables;
 use crate::error::Refusal;
-use crate::guard::{self, Changed};
+use crate::guard::{Changed, is_ours};
 use crate::lifecycle::{self, Table, capture_of, describe, members};
 use crate::pg::ddl::{Command, Granted, Partition, Renamed};
 use crate::pg::text::from_server;
@@ -22,8 +22,6 @@ use std::collections::BTreeSet;
 thread_local! {
     /// The audited table that the command under way is about to rename, and its name until then.
     static RENAMING: RefCell<Option<(Oid, String)>> = const { RefCell::new(None) };
-    /// The indexes that the command under way is about to drop, each with its table, which is audited or ours.
-    static DROPPING: RefCell<Vec<(String, Oid)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The relations that a command names, resolved by the session's own search path.
@@ -31,7 +29,6 @@ pub struct Named {
     renamed: Option<Oid>,
     partitions: Vec<Partition>,
     granted: Granted,
-    indexes: Vec<(Oid, Oid)>,
 }
 
 impl Named {
@@ -41,7 +38,6 @@ impl Named {
             renamed: command.relation_to_rename(),
             partitions: command.partitions(),
             granted: command.granted(),
-            indexes: command.indexes_to_drop(),
         }
     }
 }
@@ -52,15 +48,6 @@ pub fn before(function: Oid, named: &Named) -> Result<(), Refusal> {
     if let Some(table) = named.renamed.filter(|&table| capture_of(table).row.is_some()) {
         RENAMING.set(catalog::quoted_name(table).map(|name| (table, name)));
     }
-    let recorded = |table: Oid| capture_of(table).is_any() || guard::is_ours(table);
-    DROPPING.set(
-        named
-            .indexes
-            .iter()
-            .filter(|&&(_, table)| recorded(table))
-            .filter_map(|&(index, table)| Some((catalog::quoted_name(index)?, table)))
-            .collect(),
-    );
     for &Partition { parent, partition, attach } in &named.partitions {
         // The partition gets copies of the parent's triggers, under the names that its own have.
         if attach && capture_of(parent).row.is_some() && capture_of(partition).is_any() {
@@ -103,6 +90,32 @@ pub fn after(function: Oid, command: Command<'_>, named: &Named, changed: &[Chan
     }
 }
 
+/// After something on a table was dropped, otherwise than by naming it in an ALTER TABLE: records it, and follows it.
+pub fn after_drop(
+    function: Oid,
+    command: Command<'_>,
+    table: Oid,
+    object: &str,
+    kind: &str,
+) -> Result<(), Refusal> {
+    // A table that was dropped itself has neither triggers nor an owner any more.
+    if !capture_of(table).is_any() && !is_ours(table) {
+        return Ok(());
+    }
+    if log::has_entries(Tables::beside(function)?.log) {
+        let Table { schema, name, .. } = describe(table);
+        let detail = detail(command, object, kind);
+        lifecycle::record_detail(
+            function,
+            "DDL",
+            Some((&schema, &name)),
+            &detail,
+            session::effective_role(),
+        )?;
+    }
+    forget_dropped_columns(function, table)
+}
+
 /// Notes that an audited table goes on under another name.
 pub fn record_rename(function: Oid, table: &Table, before: &str) -> Result<(), Refusal> {
     if table.quoted() == before {
@@ -132,7 +145,7 @@ fn record(function: Oid, command: Command<'_>, named: &Named, changed: &[Changed
     // A dump that is being restored makes the capture triggers: the entries that they come from are in the log.
     let restores = |object: &&Changed| object.is_capture() || command.only_enables_always();
     for object in changed.iter().filter(|object| !restores(object)) {
-        let audited = object.subject.filter(|&table| capture_of(table).is_any() || guard::is_ours(table));
+        let audited = object.subject.filter(|&table| capture_of(table).is_any() || is_ours(table));
         if let Some(table) = audited.map(describe) {
             entry(Some((table.schema, table.name)), &object.identity, &object.kind)?;
         } else if object.ours {
@@ -142,16 +155,11 @@ fn record(function: Oid, command: Command<'_>, named: &Named, changed: &[Changed
     let granted = &named.granted;
     let in_schemas = granted.schemas.iter().flat_map(|schema| schema::audited_tables(schema));
     for table in granted.relations.iter().copied().chain(in_schemas) {
-        if capture_of(table).is_any() || guard::is_ours(table) {
+        if capture_of(table).is_any() || is_ours(table) {
             let table = describe(table);
             let object = table.quoted();
             entry(Some((table.schema, table.name)), &object, "table")?;
         }
-    }
-    // Their names are gone by now; the tables are not, as only the indexes were named.
-    for (index, table) in DROPPING.take() {
-        let table = describe(table);
-        entry(Some((table.schema, table.name)), &index, "index")?;
     }
     for &routine in &granted.functions {
         if catalog::extension_of(pg_sys::ProcedureRelationId, routine) == catalog::extension() {

@@ -9,10 +9,11 @@ use crate::error::{OrRaise, Refusal};
 use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::pg::ddl::{Command, Moment};
 use crate::pg::fmgr::Call;
-use crate::pg::query::{self, rows};
+use crate::pg::query::{self, rows, rows_seen};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::{Text, argument, from_server};
+use crate::pg::text::{Text, from_server};
 use crate::pg::trigger::Trigger;
+use crate::pg::xact::ActiveSnapshot;
 use crate::pg::{catalog, check};
 use crate::verify::{Workspace, content_hash};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -150,7 +151,7 @@ fn changed_objects() -> Vec<Changed> {
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
                     coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
-                    coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, s.stxrelid, \
                              CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
              FROM pg_event_trigger_ddl_commands() d \
              LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
@@ -162,6 +163,7 @@ fn changed_objects() -> Vec<Changed> {
                         ON o.classid = 'pg_class'::regclass AND o.objid = h.inhparent AND o.deptype = 'e' \
                         JOIN pg_extension x ON x.oid = o.refobjid AND x.extname = 'audit_chain') h ON h.inhrelid = c.oid \
              LEFT JOIN pg_index i ON i.indexrelid = c.oid \
+             LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid \
              LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
              LEFT JOIN pg_depend m ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid AND m.deptype = 'e' \
              LEFT JOIN pg_extension e ON e.oid = m.refobjid \
@@ -238,20 +240,48 @@ struct Dropped {
     table: String,
     /// The name of what was on the table.
     part: String,
+    /// All of its name.
+    identity: String,
+    /// The table that it was on.
+    on: Option<Oid>,
+    /// Whether the command named it.
+    named: bool,
+    /// Whether it went because it was named, or used what went: not as a mere part of that.
+    by_itself: bool,
 }
 
+/// What the command has dropped; the tables that it lay on are found in the catalogs as they were before.
 fn dropped_objects() -> Vec<Dropped> {
-    rows(
-        "SELECT object_type, address_names[1], address_names[2], coalesce(address_names[3], '') \
-             FROM pg_event_trigger_dropped_objects() \
-             WHERE NOT is_temporary AND object_type IN \
-               ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule')",
+    let _before = ActiveSnapshot::push_before_command();
+    rows_seen(
+        "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, i.indrelid, s.stxrelid, a.adrelid, \
+                             CASE WHEN d.object_type IN ('table column', 'foreign table column') THEN d.objid END), \
+                    d.original, d.original OR d.normal \
+             FROM pg_event_trigger_dropped_objects() d \
+             LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
+             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
+             LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0 \
+             LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid \
+             LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid \
+             LEFT JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid \
+             WHERE NOT d.is_temporary AND d.object_type IN \
+               ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule', 'index', 'statistics object', \
+                'table constraint', 'table column', 'foreign table column', 'default value')",
         &[],
-        |row| Dropped {
-            kind: row.get::<Text>(1).map_or_else(String::new, |name| name.0),
-            schema: row.get::<Text>(2).map_or_else(String::new, |name| name.0),
-            table: row.get::<Text>(3).map_or_else(String::new, |name| name.0),
-            part: row.get::<Text>(4).map_or_else(String::new, |name| name.0),
+        |row| {
+            let text = |column| row.get::<Text>(column).map_or_else(String::new, |name| name.0);
+            Dropped {
+                kind: text(1),
+                schema: text(2),
+                table: text(3),
+                part: text(4),
+                identity: text(5),
+                on: row.get(6),
+                named: row.value(7),
+                by_itself: row.value(8),
+            }
         },
     )
 }
@@ -262,8 +292,12 @@ fn on_drop(call: Call, command: Command<'_>) -> Result<(), Refusal> {
     if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
         return Ok(());
     }
-    if matches!(command.tag(), "DROP TRIGGER" | "DROP POLICY" | "DROP RULE") {
-        dropped.iter().try_for_each(|object| record_drop(call.function(), command, object))?;
+    // What an ALTER TABLE names is recorded, and followed, when it ends.
+    let altered = command.tag().starts_with("ALTER ");
+    for object in dropped.iter().filter(|object| object.by_itself && !(altered && object.named)) {
+        if let Some(table) = object.on {
+            ddl::after_drop(call.function(), command, table, &object.identity, &object.kind)?;
+        }
     }
     let is_capture = |object: &&Dropped| object.kind == "trigger" && object.part.starts_with("!audit_chain_");
     for trigger in dropped.iter().filter(is_capture) {
@@ -291,23 +325,6 @@ fn on_drop(call: Call, command: Command<'_>) -> Result<(), Refusal> {
                 session::effective_role(),
             )?;
         }
-    }
-    Ok(())
-}
-
-/// Records that something on an audited table was dropped.
-fn record_drop(function: Oid, command: Command<'_>, object: &Dropped) -> Result<(), Refusal> {
-    let table = format!(
-        "{}.{}",
-        pgrx::spi::quote_identifier(&object.schema),
-        pgrx::spi::quote_identifier(&object.table)
-    );
-    let audited = query::value::<Oid>("SELECT to_regclass($1)::oid", &[argument(&table)])
-        .is_some_and(|table| lifecycle::capture_of(table).is_any());
-    if audited && !object.part.starts_with("!audit_chain_") {
-        let detail = ddl::detail(command, &format!("{} on {table}", object.part), &object.kind);
-        let place = Some((object.schema.as_str(), object.table.as_str()));
-        lifecycle::record_detail(function, "DDL", place, &detail, session::effective_role())?;
     }
     Ok(())
 }

@@ -151,30 +151,6 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The indexes that a DROP INDEX is about to drop, each with its table.
-    pub fn indexes_to_drop(self) -> Vec<(Oid, Oid)> {
-        let Some(statement) = self
-            .node::<pg_sys::DropStmt>(NodeTag::T_DropStmt)
-            .filter(|statement| statement.removeType == pg_sys::ObjectType::OBJECT_INDEX)
-        else {
-            return Vec::new();
-        };
-        // SAFETY: for an index, `objects` is a list of names, each a list of String nodes; nothing in it is ours to free.
-        unsafe {
-            let names = pgrx::PgList::<pg_sys::List>::from_pg(statement.objects);
-            let indexes = names
-                .iter_ptr()
-                .filter_map(|name| {
-                    let index = relation_of(pg_sys::makeRangeVarFromNameList(name))?;
-                    let table = pg_sys::IndexGetRelation(index, true);
-                    (table != Oid::INVALID).then_some((index, table))
-                })
-                .collect();
-            let _ = names.into_pg();
-            indexes
-        }
-    }
-
     /// A column's or a schema's old and new name, where the command gives one.
     pub fn renamed(self) -> Option<Renamed> {
         let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;

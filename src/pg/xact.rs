@@ -97,6 +97,23 @@ impl ActiveSnapshot {
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         Self(())
     }
+
+    /// Pushes a snapshot of this moment that does not see what the command under way has done: in an event trigger, the
+    /// catalogs as they were before it.
+    pub fn push_before_command() -> Self {
+        // SAFETY: as above. The copy, which alone is changed, is the stack's own. Where a command that commits on its way
+        // (DROP INDEX CONCURRENTLY) left no snapshot, all that this transaction did is the command's.
+        unsafe {
+            let before = if pg_sys::ActiveSnapshotSet() {
+                (*pg_sys::GetActiveSnapshot()).curcid
+            } else {
+                pg_sys::FirstCommandId
+            };
+            pg_sys::PushCopiedSnapshot(pg_sys::GetLatestSnapshot());
+            (*pg_sys::GetActiveSnapshot()).curcid = before;
+        }
+        Self(())
+    }
 }
 
 impl Drop for ActiveSnapshot {

@@ -1,107 +1,329 @@
-//! Foreign tables: what is written here, through postgres_fdw to another database, is captured here.
+//! Foreign tables: what is changed through them is recorded here, whatever becomes of the other side.
 
 use cluster_tests::{Database, server, state};
-use harness::postgres::error::SqlState;
+use harness::postgres::Client;
 use harness::{Mode, Server};
 
-/// A server with the foreign database and the one that audits; `None` where the installation has no postgres_fdw.
-fn two_servers() -> Option<(Server, Server)> {
-    let remote = server();
-    let local = server();
-    let available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'";
-    if local.psql("postgres", available).unwrap() == "0" {
-        eprintln!("this PostgreSQL has no postgres_fdw: foreign tables are not tested with it");
-        return None;
+/// The other side, and a database here that reaches it.
+struct Link {
+    remote: Server,
+    local: Server,
+}
+
+const DATABASE: &str = "app";
+
+impl Link {
+    /// `None`, and a message, where the server comes without postgres_fdw. (A test then says less than its name.)
+    fn new() -> Option<Self> {
+        let local = server();
+        let available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'";
+        if local.psql("postgres", available).unwrap() == "0" {
+            let installation = local.installation();
+            eprintln!(
+                "NOT TESTED: PostgreSQL {} of {} has no postgres_fdw",
+                installation.major(),
+                installation.bindir().display()
+            );
+            return None;
+        }
+        let remote = server();
+        let there = "
+            CREATE TABLE accounts (id integer PRIMARY KEY, owner text NOT NULL DEFAULT 'nobody', balance numeric(10,2));
+            INSERT INTO accounts VALUES (1, 'Ann', 10), (2, 'Bob', NULL);
+            CREATE TABLE part (id integer, v text)";
+        remote.psql("postgres", there).unwrap();
+        let database = Database::create(&local, DATABASE);
+        let host = remote.directory().display();
+        database.sql(&format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER other_side FOREIGN DATA WRAPPER postgres_fdw
+                 OPTIONS (host '{host}', port '{}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER other_side OPTIONS (user 'postgres');
+             CREATE FOREIGN TABLE accounts (id integer NOT NULL, owner text NOT NULL, balance numeric(10,2))
+                 SERVER other_side",
+            remote.port()
+        ));
+        Some(Self { remote, local })
     }
-    remote
-        .psql("postgres", "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t SELECT g, 'there' FROM generate_series(1, 20) g")
-        .unwrap();
-    Some((remote, local))
+
+    fn database(&self) -> Database<'_> {
+        Database::of(&self.local, DATABASE)
+    }
+
+    fn remote(&self, query: &str) -> String {
+        self.remote.psql("postgres", query).unwrap()
+    }
 }
 
-/// A database with a foreign table of the remote `t`.
-fn create<'a>(local: &'a Server, remote: &Server) -> Database<'a> {
-    let database = Database::create(local, "audited");
-    let options: Vec<String> = remote
-        .conn_string("postgres")
-        .split_whitespace()
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(name, _)| matches!(*name, "host" | "port" | "dbname"))
-        .map(|(name, value)| format!("{name} '{}'", value.trim_matches('\'')))
-        .collect();
-    database.sql(&format!(
-        "CREATE EXTENSION postgres_fdw;
-         CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({});
-         CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'postgres', password_required 'false');
-         CREATE FOREIGN TABLE t (id integer NOT NULL, v text) SERVER far OPTIONS (table_name 't')",
-        options.join(", ")
-    ));
-    database
+/// The entries' images, without ENABLE.
+fn images(database: &Database<'_>) -> String {
+    database.sql(
+        "SELECT operation, table_name, old_row, new_row FROM audit_log WHERE operation NOT IN ('ENABLE', 'DDL') ORDER BY seq",
+    )
 }
 
-const COUNTS: &str = "SELECT string_agg(operation || ' ' || n, ', ' ORDER BY operation) FROM
-    (SELECT operation, count(*) AS n FROM audit_log WHERE table_name = 't' GROUP BY operation) c";
+/// Nothing of an audit_enable() that failed is there.
+#[track_caller]
+fn is_not_enabled(database: &Database<'_>, table: &str) {
+    let triggers = format!("SELECT count(*) FROM pg_trigger WHERE tgrelid = '{table}'::regclass");
+    assert_eq!(database.number(&triggers), 0);
+    assert_eq!(database.entries(&format!("table_name = '{table}' AND operation <> 'DDL'")), 0);
+    let state = format!("SELECT audited, state FROM audit_coverage WHERE table_name = '{table}'");
+    assert_eq!(database.sql(&state), "f|not audited");
+}
 
 #[test]
-fn every_change_of_a_foreign_table_has_its_entry() {
-    let Some((remote, local)) = two_servers() else { return };
-    let database = create(&local, &remote);
-    database.sql("SELECT audit_enable('t', baseline => true)");
-    assert_eq!(database.sql(COUNTS), "BASELINE 20, ENABLE 1");
+fn every_change_of_a_foreign_table_is_recorded() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    database.sql("SELECT audit_enable('accounts')");
     database.sql(
-        "INSERT INTO t VALUES (21, 'here'), (22, 'here');
-         UPDATE t SET v = 'changed' WHERE id <= 5;
-         DELETE FROM t WHERE id = 20;
-         BEGIN; INSERT INTO t VALUES (23, 'kept'); SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT;
-         BEGIN; UPDATE t SET v = 'undone'; ROLLBACK",
+        "INSERT INTO accounts VALUES (3, 'Cid', 30.5), (4, 'Dan', NULL);
+         UPDATE accounts SET balance = balance + 1 WHERE id IN (1, 3);
+         UPDATE accounts SET balance = balance WHERE id = 1;
+         UPDATE accounts SET id = 20 WHERE id = 2;
+         DELETE FROM accounts WHERE id = 4;
+         DELETE FROM accounts WHERE id = 99;
+         INSERT INTO accounts VALUES (1, 'again', 0) ON CONFLICT DO NOTHING;
+         COPY accounts FROM stdin;\n5\tEve\t50\n6\tFay\t\\N\n\\.\n",
     );
-    database.sql("COPY t FROM PROGRAM 'printf \"24\\tcopied\\n25\\tcopied\\n\"'");
-    assert_eq!(database.sql(COUNTS), "BASELINE 20, DELETE 1, ENABLE 1, INSERT 5, UPDATE 5");
-    assert_eq!(
-        database.sql(
-            "SELECT old_row, new_row FROM audit_log WHERE operation = 'UPDATE' AND new_row ->> 'id' = '3'"
-        ),
-        r#"{"v":"there"}|{"id":3,"v":"changed"}"#
-    );
-    assert_eq!(remote.psql("postgres", "SELECT count(*) FROM t").unwrap(), "24");
+    let expected = r#"INSERT|accounts||{"id":3,"owner":"Cid","balance":30.50}
+INSERT|accounts||{"id":4,"owner":"Dan","balance":null}
+UPDATE|accounts|{"balance":10.00}|{"id":1,"owner":"Ann","balance":11.00}
+UPDATE|accounts|{"balance":30.50}|{"id":3,"owner":"Cid","balance":31.50}
+UPDATE|accounts|{}|{"id":1,"owner":"Ann","balance":11.00}
+UPDATE|accounts|{"id":2}|{"id":20,"owner":"Bob","balance":null}
+DELETE|accounts|{"id":4,"owner":"Dan","balance":null}|
+INSERT|accounts||{"id":5,"owner":"Eve","balance":50.00}
+INSERT|accounts||{"id":6,"owner":"Fay","balance":null}"#;
+    assert_eq!(images(&database), expected);
+    assert_eq!(link.remote("SELECT count(*), sum(id), sum(balance) FROM accounts"), "5|35|92.50");
 
-    // PostgreSQL has TRUNCATE triggers on foreign tables from 16 on.
-    database.sql("TRUNCATE t");
-    let truncates = database.entries("operation = 'TRUNCATE'");
-    assert_eq!(truncates, i64::from(local.installation().major() >= 16));
-
-    // As a partition of an audited table, whose row triggers it inherits.
+    // What is undone here is undone there, and has no entry.
     database.sql(
-        "CREATE TABLE whole (id integer NOT NULL, v text) PARTITION BY RANGE (id);
-         CREATE TABLE near PARTITION OF whole FOR VALUES FROM (0) TO (100);
-         CREATE FOREIGN TABLE far_part PARTITION OF whole FOR VALUES FROM (100) TO (200)
-             SERVER far OPTIONS (table_name 't');
-         SELECT audit_enable('whole');
-         INSERT INTO whole VALUES (1, 'near'), (101, 'far');
-         UPDATE whole SET v = v || '!'",
+        "BEGIN;
+         INSERT INTO accounts VALUES (7, 'kept', 1);
+         SAVEPOINT s;
+         UPDATE accounts SET owner = 'undone';
+         DELETE FROM accounts WHERE id = 1;
+         ROLLBACK TO s;
+         UPDATE accounts SET owner = 'kept too' WHERE id = 7;
+         COMMIT;
+         BEGIN; DELETE FROM accounts; ROLLBACK",
     );
-    assert_eq!(database.entries("table_name = 'near'"), 2);
-    assert_eq!(database.entries("table_name = 'far_part'"), 2);
+    assert_eq!(database.entries("true"), 12);
+    assert_eq!(database.entries("new_row ->> 'owner' LIKE 'kept%'"), 2);
+    assert_eq!(link.remote("SELECT count(*), max(owner) FROM accounts WHERE id IN (1, 7)"), "2|kept too");
+
+    // An error of the other side, caught here.
+    database.sql(
+        "DO $$ BEGIN
+            INSERT INTO accounts VALUES (8, 'undone', 1);
+            INSERT INTO accounts VALUES (8, 'undone', 1);
+         EXCEPTION WHEN unique_violation THEN
+            INSERT INTO accounts VALUES (9, 'after the error', 1);
+         END $$",
+    );
+    assert_eq!(database.entries("new_row ->> 'owner' IN ('undone', 'after the error')"), 1);
+
+    // PostgreSQL 15 has no TRUNCATE triggers on foreign tables.
+    let major = link.local.installation().major();
+    database.sql("TRUNCATE accounts");
+    assert_eq!(link.remote("SELECT count(*) FROM accounts"), "0");
+    assert_eq!(database.entries("operation = 'TRUNCATE' AND table_name = 'accounts'"), i64::from(major > 15));
+
+    // The table's own DDL, and its end.
+    database.sql(
+        "ALTER FOREIGN TABLE accounts DROP COLUMN balance;
+         INSERT INTO accounts VALUES (10, 'Gus');
+         SELECT audit_disable('accounts', 'done with it');
+         INSERT INTO accounts VALUES (11, 'not audited')",
+    );
+    let last = "SELECT operation, coalesce(new_row ->> 'owner', detail ->> 'tag', detail ->> 'reason')
+                FROM audit_log ORDER BY seq DESC LIMIT 3";
+    assert_eq!(database.sql(last), "DISABLE|done with it\nINSERT|Gus\nDDL|ALTER FOREIGN TABLE");
     database.whole();
 }
 
 #[test]
-fn a_baseline_of_a_foreign_table_that_is_down_is_refused_and_nothing_is_half_enabled() {
-    let Some((mut remote, local)) = two_servers() else { return };
-    let database = create(&local, &remote);
-    remote.stop(Mode::Fast).unwrap();
-    let mut client = database.client();
-    let error = client.batch_execute("SELECT audit_enable('t', baseline => true)").unwrap_err();
-    assert_eq!(state(&error), &SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
-    let message = error.as_db_error().unwrap().message().to_owned();
-    assert!(message.contains("\"far\""), "{message}");
-    assert_eq!(database.number("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass"), 0);
-    assert_eq!(database.entries("true"), 0);
-    assert_eq!(database.sql("SELECT state FROM audit_coverage WHERE table_name = 't'"), "not audited");
+fn options_apply_to_foreign_tables_too() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    database.sql(
+        "SELECT audit_enable('accounts', exclude_columns => '{owner}', mask_columns => '{balance}', skip_unchanged => true);
+         UPDATE accounts SET owner = 'not recorded' WHERE id = 1;
+         UPDATE accounts SET balance = 11 WHERE id = 1",
+    );
+    let masked = r#"UPDATE|accounts|{"balance":{"masked":true}}|{"id":1,"balance":{"masked":true}}"#;
+    assert_eq!(images(&database), masked);
+    database.whole();
+}
 
-    // The session goes on; when the server is back, it works.
-    remote.start().unwrap();
-    client.batch_execute("SELECT audit_enable('t', baseline => true)").unwrap();
-    assert_eq!(database.sql(COUNTS), "BASELINE 20, ENABLE 1");
+#[test]
+fn a_foreign_partition_is_audited_with_its_root() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    database.sql(
+        "CREATE TABLE p (id integer, v text) PARTITION BY RANGE (id);
+         CREATE TABLE here PARTITION OF p FOR VALUES FROM (0) TO (10);
+         CREATE FOREIGN TABLE there PARTITION OF p FOR VALUES FROM (10) TO (20)
+             SERVER other_side OPTIONS (table_name 'part');
+         INSERT INTO p VALUES (1, 'before'), (11, 'before');
+         SELECT audit_enable('p', baseline => true);
+         INSERT INTO p VALUES (2, 'new'), (12, 'new');
+         UPDATE p SET v = 'changed' WHERE id IN (1, 11);
+         UPDATE p SET id = 13 WHERE id = 2;
+         DELETE FROM p WHERE id = 12",
+    );
+    let expected = r#"BASELINE|here||{"id":1,"v":"before"}
+BASELINE|there||{"id":11,"v":"before"}
+INSERT|here||{"id":2,"v":"new"}
+INSERT|there||{"id":12,"v":"new"}
+UPDATE|here|{"v":"before"}|{"id":1,"v":"changed"}
+UPDATE|there|{"v":"before"}|{"id":11,"v":"changed"}
+INSERT|there||{"id":13,"v":"new"}
+DELETE|here|{"id":2,"v":"new"}|
+DELETE|there|{"id":12,"v":"new"}|"#;
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(sorted(&images(&database)), sorted(expected));
+    assert_eq!(
+        database.sql("SELECT DISTINCT detail ->> 'partition_of' FROM audit_log WHERE table_name = 'there' AND operation <> 'DDL'"),
+        "public.p"
+    );
+    // One that is attached later, and detached again: it stays audited.
+    link.remote.psql("postgres", "CREATE TABLE later (id integer, v text)").unwrap();
+    database.sql(
+        "CREATE FOREIGN TABLE later (id integer, v text) SERVER other_side;
+         ALTER TABLE p ATTACH PARTITION later FOR VALUES FROM (20) TO (30);
+         INSERT INTO p VALUES (21, 'in the partition');
+         ALTER TABLE p DETACH PARTITION later;
+         INSERT INTO later VALUES (22, 'on its own');
+         DROP FOREIGN TABLE there",
+    );
+    assert_eq!(database.entries("table_name = 'later' AND operation = 'INSERT'"), 2);
+    assert_eq!(database.entries("table_name = 'there' AND detail ->> 'tag' = 'DROP FOREIGN TABLE'"), 1);
+    let coverage =
+        "SELECT string_agg(table_name || ' ' || state, ', ' ORDER BY table_name) FROM audit_coverage";
+    assert_eq!(database.sql(coverage), "accounts not audited, here audited, later audited, p audited");
+    database.whole();
+}
+
+#[test]
+fn a_schema_takes_in_what_is_imported() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    database.sql(
+        "CREATE SCHEMA imported;
+         SELECT audit_enable_schema('imported');
+         IMPORT FOREIGN SCHEMA public FROM SERVER other_side INTO imported;
+         INSERT INTO imported.accounts VALUES (3, 'Cid', 1);
+         INSERT INTO imported.part VALUES (1, 'x')",
+    );
+    assert_eq!(database.entries("operation = 'INSERT' AND table_schema = 'imported'"), 2);
+    database.whole();
+}
+
+#[test]
+fn a_baseline_is_read_as_the_caller() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    database.sql("SELECT audit_enable('accounts', baseline => true)");
+    let rows = r#"BASELINE|accounts||{"id":1,"owner":"Ann","balance":10.00}
+BASELINE|accounts||{"id":2,"owner":"Bob","balance":null}"#;
+    assert_eq!(images(&database), rows);
+
+    // Whoever has no mapping to the other side gets its error, and nothing is enabled.
+    database.sql(
+        "CREATE FOREIGN TABLE mine (id integer, v text) SERVER other_side OPTIONS (table_name 'part');
+         CREATE ROLE owner;
+         ALTER FOREIGN TABLE mine OWNER TO owner;
+         GRANT CREATE, USAGE ON SCHEMA public TO owner",
+    );
+    let message = database.refused("SET ROLE owner; SELECT audit_enable('mine', baseline => true)");
+    assert!(message.contains("user mapping not found for \"owner\""), "{message}");
+    is_not_enabled(&database, "mine");
+    database.sql("SET ROLE owner; SELECT audit_enable('mine')");
+    database.whole();
+}
+
+#[test]
+fn a_server_that_is_down_leaves_nothing_half_enabled() {
+    let Some(mut link) = Link::new() else { return };
+    link.remote.stop(Mode::Fast).unwrap();
+    let database = link.database();
+    let mut client = database.client();
+    let enable = "SELECT audit_enable('accounts', baseline => true)";
+    let error = client.batch_execute(enable).unwrap_err();
+    assert_eq!(state(&error).code(), "08001", "{error}");
+    let message = error.as_db_error().unwrap().message();
+    assert_eq!(message, "could not connect to server \"other_side\"");
+    is_not_enabled(&database, "accounts");
+    // Nor where the error is caught, and the transaction goes on.
+    let caught =
+        "DO $$ BEGIN PERFORM audit_event('before'); PERFORM audit_enable('accounts', baseline => true);
+         EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN PERFORM audit_event('caught'); END $$";
+    client.batch_execute(caught).unwrap();
+    is_not_enabled(&database, "accounts");
+    assert_eq!(database.sql("SELECT detail ->> 'action' FROM audit_log WHERE operation = 'EVENT'"), "caught");
+
+    // Auditing itself needs no other side; the changes do, and what fails there leaves no entry.
+    client.batch_execute("SELECT audit_enable('accounts')").unwrap();
+    let error = client.batch_execute("INSERT INTO accounts VALUES (3, 'Cid', 1)").unwrap_err();
+    assert_eq!(state(&error).code(), "08001", "{error}");
+    link.remote.start().unwrap();
+    client.batch_execute("INSERT INTO accounts VALUES (3, 'Cid', 1)").unwrap();
+    let database = link.database();
+    assert_eq!(database.entries("operation = 'INSERT'"), 1);
+
+    // The other side is lost in the middle of a transaction.
+    let insert = |client: &mut Client, id| {
+        client.batch_execute(&format!("INSERT INTO accounts VALUES ({id}, 'x', 1)"))
+    };
+    client.batch_execute("BEGIN").unwrap();
+    insert(&mut client, 4).unwrap();
+    link.remote.restart().unwrap();
+    assert!(insert(&mut client, 5).is_err());
+    client.batch_execute("ROLLBACK").unwrap();
+    insert(&mut client, 6).unwrap();
+    let database = link.database();
+    assert_eq!(database.sql("SELECT new_row ->> 'id' FROM audit_log WHERE operation = 'INSERT'"), "3\n6");
+    database.whole();
+}
+
+/// What can be told of any server: a foreign table whose wrapper can do nothing.
+#[test]
+fn a_foreign_table_that_nothing_serves_is_enabled_and_refuses_a_baseline() {
+    let local = server();
+    let database = Database::create(&local, DATABASE);
+    database.sql(
+        "CREATE FOREIGN DATA WRAPPER idle;
+         CREATE SERVER nowhere FOREIGN DATA WRAPPER idle;
+         CREATE FOREIGN TABLE f (id integer, v text) SERVER nowhere",
+    );
+    let error = database.client().batch_execute("SELECT audit_enable('f', baseline => true)").unwrap_err();
+    assert_eq!(state(&error).code(), "55000", "{error}");
+    assert!(error.as_db_error().unwrap().message().contains("\"idle\" has no handler"), "{error}");
+    is_not_enabled(&database, "f");
+
+    database.sql("SELECT audit_enable('f', exclude_columns => '{v}')");
+    assert_eq!(database.sql("SELECT audited FROM audit_coverage WHERE table_name = 'f'"), "t");
+    // Bit 5 of tgtype: TRUNCATE.
+    let truncates = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'f'::regclass AND tgtype & 32 <> 0";
+    assert_eq!(database.number(truncates), i64::from(local.installation().major() > 15));
+    let message = database.refused("ALTER FOREIGN TABLE f DISABLE TRIGGER ALL");
+    assert!(message.contains("it would end or change the auditing"), "{message}");
+    let message = database.refused("DROP TRIGGER \"!audit_chain_row\" ON f");
+    assert!(message.contains("it would end or change the auditing"), "{message}");
+    database.sql("ALTER FOREIGN TABLE f RENAME v TO w; ALTER FOREIGN TABLE f ADD x integer");
+    let options = "SELECT options -> 'exclude_columns' FROM audit_coverage WHERE table_name = 'f'";
+    assert_eq!(database.sql(options), r#"["w"]"#);
+    database.sql("DROP FOREIGN TABLE f");
+    let tags =
+        "SELECT string_agg(detail ->> 'tag', ', ' ORDER BY seq) FROM audit_log WHERE operation = 'DDL'";
+    assert_eq!(database.sql(tags), "ALTER FOREIGN TABLE, ALTER FOREIGN TABLE, DROP FOREIGN TABLE");
     database.whole();
 }

@@ -42,6 +42,12 @@ fn bulk_changes_and_verification_are_bounded() {
     let many = "DO $$ BEGIN FOR i IN 1..20000 LOOP UPDATE t SET v = 'x' WHERE id = i; END LOOP; END $$";
     grows_little(&mut database.client(), "many statements", many);
 
+    database.sql(&format!(
+        "CREATE TABLE old AS SELECT g AS id, 'value ' || g AS v FROM generate_series(1, {ROWS}) g"
+    ));
+    grows_little(&mut database.client(), "a baseline", "SELECT audit_enable('old', baseline => true)");
+    grows_little(&mut database.client(), "a checkpoint", "SELECT audit_checkpoint()");
+
     let mut verifier = database.client();
     grows_little(
         &mut verifier,
@@ -49,5 +55,5 @@ fn bulk_changes_and_verification_are_bounded() {
         "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()",
     );
     let verdict = database.whole();
-    assert_eq!(verdict.entries, ROWS + 20_000 + 1);
+    assert_eq!(verdict.entries, 2 * ROWS + 20_000 + 2);
 }
