@@ -12,10 +12,11 @@ END
 $$;
 
 CREATE TABLE audit_log (
-    chain            integer     NOT NULL CHECK (chain >= 0),
+    -- The place is (chain, seq); chain stands where it needs no padding.
     seq              bigint      NOT NULL CHECK (seq >= 1),
     at               timestamptz NOT NULL,
     xid              xid8        NOT NULL,
+    chain            integer     NOT NULL CHECK (chain >= 0),
     operation        text        NOT NULL,
     table_schema     text,
     table_name       text,
@@ -33,7 +34,8 @@ CREATE TABLE audit_log (
     payload_digest   bytea       CHECK (length(payload_digest) = 32),
     prev_hash        bytea       NOT NULL CHECK (length(prev_hash) = 32),
     hash             bytea       NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (chain, seq),
+    -- Each chain grows at its end alone, where no page needs room for later.
+    PRIMARY KEY (chain, seq) WITH (fillfactor = 100),
     -- Either the payload is there, with its salt, or its digest stands for it.
     CHECK ((salt IS NULL) = (payload_digest IS NOT NULL))
 );

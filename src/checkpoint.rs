@@ -5,6 +5,7 @@
 //!   whatever the isolation level, so every checkpoint continues the one before.
 //! * All or nothing: spans, tiles and the checkpoint itself come with one transaction.
 //! * Memory does not grow with the log: entries stream through the tree's right edge.
+//! * What is handed out is durable: a crash does not undo a checkpoint that somebody has.
 
 use crate::chain;
 use crate::error::{OrRaise, Refusal};
@@ -146,6 +147,8 @@ fn issue(
     }
     let note = note.to_string();
     ledger.insert_checkpoint(frontier.size(), &frontier.root(), &note);
+    // Lost in a crash, a checkpoint that has left the server would look like a history that was rewritten.
+    xact::force_sync_commit();
     Ok(note)
 }
 

@@ -124,10 +124,10 @@ impl Scratch {
         let hash_value = ShortBytes::<33>::new(&hash);
         let context = &mut self.context;
         let values: [Option<Datum>; COLUMNS] = [
-            Some(Datum::from(place.chain as i32)),
             Some(Datum::from(place.seq)),
             Some(Datum::from(place.at)),
             Some(Datum::from(place.xid)),
+            Some(Datum::from(place.chain as i32)),
             self.operation.datum(),
             self.table_schema.datum(),
             self.table_name.datum(),
@@ -170,7 +170,8 @@ impl Scratch {
             texts.each_ref().map(Option::as_deref);
         let [operation, table_schema, table_name, actor, application_name, session_role, effective_role] =
             rest;
-        let payload_digest = Payload { salt, row_key, old_row, new_row, detail, statement }.digest();
+        let payload_digest =
+            Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(&mut self.leaf);
         Leaf {
             chain: place.chain,
             seq: place.seq.unsigned_abs(),

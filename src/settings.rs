@@ -44,6 +44,7 @@ pub fn register() {
         c"Recorded in every entry, as claimed by the application. SET LOCAL suits pooled connections.",
         &ACTOR,
         GucContext::Userset,
+        GucFlags::default(),
     );
     settings::define_text::<Anything>(
         c"audit_chain.actor_setting",
@@ -51,6 +52,7 @@ pub fn register() {
         c"For example request.jwt.claims.",
         &ACTOR_SETTING,
         GucContext::Suset,
+        GucFlags::default(),
     );
     settings::define_text::<Context>(
         c"audit_chain.context",
@@ -58,6 +60,7 @@ pub fn register() {
         c"For example a request's id.",
         &CONTEXT,
         GucContext::Userset,
+        GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"audit_chain.max_value_size",
@@ -93,6 +96,7 @@ pub fn register() {
         c"Made by `audit-chain keygen`; nobody but the server's user may have access to it. Empty: not signed.",
         &SIGNING_KEY_FILE,
         GucContext::Suset,
+        GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"audit_chain.checkpoint_interval",
@@ -110,6 +114,8 @@ pub fn register() {
         c"%p is a file with the checkpoint. It is run again until it succeeds.",
         &PUBLISH_COMMAND,
         GucContext::Sighup,
+        // It may hold credentials.
+        GucFlags::SUPERUSER_ONLY,
     );
     GucRegistry::define_int_guc(
         c"audit_chain.publish_timeout",

@@ -29,10 +29,10 @@ pub fn log_row<'a>(row: &super::row::Row<'a>) -> Columns<'a> {
     // SAFETY: the columns of audit_log, by sql/log.sql; the guard refuses to alter them.
     let bytes = |index| unsafe { row.varlena(index) };
     Columns {
-        chain: row.integer(0) as i32,
-        seq: row.integer(1),
-        at: row.integer(2),
-        xid: row.integer(3) as u64,
+        seq: row.integer(0),
+        at: row.integer(1),
+        xid: row.integer(2) as u64,
+        chain: row.integer(3) as i32,
         operation: bytes(4),
         table_schema: bytes(5),
         table_name: bytes(6),

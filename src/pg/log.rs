@@ -74,8 +74,8 @@ impl LogTable {
     /// SnapshotSelf sees it, and takes no predicate locks. The caller holds the chain's lock, so nobody else is
     /// writing to the chain.
     pub fn newest(&self, chain: u32) -> Option<Newest> {
-        // SAFETY: relations are closed again; the tuple is read before the scan ends; columns 2, 3 and 21 are bigint,
-        // timestamptz and a not-null bytea.
+        // SAFETY: relations are closed again; the tuple is read before the scan ends; columns 1, 2, 4 and 21 are bigint,
+        // timestamptz, integer and a not-null bytea.
         unsafe {
             let relation = pg_sys::table_open(self.oid, pg_sys::RowExclusiveLock as c_int);
             let key_index = compat::primary_key(relation);
@@ -84,7 +84,7 @@ impl LogTable {
             let mut key = pg_sys::ScanKeyData::default();
             pg_sys::ScanKeyInit(
                 &mut key,
-                1,
+                4, // chain
                 pg_sys::BTEqualStrategyNumber as u16,
                 pg_sys::F_INT4EQ.into(),
                 Datum::from(chain as i32),
@@ -101,8 +101,8 @@ impl LogTable {
                 let mut null = false;
                 let mut column = |number| pg_sys::heap_getattr(tuple, number, (*relation).rd_att, &mut null);
                 Newest {
-                    seq: column(2).value() as i64,
-                    at: column(3).value() as i64,
+                    seq: column(1).value() as i64,
+                    at: column(2).value() as i64,
                     hash: varlena::bytes(column(21)).try_into().expect("a hash of 32 bytes"),
                 }
             });

@@ -79,6 +79,7 @@ pub fn define_text<C: Check>(
     long: &'static CStr,
     text: &'static Text,
     context: GucContext,
+    flags: GucFlags,
 ) {
     // SAFETY: the hook is guarded; names and value are static.
     unsafe {
@@ -88,7 +89,7 @@ pub fn define_text<C: Check>(
             long,
             &text.setting,
             context,
-            GucFlags::default(),
+            flags,
             Some(hook::<C>),
             None,
             None,

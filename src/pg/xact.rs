@@ -71,6 +71,12 @@ pub fn now() -> pg_sys::TimestampTz {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// The transaction's commit is on disk before anybody hears of it, whatever `synchronous_commit` is.
+pub fn force_sync_commit() {
+    // SAFETY: sets a flag of the transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
+}
+
 /// Raises PostgreSQL's own error where the transaction is read-only, or on a standby.
 pub fn refuse_if_read_only(what: &std::ffi::CStr) {
     // SAFETY: `what` is a C string; both calls only check and raise.

@@ -172,3 +172,18 @@ fn a_standby_makes_none_until_it_is_promoted() {
     });
     promoted.whole();
 }
+
+#[test]
+fn what_was_handed_out_survives_a_crash() {
+    let mut server = Server::builder().config("wal_writer_delay", "10s").start().unwrap();
+    let note = {
+        let database = audited(&server, "audited", 3);
+        database.sql("ALTER DATABASE audited SET synchronous_commit = off");
+        database.sql("SELECT audit_checkpoint()")
+    };
+    server.stop(Mode::Immediate).unwrap();
+    server.start().unwrap();
+    let database = Database::of(&server, "audited");
+    assert_eq!(newest(&database).trim_end(), note.trim_end());
+    database.whole();
+}
