@@ -31,7 +31,7 @@ SET session_replication_role = replica;
 UPDATE audit_log SET actor = 'nobody';
 DELETE FROM audit_log;
 TRUNCATE audit_log;
-INSERT INTO audit_log SELECT 0, 99, at, xid, operation FROM audit_log WHERE seq = 1;
+INSERT INTO audit_log SELECT 99, at, xid, 0, operation FROM audit_log WHERE seq = 1;
 RESET session_replication_role;
 -- Through a view and a function.
 CREATE VIEW log_view AS SELECT chain, seq, actor FROM audit_log;
@@ -51,7 +51,7 @@ INSERT INTO audit_log SELECT * FROM copy WHERE seq = 2;
 COPY audit_log (chain, seq, at, xid, operation, session_role, effective_role, salt, prev_hash, hash) FROM stdin;
 0	4	2026-01-01 00:00:00+00	7	EVENT	x	x	\\x00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
 \.
-MERGE INTO audit_log l USING copy c ON l.seq = c.seq + 1000 WHEN NOT MATCHED THEN INSERT VALUES (c.chain, c.seq + 1000, c.at, c.xid,
+MERGE INTO audit_log l USING copy c ON l.seq = c.seq + 1000 WHEN NOT MATCHED THEN INSERT VALUES (c.seq + 1000, c.at, c.xid, c.chain,
     c.operation, c.table_schema, c.table_name, c.session_role, c.effective_role, c.actor, c.application_name, c.client_addr, c.row_key,
     c.old_row, c.new_row, c.detail, c.statement, c.salt, c.payload_digest, c.prev_hash, c.hash);
 -- What is an entry but there already.

@@ -106,7 +106,7 @@ SELECT attempt($$UPDATE audit_log SET seq = CASE seq WHEN 5 THEN 106 ELSE 105 EN
                  UPDATE audit_log SET seq = seq - 100 WHERE seq > 100$$);
 SELECT attempt($$ALTER TABLE audit_log DROP CONSTRAINT audit_log_pkey;
                  INSERT INTO audit_log SELECT * FROM audit_log WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$INSERT INTO audit_log SELECT chain, seq + 1, at, xid, operation, table_schema, table_name, session_role, effective_role, actor,
+SELECT attempt($$INSERT INTO audit_log SELECT seq + 1, at, xid, chain, operation, table_schema, table_name, session_role, effective_role, actor,
     application_name, client_addr, row_key, old_row, new_row, detail, statement, salt, payload_digest, prev_hash, hash
     FROM audit_log WHERE (chain, seq) = (1, 10)$$);
 -- A chain moved to another place, a log that is not this one's.
