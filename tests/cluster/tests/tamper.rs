@@ -80,10 +80,10 @@ fn a_change_of_any_column_is_found() {
     let copies = Copies::new(&server);
     let altered: &[&str] = &["altered 0.5"];
     let cases: [(&str, &str, &[&str]); 21] = [
-        ("chain", "1", &["altered 1.5", "missing 0.5", "missing 1.1"]),
         ("seq", "50", &["altered 0.50", "missing 0.5", "missing 0.11", "clock 0.50"]),
         ("at", "at + '1 microsecond'", altered),
         ("xid", "(xid::text::bigint + 1)::text::xid8", altered),
+        ("chain", "1", &["altered 1.5", "missing 0.5", "missing 1.1"]),
         ("operation", "'INSERT'", altered),
         ("table_schema", "'Public'", altered),
         ("table_name", "null", altered),
