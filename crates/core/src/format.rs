@@ -248,8 +248,16 @@ mod tests {
             let payload =
                 Payload { salt: [5; 16], row_key: Some(&key), new_row: Some(&blob), ..Payload::default() };
             let null = &[0xFF; 4][..];
-            let bytes =
-                [&[5; 16], &[0, 0, 0, 2], &key[..], null, &(length as u32).to_be_bytes(), &blob, null, null];
+            let bytes = [
+                &[5; 16][..],
+                &[0, 0, 0, 2],
+                &key[..],
+                null,
+                &(length as u32).to_be_bytes(),
+                &blob,
+                null,
+                null,
+            ];
             assert_eq!(payload.digest(), <[u8; 32]>::from(Sha256::digest(bytes.concat())), "{length}");
         }
     }
