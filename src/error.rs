@@ -61,6 +61,12 @@ pub enum Refusal {
     Guarded { tag: String, object: String },
     /// A command that would end capture otherwise than by `audit_disable`.
     CaptureGuarded { tag: String, table: String },
+    /// A write to a catalog past the commands that are for it.
+    CatalogGuarded { catalog: String, operation: &'static str },
+    /// Rows for the log that nothing would check.
+    NotChecked { table: String },
+    /// DDL that an event trigger of ours, if not all, would not see.
+    UnseenDdl { trigger: Option<&'static str> },
     /// A trigger whose name is ours.
     ReservedTrigger { table: String },
     /// A checkpoint of a log without entries.
@@ -149,6 +155,21 @@ impl fmt::Display for Refusal {
             Self::CaptureGuarded { tag, table } => {
                 write!(f, "{tag} is refused: it would end or change the auditing of table {table}")
             }
+            Self::CatalogGuarded { catalog, operation } => {
+                write!(f, "{operation} of catalog \"{catalog}\" is refused: it could end auditing unseen")
+            }
+            Self::NotChecked { table } => {
+                write!(f, "INSERT into \"{table}\" is refused: its trigger that checks entries does not fire")
+            }
+            Self::UnseenDdl { trigger: None } => {
+                write!(f, "DDL is refused while event triggers do not fire: audit_chain could not follow it")
+            }
+            Self::UnseenDdl { trigger: Some(trigger) } => {
+                write!(
+                    f,
+                    "DDL is refused while event trigger \"{trigger}\" does not fire: audit_chain could not follow it"
+                )
+            }
             Self::ReservedTrigger { table } => {
                 write!(f, "the trigger name on table {table} is reserved for audit_chain")
             }
@@ -190,8 +211,12 @@ impl Refusal {
             Self::BadCheckpoint { .. } | Self::BadKey { .. } => State::ERRCODE_INVALID_TEXT_REPRESENTATION,
             Self::PartAgainstCheckpoint => State::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NullArgument { .. } => State::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::AppendOnly { .. } | Self::Guarded { .. } | Self::CaptureGuarded { .. } => {
-                State::ERRCODE_INSUFFICIENT_PRIVILEGE
+            Self::AppendOnly { .. }
+            | Self::Guarded { .. }
+            | Self::CaptureGuarded { .. }
+            | Self::CatalogGuarded { .. } => State::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NotChecked { .. } | Self::UnseenDdl { .. } => {
+                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Self::NotOwner { .. } | Self::NotSchemaOwner { .. } | Self::NotExtensionOwner { .. } => {
                 State::ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -261,6 +286,21 @@ impl Refusal {
             }
             Self::CaptureGuarded { .. } => {
                 "Use audit_disable(table, reason): it records who ended the auditing, and why.".into()
+            }
+            Self::CatalogGuarded { .. } => {
+                "Use the DDL command that is for it. A catalog is repaired without audit_chain in shared_preload_libraries."
+                    .into()
+            }
+            Self::NotChecked { table } => {
+                format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\".")
+            }
+            Self::UnseenDdl { trigger: Some(trigger) } => {
+                format!("ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS.")
+            }
+            Self::UnseenDdl { trigger: None } => {
+                "SET event_triggers = on. Single-user mode has none: start it without audit_chain in \
+                 shared_preload_libraries."
+                    .into()
             }
             Self::ReservedTrigger { .. } => "Choose another name.".into(),
             Self::NothingToSeal => "The first audited change or audit_event() makes the first entry.".into(),

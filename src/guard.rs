@@ -1,8 +1,9 @@
 //! The guard: the log is append-only, and capture ends by `audit_disable` alone.
 //!
 //! Event triggers look at what a command has *done*, not at how it was written: they see the objects that it changed,
-//! and an error undoes it. What gets past them (a superuser who disables the event triggers, root on the disk) is found
-//! by verification: `docs/threat-model.md`.
+//! and an error undoes it. A superuser who disables the event triggers is stopped
+//! by [`crate::hooks`], where the library is preloaded. What gets past all that is found by verification:
+//! `docs/threat-model.md`.
 
 use crate::ddl;
 use crate::error::{OrRaise, Refusal};
@@ -18,6 +19,10 @@ use crate::pg::{catalog, check};
 use crate::verify::{Workspace, content_hash};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
+use std::ffi::CStr;
+
+/// The log's trigger for [`check_insert`].
+const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 
 thread_local!(static LIFTED: Cell<bool> = const { Cell::new(false) });
 
@@ -37,6 +42,11 @@ impl Drop for Lifted {
     }
 }
 
+/// Whether one of the extension's own functions is at work.
+pub fn is_lifted() -> bool {
+    LIFTED.get()
+}
+
 /// Whether the relation is one of the extension's own.
 pub fn is_ours(relation: Oid) -> bool {
     let extension = catalog::extension();
@@ -47,14 +57,24 @@ pub fn is_ours(relation: Oid) -> bool {
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Refusal::NotATrigger { function: "audit_chain_refuse" }.raise(),
-        // Schemas' policies are written by the extension's own functions.
-        Some(trigger) if LIFTED.get() && trigger.relation().name() == b"audit_schema_policy" => call.void(),
-        Some(trigger) => Refusal::AppendOnly {
-            table: from_server(trigger.relation().name()),
-            operation: trigger.operation(),
+        Some(trigger) => {
+            refuse_edit(from_server(trigger.relation().name()), trigger.operation());
+            call.void()
         }
-        .raise(),
     }
+}
+
+/// Refuses an UPDATE, DELETE or TRUNCATE of one of the extension's tables.
+pub fn refuse_edit(table: String, operation: &'static str) {
+    // Schemas' policies are written by the extension's own functions.
+    if !(is_lifted() && table == "audit_schema_policy") {
+        Refusal::AppendOnly { table, operation }.raise();
+    }
+}
+
+/// Whether the log has the trigger that checks what INSERT and COPY bring, and it fires always.
+pub fn checks_inserts(log: Oid) -> bool {
+    catalog::fires_always(log, CHECK_TRIGGER)
 }
 
 /// `audit_chain_check_insert() RETURNS trigger`: BEFORE INSERT into the log by SQL.
@@ -75,7 +95,7 @@ pub fn on_ddl(call: Call) -> Datum {
     let Some(command) = Command::of(&call) else {
         Refusal::NotATrigger { function: "audit_chain_on_ddl" }.raise();
     };
-    if !LIFTED.get() && !catalog::in_extension_script() {
+    if !is_lifted() && !catalog::in_extension_script() {
         match command.moment() {
             Moment::Start => {
                 let named = ddl::Named::of(command);
@@ -204,7 +224,9 @@ fn refuse_change(command: Command<'_>, changed: &Changed) -> Result<(), Refusal>
         let parent = catalog::quoted_name(parent).unwrap_or_default();
         return Err(Refusal::Guarded { tag: tag.into(), object: format!("what inherits from {parent}") });
     }
-    if changed.ours || changed.table.is_some_and(is_ours) {
+    // To let a silenced guard fire again is no harm.
+    let ours = changed.ours || changed.table.is_some_and(is_ours);
+    if ours && !command.only_enables_always() {
         return Err(Refusal::Guarded { tag: tag.into(), object: changed.identity.clone() });
     }
     if let (Some((name, captures)), Some(table)) = (&changed.trigger, changed.table) {

@@ -3,7 +3,8 @@
 //! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
 //! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
 //! `pg::log`. [`verify`] reads the log back;
-//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out.
+//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out,
+//! [`hooks`] keep the guard.
 
 mod baseline;
 mod capture;
@@ -15,6 +16,7 @@ mod entry;
 mod error;
 mod event;
 mod guard;
+mod hooks;
 mod lifecycle;
 mod options;
 mod pg;
@@ -42,4 +44,5 @@ extern "C-unwind" fn _PG_init() {
     pg::xact::register();
     pg::invalidation::register();
     pg::worker::register();
+    pg::hooks::register();
 }

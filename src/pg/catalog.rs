@@ -7,6 +7,11 @@ use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
 
+/// `pg_rewrite`, `pg_depend` and `pg_largeobject`: oids that pgrx does not name (`src/include/catalog/*.h`).
+pub const REWRITE: Oid = Oid::from_u32(2618);
+pub const DEPEND: Oid = Oid::from_u32(2608);
+pub const LARGE_OBJECT: Oid = Oid::from_u32(2613);
+
 /// A palloc'd name, copied; `None` for null.
 unsafe fn owned(name: *mut c_char) -> Option<Vec<u8>> {
     // SAFETY: null or a palloc'd C string, by the callers.
@@ -41,6 +46,84 @@ pub fn relation_in(namespace: Oid, name: &CStr) -> Oid {
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) }
 }
 
+/// The relation's name; `None` where it is gone.
+pub fn relation_name(relation: Oid) -> Option<Vec<u8>> {
+    // SAFETY: a look-up that answers null for an unknown oid.
+    unsafe { owned(pg_sys::get_rel_name(relation)) }
+}
+
+/// Whether the relation, on which the caller has a lock, has that trigger, and it fires always.
+pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
+    // SAFETY: the relation's cache entry is pinned meanwhile; its triggers are as many as it says.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(relation);
+        if relation.is_null() {
+            return false;
+        }
+        let described = (*relation).trigdesc;
+        let fires = !described.is_null()
+            && (0..(*described).numtriggers as usize).map(|i| &*(*described).triggers.add(i)).any(
+                |candidate| {
+                    CStr::from_ptr(candidate.tgname) == trigger
+                        && candidate.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
+                },
+            );
+        pg_sys::RelationClose(relation);
+        fires
+    }
+}
+
+/// As of when a catalog is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// With what the command under way has written so far.
+    Now,
+    /// As it was before the command.
+    BeforeCommand,
+}
+
+/// An event trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventTrigger {
+    pub oid: Oid,
+    pub name: Vec<u8>,
+    /// Whether it fires whatever `session_replication_role` is.
+    pub always: bool,
+}
+
+/// All event triggers of the database.
+pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
+    // SAFETY: a scan that is ended before the catalog is closed; rows are copied from meanwhile. A null snapshot is the
+    // catalogs' own.
+    unsafe {
+        let snapshot = match as_of {
+            AsOf::Now => &raw mut pg_sys::SnapshotSelfData,
+            AsOf::BeforeCommand if pg_sys::ActiveSnapshotSet() => pg_sys::GetActiveSnapshot(),
+            AsOf::BeforeCommand => std::ptr::null_mut(),
+        };
+        let lock = pg_sys::AccessShareLock as i32;
+        let catalog = pg_sys::table_open(pg_sys::EventTriggerRelationId, lock);
+        let scan =
+            pg_sys::systable_beginscan(catalog, Oid::INVALID, false, snapshot, 0, std::ptr::null_mut());
+        let mut triggers = Vec::new();
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_event_trigger>();
+            triggers.push(EventTrigger {
+                oid: form.oid,
+                name: CStr::from_ptr(form.evtname.data.as_ptr()).to_bytes().to_vec(),
+                always: form.evtenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS,
+            });
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+        triggers
+    }
+}
+
 /// The extension's oid; invalid if it is not installed.
 pub fn extension() -> Oid {
     // SAFETY: a look-up.
@@ -51,6 +134,12 @@ pub fn extension() -> Oid {
 pub fn in_extension_script() -> bool {
     // SAFETY: plain variables.
     unsafe { pg_sys::creating_extension && pg_sys::CurrentExtensionObject == extension() }
+}
+
+/// Whether an extension's script is running, whichever it is.
+pub fn in_any_extension_script() -> bool {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::creating_extension }
 }
 
 /// The extension that the object is a member of; invalid if none.

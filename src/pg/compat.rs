@@ -132,3 +132,47 @@ pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
         }
     }
 }
+
+/// Calls `write` for each relation that a statement writes to, and how. Where there is UPDATE without a column, rows are
+/// only locked (SELECT FOR UPDATE).
+///
+/// # Safety
+/// `list` holds what `ExecutorCheckPerms_hook` gets: range table entries in 15, permissions of their own later.
+pub unsafe fn for_each_write(list: *mut pg_sys::List, write: impl Fn(pg_sys::Oid, &'static str)) {
+    #[cfg(feature = "pg15")]
+    type Entry = pg_sys::RangeTblEntry;
+    #[cfg(not(feature = "pg15"))]
+    type Entry = pg_sys::RTEPermissionInfo;
+    // SAFETY: by the contract.
+    unsafe {
+        for entry in pgrx::PgList::<Entry>::from_pg(list).iter_ptr() {
+            #[cfg(feature = "pg15")]
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                continue;
+            }
+            let needs = |permission: u32| (*entry).requiredPerms & pg_sys::AclMode::from(permission) != 0;
+            if needs(pg_sys::ACL_DELETE) {
+                write((*entry).relid, "DELETE");
+            }
+            if needs(pg_sys::ACL_UPDATE) && !(*entry).updatedCols.is_null() {
+                write((*entry).relid, "UPDATE");
+            }
+            if needs(pg_sys::ACL_INSERT) {
+                write((*entry).relid, "INSERT");
+            }
+        }
+    }
+}
+
+/// The setting `event_triggers`, which 17 brought.
+pub fn event_triggers() -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        true
+    }
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    // SAFETY: a flag of this process.
+    unsafe {
+        pg_sys::event_triggers
+    }
+}

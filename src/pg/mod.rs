@@ -11,6 +11,7 @@ pub mod compat;
 pub mod ddl;
 pub mod entry_points;
 pub mod fmgr;
+pub mod hooks;
 pub mod invalidation;
 pub mod ledger;
 pub mod lock;

@@ -1,0 +1,270 @@
+//! The guard with the library preloaded: it refuses to be turned off, and where it was turned off before, edits of the
+//! log are refused all the same.
+
+use cluster_tests::{Database, state};
+use harness::postgres::error::SqlState;
+use harness::{Mode, Server};
+use std::io::Write;
+use std::process::Stdio;
+
+const PRELOAD: &str = "shared_preload_libraries";
+
+/// A server with the library preloaded, and with a database that has an audited table.
+fn preloaded() -> Server {
+    let server = Server::builder()
+        .config(PRELOAD, "audit_chain")
+        .config("audit_chain.checkpoint_interval", "0")
+        .start()
+        .unwrap();
+    create(&server);
+    server
+}
+
+fn create(server: &Server) -> Database<'_> {
+    let database = Database::create(server, "guarded");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text);
+         SELECT audit_enable('t');
+         INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 3) g;
+         SELECT audit_checkpoint();",
+    );
+    database
+}
+
+fn database(server: &Server) -> Database<'_> {
+    Database::of(server, "guarded")
+}
+
+/// Each must fail with that state and these words; the database stays whole and its log as it was.
+#[track_caller]
+fn refused(database: &Database<'_>, expected: &SqlState, words: &str, statements: &[&str]) {
+    let content = "SELECT count(*), md5(string_agg(l::text, '|' ORDER BY chain, seq)) FROM audit_log l";
+    let before = database.sql(content);
+    for statement in statements {
+        let error = match database.client().batch_execute(statement) {
+            Ok(()) => panic!("not refused: {statement}"),
+            Err(error) => error,
+        };
+        let message =
+            error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+        assert!(state(&error) == expected && message.contains(words), "{statement}: {error:?}");
+    }
+    assert_eq!(database.sql(content), before);
+    database.whole();
+}
+
+const EDITS: [&str; 10] = [
+    "UPDATE audit_log SET actor = 'nobody'",
+    "UPDATE audit_log SET actor = 'nobody' WHERE false",
+    "DELETE FROM audit_log",
+    "TRUNCATE audit_log",
+    "TRUNCATE t, audit_log",
+    "INSERT INTO audit_log SELECT * FROM audit_log ON CONFLICT (chain, seq) DO UPDATE SET actor = 'nobody'",
+    "MERGE INTO audit_log l USING t ON l.seq = t.id WHEN MATCHED THEN DELETE",
+    "WITH gone AS (DELETE FROM audit_log RETURNING 1) SELECT count(*) FROM gone",
+    "DO $$ BEGIN UPDATE audit_log_identity SET log_id = gen_random_uuid(); END $$",
+    "DELETE FROM audit_checkpoint_log",
+];
+
+#[test]
+fn the_event_triggers_cannot_be_turned_off() {
+    let server = preloaded();
+    let database = database(&server);
+    refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "ALTER EVENT TRIGGER is refused: event trigger \"audit_chain_d",
+        &[
+            "ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE",
+            "ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE",
+            "ALTER EVENT TRIGGER audit_chain_drop ENABLE REPLICA",
+            "ALTER EVENT TRIGGER audit_chain_drop RENAME TO audit_chain_ddl_drop",
+            "DO $$ BEGIN ALTER EVENT TRIGGER audit_chain_drop DISABLE; END $$",
+        ],
+    );
+    refused(
+        &database,
+        &SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        "audit_chain",
+        &["DROP EVENT TRIGGER audit_chain_drop", "DROP EVENT TRIGGER audit_chain_drop CASCADE"],
+    );
+    refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "catalog",
+        &[
+            "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgrelid = 't'::regclass",
+            "UPDATE pg_event_trigger SET evtenabled = 'D'",
+            "UPDATE pg_class SET relhastriggers = false WHERE oid = 't'::regclass",
+            "UPDATE pg_proc SET prosrc = 'now', probin = NULL WHERE proname = 'audit_chain_capture'",
+            "DELETE FROM pg_depend WHERE deptype = 'e'",
+            "DELETE FROM pg_extension WHERE extname = 'audit_chain'",
+            "INSERT INTO pg_rewrite SELECT * FROM pg_rewrite LIMIT 0",
+            "WITH gone AS (DELETE FROM pg_trigger RETURNING 1) SELECT count(*) FROM gone",
+        ],
+    );
+    // Which leaves the triggers to guard what they guard.
+    refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
+    refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "is refused",
+        &[
+            "ALTER TABLE t DISABLE TRIGGER ALL",
+            "ALTER EXTENSION audit_chain DROP EVENT TRIGGER audit_chain_drop",
+        ],
+    );
+}
+
+#[test]
+fn what_is_nobody_elses_business_is_allowed() {
+    let mut server = preloaded();
+    let inside = database(&server);
+    // Another's event trigger; ours under another owner; rows locked, and read.
+    inside.sql(
+        "CREATE FUNCTION nothing() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER another ON ddl_command_end EXECUTE FUNCTION nothing();
+         ALTER EVENT TRIGGER another DISABLE;
+         ALTER EVENT TRIGGER another RENAME TO other;
+         DROP EVENT TRIGGER other;
+         CREATE ROLE successor SUPERUSER;
+         ALTER EVENT TRIGGER audit_chain_drop OWNER TO successor;
+         ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
+         SELECT count(*) FROM (SELECT FROM audit_log FOR UPDATE) l;
+         CREATE TEMP TABLE scratch AS TABLE t;
+         UPDATE scratch SET v = 'x';
+         TRUNCATE scratch;
+         CREATE TABLE audit_notes (note text);
+         INSERT INTO audit_notes VALUES ('x');
+         UPDATE audit_notes SET note = 'y';
+         TRUNCATE audit_notes;
+         DROP TABLE audit_notes;",
+    );
+    // All that the extension does itself.
+    inside.sql(
+        "CREATE SCHEMA s;
+         CREATE TABLE s.u (id integer);
+         SELECT audit_enable_schema('s');
+         SELECT audit_enable_schema('s', exclude_tables => '{u}');
+         CREATE TABLE s.w (id integer);
+         INSERT INTO s.w VALUES (1);
+         ALTER SCHEMA s RENAME TO s2;
+         SELECT audit_disable_schema('s2', 'test');
+         SELECT audit_event('test');
+         SELECT audit_checkpoint();
+         VACUUM FULL audit_log;
+         REINDEX TABLE audit_log;
+         CLUSTER audit_log USING audit_log_pkey;",
+    );
+    inside.whole();
+    // Dumped, and restored.
+    let dump = server.run("pg_dump", ["--file=dump.sql", "guarded"]);
+    dump.unwrap();
+    let copy = Database::empty(&server, "restored");
+    server.run("psql", ["-Xq", "-v", "ON_ERROR_STOP=1", "-f", "dump.sql", "restored"]).unwrap();
+    assert_eq!(copy.whole().entries, inside.verdict().entries);
+    // Neither a database without the extension, nor one that has had it, is told anything.
+    copy.sql(
+        "DROP EXTENSION audit_chain CASCADE; UPDATE pg_class SET relpages = relpages; CREATE TABLE v ()",
+    );
+    // A further crash changes nothing.
+    server.stop(Mode::Immediate).unwrap();
+    server.start().unwrap();
+    database(&server).whole();
+}
+
+#[test]
+fn a_guard_that_was_turned_off_before_does_not_let_edits_pass() {
+    let mut server = Server::builder().start().unwrap();
+    let copy = "CREATE TABLE made_up AS SELECT * FROM audit_log WHERE seq = 2;
+                UPDATE made_up SET seq = 9;
+                COPY made_up TO STDOUT";
+    let row = create(&server).sql(copy);
+    database(&server).sql(
+        "ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
+         ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
+         ALTER EVENT TRIGGER audit_chain_drop DISABLE;
+         ALTER TABLE audit_log DISABLE TRIGGER ALL;
+         ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
+         ALTER TABLE audit_checkpoint_log DISABLE TRIGGER ALL;",
+    );
+    // So far it is as it says.
+    database(&server).sql("BEGIN; DELETE FROM audit_log; ROLLBACK");
+    server.set_config(PRELOAD, "audit_chain").unwrap();
+    server.restart().unwrap();
+    let database = database(&server);
+    refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
+    let unchecked = &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+    refused(&database, unchecked, "does not fire", &["INSERT INTO audit_log TABLE made_up"]);
+    let copied = database.refused(&format!("COPY audit_log FROM STDIN;\n{row}\n\\.\n"));
+    assert!(copied.contains("does not fire"), "{copied}");
+    refused(
+        &database,
+        unchecked,
+        "DDL is refused while event trigger",
+        &[
+            "ALTER TABLE t DISABLE TRIGGER ALL",
+            "DROP TRIGGER \"!audit_chain_row\" ON t",
+            "ALTER TABLE audit_log DROP COLUMN actor",
+            "ALTER TABLE audit_log RENAME TO log",
+            "CREATE OR REPLACE FUNCTION audit_chain_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE RULE r AS ON UPDATE TO audit_log DO INSTEAD NOTHING",
+            "ALTER EXTENSION audit_chain DROP TABLE audit_log",
+            "DROP TABLE t",
+            "CREATE TABLE more ()",
+        ],
+    );
+    // Capture goes on; and the guard can be put up again, the event triggers first.
+    database.sql(
+        "INSERT INTO t VALUES (4);
+         ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
+         ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
+         ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
+         ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
+         ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\";
+         CREATE TABLE more ();",
+    );
+    refused(&database, &SqlState::CHECK_VIOLATION, "hash", &["INSERT INTO audit_log TABLE made_up"]);
+}
+
+#[test]
+fn where_no_event_trigger_fires_ddl_is_refused() {
+    let mut server = preloaded();
+    let without = "DDL is refused while event triggers do not fire";
+    // A session without them: PostgreSQL 17 brought the setting.
+    if server.installation().major() >= 17 {
+        refused(
+            &database(&server),
+            &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            without,
+            &[
+                "SET event_triggers = off; ALTER TABLE t DISABLE TRIGGER ALL",
+                "SET event_triggers = off; ALTER EXTENSION audit_chain DROP TABLE audit_log",
+                "SET event_triggers = off; CREATE TABLE more ()",
+                "SET event_triggers = off; DROP EXTENSION audit_chain CASCADE",
+            ],
+        );
+        // Temporary tables end with their session all the same, and auditing is begun.
+        database(&server).sql(
+            "CREATE TEMP TABLE scratch (); CREATE TABLE more ();
+             SET event_triggers = off; SELECT audit_enable('more'); SELECT lo_unlink(lo_create(0));",
+        );
+        let scratch = "SELECT count(*) FROM pg_class WHERE relname = 'scratch'";
+        cluster_tests::eventually("the session's end", || database(&server).number(scratch) == 0);
+    }
+    // Single-user mode.
+    server.stop(Mode::Fast).unwrap();
+    let data = server.data_dir();
+    let mut single = server.command("postgres");
+    single.arg("--single").arg("-D").arg(&data).arg("guarded");
+    single.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut single = single.spawn().unwrap();
+    let statements = "ALTER TABLE t DISABLE TRIGGER ALL;\nDELETE FROM audit_log\nSELECT 'still here'\n";
+    single.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
+    let output = single.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(without) && said.contains("append-only") && said.contains("still here"), "{said}");
+    server.start().unwrap();
+    database(&server).sql("INSERT INTO t VALUES (4)");
+    assert_eq!(database(&server).entries("operation = 'INSERT'"), 4);
+}
