@@ -24,6 +24,7 @@ use crate::settings;
 use audit_chain_core::{Hash, format::genesis};
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
 use std::rc::Rc;
 
 /// Unwritten entries are written when there are this many, or this many bytes of them.
@@ -60,32 +61,45 @@ struct Transaction {
     pending_bytes: usize,
 }
 
+/// The chain that this backend took last: most likely free again.
+#[derive(Clone, Copy)]
+struct Last {
+    log: Oid,
+    chain: u32,
+    /// The chain's newest entry then: where to look for its newest one now.
+    seq: Option<i64>,
+}
+
 /// The extension's tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     /// `audit_log`.
     pub log: Oid,
-    /// `audit_log_identity`.
-    pub identity: Oid,
+    schema: Oid,
 }
 
 impl Tables {
     /// The tables beside the extension's function that was called.
     pub fn beside(function: Oid) -> Result<Self, Refusal> {
         let schema = catalog::function_namespace(function);
-        let find = |name| Some(catalog::relation_in(schema, name)).filter(|&oid| oid != Oid::INVALID);
-        Ok(Self {
-            log: find(c"audit_log").ok_or(Refusal::Broken { what: "table audit_log" })?,
-            identity: find(c"audit_log_identity")
-                .ok_or(Refusal::Broken { what: "table audit_log_identity" })?,
-        })
+        Ok(Self { log: find(schema, c"audit_log", "table audit_log")?, schema })
     }
+
+    /// `audit_log_identity`, which is needed for a chain's first entry only.
+    pub fn identity(&self) -> Result<Oid, Refusal> {
+        find(self.schema, c"audit_log_identity", "table audit_log_identity")
+    }
+}
+
+fn find(schema: Oid, name: &CStr, what: &'static str) -> Result<Oid, Refusal> {
+    Some(catalog::relation_in(schema, name))
+        .filter(|&oid| oid != Oid::INVALID)
+        .ok_or(Refusal::Broken { what })
 }
 
 thread_local! {
     static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
-    /// The chain that this backend took last: most likely free again.
-    static LAST_CHAIN: Cell<u32> = const { Cell::new(0) };
+    static LAST: Cell<Last> = const { Cell::new(Last { log: Oid::INVALID, chain: 0, seq: None }) };
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -112,7 +126,10 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
         let tx = tx.as_ref().expect("begun");
         matches!(tx.head, Head::None).then_some((tx.tables, tx.chain))
     });
-    let genesis = first.map(|(tables, chain)| genesis(&log_identity(tables), chain));
+    let genesis = match first {
+        Some((tables, chain)) => Some(genesis(&log_identity(tables)?, chain)),
+        None => None,
+    };
     let level = xact::nest_level();
     let now = xact::now();
     let (place, full) = TRANSACTION.with_borrow_mut(|tx| {
@@ -168,13 +185,7 @@ pub fn on_end(end: End) {
                 flush();
             }
         }
-        End::Ended => {
-            TRANSACTION.set(None);
-            if let Some(mut scratch) = SCRATCH.take() {
-                scratch.context.forget_names();
-                SCRATCH.set(Some(scratch));
-            }
-        }
+        End::Ended => TRANSACTION.set(None),
         End::SavepointReleased(level) => TRANSACTION.with_borrow_mut(|tx| {
             let Some(tx) = tx else { return };
             let Some(&mark) = tx.marks.last().filter(|mark| mark.level == level) else { return };
@@ -203,7 +214,11 @@ fn begin(function: Oid) -> Result<Transaction, Refusal> {
     let tables = Tables::beside(function)?;
     let log = LogTable::open(tables.log);
     let chain = take_chain(tables.log);
-    let head = match log.newest(chain) {
+    let last = LAST.get();
+    let known = last.seq.filter(|_| (last.log, last.chain) == (tables.log, chain));
+    let newest = log.newest(chain, known);
+    LAST.set(Last { log: tables.log, chain, seq: newest.map(|newest| newest.seq) });
+    let head = match newest {
         None => Head::None,
         Some(newest) => Head::Entry { seq: newest.seq, at: newest.at, hash: newest.hash },
     };
@@ -222,33 +237,32 @@ fn begin(function: Oid) -> Result<Transaction, Refusal> {
 /// Locks a chain that no one holds: the last one, or the first free one. Waits for one only at the bound.
 fn take_chain(log: Oid) -> u32 {
     let bound = settings::max_chains();
-    let preferred = LAST_CHAIN.get() % bound;
+    let preferred = LAST.get().chain % bound;
     let free = |chain: &u32| lock(log, Lockable::Chain(*chain), false);
-    let chain = std::iter::once(preferred).chain(0..bound).find(free).unwrap_or_else(|| {
+    std::iter::once(preferred).chain(0..bound).find(free).unwrap_or_else(|| {
         // Backends spread over the chains instead of all waiting for the first.
         let chain = std::process::id() % bound;
         lock(log, Lockable::Chain(chain), true);
         chain
-    });
-    LAST_CHAIN.set(chain);
-    chain
+    })
 }
 
 /// The log's identity, made when the first entry is written: so a restored dump brings its own. Only the first entries
 /// of a new log can wait for one another here.
-fn log_identity(tables: Tables) -> [u8; 16] {
-    if let Some(id) = log::identity(tables.identity) {
-        return id;
+fn log_identity(tables: Tables) -> Result<[u8; 16], Refusal> {
+    let table = tables.identity()?;
+    if let Some(id) = log::identity(table) {
+        return Ok(id);
     }
     lock(tables.log, Lockable::Identity, true);
-    if let Some(id) = log::identity(tables.identity) {
-        return id;
+    if let Some(id) = log::identity(table) {
+        return Ok(id);
     }
     let mut id = [0; 16];
     session::random(&mut id);
     // A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
     id[6] = id[6] & 0x0F | 0x40;
     id[8] = id[8] & 0x3F | 0x80;
-    log::insert_identity(tables.identity, &id, xact::now());
-    id
+    log::insert_identity(table, &id, xact::now());
+    Ok(id)
 }

@@ -5,22 +5,36 @@ use crate::pg::varlena::VarBuf;
 use crate::pg::{catalog, check, session};
 use crate::settings;
 use pgrx::pg_sys::Oid;
+use std::cell::Cell;
 
-/// A role's name, looked up again when another role acts.
+thread_local! {
+    /// Which names of roles are up to date.
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Roles may have other names now.
+pub fn forget_names() {
+    GENERATION.set(GENERATION.get() + 1);
+}
+
+/// A role's name, looked up again when another role acts, or names have changed.
 pub struct RoleName {
     role: Oid,
+    generation: u64,
     /// The name.
     pub name: VarBuf,
 }
 
 impl RoleName {
     fn update(&mut self, role: Oid) {
-        if self.role != role {
+        // Before the look-up, which may be told of changes itself.
+        let generation = GENERATION.get();
+        if (self.role, self.generation) != (role, generation) {
             // A role may be dropped while a session of its goes on.
             let name =
                 catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
             self.name.set(Some(&name));
-            self.role = role;
+            (self.role, self.generation) = (role, generation);
         }
     }
 }
@@ -50,7 +64,7 @@ pub struct SessionContext {
 
 impl Default for SessionContext {
     fn default() -> Self {
-        let role = || RoleName { role: Oid::INVALID, name: VarBuf::null() };
+        let role = || RoleName { role: Oid::INVALID, generation: 0, name: VarBuf::null() };
         Self {
             session_role: role(),
             effective_role: role(),
@@ -75,12 +89,6 @@ impl SessionContext {
             self.address.known = true;
         }
         Ok(())
-    }
-
-    /// Forgets names that may change between transactions.
-    pub fn forget_names(&mut self) {
-        self.session_role.role = Oid::INVALID;
-        self.effective_role.role = Oid::INVALID;
     }
 
     /// The client's address as an inet value.

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 /// The names of the extension's tables, quoted for SQL.
 pub struct Ledger {
     pub tables: Tables,
+    identity_table: Oid,
     pub log: String,
     pub checkpoints: String,
     pub spans: String,
@@ -66,6 +67,7 @@ impl Ledger {
         let name = |table: &str| format!("{schema}.{table}");
         Ok(Self {
             tables,
+            identity_table: tables.identity()?,
             log: name("audit_log"),
             checkpoints: name("audit_checkpoint_log"),
             spans: name("audit_checkpoint_span"),
@@ -75,7 +77,7 @@ impl Ledger {
 
     /// The log's identity; `None` before the first entry.
     pub fn identity(&self) -> Option<[u8; 16]> {
-        log::identity(self.tables.identity)
+        log::identity(self.identity_table)
     }
 
     /// The recorded checkpoint of this size; the newest without one.

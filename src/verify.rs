@@ -64,7 +64,7 @@ fn report(call: Call, range: &Range) -> Result<serde_json::Value, Refusal> {
         return Err(Refusal::PartAgainstCheckpoint);
     }
     let ledger = Ledger::beside(call.function())?;
-    let identity = catalog::quoted_name(ledger.tables.identity)
+    let identity = catalog::quoted_name(ledger.tables.identity()?)
         .ok_or(Refusal::Broken { what: "table audit_log_identity" })?;
     let schema = catalog::quoted_namespace(catalog::function_namespace(call.function()))
         .ok_or(Refusal::Broken { what: "the extension's schema" })?;

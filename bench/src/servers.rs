@@ -25,7 +25,9 @@ pub fn plain() -> Result<Server> {
     for (name, value) in CONFIG {
         builder = builder.config(name, value);
     }
-    builder.start()
+    let server = builder.start()?;
+    fill_buffers(&server)?;
+    Ok(server)
 }
 
 /// A server whose disk syncs take `delay` longer; that they do is checked.
@@ -36,11 +38,26 @@ pub fn slow(shim: &Shim, delay: Duration) -> Result<Server> {
     }
     let server =
         builder.env("LD_PRELOAD", shim.path()).env("SLOW_SYNC_US", delay.as_micros().to_string()).start()?;
+    fill_buffers(&server)?;
     let found = commit_latency(&server)?;
     if found < delay {
         return Err(Error::new(format!("a commit took {found:?}: the shim did not add {delay:?} to it")));
     }
     Ok(server)
+}
+
+/// Uses every shared buffer once, as any server has that has run for a while: a page's first use costs several
+/// microseconds in the kernel, which finds memory for it, and only those pay who write to new pages.
+fn fill_buffers(server: &Server) -> Result<()> {
+    // Two rows to a page of 8 kB, a few pages more than there are buffers.
+    const FILL: &str = "INSERT INTO filler SELECT repeat('x', 3900) FROM generate_series(1, \
+        (SELECT 2 * setting::bigint + 1000 FROM pg_settings WHERE name = 'shared_buffers'))";
+    let mut client = server.connect("postgres")?;
+    client.batch_execute(
+        "CREATE UNLOGGED TABLE filler (filling text); ALTER TABLE filler ALTER filling SET STORAGE plain",
+    )?;
+    client.batch_execute(FILL)?;
+    Ok(client.batch_execute("DROP TABLE filler")?)
 }
 
 /// How long a small commit takes one client alone: the median of a few.

@@ -1,12 +1,18 @@
-//! Tells capture when what it remembers of a relation is out of date.
+//! Tells capture when what it remembers of a relation, or of a role, is out of date.
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Calls `crate::shape::forget` when a relation's catalog entries change. Once for each backend.
+/// Calls `crate::shape::forget` when a relation's catalog entries change, and `crate::context::forget_names` when a
+/// role's do. Once for each backend.
 pub fn register() {
     // SAFETY: plain functions that live as long as the library.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::null());
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            Some(on_role),
+            Datum::null(),
+        );
         // A schema's new name does not touch the entries of its tables.
         pg_sys::CacheRegisterSyscacheCallback(
             pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
@@ -19,6 +25,11 @@ pub fn register() {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_syscache(_argument: Datum, _cache: i32, _hash: u32) {
     crate::shape::forget(None);
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_role(_argument: Datum, _cache: i32, _hash: u32) {
+    crate::context::forget_names();
 }
 
 #[pgrx::pg_guard]

@@ -271,3 +271,30 @@ fn other_ranges_do_not_hide_a_problem() {
     assert_eq!(database.sql(&format!("SELECT valid FROM audit_verify(since => {at})")), "f");
     assert_eq!(database.sql(&format!("SELECT valid FROM audit_verify(until => {at})")), "f");
 }
+
+/// A session remembers where its chain ended; what is left counts.
+#[test]
+fn a_session_goes_on_from_what_is_left() {
+    let server = server();
+    let database = create(&server, "cut");
+    let mut client = database.client();
+    client.batch_execute("INSERT INTO t VALUES (20, 'x'); INSERT INTO t VALUES (21, 'y')").unwrap();
+    assert_eq!(database.entries("chain = 0"), 12);
+    database.force("DELETE FROM audit_log WHERE chain = 0 AND seq > 6");
+    client.batch_execute("INSERT INTO t VALUES (22, 'z')").unwrap();
+    assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 7);
+    database.whole();
+    // The same with nothing left but the identity.
+    database.force("DELETE FROM audit_log");
+    client.batch_execute("INSERT INTO t VALUES (23, 'z')").unwrap();
+    assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 1);
+    database.whole();
+    // Another log, made meanwhile in the same session.
+    client
+        .batch_execute(
+            "DROP EXTENSION audit_chain CASCADE; CREATE EXTENSION audit_chain; SELECT audit_enable('t');
+             INSERT INTO t VALUES (24, 'z');",
+        )
+        .unwrap();
+    assert_eq!(database.whole().entries, 2);
+}
