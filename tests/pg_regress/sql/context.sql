@@ -95,12 +95,25 @@ RESET audit_chain.log_statement;
 UPDATE t SET who = 'k' WHERE id = 2;
 SELECT new_row ->> 'who' AS who, statement FROM audit_log ORDER BY seq DESC LIMIT 2;
 
--- A role renamed in the course of a session.
+-- A role renamed in the course of a session, and of a transaction that is undone.
+SET ROLE regress_group;
+INSERT INTO t VALUES (8, 'before');
+RESET ROLE;
 ALTER ROLE regress_group RENAME TO regress_renamed;
 SET ROLE regress_renamed;
 INSERT INTO t VALUES (9, 'renamed');
 RESET ROLE;
+BEGIN;
+ALTER ROLE regress_renamed RENAME TO regress_undone;
+SET ROLE regress_undone;
+INSERT INTO t VALUES (10, 'within');
+RESET ROLE;
 SELECT effective_role FROM audit_log ORDER BY seq DESC LIMIT 1;
+ROLLBACK;
+SET ROLE regress_renamed;
+INSERT INTO t VALUES (10, 'after');
+RESET ROLE;
+SELECT effective_role, new_row ->> 'who' AS who FROM audit_log ORDER BY seq DESC LIMIT 3;
 
 SELECT count(DISTINCT xid) = 1 AS one_transaction FROM audit_log WHERE actor IN ('bob');
 SELECT valid, problems FROM audit_verify();
