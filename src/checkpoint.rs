@@ -49,7 +49,7 @@ fn seal(call: Call) -> Result<String, Refusal> {
     // What was committed while this one waited counts: the statement's own snapshot is older.
     let _now = xact::ActiveSnapshot::push_latest();
 
-    let log_id = ledger.identity().ok_or(Refusal::NothingToSeal)?;
+    let log_id = ledger.identity()?.ok_or(Refusal::NothingToSeal)?;
     let last = ledger.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
     let spans = new_spans(&ledger, size)?;

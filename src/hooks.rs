@@ -62,7 +62,7 @@ pub fn on_access(access: Access, class: Oid, object: Oid) {
         if access == Access::Altered {
             keep_event_trigger(object);
         }
-    } else if session::event_triggers_cover(class) && !guard::is_lifted() && !catalog::in_extension_script() {
+    } else if catalog::event_triggers_cover(class) && !guard::is_lifted() && !catalog::in_extension_script() {
         refuse_unseen_ddl();
     }
 }

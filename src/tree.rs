@@ -20,7 +20,6 @@ use std::collections::VecDeque;
 /// The names of the extension's tables, quoted for SQL.
 pub struct Ledger {
     pub tables: Tables,
-    identity_table: Oid,
     pub log: String,
     pub checkpoints: String,
     pub spans: String,
@@ -67,7 +66,6 @@ impl Ledger {
         let name = |table: &str| format!("{schema}.{table}");
         Ok(Self {
             tables,
-            identity_table: tables.identity()?,
             log: name("audit_log"),
             checkpoints: name("audit_checkpoint_log"),
             spans: name("audit_checkpoint_span"),
@@ -76,8 +74,8 @@ impl Ledger {
     }
 
     /// The log's identity; `None` before the first entry.
-    pub fn identity(&self) -> Option<[u8; 16]> {
-        log::identity(self.identity_table)
+    pub fn identity(&self) -> Result<Option<[u8; 16]>, Refusal> {
+        Ok(log::identity(self.tables.identity()?))
     }
 
     /// The recorded checkpoint of this size; the newest without one.

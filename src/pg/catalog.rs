@@ -7,10 +7,13 @@ use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
 
-/// `pg_rewrite`, `pg_depend` and `pg_largeobject`: oids that pgrx does not name (`src/include/catalog/*.h`).
+// Oids that pgrx does not name (`src/include/catalog/*.h`).
+/// `pg_rewrite`.
 pub const REWRITE: Oid = Oid::from_u32(2618);
+/// `pg_depend`.
 pub const DEPEND: Oid = Oid::from_u32(2608);
-pub const LARGE_OBJECT: Oid = Oid::from_u32(2613);
+/// `pg_largeobject`.
+const LARGE_OBJECT: Oid = Oid::from_u32(2613);
 
 /// A palloc'd name, copied; `None` for null.
 unsafe fn owned(name: *mut c_char) -> Option<Vec<u8>> {
@@ -122,6 +125,13 @@ pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
         pg_sys::table_close(catalog, lock);
         triggers
     }
+}
+
+/// Whether event triggers fire, if at all, for objects of that catalog: not for those of all databases, nor for large
+/// objects, which are data.
+pub fn event_triggers_cover(class: Oid) -> bool {
+    // SAFETY: a comparison with the list of such catalogs.
+    class != LARGE_OBJECT && !unsafe { pg_sys::IsSharedRelation(class) }
 }
 
 /// The extension's oid; invalid if it is not installed.

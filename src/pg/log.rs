@@ -78,10 +78,7 @@ impl LogTable {
     /// once, some hundred places of the chain; what is known bounds it. Where nothing is found from there on (the log has
     /// been tampered with, or restored in place), the whole chain is looked through.
     pub fn newest(&self, chain: u32, known: Option<i64>) -> Option<Newest> {
-        match known {
-            Some(seq) => self.newest_from(chain, seq).or_else(|| self.newest_from(chain, i64::MIN)),
-            None => self.newest_from(chain, i64::MIN),
-        }
+        known.and_then(|seq| self.newest_from(chain, seq)).or_else(|| self.newest_from(chain, i64::MIN))
     }
 
     fn newest_from(&self, chain: u32, from: i64) -> Option<Newest> {

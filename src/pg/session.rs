@@ -1,6 +1,6 @@
 //! The session: its roles, its settings that capture reads, and those that must not reach what is recorded.
 
-use super::{catalog, compat};
+use super::compat;
 use pgrx::pg_sys;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -39,15 +39,8 @@ pub fn setting<'a>(name: &[u8]) -> Option<&'a [u8]> {
 
 /// Whether event triggers fire: not in single-user mode, nor with `event_triggers = off` (PostgreSQL 17 and later).
 pub fn event_triggers_fire() -> bool {
-    // SAFETY: a flag of this process.
+    // SAFETY: flags of this process.
     unsafe { pg_sys::IsUnderPostmaster && compat::event_triggers() }
-}
-
-/// Whether event triggers fire, if at all, for objects of that catalog: not for those of all databases, nor for large
-/// objects, which are data.
-pub fn event_triggers_cover(class: pg_sys::Oid) -> bool {
-    // SAFETY: a comparison with the list of such catalogs.
-    class != catalog::LARGE_OBJECT && !unsafe { pg_sys::IsSharedRelation(class) }
 }
 
 /// The query that the client sent.

@@ -158,8 +158,7 @@ fn what_is_nobody_elses_business_is_allowed() {
     );
     inside.whole();
     // Dumped, and restored.
-    let dump = server.run("pg_dump", ["--file=dump.sql", "guarded"]);
-    dump.unwrap();
+    server.run("pg_dump", ["--file=dump.sql", "guarded"]).unwrap();
     let copy = Database::empty(&server, "restored");
     server.run("psql", ["-Xq", "-v", "ON_ERROR_STOP=1", "-f", "dump.sql", "restored"]).unwrap();
     assert_eq!(copy.whole().entries, inside.verdict().entries);
