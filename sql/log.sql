@@ -41,7 +41,7 @@ CREATE TABLE audit_log (
 );
 
 COMMENT ON TABLE audit_log IS 'audit_chain: every change of every audited table, append-only, chained by hash';
-COMMENT ON COLUMN audit_log.chain IS 'the chain: as many as there were writers at once';
+COMMENT ON COLUMN audit_log.chain IS 'the chain: as many as there were writing sessions at once';
 COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without gaps';
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';

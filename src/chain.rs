@@ -14,31 +14,22 @@
 //! The number of chains is thus the peak number of writers at once, and no writer waits for another (until
 //! `audit_chain.max_chains` is reached).
 
+use crate::claim::{self, Head};
 use crate::entry::{Draft, Place, Scratch};
 use crate::error::Refusal;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::log::{self, LogTable, Tuple};
+use crate::pg::session;
 use crate::pg::xact::{self, ActiveSnapshot, End};
-use crate::pg::{catalog, session};
 use crate::settings;
-use audit_chain_core::{Hash, format::genesis};
+use crate::tables::Tables;
+use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
-use std::ffi::CStr;
-use std::rc::Rc;
 
 /// Unwritten entries are written when there are this many, or this many bytes of them.
 const MAX_PENDING: usize = 1000;
 const MAX_PENDING_BYTES: usize = 1 << 20;
-
-/// The newest entry of a chain.
-#[derive(Clone, Copy, Debug)]
-enum Head {
-    /// The chain is empty.
-    None,
-    /// Its place, its time in microseconds since 2000-01-01 UTC, and its hash.
-    Entry { seq: i64, at: i64, hash: Hash },
-}
 
 /// The state when a savepoint's first entry came.
 #[derive(Clone, Copy)]
@@ -50,8 +41,7 @@ struct Mark {
 
 /// The transaction under way.
 struct Transaction {
-    tables: Tables,
-    log: Rc<LogTable>,
+    known: Known,
     xid: u64,
     chain: u32,
     head: Head,
@@ -61,45 +51,20 @@ struct Transaction {
     pending_bytes: usize,
 }
 
-/// The chain that this backend took last: most likely free again.
+/// What a session remembers of the log from one transaction to the next.
 #[derive(Clone, Copy)]
-struct Last {
-    log: Oid,
-    chain: u32,
-    /// The chain's newest entry then: where to look for its newest one now.
-    seq: Option<i64>,
-}
-
-/// The extension's tables.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables {
-    /// `audit_log`.
-    pub log: Oid,
-    schema: Oid,
-}
-
-impl Tables {
-    /// The tables beside the extension's function that was called.
-    pub fn beside(function: Oid) -> Result<Self, Refusal> {
-        let schema = catalog::function_namespace(function);
-        Ok(Self { log: find(schema, c"audit_log", "table audit_log")?, schema })
-    }
-
-    /// `audit_log_identity`, which is needed for a chain's first entry only.
-    pub fn identity(&self) -> Result<Oid, Refusal> {
-        find(self.schema, c"audit_log_identity", "table audit_log_identity")
-    }
-}
-
-fn find(schema: Oid, name: &CStr, what: &'static str) -> Result<Oid, Refusal> {
-    Some(catalog::relation_in(schema, name))
-        .filter(|&oid| oid != Oid::INVALID)
-        .ok_or(Refusal::Broken { what })
+struct Known {
+    /// The extension's function that was called.
+    function: Oid,
+    tables: Tables,
+    log: LogTable,
 }
 
 thread_local! {
     static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
-    static LAST: Cell<Last> = const { Cell::new(Last { log: Oid::INVALID, chain: 0, seq: None }) };
+    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+    /// Set where the log's table has changed: it is not known any more at the next look.
+    static STALE: Cell<bool> = const { Cell::new(false) };
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -124,7 +89,7 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
     }
     let first = TRANSACTION.with_borrow(|tx| {
         let tx = tx.as_ref().expect("begun");
-        matches!(tx.head, Head::None).then_some((tx.tables, tx.chain))
+        matches!(tx.head, Head::None).then_some((tx.known.tables, tx.chain))
     });
     let genesis = match first {
         Some((tables, chain)) => Some(genesis(&log_identity(tables)?, chain)),
@@ -139,7 +104,7 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
             Head::Entry { seq, at, hash } => (seq + 1, now.max(at), hash),
         };
         let place = Place { chain: tx.chain, seq, at, prev_hash, xid: tx.xid };
-        let (tuple, hash) = scratch.form(&tx.log, draft, &place);
+        let (tuple, hash) = scratch.form(draft, &place);
         if level > 1 && tx.marks.last().is_none_or(|mark| mark.level < level) {
             tx.marks.push(Mark { level, head: tx.head, pending: tx.pending.len() });
         }
@@ -167,25 +132,44 @@ pub fn flush() {
         };
         let tuples = tx.pending.split_off(from);
         tx.pending_bytes -= tuples.iter().map(Tuple::size).sum::<usize>();
-        (!tuples.is_empty()).then(|| (tx.log.clone(), tuples))
+        (!tuples.is_empty()).then(|| (tx.known.log, tuples))
     }) else {
         return;
     };
     // Nothing is borrowed here: an index's expression may run a function that is captured itself.
-    log.insert(&tuples);
-    tuples.into_iter().for_each(Tuple::free);
+    log.insert(tuples);
+}
+
+/// Whether the transaction's end concerns [`on_end`]. Does nothing else, and cannot fail.
+pub fn heeds(end: End) -> bool {
+    let waiting = |tx: &Transaction| match end {
+        End::BeforeCommit => !tx.pending.is_empty(),
+        _ => true,
+    };
+    // Borrowed only where an error has come in between: then there is a transaction.
+    TRANSACTION.with(|tx| tx.try_borrow().map_or(true, |tx| tx.as_ref().is_some_and(waiting)))
 }
 
 /// Follows the transaction's and its savepoints' ends.
 pub fn on_end(end: End) {
     match end {
-        End::BeforeCommit => {
-            if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty())) {
-                let _snapshot = ActiveSnapshot::push();
-                flush();
+        End::BeforeCommit => write_all(),
+        End::BeforePrepare => {
+            write_all();
+            if TRANSACTION.with_borrow(Option::is_some) {
+                claim::leave_to_transaction();
             }
         }
-        End::Ended => TRANSACTION.set(None),
+        End::Committed => {
+            if let Some(tx) = TRANSACTION.take() {
+                claim::committed(tx.chain, tx.head);
+            }
+        }
+        End::RolledBack | End::Prepared => {
+            if TRANSACTION.take().is_some() {
+                claim::forget_head();
+            }
+        }
         End::SavepointReleased(level) => TRANSACTION.with_borrow_mut(|tx| {
             let Some(tx) = tx else { return };
             let Some(&mark) = tx.marks.last().filter(|mark| mark.level == level) else { return };
@@ -209,22 +193,20 @@ pub fn on_end(end: End) {
     }
 }
 
+/// Writes what is unwritten when the transaction is about to end.
+fn write_all() {
+    if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty())) {
+        let _snapshot = ActiveSnapshot::push();
+        flush();
+    }
+}
+
 /// Takes a chain and finds its head.
 fn begin(function: Oid) -> Result<Transaction, Refusal> {
-    let tables = Tables::beside(function)?;
-    let log = LogTable::open(tables.log);
-    let chain = take_chain(tables.log);
-    let last = LAST.get();
-    let known = last.seq.filter(|_| (last.log, last.chain) == (tables.log, chain));
-    let newest = log.newest(chain, known);
-    LAST.set(Last { log: tables.log, chain, seq: newest.map(|newest| newest.seq) });
-    let head = match newest {
-        None => Head::None,
-        Some(newest) => Head::Entry { seq: newest.seq, at: newest.at, hash: newest.hash },
-    };
+    let known = known(function)?;
+    let (chain, head) = claim::take(known.log);
     Ok(Transaction {
-        tables,
-        log: Rc::new(log),
+        known,
         xid: xact::top_xid(),
         chain,
         head,
@@ -234,17 +216,25 @@ fn begin(function: Oid) -> Result<Transaction, Refusal> {
     })
 }
 
-/// Locks a chain that no one holds: the last one, or the first free one. Waits for one only at the bound.
-fn take_chain(log: Oid) -> u32 {
-    let bound = settings::max_chains();
-    let preferred = LAST.get().chain % bound;
-    let free = |chain: &u32| lock(log, Lockable::Chain(*chain), false);
-    std::iter::once(preferred).chain(0..bound).find(free).unwrap_or_else(|| {
-        // Backends spread over the chains instead of all waiting for the first.
-        let chain = std::process::id() % bound;
-        lock(log, Lockable::Chain(chain), true);
-        chain
-    })
+/// The log beside the extension's function.
+fn known(function: Oid) -> Result<Known, Refusal> {
+    if let Some(known) = KNOWN.get().filter(|known| known.function == function && !STALE.get()) {
+        return Ok(known);
+    }
+    STALE.set(false);
+    let tables = Tables::beside(function)?;
+    let known = Known { function, tables, log: LogTable::check(tables.log)? };
+    KNOWN.set(Some(known));
+    Ok(known)
+}
+
+/// The log's table may have changed, or another; `None`: any.
+pub fn on_relation_change(relation: Option<Oid>) {
+    claim::on_relation_change(relation);
+    // Also where no log is known yet: it may be being looked up.
+    if relation.is_none_or(|relation| KNOWN.get().is_none_or(|known| known.tables.log == relation)) {
+        STALE.set(true);
+    }
 }
 
 /// The log's identity, made when the first entry is written: so a restored dump brings its own. Only the first entries
@@ -254,7 +244,7 @@ fn log_identity(tables: Tables) -> Result<[u8; 16], Refusal> {
     if let Some(id) = log::identity(table) {
         return Ok(id);
     }
-    lock(tables.log, Lockable::Identity, true);
+    lock(tables.log, Lockable::Identity);
     if let Some(id) = log::identity(table) {
         return Ok(id);
     }

@@ -45,7 +45,7 @@ fn seal(call: Call) -> Result<String, Refusal> {
     let key = signing_key()?;
     let _path = LocalSettings::safe_search_path();
     let _role = AsRole::become_role(catalog::extension_owner());
-    lock(ledger.tables.log, Lockable::Checkpoint, true);
+    lock(ledger.tables.log, Lockable::Checkpoint);
     // What was committed while this one waited counts: the statement's own snapshot is older.
     let _now = xact::ActiveSnapshot::push_latest();
 

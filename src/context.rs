@@ -1,7 +1,7 @@
 //! Who and where from: what every entry of a session has in common.
 
+use crate::entry::Image;
 use crate::error::Refusal;
-use crate::pg::varlena::VarBuf;
 use crate::pg::{catalog, check, session};
 use crate::settings;
 use pgrx::pg_sys::Oid;
@@ -22,7 +22,7 @@ pub struct RoleName {
     role: Oid,
     generation: u64,
     /// The name.
-    pub name: VarBuf,
+    pub name: Image,
 }
 
 impl RoleName {
@@ -43,7 +43,7 @@ impl RoleName {
 #[derive(Default)]
 struct Address {
     /// The inet value without its header, and the text that is hashed.
-    value: Option<(VarBuf, Vec<u8>)>,
+    value: Option<(Vec<u8>, Vec<u8>)>,
     known: bool,
 }
 
@@ -54,23 +54,23 @@ pub struct SessionContext {
     /// As whom the statement runs.
     pub effective_role: RoleName,
     /// `audit_chain.actor`.
-    pub actor: VarBuf,
+    pub actor: Image,
     /// `application_name`.
-    pub application_name: VarBuf,
+    pub application_name: Image,
     /// The client's query, if it is to be recorded.
-    pub statement: VarBuf,
+    pub statement: Image,
     address: Address,
 }
 
 impl Default for SessionContext {
     fn default() -> Self {
-        let role = || RoleName { role: Oid::INVALID, generation: 0, name: VarBuf::null() };
+        let role = || RoleName { role: Oid::INVALID, generation: 0, name: Image::default() };
         Self {
             session_role: role(),
             effective_role: role(),
-            actor: VarBuf::null(),
-            application_name: VarBuf::null(),
-            statement: VarBuf::null(),
+            actor: Image::default(),
+            application_name: Image::default(),
+            statement: Image::default(),
             address: Address::default(),
         }
     }
@@ -81,9 +81,9 @@ impl SessionContext {
     pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Refusal> {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);
-        self.actor.update(settings::actor()?);
-        self.application_name.update(session::application_name());
-        self.statement.update(settings::log_statement().then(session::client_query).flatten());
+        self.actor.set(settings::actor()?);
+        self.application_name.set(session::application_name());
+        self.statement.set(settings::log_statement().then(session::client_query).flatten());
         if !self.address.known {
             self.address.value = client_address();
             self.address.known = true;
@@ -91,9 +91,9 @@ impl SessionContext {
         Ok(())
     }
 
-    /// The client's address as an inet value.
-    pub fn client_addr(&mut self) -> Option<&mut VarBuf> {
-        self.address.value.as_mut().map(|(packed, _)| packed)
+    /// The client's address as an inet value, without its header.
+    pub fn client_addr(&self) -> Option<&[u8]> {
+        self.address.value.as_ref().map(|(packed, _)| packed.as_slice())
     }
 
     /// The client's address as text.
@@ -103,10 +103,8 @@ impl SessionContext {
 }
 
 /// The address of the connection's client; `None` for a local socket and for background workers.
-fn client_address() -> Option<(VarBuf, Vec<u8>)> {
+fn client_address() -> Option<(Vec<u8>, Vec<u8>)> {
     let packed = check::client_inet()?;
     let text = check::inet_text(&packed);
-    let mut value = VarBuf::null();
-    value.set(Some(&packed));
-    Some((value, text))
+    Some((packed, text))
 }

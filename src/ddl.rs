@@ -6,7 +6,6 @@
 //! Nothing is recorded while the log has no entry: a dump is being restored then, and an entry of ours would take the
 //! place of the first one to come.
 
-use crate::chain::Tables;
 use crate::error::Refusal;
 use crate::guard::{Changed, is_ours};
 use crate::lifecycle::{self, Table, capture_of, describe, members};
@@ -14,6 +13,7 @@ use crate::pg::ddl::{Command, Granted, Partition, Renamed};
 use crate::pg::text::from_server;
 use crate::pg::{catalog, log, session};
 use crate::schema;
+use crate::tables::Tables;
 use pgrx::pg_sys::{self, Oid};
 use serde_json::{Value, json};
 use std::cell::RefCell;

@@ -1,13 +1,12 @@
 //! An entry: from what happened to the row that is written.
 
 use crate::context::SessionContext;
-use crate::pg::log::{COLUMNS, LogTable, Tuple};
+use crate::pg::log::Tuple;
 use crate::pg::session::{self, to_utf8};
-use crate::pg::varlena::{ShortBytes, VarBuf};
+use crate::pg::tuple::RowBuffer;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;
 use audit_chain_core::format::{Leaf, Payload};
-use pgrx::pg_sys::Datum;
 
 /// What happened, before it has its place in the log. The images are in the [`Scratch`].
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +32,54 @@ pub struct Place {
     pub xid: u64,
 }
 
+/// A text under construction in a buffer that is used again, or null.
+#[derive(Default)]
+pub struct Image {
+    bytes: Vec<u8>,
+    is_present: bool,
+}
+
+impl Image {
+    /// Begins a new value; returns where to append its bytes.
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        // Do not keep what one huge row needed.
+        if self.bytes.capacity() > 1 << 20 {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.is_present = true;
+        &mut self.bytes
+    }
+
+    /// Makes it null.
+    pub fn set_null(&mut self) {
+        self.is_present = false;
+    }
+
+    /// Makes it this value, or null.
+    pub fn set(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.begin().extend_from_slice(value),
+            None => self.set_null(),
+        }
+    }
+
+    /// The value; `None` for null.
+    pub fn get(&self) -> Option<&[u8]> {
+        self.is_present.then_some(&self.bytes)
+    }
+}
+
 /// Random bytes, fetched many at a time: a system call for each entry would cost more than its hash.
 struct Salts {
     bytes: Box<[u8; 4096]>,
     used: usize,
+}
+
+impl Default for Salts {
+    fn default() -> Self {
+        Self { bytes: Box::new([0; 4096]), used: 4096 }
+    }
 }
 
 impl Salts {
@@ -54,39 +97,21 @@ impl Salts {
 }
 
 /// The buffers that entries are made in.
+#[derive(Default)]
 pub struct Scratch {
     /// Who and where from.
     pub context: SessionContext,
     /// The row's key.
-    pub row_key: VarBuf,
+    pub row_key: Image,
     /// The old row, or its changed columns.
-    pub old_row: VarBuf,
+    pub old_row: Image,
     /// The new row.
-    pub new_row: VarBuf,
+    pub new_row: Image,
     /// What else there is to say.
-    pub detail: VarBuf,
-    operation: VarBuf,
-    table_schema: VarBuf,
-    table_name: VarBuf,
-    leaf: Vec<u8>,
+    pub detail: Image,
+    hashed: Vec<u8>,
+    row: RowBuffer,
     salts: Salts,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            context: SessionContext::default(),
-            row_key: VarBuf::null(),
-            old_row: VarBuf::null(),
-            new_row: VarBuf::null(),
-            detail: VarBuf::null(),
-            operation: VarBuf::null(),
-            table_schema: VarBuf::null(),
-            table_name: VarBuf::null(),
-            leaf: Vec::with_capacity(512),
-            salts: Salts { bytes: Box::new([0; 4096]), used: 4096 },
-        }
-    }
 }
 
 impl Scratch {
@@ -102,7 +127,7 @@ impl Scratch {
         if self.detail.get().is_none() {
             self.detail.set(Some(b"{}"));
         }
-        let detail = self.detail.buffer();
+        let detail = &mut self.detail.bytes;
         assert_eq!(detail.pop(), Some(b'}'), "detail is a JSON object");
         if detail.last() != Some(&b'{') {
             detail.push(b',');
@@ -113,43 +138,38 @@ impl Scratch {
     }
 
     /// Hashes the entry and forms its row.
-    pub fn form(&mut self, log: &LogTable, draft: &Draft<'_>, place: &Place) -> (Tuple, Hash) {
-        self.operation.update(Some(draft.operation.as_bytes()));
-        self.table_schema.update(draft.table.map(|(schema, _)| schema));
-        self.table_name.update(draft.table.map(|(_, name)| name));
+    pub fn form(&mut self, draft: &Draft<'_>, place: &Place) -> (Tuple, Hash) {
         let salt = self.salts.next();
-        let hash = self.hash(salt, place);
-
-        let (salt, prev_hash) = (ShortBytes::<17>::new(&salt), ShortBytes::<33>::new(&place.prev_hash));
-        let hash_value = ShortBytes::<33>::new(&hash);
-        let context = &mut self.context;
-        let values: [Option<Datum>; COLUMNS] = [
-            Some(Datum::from(place.seq)),
-            Some(Datum::from(place.at)),
-            Some(Datum::from(place.xid)),
-            Some(Datum::from(place.chain as i32)),
-            self.operation.datum(),
-            self.table_schema.datum(),
-            self.table_name.datum(),
-            context.session_role.name.datum(),
-            context.effective_role.name.datum(),
-            context.actor.datum(),
-            context.application_name.datum(),
-            context.client_addr().and_then(VarBuf::datum),
-            self.row_key.datum(),
-            self.old_row.datum(),
-            self.new_row.datum(),
-            self.detail.datum(),
-            context.statement.datum(),
-            Some(salt.datum()),
-            None,
-            Some(prev_hash.datum()),
-            Some(hash_value.datum()),
-        ];
-        (log.form(&values), hash)
+        let hash = self.hash(draft, salt, place);
+        let context = &self.context;
+        // The columns in the order of sql/log.sql.
+        self.row
+            .begin()
+            .eight(place.seq as u64)
+            .eight(place.at as u64)
+            .eight(place.xid)
+            .four(place.chain)
+            .varlena(Some(draft.operation.as_bytes()))
+            .varlena(draft.table.map(|(schema, _)| schema))
+            .varlena(draft.table.map(|(_, name)| name))
+            .varlena(context.session_role.name.get())
+            .varlena(context.effective_role.name.get())
+            .varlena(context.actor.get())
+            .varlena(context.application_name.get())
+            .varlena(context.client_addr())
+            .varlena(self.row_key.get())
+            .varlena(self.old_row.get())
+            .varlena(self.new_row.get())
+            .varlena(self.detail.get())
+            .varlena(context.statement.get())
+            .varlena(Some(&salt))
+            .varlena(None) // the payload's digest
+            .varlena(Some(&place.prev_hash))
+            .varlena(Some(&hash));
+        (Tuple::new(&self.row, place.chain, place.seq), hash)
     }
 
-    fn hash(&mut self, salt: [u8; 16], place: &Place) -> Hash {
+    fn hash(&mut self, draft: &Draft<'_>, salt: [u8; 16], place: &Place) -> Hash {
         // Each text is UTF-8 already, unless the database has another encoding.
         let texts = [
             self.row_key.get(),
@@ -157,9 +177,8 @@ impl Scratch {
             self.new_row.get(),
             self.detail.get(),
             self.context.statement.get(),
-            self.operation.get(),
-            self.table_schema.get(),
-            self.table_name.get(),
+            draft.table.map(|(schema, _)| schema),
+            draft.table.map(|(_, name)| name),
             self.context.actor.get(),
             self.context.application_name.get(),
             self.context.session_role.name.get(),
@@ -168,17 +187,16 @@ impl Scratch {
         .map(|text| text.map(to_utf8));
         let [row_key, old_row, new_row, detail, statement, rest @ ..] =
             texts.each_ref().map(Option::as_deref);
-        let [operation, table_schema, table_name, actor, application_name, session_role, effective_role] =
-            rest;
+        let [table_schema, table_name, actor, application_name, session_role, effective_role] = rest;
         let payload_digest =
-            Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(&mut self.leaf);
+            Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(&mut self.hashed);
         Leaf {
             chain: place.chain,
             seq: place.seq.unsigned_abs(),
             prev_hash: place.prev_hash,
             at: place.at + EPOCH_DIFFERENCE,
             xid: place.xid,
-            operation: operation.unwrap_or_default(),
+            operation: draft.operation.as_bytes(),
             table_schema,
             table_name,
             session_role: session_role.unwrap_or_default(),
@@ -188,6 +206,6 @@ impl Scratch {
             client_addr: self.context.client_addr_text(),
             payload_digest,
         }
-        .hash_with(&mut self.leaf)
+        .hash_with(&mut self.hashed)
     }
 }

@@ -15,7 +15,7 @@ use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
 use crate::pg::trigger::Trigger;
 use crate::pg::xact::ActiveSnapshot;
-use crate::pg::{catalog, check};
+use crate::pg::{catalog, check, invalidation};
 use crate::verify::{Workspace, content_hash};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
@@ -87,6 +87,8 @@ pub fn check_insert(call: Call) -> Datum {
     if computed.is_none() || computed.as_ref().map(|hash| &hash[..]) != row.hash {
         Refusal::NotSelfConsistent { chain: row.chain.into(), seq: row.seq }.raise();
     }
+    // Sessions that keep a chain must look for its head.
+    invalidation::announce_change(trigger.relation().oid());
     trigger.pass()
 }
 

@@ -1,8 +1,8 @@
 //! audit_chain: tamper-evident auditing for PostgreSQL.
 //!
 //! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
-//! with its [`context`], placed and hashed at the head of the transaction's [`chain`], and written to the log by
-//! `pg::log`. [`verify`] reads the log back;
+//! with its [`context`], placed and hashed at the head of the transaction's [`chain`], which it [`claim`]s, and written to
+//! the log by `pg::log`. [`verify`] reads the log back;
 //! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out,
 //! [`hooks`] keep the guard.
 
@@ -10,6 +10,7 @@ mod baseline;
 mod capture;
 mod chain;
 mod checkpoint;
+mod claim;
 mod context;
 mod ddl;
 mod entry;
@@ -25,6 +26,7 @@ mod publish;
 mod schema;
 mod settings;
 mod shape;
+mod tables;
 mod tree;
 mod verify;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How many chains the log may have: the most writers at once that do not wait for one another.
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
+/// Whether a session keeps its chain between transactions.
+static KEEP_CHAIN: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// Whether entries record the client's query.
 static LOG_STATEMENT: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// The application's user.
@@ -87,6 +89,14 @@ pub fn register() {
         &MAX_CHAINS,
         1,
         65536,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"audit_chain.keep_chain",
+        c"A session keeps its chain between transactions, and need not look for the chain's head each time.",
+        c"Off: there are as many chains as writers at once, and not as sessions. Half of the chains are never kept.",
+        &KEEP_CHAIN,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -189,6 +199,11 @@ pub fn log_statement() -> bool {
 /// `audit_chain.max_chains`.
 pub fn max_chains() -> u32 {
     MAX_CHAINS.get().unsigned_abs()
+}
+
+/// `audit_chain.keep_chain`.
+pub fn keep_chain() -> bool {
+    KEEP_CHAIN.get()
 }
 
 /// `audit_chain.signing_key_file`; `None` where it is empty.

@@ -3,11 +3,11 @@
 //! **Invariant**: nothing stored ever changes. The right edge is rebuilt from the complete tiles and the last
 //! `size % 256` entries' hashes, so there is no state that could disagree with them.
 
-use crate::chain::Tables;
 use crate::error::Refusal;
 use crate::pg::query::{self, Record};
 use crate::pg::text::argument;
 use crate::pg::{catalog, ledger, log};
+use crate::tables::Tables;
 use audit_chain_core::{
     Hash,
     span::{Span, SpanCheck},

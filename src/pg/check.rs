@@ -7,6 +7,7 @@
 use super::fmgr::Call;
 use super::varlena;
 use crate::verify::{Checker, Columns};
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum};
 
 /// One row of the log as the aggregate's arguments, after the state: read without copying.
@@ -156,9 +157,7 @@ fn keep(call: Call, checker: Checker) -> *mut Checker {
 /// An inet as its output function prints it.
 pub fn inet_text(packed: &[u8]) -> Vec<u8> {
     // The bytes stand in a tuple, perhaps with a short header, which the output function must not see.
-    let mut value = varlena::VarBuf::null();
-    value.set(Some(packed));
-    let datum = value.datum().expect("not null");
+    let datum = packed.into_datum().expect("not null");
     // SAFETY: a well-formed inet value, which the output function reads.
     unsafe {
         let text = pg_sys::OidOutputFunctionCall(pg_sys::F_INET_OUT.into(), datum);

@@ -73,6 +73,21 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
     }
 }
 
+/// Whether this session or its transaction holds the lock.
+pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE) -> bool {
+    // SAFETY: a look-up in the backend's own table.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        {
+            pg_sys::LockHeldByMe(tag, mode)
+        }
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        {
+            pg_sys::LockHeldByMe(tag, mode, false)
+        }
+    }
+}
+
 /// The text of a String node.
 ///
 /// # Safety

@@ -1,9 +1,9 @@
-//! Tells capture when what it remembers of a relation, or of a role, is out of date.
+//! Tells capture when what it remembers of a table, of the log or of a role is out of date.
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Calls `crate::shape::forget` when a relation's catalog entries change, and `crate::context::forget_names` when a
-/// role's do. Once for each backend.
+/// Calls `crate::shape::forget` and `crate::chain::on_relation_change` when a relation's catalog entries change, and
+/// `crate::context::forget_names` when a role's do. Once for each backend.
 pub fn register() {
     // SAFETY: plain functions that live as long as the library.
     unsafe {
@@ -34,5 +34,13 @@ unsafe extern "C-unwind" fn on_role(_argument: Datum, _cache: i32, _hash: u32) {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
-    crate::shape::forget((relation != Oid::INVALID).then_some(relation));
+    let relation = (relation != Oid::INVALID).then_some(relation);
+    crate::shape::forget(relation);
+    crate::chain::on_relation_change(relation);
+}
+
+/// All sessions are told, when the transaction commits, that the relation has changed.
+pub fn announce_change(relation: Oid) {
+    // SAFETY: within a transaction; an unknown oid is an ereport.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }

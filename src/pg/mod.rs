@@ -24,6 +24,8 @@ pub mod session;
 pub mod settings;
 pub mod text;
 pub mod trigger;
+pub mod tuple;
+mod unguarded;
 pub mod varlena;
 pub mod worker;
 pub mod xact;

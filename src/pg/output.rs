@@ -7,7 +7,7 @@
 use super::catalog;
 use super::row::{Attribute, Value};
 use super::session::to_utf8;
-use super::varlena;
+use super::{unguarded, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -29,6 +29,10 @@ enum Form {
     Bytea,
     /// The output function's text is a JSON document.
     Document,
+    /// A `timestamp`, or with a time zone a `timestamptz`, in microseconds since 2000-01-01.
+    Moment {
+        zone: bool,
+    },
     /// The output function's text, as a string.
     Quoted,
 }
@@ -59,6 +63,8 @@ impl Writer {
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Form::Text,
             pg_sys::BYTEAOID => Form::Bytea,
             pg_sys::JSONOID | pg_sys::JSONBOID => Form::Document,
+            pg_sys::TIMESTAMPOID => Form::Moment { zone: false },
+            pg_sys::TIMESTAMPTZOID => Form::Moment { zone: true },
             _ => Form::Quoted,
         };
         let mut function = Box::<pg_sys::FmgrInfo>::default();
@@ -89,9 +95,8 @@ impl Writer {
             return;
         };
         let start = out.len();
-        // SAFETY: a non-null varlena; its header tells the size without fetching it.
-        let size = if self.is_varlena { unsafe { pg_sys::toast_raw_datum_size(datum) } } else { 0 };
-        let size = size.saturating_sub(pg_sys::VARHDRSZ);
+        // SAFETY: a non-null varlena.
+        let size = if self.is_varlena { unsafe { varlena::size(datum) } } else { 0 };
         if size <= limit && start + size <= MAX_IMAGE {
             self.write_value(datum, out);
             if out.len() <= MAX_IMAGE {
@@ -153,6 +158,11 @@ impl Writer {
                 let bare = bare && !text.windows(2).any(|pair| pair == b"\\u");
                 if bare { out.extend_from_slice(text) } else { write_string(text, out) }
             }
+            Form::Moment { zone } => {
+                if !write_moment(datum.value() as i64, zone, out) {
+                    write_string(self.text(datum), out);
+                }
+            }
             Form::Quoted => write_string(self.text(datum), out),
         }
     }
@@ -161,6 +171,38 @@ impl Writer {
     fn text<'a>(&mut self, datum: Datum) -> &'a [u8] {
         // SAFETY: a non-null value of the type that the function is for; the result is a palloc'd C string.
         unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(&mut *self.function, datum)) }.to_bytes()
+    }
+}
+
+/// Appends a `timestamp` or `timestamptz` as its output function writes it with ISO dates in UTC, without asking for the
+/// zone's rules each time. False, and nothing, for infinity.
+fn write_moment(value: i64, zone: bool, out: &mut Vec<u8>) -> bool {
+    // SAFETY: timestamp2tm takes null for no zone; EncodeDateTime writes a C string of at most MAXDATELEN bytes.
+    unsafe {
+        let mut parts = pg_sys::pg_tm::default();
+        let mut microseconds: pg_sys::fsec_t = 0;
+        let null = std::ptr::null_mut();
+        if matches!(value, i64::MIN | i64::MAX)
+            || unguarded::timestamp2tm(value, null, &mut parts, &mut microseconds, null.cast(), null.cast())
+                != 0
+        {
+            return false;
+        }
+        parts.tm_isdst = 0;
+        let mut text: [std::ffi::c_char; pg_sys::MAXDATELEN as usize + 1] = [0; _];
+        unguarded::EncodeDateTime(
+            &mut parts,
+            microseconds,
+            zone,
+            0,
+            std::ptr::null(),
+            pg_sys::USE_ISO_DATES as i32,
+            text.as_mut_ptr(),
+        );
+        out.push(b'"');
+        out.extend_from_slice(CStr::from_ptr(text.as_ptr()).to_bytes());
+        out.push(b'"');
+        true
     }
 }
 

@@ -1,6 +1,6 @@
 //! The session: its roles, its settings that capture reads, and those that must not reach what is recorded.
 
-use super::compat;
+use super::{compat, unguarded};
 use pgrx::pg_sys;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -14,14 +14,12 @@ unsafe extern "C" {
 
 /// As whom the session logged in (or SET SESSION AUTHORIZATION).
 pub fn session_role() -> pg_sys::Oid {
-    // SAFETY: set when the session began.
-    unsafe { pg_sys::GetSessionUserId() }
+    unguarded::GetSessionUserId()
 }
 
 /// As whom the statement runs.
 pub fn effective_role() -> pg_sys::Oid {
-    // SAFETY: set when the session began.
-    unsafe { pg_sys::GetUserId() }
+    unguarded::GetUserId()
 }
 
 /// The session's `application_name`; `None` where it is empty.

@@ -3,15 +3,23 @@
 //! One permanent pair of callbacks for each backend; pgrx's own closures would outlive a rolled-back savepoint and a
 //! PREPARE TRANSACTION.
 
+use super::unguarded;
 use pgrx::pg_sys;
 
 /// A transaction's end, or a savepoint's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub enum End {
-    /// About to commit or to prepare: the last moment to write.
+    /// About to commit: the last moment to write.
     BeforeCommit,
-    /// Committed, aborted, or left to a prepared transaction.
-    Ended,
+    /// About to be prepared: likewise.
+    BeforePrepare,
+    /// Committed.
+    Committed,
+    /// Undone.
+    RolledBack,
+    /// Left to a prepared transaction.
+    Prepared,
     /// The savepoint at this nesting level joins the one around it.
     SavepointReleased(i32),
     /// The savepoint at this nesting level is undone.
@@ -27,15 +35,27 @@ pub fn register() {
     }
 }
 
-#[pgrx::pg_guard]
+// Not guarded until there is something to do: most transactions end without, and every one comes here.
 unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::*;
-    match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => crate::chain::on_end(End::BeforeCommit),
-        XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => crate::chain::on_end(End::Ended),
+    let end = match event {
+        XACT_EVENT_PRE_COMMIT => End::BeforeCommit,
+        XACT_EVENT_PRE_PREPARE => End::BeforePrepare,
+        XACT_EVENT_COMMIT => End::Committed,
+        XACT_EVENT_ABORT => End::RolledBack,
+        XACT_EVENT_PREPARE => End::Prepared,
         // A parallel worker neither captures nor takes chains.
-        _ => {}
+        _ => return,
+    };
+    if crate::chain::heeds(end) {
+        // SAFETY: called by PostgreSQL, in whose frame an error may go on.
+        unsafe { on_end(end) };
     }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn on_end(end: End) {
+    crate::chain::on_end(end);
 }
 
 #[pgrx::pg_guard]
@@ -55,8 +75,7 @@ unsafe extern "C-unwind" fn on_subxact(
 
 /// 1 in the top-level transaction, one more in each savepoint.
 pub fn nest_level() -> i32 {
-    // SAFETY: reads the transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+    unguarded::GetCurrentTransactionNestLevel()
 }
 
 /// The top-level transaction's 64-bit id; assigns one if there is none.
@@ -67,8 +86,7 @@ pub fn top_xid() -> u64 {
 
 /// The wall clock, in microseconds since 2000-01-01 UTC.
 pub fn now() -> pg_sys::TimestampTz {
-    // SAFETY: no preconditions.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    unguarded::GetCurrentTimestamp()
 }
 
 /// The transaction's commit is on disk before anybody hears of it, whatever `synchronous_commit` is.

@@ -1,7 +1,7 @@
 //! Attacks on a whole log, by somebody who got past every guard, recomputes whatever can be recomputed, and does not have
 //! the key: which are found in the server and offline, without and with the checkpoint that an auditor keeps elsewhere.
 
-use cluster_tests::{Database, relinked, verify_tree_offline};
+use cluster_tests::{Database, builder_of_fewest_chains, relinked, verify_tree_offline};
 use harness::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ fn write(database: &Database<'_>, number: i32) {
 
 impl Scene {
     fn new() -> Self {
-        let mut server = Server::builder().config("max_prepared_transactions", "5").start().unwrap();
+        let mut server = builder_of_fewest_chains().config("max_prepared_transactions", "5").start().unwrap();
         let directory = server.directory().join("auditor");
         fs::create_dir_all(&directory).unwrap();
         server.give(&directory).unwrap();

@@ -1,6 +1,6 @@
 //! pg_dump and pg_restore of the whole database keep the log, byte for byte, and auditing goes on where it ended.
 
-use cluster_tests::{Database, server};
+use cluster_tests::{Database, server_of_fewest_chains};
 use harness::Server;
 
 const CONTENT: &str = r#"
@@ -114,7 +114,7 @@ fn check(original: &Database<'_>, restored: &Database<'_>) {
 
 #[test]
 fn a_dump_keeps_the_log() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let original = original(&server);
 
     let plain = Database::empty(&server, "plain");
@@ -155,7 +155,7 @@ fn a_dump_keeps_the_log() {
 /// As somebody would who edits a dump: an entry whose content does not give its hash is refused.
 #[test]
 fn an_edited_dump_is_refused() {
-    let server = server();
+    let server = server_of_fewest_chains();
     original(&server);
     let dump = server.run("pg_dump", ["original"]).unwrap();
     let edited = dump.replace("user.login", "user.logon");
@@ -168,7 +168,7 @@ fn an_edited_dump_is_refused() {
 /// A lone UPDATE between dump and restore of an entry removed is found: the chain has a gap.
 #[test]
 fn a_dump_that_lost_an_entry_is_found() {
-    let server = server();
+    let server = server_of_fewest_chains();
     original(&server);
     let dump = server.run("pg_dump", ["original"]).unwrap();
     let victim = |line: &str| {

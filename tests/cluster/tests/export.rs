@@ -1,6 +1,6 @@
 //! The exported log is verified by the second implementation, in plain Python, and edits are found by it.
 
-use cluster_tests::{Database, Workload, server, verify_offline};
+use cluster_tests::{Database, Workload, server_of_fewest_chains, verify_offline};
 
 const ODD: &str = r#"
     CREATE TABLE "odd "" ' \ 🐘 table" ("k "" ey" text PRIMARY KEY, "v' \al" text, j json, f float8, t timestamptz);
@@ -40,7 +40,7 @@ fn odd_texts_verify_offline() {
 
 #[test]
 fn a_load_verifies_offline() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create(&server, "load");
     Workload::install(&database).run("", 50);
     let verdict = database.whole();
@@ -52,7 +52,7 @@ fn a_load_verifies_offline() {
 
 #[test]
 fn an_edit_a_gap_and_another_identity_are_found_offline() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create(&server, "edited");
     database.sql("SELECT audit_event('event ' || g) FROM generate_series(1, 9) g");
     let export = database.export();

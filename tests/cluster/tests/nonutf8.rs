@@ -1,6 +1,6 @@
 //! A database in another encoding: its content is hashed as UTF-8, and verifies everywhere.
 
-use cluster_tests::{Database, server, verify_offline};
+use cluster_tests::{Database, server_of_fewest_chains, verify_offline};
 
 const LATIN1: &str = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
 
@@ -36,7 +36,7 @@ const NAMES: &str = r#"
 
 #[test]
 fn latin1_content_verifies_inside_and_offline() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(CONTENT);
     assert_eq!(database.whole().entries, 5);
@@ -54,7 +54,7 @@ fn latin1_content_verifies_inside_and_offline() {
 
 #[test]
 fn latin1_names_are_audited_like_others() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(NAMES);
     database.whole();
@@ -70,7 +70,7 @@ fn latin1_names_are_audited_like_others() {
 /// The same log in a database of another encoding: the hashes are of the same UTF-8.
 #[test]
 fn a_latin1_log_restores_into_utf8() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(CONTENT);
     let dump = server.run("pg_dump", ["--encoding=UTF8", "latin1"]).unwrap();
@@ -84,7 +84,7 @@ fn a_latin1_log_restores_into_utf8() {
 
 #[test]
 fn an_encoding_without_a_conversion_is_refused() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "other", "ENCODING 'LATIN9' LC_COLLATE 'C' LC_CTYPE 'C'");
     database.whole();
     server

@@ -1,12 +1,12 @@
 //! Verification runs under PostgreSQL's own parallel query, and answers the same.
 
-use cluster_tests::{Database, eventually, state};
+use cluster_tests::{Database, builder_of_fewest_chains, eventually, state};
 use harness::Server;
 use harness::postgres::error::SqlState;
 
 /// A server on which any query that can be parallel is.
 fn server() -> Server {
-    let mut builder = Server::builder();
+    let mut builder = builder_of_fewest_chains();
     for (name, value) in [
         ("parallel_setup_cost", "0"),
         ("parallel_tuple_cost", "0"),

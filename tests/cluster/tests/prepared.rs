@@ -1,12 +1,12 @@
 //! Two-phase commit: a prepared transaction keeps its chain, over restarts too, and holds up nobody.
 
-use cluster_tests::Database;
+use cluster_tests::{Database, builder_of_fewest_chains};
 use harness::{Mode, Server};
 
 const SCHEMA: &str = "CREATE TABLE t (a integer PRIMARY KEY); SELECT audit_enable('t')";
 
 fn server() -> Server {
-    Server::builder().config("max_prepared_transactions", "10").start().unwrap()
+    builder_of_fewest_chains().config("max_prepared_transactions", "10").start().unwrap()
 }
 
 fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {

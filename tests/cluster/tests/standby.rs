@@ -1,12 +1,12 @@
 //! A hot standby verifies its copy of the log, refuses to write to it, and goes on with it once promoted.
 
-use cluster_tests::{Database, Workload, eventually, server, state};
+use cluster_tests::{Database, Workload, eventually, server_of_fewest_chains, state};
 use harness::Server;
 use harness::postgres::error::SqlState;
 
 #[test]
 fn a_standby_verifies_and_goes_on_after_promotion() {
-    let primary = server();
+    let primary = server_of_fewest_chains();
     let original = Database::create(&primary, "app");
     let workload = Workload::install(&original);
     let standby = Server::standby_of(&primary).unwrap();
@@ -67,7 +67,7 @@ fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
 /// A base backup that is started on its own verifies and goes on.
 #[test]
 fn a_restored_base_backup_goes_on() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let original = Database::create(&server, "app");
     Workload::install(&original).run("", 20);
     let copy = Server::builder().copy_of(&server).start().unwrap();

@@ -1,7 +1,7 @@
 //! Every kind of tampering, done by somebody who got past every guard, and what verification says of it; also what it
 //! cannot say without a checkpoint that is kept elsewhere.
 
-use cluster_tests::{Database, entry_hash, payload_digest, server, verify_offline};
+use cluster_tests::{Database, entry_hash, payload_digest, server_of_fewest_chains, verify_offline};
 use harness::{Mode, Server};
 
 /// The entry that is tampered with: an UPDATE in the middle of its chain, with a value in every column.
@@ -76,7 +76,7 @@ fn rehash(database: &Database<'_>, condition: &str) {
 
 #[test]
 fn a_change_of_any_column_is_found() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let altered: &[&str] = &["altered 0.5"];
     let cases: [(&str, &str, &[&str]); 21] = [
@@ -122,7 +122,7 @@ fn a_change_of_any_column_is_found() {
 
 #[test]
 fn deleted_swapped_and_duplicated_entries_are_found() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     copies.tamper(&format!("DELETE FROM audit_log WHERE {VICTIM}"), &["missing 0.5"]);
     copies.tamper("DELETE FROM audit_log WHERE seq <= 2", &["missing 0.1"]);
@@ -157,7 +157,7 @@ fn deleted_swapped_and_duplicated_entries_are_found() {
 
 #[test]
 fn a_broken_genesis_and_another_identity_are_found() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     copies.tamper("UPDATE audit_log_identity SET log_id = gen_random_uuid()", &["unlinked 0.1"]);
     // A chain that begins later: its first entry renumbered, with a hash of its own.
@@ -175,7 +175,7 @@ fn a_broken_genesis_and_another_identity_are_found() {
 
 #[test]
 fn a_hash_made_to_fit_breaks_the_next_link() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let edit = format!("UPDATE audit_log SET new_row = '{{\"id\":1,\"v\":\"innocent\"}}' WHERE {VICTIM}");
     let copy = copies.tamper(&edit, &["altered 0.5"]);
@@ -186,7 +186,7 @@ fn a_hash_made_to_fit_breaks_the_next_link() {
 /// A digest stands for a payload that is gone, and hides nothing that is there.
 #[test]
 fn a_digest_does_not_vouch_for_another_payload() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let digest = payload_digest(&exported(&Database::of(&server, "original"), VICTIM));
     let digest = format!(r"payload_digest = '\x{digest}'");
@@ -202,7 +202,7 @@ fn a_digest_does_not_vouch_for_another_payload() {
 
 #[test]
 fn time_that_goes_back_is_found() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let back = "UPDATE audit_log SET at = at - interval '1 day' WHERE seq = 10";
     let copy = copies.tamper(back, &["altered 0.10", "clock 0.10"]);
@@ -214,7 +214,7 @@ fn time_that_goes_back_is_found() {
 /// What the log cannot know by itself. Only a checkpoint kept elsewhere finds these: docs/threat-model.md.
 #[test]
 fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let cut = copies.tamper("DELETE FROM audit_log WHERE seq > 5", &[]);
     assert_eq!(cut.verdict().entries, 5);
@@ -231,7 +231,7 @@ fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
 /// With the server stopped, no trigger and no log of PostgreSQL notices a change of the table's file.
 #[test]
 fn bytes_changed_in_the_data_file_are_found() {
-    let mut server = server();
+    let mut server = server_of_fewest_chains();
     let file = {
         let database = create(&server, "edited");
         database.sql("CHECKPOINT");
@@ -262,7 +262,7 @@ fn bytes_changed_in_the_data_file_are_found() {
 /// A row that stands in a child table is not in the log, and a child cannot hide one that is.
 #[test]
 fn other_ranges_do_not_hide_a_problem() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = create(&server, "ranges");
     database.force(&format!("UPDATE audit_log SET actor = 'another' WHERE {VICTIM}"));
     assert_eq!(database.sql("SELECT valid FROM audit_verify(only_chain => 0)"), "f");
@@ -275,7 +275,7 @@ fn other_ranges_do_not_hide_a_problem() {
 /// A session remembers where its chain ended; what is left counts.
 #[test]
 fn a_session_goes_on_from_what_is_left() {
-    let server = server();
+    let server = server_of_fewest_chains();
     let database = create(&server, "cut");
     let mut client = database.client();
     client.batch_execute("INSERT INTO t VALUES (20, 'x'); INSERT INTO t VALUES (21, 'y')").unwrap();

@@ -36,7 +36,7 @@ SELECT max(tree_size) FROM audit_checkpoint_log;
 SELECT * FROM audit_verify();
 SELECT * FROM audit_verify(checkpoint => :'first');
 SELECT * FROM audit_verify(checkpoint => rtrim(:'second', E'\n'));
-SELECT * FROM audit_verify(only_chain => 0);
+SELECT * FROM audit_verify(only_chain => 1);
 UPDATE account SET balance = 3 WHERE id <= 10;
 SELECT * FROM audit_verify(since_checkpoint => :'first');
 SELECT * FROM audit_verify(since_checkpoint => :'second');
@@ -60,18 +60,18 @@ SELECT audit_verify(checkpoint => 'no checkpoint');
 SELECT audit_verify(checkpoint => '');
 SELECT audit_verify(checkpoint => repeat('x', 2000000));
 SELECT audit_verify(since_checkpoint => E'a\n-1\nb');
-SELECT audit_verify(only_chain => 0, checkpoint => :'second');
+SELECT audit_verify(only_chain => 1, checkpoint => :'second');
 SELECT audit_verify(since => now(), since_checkpoint => :'second');
 
 -- Proofs: of an entry, against the newest checkpoint or a named one; that one checkpoint continues another.
 SELECT split_part(p, E'\n', 1) AS version, split_part(p, E'\n', 3) AS index, p LIKE '%' || :'second' AS ends_with_note
-FROM audit_inclusion_proof(0, 650) p;
-SELECT p LIKE '%' || :'first' AS ends_with_note FROM audit_inclusion_proof(0, 5, 601) p;
+FROM audit_inclusion_proof(1, 650) p;
+SELECT p LIKE '%' || :'first' AS ends_with_note FROM audit_inclusion_proof(1, 5, 601) p;
 SELECT split_part(p, E'\n', 1) AS old, p LIKE '%' || :'second' AS ends_with_note FROM audit_consistency_proof(601) p;
-SELECT audit_inclusion_proof(0, 650, 601);
-SELECT audit_inclusion_proof(0, 705);
-SELECT audit_inclusion_proof(0, 9999);
-SELECT audit_inclusion_proof(0, 1, 5);
+SELECT audit_inclusion_proof(1, 650, 601);
+SELECT audit_inclusion_proof(1, 705);
+SELECT audit_inclusion_proof(1, 9999);
+SELECT audit_inclusion_proof(1, 1, 5);
 SELECT audit_inclusion_proof(NULL, 1);
 SELECT audit_consistency_proof(5);
 SELECT audit_consistency_proof(701, 601);
@@ -94,7 +94,7 @@ RESET ROLE;
 GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile TO checkpoint_auditor;
 SET ROLE checkpoint_auditor;
 SELECT valid, checkpoints FROM audit_verify(checkpoint => :'first');
-SELECT length(audit_inclusion_proof(0, 5)) > 0 AS proved;
+SELECT length(audit_inclusion_proof(1, 5)) > 0 AS proved;
 RESET ROLE;
 
 -- A key that cannot be used.

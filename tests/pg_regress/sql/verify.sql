@@ -26,7 +26,7 @@ COMMIT PREPARED 'regress 1';
 COMMIT PREPARED 'regress 2';
 SELECT chain, count(*), min(seq), max(seq) FROM audit_log GROUP BY chain ORDER BY chain;
 SELECT valid, entries, chains, problems FROM audit_verify();
-SELECT valid, entries, chains, problems FROM audit_verify(1);
+SELECT valid, entries, chains, problems FROM audit_verify(3);
 SELECT valid, entries, chains, problems FROM audit_verify(only_chain => NULL);
 SELECT valid, entries, chains, problems FROM audit_verify(only_chain => 7);
 SELECT count(*) AS events FROM (SELECT pg_sleep(0.002), audit_event('a later one') FROM generate_series(1, 5)) e;
@@ -34,11 +34,11 @@ SELECT at AS noon FROM audit_log WHERE operation = 'EVENT' ORDER BY seq OFFSET 2
 SELECT valid, entries, chains, problems FROM audit_verify(since => :'noon');
 SELECT valid, entries, chains, problems FROM audit_verify(until => :'noon');
 SELECT valid, entries, chains, problems FROM audit_verify(since => :'noon', until => :'noon');
-SELECT valid, entries, chains, problems FROM audit_verify(only_chain => 0, since => :'noon');
+SELECT valid, entries, chains, problems FROM audit_verify(only_chain => 1, since => :'noon');
 SELECT valid, entries, chains, problems FROM audit_verify(since => :'noon', until => '2000-01-01');
 
 -- The verdict in words.
-SELECT summary FROM audit_verify(only_chain => 1);
+SELECT summary FROM audit_verify(only_chain => 3);
 SELECT summary LIKE 'whole: 35 entries in 3 chains%' AS whole FROM audit_verify();
 
 -- Whoever gets past the guard is found. A superuser can; here each attempt is rolled back.
@@ -69,60 +69,60 @@ BEGIN
 END
 $$;
 -- Any field of an entry.
-SELECT attempt($$UPDATE audit_log SET at = at + interval '1 microsecond' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET at = at - interval '1 hour' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET xid = '42' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET operation = 'UPDATE' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET table_schema = 'App' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET table_name = NULL WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET session_role = '' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET effective_role = 'mallory' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET actor = NULL WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET actor = '' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET application_name = 'Verify test' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET client_addr = '192.0.2.1' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET row_key = '{"id": 15}' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET old_row = '{}' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET new_row = replace(new_row::text, 'b', 'B')::json WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET new_row = NULL WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET detail = '{}' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET statement = 'x' WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET salt = decode(md5('x'), 'hex') WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET payload_digest = sha256('x') WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET prev_hash = sha256('x') WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET hash = sha256('x') WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET chain = 5 WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET seq = 50 WHERE (chain, seq) = (1, 5)$$);
+SELECT attempt($$UPDATE audit_log SET at = at + interval '1 microsecond' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET at = at - interval '1 hour' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET xid = '42' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET operation = 'UPDATE' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET table_schema = 'App' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET table_name = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET session_role = '' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET effective_role = 'mallory' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET actor = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET actor = '' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET application_name = 'Verify test' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET client_addr = '192.0.2.1' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET row_key = '{"id": 15}' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET old_row = '{}' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET new_row = replace(new_row::text, 'b', 'B')::json WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET new_row = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET detail = '{}' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET statement = 'x' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET salt = decode(md5('x'), 'hex') WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET payload_digest = sha256('x') WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET prev_hash = sha256('x') WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET hash = sha256('x') WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET chain = 7 WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET seq = 50 WHERE (chain, seq) = (3, 5)$$);
 -- Contents moved between columns.
-SELECT attempt($$UPDATE audit_log SET old_row = new_row, new_row = NULL WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET table_schema = table_name, table_name = table_schema WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$UPDATE audit_log SET actor = application_name, application_name = actor WHERE (chain, seq) = (1, 5)$$);
+SELECT attempt($$UPDATE audit_log SET old_row = new_row, new_row = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET table_schema = table_name, table_name = table_schema WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET actor = application_name, application_name = actor WHERE (chain, seq) = (3, 5)$$);
 -- Entries removed, exchanged, added.
-SELECT attempt($$DELETE FROM audit_log WHERE (chain, seq) = (1, 5)$$);
-SELECT attempt($$DELETE FROM audit_log WHERE chain = 1 AND seq IN (4, 5, 8)$$);
-SELECT attempt($$DELETE FROM audit_log WHERE (chain, seq) = (1, 1)$$);
-SELECT attempt($$DELETE FROM audit_log WHERE chain = 1 AND seq < 4$$);
-SELECT attempt($$UPDATE audit_log SET seq = CASE seq WHEN 5 THEN 106 ELSE 105 END WHERE chain = 1 AND seq IN (5, 6);
+SELECT attempt($$DELETE FROM audit_log WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$DELETE FROM audit_log WHERE chain = 3 AND seq IN (4, 5, 8)$$);
+SELECT attempt($$DELETE FROM audit_log WHERE (chain, seq) = (3, 1)$$);
+SELECT attempt($$DELETE FROM audit_log WHERE chain = 3 AND seq < 4$$);
+SELECT attempt($$UPDATE audit_log SET seq = CASE seq WHEN 5 THEN 106 ELSE 105 END WHERE chain = 3 AND seq IN (5, 6);
                  UPDATE audit_log SET seq = seq - 100 WHERE seq > 100$$);
 SELECT attempt($$ALTER TABLE audit_log DROP CONSTRAINT audit_log_pkey;
-                 INSERT INTO audit_log SELECT * FROM audit_log WHERE (chain, seq) = (1, 5)$$);
+                 INSERT INTO audit_log SELECT * FROM audit_log WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$INSERT INTO audit_log SELECT seq + 1, at, xid, chain, operation, table_schema, table_name, session_role, effective_role, actor,
     application_name, client_addr, row_key, old_row, new_row, detail, statement, salt, payload_digest, prev_hash, hash
-    FROM audit_log WHERE (chain, seq) = (1, 10)$$);
+    FROM audit_log WHERE (chain, seq) = (3, 10)$$);
 -- A chain moved to another place, a log that is not this one's.
-SELECT attempt($$UPDATE audit_log SET chain = 9 WHERE chain = 2 AND seq = 1$$);
+SELECT attempt($$UPDATE audit_log SET chain = 9 WHERE chain = 5 AND seq = 1$$);
 SELECT attempt($$UPDATE audit_log_identity SET log_id = gen_random_uuid()$$);
 SELECT attempt($$DELETE FROM audit_log_identity$$);
 -- Erased payloads: what the digest stands for cannot be checked, and that is said; the rest can.
-SELECT attempt($$UPDATE audit_log SET payload_digest = sha256('x'), new_row = NULL, row_key = NULL WHERE (chain, seq) = (1, 5)$$);
+SELECT attempt($$UPDATE audit_log SET payload_digest = sha256('x'), new_row = NULL, row_key = NULL WHERE (chain, seq) = (3, 5)$$);
 -- With arguments only what they ask for is looked at.
 BEGIN;
-UPDATE audit_log SET actor = 'mallory' WHERE (chain, seq) = (1, 5);
-SELECT valid, entries, problems FROM audit_verify(0);
-SELECT valid, entries, problems, summary FROM audit_verify(1);
+UPDATE audit_log SET actor = 'mallory' WHERE (chain, seq) = (3, 5);
+SELECT valid, entries, problems FROM audit_verify(1);
+SELECT valid, entries, problems, summary FROM audit_verify(3);
 SELECT valid, problems FROM audit_verify(since => :'noon');
-SELECT kind, chain, seq, table_name, detail FROM audit_problems(only_chain => 1);
-SELECT kind FROM audit_problems(only_chain => 0);
+SELECT kind, chain, seq, table_name, detail FROM audit_problems(only_chain => 3);
+SELECT kind FROM audit_problems(only_chain => 1);
 ROLLBACK;
 
 ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
