@@ -132,7 +132,7 @@ pub fn flush() {
         };
         let tuples = tx.pending.split_off(from);
         tx.pending_bytes -= tuples.iter().map(Tuple::size).sum::<usize>();
-        (!tuples.is_empty()).then(|| (tx.known.log, tuples))
+        (!tuples.is_empty()).then_some((tx.known.log, tuples))
     }) else {
         return;
     };

@@ -32,7 +32,7 @@ impl Scale {
             update_rows: 100_000,
             tpcb_scale: 20,
             bulk_rows: 200_000,
-            bulk_rounds: 3,
+            bulk_rounds: 9,
             verify_entries: 1_000_000,
             verify_rounds: 7,
             memory_rows: [1_000_000, 5_000_000],

@@ -13,6 +13,11 @@ pub enum Subject {
 pub const ALL: [Subject; 4] = [Subject::Unaudited, Subject::AuditChain, Subject::SupaLike, Subject::HomeMade];
 
 impl Subject {
+    /// Whether it is one of the baselines of other designs.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::SupaLike | Self::HomeMade)
+    }
+
     /// As a part of a database's name.
     pub fn name(self) -> &'static str {
         match self {

@@ -39,6 +39,7 @@ pub struct Columns<'a> {
 /// The buffers of [`content_hash`], used for one row after the other.
 #[derive(Default)]
 pub struct Workspace {
+    payload: Vec<u8>,
     leaf: Vec<u8>,
     /// The address seen last: most entries of a session have the same.
     address: Option<(Vec<u8>, Vec<u8>)>,
@@ -66,7 +67,7 @@ pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash
             detail: detail.as_deref(),
             statement: statement.as_deref(),
         }
-        .digest(),
+        .digest_with(&mut workspace.payload),
     };
     if let Some(packed) = row.client_addr
         && workspace.address.as_ref().is_none_or(|(known, _)| known != packed)
