@@ -11,8 +11,7 @@
 //! * What is unwritten when the transaction is about to commit is written then. Nothing of the state outlives the
 //!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
 //!
-//! The number of chains is thus the peak number of writers at once, and no writer waits for another (until
-//! `audit_chain.max_chains` is reached).
+//! Which chain a transaction gets, and that no writer waits for another, is [`crate::claim`]'s.
 
 use crate::claim::{self, Head};
 use crate::entry::{Draft, Place, Scratch};

@@ -66,13 +66,21 @@ fn hardware() -> String {
     )
 }
 
-/// The busy and the whole time of all cores since the machine's start, in ticks.
-fn ticks() -> Option<(f64, f64)> {
+/// What the cores have done since the machine's start, in ticks (proc(5), `/proc/stat`).
+#[derive(Clone, Copy)]
+struct Ticks {
+    busy: f64,
+    /// Ready to run, while the host ran another virtual machine.
+    stolen: f64,
+    all: f64,
+}
+
+fn ticks() -> Option<Ticks> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let times: Vec<f64> =
         text.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
     let all: f64 = times.iter().sum();
-    Some((all - times.get(3)? - times.get(4)?, all))
+    Some(Ticks { busy: all - times.get(3)? - times.get(4)?, stolen: *times.get(7)?, all })
 }
 
 /// How busy the cores are while nothing is measured: a share that is not near nothing spoils every figure.
@@ -83,7 +91,7 @@ pub fn other_work() -> f64 {
 }
 
 /// Watches how busy the machine's cores are.
-pub struct Busy(Option<(f64, f64)>);
+pub struct Busy(Option<Ticks>);
 
 impl Busy {
     pub fn start() -> Self {
@@ -92,8 +100,17 @@ impl Busy {
 
     /// The share of the cores' time that was used since, 0 to 1.
     pub fn share(&self) -> f64 {
-        match (self.0, ticks()) {
-            (Some((busy, all)), Some((busy_now, all_now))) => (busy_now - busy) / (all_now - all),
+        self.share_of(|ticks| ticks.busy)
+    }
+
+    /// The share of the cores' time that other virtual machines of the same host took since, 0 to 1.
+    pub fn stolen(&self) -> f64 {
+        self.share_of(|ticks| ticks.stolen)
+    }
+
+    fn share_of(&self, what: impl Fn(&Ticks) -> f64) -> f64 {
+        match (&self.0, &ticks()) {
+            (Some(then), Some(now)) => (what(now) - what(then)) / (now.all - then.all),
             _ => f64::NAN,
         }
     }

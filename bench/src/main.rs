@@ -64,13 +64,17 @@ fn run() -> Result<()> {
     let machine = machine::describe(&server, &command(), options.quick)?;
     print!("{machine}");
 
-    let mut log = Log { begun: Instant::now(), rows: Vec::new(), other_work: Vec::new() };
+    let mut log = Log { begun: Instant::now(), rows: Vec::new(), other_work: Vec::new(), stolen: Vec::new() };
     on_plain_server(&server, &setup, &options, &mut log)?;
     drop(server);
     let curves = on_slow_server(&setup, &options, &mut log)?;
 
     log.other_work.push(machine::other_work());
-    let (other_work, quiet) = judge(&log.other_work);
+    let (mut other_work, quiet) = judge(&log.other_work);
+    other_work += &format!(
+        "* taken by other virtual machines of the host during each experiment, in % of the cores' time: {}\n",
+        percentages(&log.stolen)
+    );
     let table = report::table(&log.rows, quiet && !options.quick);
     println!("{other_work}\n{table}");
     eprintln!("took {:.0} s", log.begun.elapsed().as_secs_f64());
@@ -86,16 +90,19 @@ fn run() -> Result<()> {
 }
 
 /// What the machine did besides, and whether it was quiet enough for the figures to be judged. Load that comes and goes
-/// within an experiment is not seen here: the spread of the rounds shows it.
+/// within an experiment is not seen here: the spread of the rounds shows it, and what the host took.
 fn judge(other_work: &[f64]) -> (String, bool) {
     let quiet = other_work.iter().all(|share| *share < BUSY); // false too where it is not known
     let verdict = if quiet { "" } else { " (**not quiet: no goal is judged**)" };
-    let shares: Vec<String> = other_work.iter().map(|share| format!("{:.0}", share * 100.0)).collect();
     let text = format!(
         "* other work on the cores, in % before each experiment and at the end: {}{verdict}\n",
-        shares.join(", ")
+        percentages(other_work)
     );
     (text, quiet)
+}
+
+fn percentages(shares: &[f64]) -> String {
+    shares.iter().map(|share| format!("{:.0}", share * 100.0)).collect::<Vec<_>>().join(", ")
 }
 
 /// The rows so far.
@@ -104,6 +111,8 @@ struct Log {
     rows: Vec<Row>,
     /// How busy the cores were between the experiments.
     other_work: Vec<f64>,
+    /// What share of the cores' time the host gave to others during each.
+    stolen: Vec<f64>,
 }
 
 impl Log {
@@ -117,7 +126,9 @@ impl Log {
         if options.wants(name) {
             eprintln!("{:5.0} s: {name}", self.begun.elapsed().as_secs_f64());
             self.other_work.push(machine::other_work());
+            let watch = machine::Busy::start();
             let rows = experiment().map_err(|error| Error::new(format!("{name}: {error}")))?;
+            self.stolen.push(watch.stolen());
             eprint!("{}", report::table(&rows, false));
             self.rows.extend(rows);
         }
