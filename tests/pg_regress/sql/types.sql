@@ -227,3 +227,19 @@ INSERT INTO virtual (id, n, m) VALUES (1, 2, 3);
 UPDATE virtual SET m = 4;
 SELECT operation, row_key, old_row, new_row FROM audit_log WHERE table_name = 'virtual' AND operation <> 'ENABLE' ORDER BY seq;
 SELECT valid, problems FROM audit_verify();
+
+-- Values around the lengths at which PostgreSQL's length word changes its form (126 bytes), one after the other.
+CREATE TABLE lengths (v text);
+SELECT audit_enable('lengths');
+DO $$
+BEGIN
+    FOR n IN 100..140 LOOP
+        PERFORM set_config('audit_chain.actor', repeat('a', n), false);
+        INSERT INTO lengths VALUES (repeat('x', n));
+    END LOOP;
+END
+$$;
+RESET audit_chain.actor;
+SELECT count(*), bool_and(length(actor) = length(new_row ->> 'v')) AS as_written
+FROM audit_log WHERE table_name = 'lengths' AND operation = 'INSERT';
+SELECT valid, problems FROM audit_verify();
