@@ -6,27 +6,16 @@
 //! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out,
 //! [`hooks`] keep the guard.
 
-mod baseline;
+mod audit;
+mod callbacks;
 mod capture;
-mod chain;
-mod checkpoint;
-mod claim;
-mod context;
-mod ddl;
-mod entry;
 mod error;
-mod event;
+mod extension;
 mod guard;
-mod hooks;
-mod lifecycle;
-mod options;
+mod log;
 mod pg;
-mod proof;
 mod publish;
-mod schema;
 mod settings;
-mod shape;
-mod tables;
 mod tree;
 mod verify;
 
@@ -44,7 +33,7 @@ pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 extern "C-unwind" fn _PG_init() {
     settings::register();
     pg::xact::register();
-    pg::invalidation::register();
+    callbacks::invalidation::register();
     pg::worker::register();
-    pg::hooks::register();
+    callbacks::hooks::register();
 }

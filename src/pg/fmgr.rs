@@ -11,11 +11,11 @@ pub struct Call {
 impl Call {
     /// # Safety
     /// `fcinfo` is what PostgreSQL passed to the entry point that is running.
-    pub(super) unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+    pub(crate) unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
         Self { fcinfo }
     }
 
-    pub(super) fn raw(&self) -> pg_sys::FunctionCallInfo {
+    pub(crate) fn raw(&self) -> pg_sys::FunctionCallInfo {
         self.fcinfo
     }
 

@@ -6,22 +6,18 @@
 #![allow(unsafe_code)]
 
 pub mod catalog;
-pub mod check;
+pub mod command;
 pub mod compat;
-pub mod ddl;
-pub mod entry_points;
 pub mod fmgr;
-pub mod hooks;
-pub mod invalidation;
-pub mod ledger;
 pub mod lock;
-pub mod log;
+pub mod numbers;
 pub mod output;
 pub mod query;
 pub mod row;
 pub mod scan;
 pub mod session;
 pub mod settings;
+pub mod table;
 pub mod text;
 pub mod trigger;
 pub mod tuple;

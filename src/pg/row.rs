@@ -15,11 +15,11 @@ pub struct Relation<'a> {
 impl<'a> Relation<'a> {
     /// # Safety
     /// `relation` is open, and stays so for `'a`.
-    pub(super) unsafe fn new(relation: pg_sys::Relation) -> Self {
+    pub(crate) unsafe fn new(relation: pg_sys::Relation) -> Self {
         Self { relation, life: PhantomData }
     }
 
-    pub(super) fn raw(self) -> pg_sys::Relation {
+    pub(crate) fn raw(self) -> pg_sys::Relation {
         self.relation
     }
 
@@ -118,7 +118,7 @@ impl Attribute {
 
 /// A column's value; `None` for null.
 #[derive(Clone, Copy)]
-pub struct Value<'a>(pub(super) Option<Datum>, PhantomData<&'a ()>);
+pub struct Value<'a>(pub(crate) Option<Datum>, PhantomData<&'a ()>);
 
 /// A row in memory.
 #[derive(Clone, Copy)]
@@ -130,7 +130,7 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// # Safety
     /// `slot` holds a tuple, and keeps it for `'a`.
-    pub(super) unsafe fn new(slot: *mut pg_sys::TupleTableSlot) -> Self {
+    pub(crate) unsafe fn new(slot: *mut pg_sys::TupleTableSlot) -> Self {
         // SAFETY: by the contract; after slot_getallattrs the arrays have `natts` elements.
         unsafe {
             pg_sys::slot_getallattrs(slot);
@@ -155,7 +155,7 @@ impl<'a> Row<'a> {
     ///
     /// # Safety
     /// The column's type is a varlena.
-    pub(super) unsafe fn varlena(&self, index: usize) -> Option<&'a [u8]> {
+    pub(crate) unsafe fn varlena(&self, index: usize) -> Option<&'a [u8]> {
         // SAFETY: by the contract.
         self.value(index).0.map(|datum| unsafe { varlena::bytes(datum) })
     }

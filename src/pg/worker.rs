@@ -46,7 +46,7 @@ pub extern "C-unwind" fn audit_chain_launcher(_argument: Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     // Without a database: what it reads is shared by all, and none is kept from being dropped.
     BackgroundWorker::connect_worker_to_spi(None, None);
-    crate::publish::launch();
+    crate::publish::launcher::launch();
 }
 
 /// The entry point of a database's worker; the argument is the database.
@@ -61,7 +61,7 @@ pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
     BackgroundWorker::connect_worker_to_spi_by_oid(database, None);
     if let Some(database) = database {
-        crate::publish::serve(database);
+        crate::publish::launcher::serve(database);
     }
 }
 

@@ -26,7 +26,7 @@ pub enum End {
     SavepointRolledBack(i32),
 }
 
-/// Calls `crate::chain::on_end` at every end. Once for each backend.
+/// Calls `crate::log::transaction::on_end` at every end. Once for each backend.
 pub fn register() {
     // SAFETY: both callbacks are plain functions that live as long as the library, which is never unloaded.
     unsafe {
@@ -47,7 +47,7 @@ unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *
         // A parallel worker neither captures nor takes chains.
         _ => return,
     };
-    if crate::chain::heeds(end) {
+    if crate::log::transaction::heeds(end) {
         // SAFETY: called by PostgreSQL, in whose frame an error may go on.
         unsafe { on_end(end) };
     }
@@ -55,7 +55,7 @@ unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_end(end: End) {
-    crate::chain::on_end(end);
+    crate::log::transaction::on_end(end);
 }
 
 #[pgrx::pg_guard]
@@ -67,8 +67,8 @@ unsafe extern "C-unwind" fn on_subxact(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => crate::chain::on_end(End::SavepointReleased(nest_level())),
-        SUBXACT_EVENT_ABORT_SUB => crate::chain::on_end(End::SavepointRolledBack(nest_level())),
+        SUBXACT_EVENT_COMMIT_SUB => crate::log::transaction::on_end(End::SavepointReleased(nest_level())),
+        SUBXACT_EVENT_ABORT_SUB => crate::log::transaction::on_end(End::SavepointRolledBack(nest_level())),
         _ => {}
     }
 }

@@ -7,9 +7,9 @@
 //!   what it did not reach is not called whole.
 //! * Memory does not grow with the log: the tree's right edge, a batch of tiles, the chains, the faults.
 
+use crate::callbacks::aggregate as check;
 use crate::error::Refusal;
-use crate::pg::check;
-use crate::tree::{Ledger, Recorded, Tiles, damaged};
+use crate::tree::store::{Ledger, Recorded, Tiles, damaged};
 use crate::verify::entries::{Columns, Workspace, content_hash};
 use audit_chain_core::{
     Hash,

@@ -1,6 +1,6 @@
 //! One entry's content against its hash, and the state in which the aggregate collects what it has seen.
 
-use crate::pg::check;
+use crate::callbacks::aggregate as check;
 use crate::pg::session::to_utf8;
 use crate::pg::text::from_server;
 use crate::pg::xact::EPOCH_DIFFERENCE;

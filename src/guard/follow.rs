@@ -6,14 +6,14 @@
 //! Nothing is recorded while the log has no entry: a dump is being restored then, and an entry of ours would take the
 //! place of the first one to come.
 
+use crate::audit::enable::{self as lifecycle, Table, capture_of, describe, members};
+use crate::audit::schema;
 use crate::error::Refusal;
-use crate::guard::{Changed, is_ours};
-use crate::lifecycle::{self, Table, capture_of, describe, members};
-use crate::pg::ddl::{Command, Granted, Partition, Renamed};
+use crate::extension::Tables;
+use crate::guard::ddl::{Changed, is_ours};
+use crate::pg::command::{Command, Granted, Partition, Renamed};
 use crate::pg::text::from_server;
-use crate::pg::{catalog, log, session};
-use crate::schema;
-use crate::tables::Tables;
+use crate::pg::{catalog, session, table as log};
 use pgrx::pg_sys::{self, Oid};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -200,7 +200,7 @@ fn settle(function: Oid, table: &Table, command: Command<'_>) -> Result<(), Refu
 fn begin(
     function: Oid,
     table: &Table,
-    options: crate::options::Options,
+    options: crate::capture::options::Options,
     reason: &str,
     baseline: bool,
 ) -> Result<(), Refusal> {
@@ -237,7 +237,7 @@ fn change_options(
     function: Oid,
     table: &Table,
     reason: &str,
-    change: impl Fn(&mut crate::options::Options) -> bool,
+    change: impl Fn(&mut crate::capture::options::Options) -> bool,
 ) -> Result<(), Refusal> {
     let capture = capture_of(table.oid);
     let Some(row) = capture.row.as_ref().filter(|row| !row.inherited) else { return Ok(()) };

@@ -7,15 +7,15 @@
 //! * Memory does not grow with the log: entries stream through the tree's right edge.
 //! * What is handed out is durable: a crash does not undo a checkpoint that somebody has.
 
-use crate::chain;
 use crate::error::{OrRaise, Refusal};
+use crate::log::transaction as chain;
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{AsRole, LocalSettings};
 use crate::pg::text::Text;
-use crate::pg::{catalog, ledger, xact};
+use crate::pg::{catalog, numbers as ledger, xact};
 use crate::settings;
-use crate::tree::Ledger;
+use crate::tree::store::Ledger;
 use audit_chain_core::{
     Hash,
     checkpoint::{Checkpoint, default_origin},

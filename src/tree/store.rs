@@ -4,10 +4,10 @@
 //! `size % 256` entries' hashes, so there is no state that could disagree with them.
 
 use crate::error::Refusal;
+use crate::extension::Tables;
 use crate::pg::query::{self, Record};
 use crate::pg::text::argument;
-use crate::pg::{catalog, ledger, log};
-use crate::tables::Tables;
+use crate::pg::{catalog, numbers as ledger, table as log};
 use audit_chain_core::{
     Hash,
     span::{Span, SpanCheck},

@@ -4,10 +4,10 @@
 //! **Invariant**: no statement edits the log, nor writes to the catalogs that say which triggers and functions there are,
 //! and no DDL comes past the event triggers.
 
+use crate::callbacks::hooks::Access;
 use crate::error::Refusal;
-use crate::guard;
+use crate::guard::ddl as guard;
 use crate::pg::catalog::{AsOf, EventTrigger};
-use crate::pg::hooks::Access;
 use crate::pg::text::from_server;
 use crate::pg::{catalog, session};
 use pgrx::pg_sys::{self, Oid};

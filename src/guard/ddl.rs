@@ -2,21 +2,22 @@
 //!
 //! Event triggers look at what a command has *done*, not at how it was written: they see the objects that it changed,
 //! and an error undoes it. A superuser who disables the event triggers is stopped
-//! by [`crate::hooks`], where the library is preloaded. What gets past all that is found by verification:
+//! by [`crate::guard::hooks`], where the library is preloaded. What gets past all that is found by verification:
 //! `docs/threat-model.md`.
 
-use crate::ddl;
+use crate::audit::enable::{self as lifecycle, ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::callbacks::{aggregate as check, invalidation};
 use crate::error::{OrRaise, Refusal};
-use crate::lifecycle::{self, ROW_TRIGGER, STATEMENT_TRIGGER};
-use crate::pg::ddl::{Command, Moment};
+use crate::guard::follow as ddl;
+use crate::pg::catalog;
+use crate::pg::command::{Command, Moment};
 use crate::pg::fmgr::Call;
 use crate::pg::query::{self, rows, rows_seen};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
 use crate::pg::trigger::Trigger;
 use crate::pg::xact::ActiveSnapshot;
-use crate::pg::{catalog, check, invalidation};
-use crate::verify::{Workspace, content_hash};
+use crate::verify::entries::{Workspace, content_hash};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
 use std::ffi::CStr;

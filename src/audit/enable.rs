@@ -3,16 +3,17 @@
 //! The triggers are made and dropped as the extension's owner, after the caller's right has been checked: nobody else
 //! may execute the capture function, so nobody else can make triggers of it.
 
-use crate::chain;
-use crate::entry::{Draft, Place};
+use crate::capture::baseline;
+use crate::capture::options::Options;
 use crate::error::{OrRaise, Refusal};
-use crate::options::Options;
+use crate::guard::ddl as guard;
+use crate::log::entry::{Draft, Place};
+use crate::log::transaction as chain;
 use crate::pg::fmgr::Call;
 use crate::pg::query::{rows, run};
 use crate::pg::session::{self, AsRole, LocalSettings};
 use crate::pg::text::to_server;
 use crate::pg::{catalog, compat, query};
-use crate::{baseline, guard};
 use pgrx::notice;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@
 //!   rollback, PREPARE TRANSACTION, DDL on the log, rows inserted there by SQL.
 
 use crate::pg::lock::{Attempt, Lockable, give_up, keep, lock, try_lock};
-use crate::pg::log::{LogTable, Newest};
+use crate::pg::table::{LogTable, Newest};
 use crate::settings;
 use audit_chain_core::Hash;
 use pgrx::pg_sys::Oid;

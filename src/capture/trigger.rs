@@ -4,14 +4,14 @@
 //! AFTER triggers and cascades make. Row triggers only collect; the statement trigger, which fires when the statement
 //! is complete, writes.
 
-use crate::chain;
-use crate::entry::Draft;
+use crate::capture::audited_table::{self as shape, Shape};
 use crate::error::{OrRaise, Refusal};
+use crate::log::entry::Draft;
+use crate::log::transaction as chain;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{OutputSettings, effective_role};
 use crate::pg::text::from_server;
 use crate::pg::trigger::{Firing, Trigger};
-use crate::shape::{self, Shape};
 use pgrx::pg_sys::{Datum, Oid};
 
 /// `audit_chain_capture() RETURNS trigger`

@@ -1,12 +1,13 @@
 //! Proofs that leave the server: read from tiles, so that their cost does not grow with the log.
 
+use crate::callbacks::aggregate as check;
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
+use crate::pg::numbers as ledger;
 use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
-use crate::pg::{check, ledger};
-use crate::tree::{Ledger, Recorded, damaged};
-use crate::verify::entry_leaf;
+use crate::tree::store::{Ledger, Recorded, damaged};
+use crate::verify::entries::entry_leaf;
 use audit_chain_core::{
     note::Note,
     proof::{consistency_proof, inclusion_proof},

@@ -1,11 +1,11 @@
 //! A whole schema at once: its tables, and those that come later.
 
-use crate::ddl;
+use crate::audit::enable::{self as lifecycle, Table, describe};
+use crate::capture::options::Options;
 use crate::error::{OrRaise, Refusal};
-use crate::guard;
-use crate::lifecycle::{self, Table, describe};
-use crate::options::Options;
-use crate::pg::ddl::Command;
+use crate::guard::ddl as guard;
+use crate::guard::follow as ddl;
+use crate::pg::command::Command;
 use crate::pg::fmgr::Call;
 use crate::pg::query::{self, rows};
 use crate::pg::session::{self, AsRole, LocalSettings};

@@ -1,6 +1,6 @@
 //! The server's hooks, for a library that is preloaded: what is done to tables and objects, whatever triggers there are.
 
-use super::compat;
+use crate::pg::compat;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -46,7 +46,7 @@ pub fn register() {
 unsafe extern "C-unwind" fn on_permissions(range_table: *mut pg_sys::List, raises: bool) -> bool {
     // SAFETY: the executor's list, which the earlier hook gets as it came.
     unsafe {
-        compat::for_each_write(range_table, crate::hooks::before_write);
+        compat::for_each_write(range_table, crate::guard::hooks::before_write);
         PREVIOUS.get().and_then(|previous| previous.permissions).is_none_or(|hook| hook(range_table, raises))
     }
 }
@@ -61,7 +61,7 @@ unsafe extern "C-unwind" fn on_permissions(
 ) -> bool {
     // SAFETY: the executor's lists, which the earlier hook gets as they came.
     unsafe {
-        compat::for_each_write(permissions, crate::hooks::before_write);
+        compat::for_each_write(permissions, crate::guard::hooks::before_write);
         PREVIOUS
             .get()
             .and_then(|previous| previous.permissions)
@@ -102,7 +102,7 @@ unsafe extern "C-unwind" fn on_access(
             _ => return,
         };
         if !internal {
-            crate::hooks::on_access(access, class, object);
+            crate::guard::hooks::on_access(access, class, object);
         }
     }
 }

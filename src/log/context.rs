@@ -1,8 +1,9 @@
 //! Who and where from: what every entry of a session has in common.
 
-use crate::entry::Image;
+use crate::callbacks::aggregate as check;
 use crate::error::Refusal;
-use crate::pg::{catalog, check, session};
+use crate::log::entry::Image;
+use crate::pg::{catalog, session};
 use crate::settings;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;

@@ -5,19 +5,15 @@
 //! where it pays. What the check holds in memory grows with the chains, the faults and the places where the heap's order
 //! is not the chain's, not with the log; where the last grows too large, the log is read again in order.
 
-mod checkpoints;
-mod entries;
-
-pub use entries::{Checker, Columns, Workspace, content_hash, entry_leaf};
-
 use crate::error::{OrRaise, Refusal};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{AsRole, LocalSettings};
 use crate::pg::text;
 use crate::pg::{catalog, query};
-use crate::tree::Ledger;
+use crate::tree::store::Ledger;
+use crate::verify::checkpoints::{Given, Walk, parse_keys};
+use crate::verify::entries::Checker;
 use audit_chain_core::chain::{Report, Scope};
-use checkpoints::{Given, Walk, parse_keys};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys::Datum;
 

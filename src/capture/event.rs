@@ -1,8 +1,8 @@
 //! Events: what an application has to say, in the same log.
 
-use crate::chain;
-use crate::entry::Draft;
 use crate::error::{OrRaise, Refusal};
+use crate::log::entry::Draft;
+use crate::log::transaction as chain;
 use crate::pg::fmgr::Call;
 use crate::pg::output::write_string;
 use crate::pg::{session, text, varlena_argument, xact};

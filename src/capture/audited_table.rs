@@ -1,7 +1,7 @@
 //! What capture needs to know of a table, worked out once and remembered until the table changes.
 
+use crate::capture::options::Options;
 use crate::error::Refusal;
-use crate::options::Options;
 use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
 use crate::pg::row::{Attribute, Relation, Row};

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Calls `crate::shape::forget` and `crate::chain::on_relation_change` when a relation's catalog entries change, and
-/// `crate::context::forget_names` when a role's do. Once for each backend.
+/// Calls `crate::capture::audited_table::forget` and `crate::log::transaction::on_relation_change` when a relation's catalog entries change, and
+/// `crate::log::context::forget_names` when a role's do. Once for each backend.
 pub fn register() {
     // SAFETY: plain functions that live as long as the library.
     unsafe {
@@ -24,19 +24,19 @@ pub fn register() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_syscache(_argument: Datum, _cache: i32, _hash: u32) {
-    crate::shape::forget(None);
+    crate::capture::audited_table::forget(None);
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_role(_argument: Datum, _cache: i32, _hash: u32) {
-    crate::context::forget_names();
+    crate::log::context::forget_names();
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
     let relation = (relation != Oid::INVALID).then_some(relation);
-    crate::shape::forget(relation);
-    crate::chain::on_relation_change(relation);
+    crate::capture::audited_table::forget(relation);
+    crate::log::transaction::on_relation_change(relation);
 }
 
 /// All sessions are told, when the transaction commits, that the relation has changed.

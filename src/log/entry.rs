@@ -1,8 +1,8 @@
 //! An entry: from what happened to the row that is written.
 
-use crate::context::SessionContext;
-use crate::pg::log::Tuple;
+use crate::log::context::SessionContext;
 use crate::pg::session::{self, to_utf8};
+use crate::pg::table::Tuple;
 use crate::pg::tuple::RowBuffer;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;

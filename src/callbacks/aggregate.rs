@@ -1,12 +1,12 @@
 //! The support functions of the aggregate `audit_chain_check`: PostgreSQL reads the log's rows, alone or in parallel,
-//! and hands each to [`crate::verify::Checker`].
+//! and hands each to [`crate::verify::report::Checker`].
 //!
 //! The state is a Rust value owned by the aggregate's memory context: dropped when the context is reset, also in an
 //! error.
 
-use super::fmgr::Call;
-use super::varlena;
-use crate::verify::{Checker, Columns};
+use crate::pg::fmgr::Call;
+use crate::pg::varlena;
+use crate::verify::entries::{Checker, Columns};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum};
 
@@ -26,7 +26,7 @@ impl Arguments {
 }
 
 /// A row of the log as the trigger function of its BEFORE INSERT trigger sees it.
-pub fn log_row<'a>(row: &super::row::Row<'a>) -> Columns<'a> {
+pub fn log_row<'a>(row: &crate::pg::row::Row<'a>) -> Columns<'a> {
     // SAFETY: the columns of audit_log, by sql/log.sql; the guard refuses to alter them.
     let bytes = |index| unsafe { row.varlena(index) };
     Columns {
@@ -56,10 +56,11 @@ pub fn log_row<'a>(row: &super::row::Row<'a>) -> Columns<'a> {
 
 /// Reads one entry of the log, whose quoted name is given.
 pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&Columns<'_>) -> T) -> Option<T> {
-    let query =
-        super::text::sql(&format!("SELECT * FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1"));
+    let query = crate::pg::text::sql(&format!(
+        "SELECT * FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1"
+    ));
     let mut result = None;
-    super::scan::for_each_row(&query, |row| result = Some(read(&log_row(row))));
+    crate::pg::scan::for_each_row(&query, |row| result = Some(read(&log_row(row))));
     result
 }
 

@@ -11,17 +11,17 @@
 //! * What is unwritten when the transaction is about to commit is written then. Nothing of the state outlives the
 //!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
 //!
-//! Which chain a transaction gets, and that no writer waits for another, is [`crate::claim`]'s.
+//! Which chain a transaction gets, and that no writer waits for another, is [`crate::log::claim`]'s.
 
-use crate::claim::{self, Head};
-use crate::entry::{Draft, Place, Scratch};
 use crate::error::Refusal;
+use crate::extension::Tables;
+use crate::log::claim::{self, Head};
+use crate::log::entry::{Draft, Place, Scratch};
 use crate::pg::lock::{Lockable, lock};
-use crate::pg::log::{self, LogTable, Tuple};
 use crate::pg::session;
+use crate::pg::table::{self as log, LogTable, Tuple};
 use crate::pg::xact::{self, ActiveSnapshot, End};
 use crate::settings;
-use crate::tables::Tables;
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};

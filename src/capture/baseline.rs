@@ -3,16 +3,16 @@
 //! The caller holds the table's SHARE ROW EXCLUSIVE lock, and so until the transaction ends nobody else writes to it:
 //! what is read now, with a snapshot taken after the lock, is what the first change will find.
 
-use crate::chain;
-use crate::entry::Draft;
+use crate::capture::audited_table::Shape;
+use crate::capture::options::Options;
 use crate::error::Refusal;
-use crate::options::Options;
+use crate::log::entry::Draft;
+use crate::log::transaction as chain;
 use crate::pg::row::{Relation, Row};
 use crate::pg::scan;
 use crate::pg::session::OutputSettings;
 use crate::pg::text;
 use crate::pg::xact::ActiveSnapshot;
-use crate::shape::Shape;
 use pgrx::pg_sys::Oid;
 
 /// Records every row of the table itself (not of its descendants) as a BASELINE entry; returns how many.

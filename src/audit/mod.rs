@@ -1,0 +1,2 @@
+pub mod enable;
+pub mod schema;

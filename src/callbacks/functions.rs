@@ -1,0 +1,46 @@
+//! The C symbols that `sql/*.sql` names, each leading to a safe function.
+
+use crate::pg::fmgr::Call;
+use pgrx::pg_sys;
+
+macro_rules! entry_points {
+    ($(($symbol:ident, $info:ident) => $function:path;)*) => {$(
+        /// # Safety
+        /// Called by PostgreSQL's function manager alone.
+        #[unsafe(no_mangle)]
+        #[pgrx::pg_guard]
+        pub unsafe extern "C-unwind" fn $symbol(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+            // SAFETY: the function manager passes a valid fcinfo that outlives the call.
+            $function(unsafe { Call::new(fcinfo) })
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> *const pg_sys::Pg_finfo_record {
+            static V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+    )*};
+}
+
+entry_points! {
+    (audit_chain_capture, pg_finfo_audit_chain_capture) => crate::capture::trigger::on_trigger;
+    (audit_chain_enable, pg_finfo_audit_chain_enable) => crate::audit::enable::enable;
+    (audit_chain_disable, pg_finfo_audit_chain_disable) => crate::audit::enable::disable;
+    (audit_chain_enable_schema, pg_finfo_audit_chain_enable_schema) => crate::audit::schema::enable;
+    (audit_chain_disable_schema, pg_finfo_audit_chain_disable_schema) => crate::audit::schema::disable;
+    (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
+    (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::ddl::refuse;
+    (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::ddl::check_insert;
+    (audit_chain_on_ddl, pg_finfo_audit_chain_on_ddl) => crate::guard::ddl::on_ddl;
+    (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::tree::checkpoint::checkpoint;
+    (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
+    (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
+    (audit_chain_publication, pg_finfo_audit_chain_publication) => crate::publish::launcher::publication;
+    (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::report::check_log;
+    (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
+    (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
+    (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;
+    (audit_chain_check_deserialize, pg_finfo_audit_chain_check_deserialize) => super::aggregate::deserialize;
+    (audit_chain_check_final, pg_finfo_audit_chain_check_final) => super::aggregate::serialize;
+}

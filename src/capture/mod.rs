@@ -1,0 +1,5 @@
+pub mod audited_table;
+pub mod baseline;
+pub mod event;
+pub mod options;
+pub mod trigger;

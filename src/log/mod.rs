@@ -1,0 +1,4 @@
+pub mod claim;
+pub mod context;
+pub mod entry;
+pub mod transaction;

@@ -1,0 +1,3 @@
+pub mod checkpoints;
+pub mod entries;
+pub mod report;
