@@ -1,8 +1,9 @@
--- Verification: an aggregate over the log's rows, so that PostgreSQL itself reads them, in parallel where it pays.
+-- Verification: an aggregate over the log's rows, so that PostgreSQL reads them, in parallel where that pays. Its arguments
+-- are the columns of audit_log in their order.
 
 CREATE FUNCTION audit_chain_check_transition(
     internal,
-    chain integer, seq bigint, at timestamptz, xid xid8, operation text, table_schema text, table_name text,
+    seq bigint, at timestamptz, xid xid8, chain integer, operation text, table_schema text, table_name text,
     session_role text, effective_role text, actor text, application_name text, client_addr inet,
     row_key json, old_row json, new_row json, detail json, statement text,
     salt bytea, payload_digest bytea, prev_hash bytea, hash bytea
@@ -19,7 +20,7 @@ CREATE FUNCTION audit_chain_check_final(internal) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_final';
 
 CREATE AGGREGATE audit_chain_check(
-    chain integer, seq bigint, at timestamptz, xid xid8, operation text, table_schema text, table_name text,
+    seq bigint, at timestamptz, xid xid8, chain integer, operation text, table_schema text, table_name text,
     session_role text, effective_role text, actor text, application_name text, client_addr inet,
     row_key json, old_row json, new_row json, detail json, statement text,
     salt bytea, payload_digest bytea, prev_hash bytea, hash bytea

@@ -1,338 +1,348 @@
-//! What audit_chain refuses, each with its SQLSTATE and what to do about it.
+//! Every error that audit_chain raises: its SQLSTATE, its message, and what to do about it.
 
-use crate::settings::{MAX_ACTOR, MAX_CONTEXT};
 use pgrx::{PgLogLevel, PgSqlErrorCode as State, pg_sys::panic::ErrorReport};
 use std::fmt;
 
-/// A refusal. Its `Display` is the error's message; it names the object.
+/// An error of the extension. Its `Display` is the message, which names the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A function that only a trigger may call.
+pub enum Error {
+    /// A trigger function was called as an ordinary function.
     NotATrigger { function: &'static str },
-    /// The capture function on a trigger of a kind that it does not serve.
+    /// The capture function was installed as a trigger of a kind that it does not serve.
     WrongTrigger { table: String },
-    /// `audit_chain.actor` is over its bound.
-    ActorTooLong { length: usize },
-    /// `audit_chain.context` is over its bound.
-    ContextTooLong { length: usize },
+    /// `audit_chain.actor` is longer than `limit` bytes.
+    ActorTooLong { length: usize, limit: usize },
+    /// `audit_chain.context` is longer than `limit` bytes.
+    ContextTooLong { length: usize, limit: usize },
     /// `audit_chain.context` is not a JSON object.
     BadContext { reason: String },
-    /// The log is append-only.
+    /// UPDATE, DELETE or TRUNCATE of one of the extension's tables.
     AppendOnly { table: String, operation: &'static str },
-    /// A row inserted by SQL whose hash is not its content's.
+    /// A row inserted with SQL does not have the hash of its content.
     NotSelfConsistent { chain: i64, seq: i64 },
-    /// A checkpoint handed in that is none.
+    /// The supplied checkpoint cannot be read.
     BadCheckpoint { reason: String },
-    /// A verifier key that is none.
+    /// The supplied public key cannot be read.
     BadKey { reason: String },
-    /// A checkpoint covers the whole log, not a part.
+    /// A checkpoint was supplied to check only a part of the log.
     PartAgainstCheckpoint,
-    /// A null where a value is needed.
+    /// A null argument where a value is needed.
     NullArgument { function: &'static str, argument: &'static str },
     /// An event without a name.
     EmptyAction,
-    /// No relation has this oid.
+    /// No relation has this OID.
     NoSuchRelation { oid: u32 },
-    /// No schema has this oid.
+    /// No schema has this OID.
     NoSuchSchema { oid: u32 },
-    /// Not a relation that can be audited.
+    /// The relation or schema cannot be audited.
     NotATable { name: String, kind: &'static str },
     /// The caller does not own the table.
     NotOwner { name: String },
     /// The caller does not own the schema.
     NotSchemaOwner { schema: String },
-    /// A pattern of tables to leave out that leaves none out.
+    /// A pattern of tables to exclude matches no table.
     PatternMatchesNothing { schema: String, pattern: String },
-    /// Only the extension's owner may do this.
+    /// The caller is neither a superuser nor the extension's owner.
     NotExtensionOwner { function: &'static str },
-    /// A column that the table does not have.
+    /// The table does not have this column.
     NoSuchColumn { table: String, column: String },
-    /// A column of the primary key cannot be left out of the record.
+    /// A column of the primary key can be neither excluded nor masked.
     KeyColumn { table: String, column: String },
-    /// A column both left out and masked.
+    /// The column is both excluded and masked.
     ExcludedAndMasked { table: String, column: String },
-    /// The trigger's options name a column that is gone: capturing would record what must not be recorded.
+    /// The capture trigger's options name a column that does not exist: the column may be there under another name.
     OptionColumnGone { table: String, column: String },
-    /// The trigger's arguments are not ours.
+    /// The capture trigger's arguments cannot be read.
     BadOptions { table: String, reason: String },
     /// The table is a partition whose root is audited.
     PartOfAudited { name: String, root: String },
-    /// A command against the log or what belongs to it.
+    /// A command against one of the extension's objects.
     Guarded { tag: String, object: String },
-    /// A command that would end capture otherwise than by `audit_disable`.
+    /// A command that would end capture without `audit_disable`.
     CaptureGuarded { tag: String, table: String },
-    /// A write to a catalog past the commands that are for it.
+    /// A direct write to a catalog that the guard relies on.
     CatalogGuarded { catalog: String, operation: &'static str },
-    /// Rows for the log that nothing would check.
+    /// An INSERT into the log whose rows no trigger would check.
     NotChecked { table: String },
-    /// DDL that an event trigger of ours, if not all, would not see.
+    /// DDL that an event trigger of the guard (all of them, for `None`) would not see.
     UnseenDdl { trigger: Option<&'static str> },
-    /// A trigger whose name is ours.
-    ReservedTrigger { table: String },
+    /// A trigger with one of the capture triggers' names.
+    ReservedTrigger { name: String, table: String },
     /// A checkpoint of a log without entries.
     NothingToSeal,
-    /// An entry that the log must have is not there.
-    EntryGone { chain: u32, seq: u64 },
-    /// What is stored of the tree does not fit together.
+    /// An entry that the log must have is missing.
+    EntryMissing { chain: u32, seq: u64 },
+    /// The stored tree does not fit together.
     DamagedTree { reason: String },
     /// The signing key cannot be used.
     SigningKey { path: String, reason: String },
-    /// No checkpoint of this size was made; the newest one's size.
+    /// No checkpoint has this size; `newest` is the size of the newest one.
     NoSuchCheckpoint { size: i64, newest: Option<u64> },
-    /// The entry is not in the log.
+    /// The log does not have this entry.
     NoSuchEntry { chain: i32, seq: i64 },
-    /// No checkpoint covers the entry, or not the one that was named.
-    NotCovered { chain: i32, seq: i64, size: u64, covering: Option<u64> },
-    /// The older tree is not the smaller one.
+    /// The checkpoint does not seal the entry; `sealing` is the size of the first one that does.
+    NotSealed { chain: i32, seq: i64, size: u64, sealing: Option<u64> },
+    /// The older tree is larger than the newer one.
     SizesSwapped { old: i64, new: u64 },
-    /// The extension's tables cannot be found.
-    Broken { what: &'static str },
+    /// One of the extension's own objects cannot be found.
+    MissingObject { what: &'static str },
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotATrigger { function } => {
-                write!(f, "function \"{function}\" was not called as a trigger")
-            }
-            Self::WrongTrigger { table } => {
-                write!(f, "audit_chain_capture() on table \"{table}\" must be an AFTER trigger")
-            }
-            Self::ActorTooLong { length } => {
-                write!(f, "audit_chain.actor has {length} bytes, more than {MAX_ACTOR}")
-            }
-            Self::ContextTooLong { length } => {
-                write!(f, "audit_chain.context has {length} bytes, more than {MAX_CONTEXT}")
-            }
-            Self::BadContext { reason } => write!(f, "audit_chain.context is not a JSON object: {reason}"),
-            Self::AppendOnly { table, operation } => {
-                write!(f, "\"{table}\" is append-only: {operation} is refused")
-            }
-            Self::NotSelfConsistent { chain, seq } => {
-                write!(f, "entry ({chain}, {seq}) is refused: its hash is not the hash of its content")
-            }
-            Self::NullArgument { function, argument } => {
-                write!(f, "{function}: \"{argument}\" must not be null")
-            }
-            Self::EmptyAction => write!(f, "audit_event: \"action\" must not be empty"),
-            Self::NotATable { name, kind } => write!(f, "\"{name}\" cannot be audited: it is {kind}"),
-            Self::NoSuchRelation { oid } => write!(f, "relation with OID {oid} does not exist"),
-            Self::NoSuchSchema { oid } => write!(f, "schema with OID {oid} does not exist"),
-            Self::NotOwner { name } => write!(f, "must be owner of table \"{name}\" to audit it"),
-            Self::NotSchemaOwner { schema } => write!(f, "must be owner of schema \"{schema}\" to audit it"),
-            Self::PatternMatchesNothing { schema, pattern } => {
-                write!(f, "pattern \"{pattern}\" matches no table of schema \"{schema}\"")
-            }
-            Self::NotExtensionOwner { function } => {
-                write!(f, "permission denied for {function}: it takes a superuser or the extension's owner")
-            }
-            Self::NoSuchColumn { table, column } => {
-                write!(f, "column \"{column}\" of table \"{table}\" does not exist")
-            }
-            Self::KeyColumn { table, column } => {
-                write!(
-                    f,
-                    "column \"{column}\" belongs to the primary key of table \"{table}\" and must be recorded"
-                )
-            }
-            Self::ExcludedAndMasked { table, column } => {
-                write!(f, "column \"{column}\" of table \"{table}\" is both excluded and masked")
-            }
-            Self::OptionColumnGone { table, column } => write!(
-                f,
-                "table \"{table}\" cannot be recorded: column \"{column}\", which must not be recorded, is not there"
-            ),
-            Self::BadOptions { table, reason } => {
-                write!(
-                    f,
-                    "table \"{table}\" cannot be recorded: its capture trigger's options are not valid: {reason}"
-                )
-            }
-            Self::PartOfAudited { name, root } => {
-                write!(f, "\"{name}\" is a partition of \"{root}\", and is audited with it")
-            }
-            Self::Guarded { tag, object } => write!(f, "{tag} is refused: {object} belongs to audit_chain"),
-            Self::CaptureGuarded { tag, table } => {
-                write!(f, "{tag} is refused: it would end or change the auditing of table {table}")
-            }
-            Self::CatalogGuarded { catalog, operation } => {
-                write!(f, "{operation} of catalog \"{catalog}\" is refused: it could end auditing unseen")
-            }
-            Self::NotChecked { table } => {
-                write!(f, "INSERT into \"{table}\" is refused: its trigger that checks entries does not fire")
-            }
-            Self::UnseenDdl { trigger: None } => {
-                write!(f, "DDL is refused while event triggers do not fire: audit_chain could not follow it")
-            }
-            Self::UnseenDdl { trigger: Some(trigger) } => {
-                write!(
-                    f,
-                    "DDL is refused while event trigger \"{trigger}\" does not fire: audit_chain could not follow it"
-                )
-            }
-            Self::ReservedTrigger { table } => {
-                write!(f, "the trigger name on table {table} is reserved for audit_chain")
-            }
-            Self::BadCheckpoint { reason } => write!(f, "the given checkpoint cannot be read: {reason}"),
-            Self::BadKey { reason } => write!(f, "the given public key cannot be read: {reason}"),
-            Self::PartAgainstCheckpoint => {
-                write!(f, "a part of the log cannot be measured by a checkpoint, which covers all of it")
-            }
-            Self::NothingToSeal => write!(f, "there is nothing to checkpoint: the log has no entries"),
-            Self::EntryGone { chain, seq } => {
-                write!(f, "the log is not whole: entry {seq} of chain {chain} is not there")
-            }
-            Self::DamagedTree { reason } => write!(f, "the log's checkpoints are not whole: {reason}"),
-            Self::SigningKey { path, reason } => write!(f, "signing key \"{path}\" cannot be used: {reason}"),
-            Self::NoSuchCheckpoint { size, .. } => write!(f, "there is no checkpoint of {size} entries"),
-            Self::NoSuchEntry { chain, seq } => write!(f, "there is no entry ({chain}, {seq})"),
-            Self::NotCovered { chain, seq, size, .. } => {
-                write!(f, "the checkpoint of {size} entries does not cover entry ({chain}, {seq})")
-            }
-            Self::SizesSwapped { old, new } => {
-                write!(f, "a checkpoint of {new} entries does not continue one of {old}")
-            }
-            Self::Broken { what } => write!(f, "audit_chain is damaged: {what} is missing"),
-        }
-    }
-}
-
-impl Refusal {
-    /// The error's SQLSTATE.
-    pub fn sqlstate(&self) -> State {
-        match self {
-            Self::NotATrigger { .. } | Self::WrongTrigger { .. } => {
-                State::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
-            }
-            Self::ActorTooLong { .. }
-            | Self::ContextTooLong { .. }
-            | Self::BadContext { .. }
-            | Self::EmptyAction => State::ERRCODE_INVALID_PARAMETER_VALUE,
-            Self::BadCheckpoint { .. } | Self::BadKey { .. } => State::ERRCODE_INVALID_TEXT_REPRESENTATION,
-            Self::PartAgainstCheckpoint => State::ERRCODE_INVALID_PARAMETER_VALUE,
-            Self::NullArgument { .. } => State::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::AppendOnly { .. }
-            | Self::Guarded { .. }
-            | Self::CaptureGuarded { .. }
-            | Self::CatalogGuarded { .. } => State::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Self::NotChecked { .. } | Self::UnseenDdl { .. } => {
-                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
-            Self::NotOwner { .. } | Self::NotSchemaOwner { .. } | Self::NotExtensionOwner { .. } => {
-                State::ERRCODE_INSUFFICIENT_PRIVILEGE
-            }
-            Self::PatternMatchesNothing { .. } | Self::NoSuchRelation { .. } => {
-                State::ERRCODE_UNDEFINED_TABLE
-            }
-            Self::NoSuchSchema { .. } => State::ERRCODE_INVALID_SCHEMA_NAME,
-            Self::NotSelfConsistent { .. } => State::ERRCODE_CHECK_VIOLATION,
-            Self::NotATable { .. } | Self::PartOfAudited { .. } => State::ERRCODE_WRONG_OBJECT_TYPE,
-            Self::NoSuchColumn { .. } => State::ERRCODE_UNDEFINED_COLUMN,
-            Self::KeyColumn { .. } | Self::ExcludedAndMasked { .. } => State::ERRCODE_INVALID_PARAMETER_VALUE,
-            Self::OptionColumnGone { .. } | Self::BadOptions { .. } => {
-                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
-            Self::ReservedTrigger { .. } => State::ERRCODE_RESERVED_NAME,
-            Self::NothingToSeal | Self::SigningKey { .. } | Self::NotCovered { .. } => {
-                State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
-            Self::EntryGone { .. } | Self::DamagedTree { .. } => State::ERRCODE_DATA_CORRUPTED,
-            Self::NoSuchCheckpoint { .. } | Self::NoSuchEntry { .. } | Self::SizesSwapped { .. } => {
-                State::ERRCODE_INVALID_PARAMETER_VALUE
-            }
-            Self::Broken { .. } => State::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        }
-    }
-
+/// What the client sees of an error.
+pub struct Description {
+    /// The SQLSTATE.
+    pub sqlstate: State,
+    /// The message.
+    pub message: String,
     /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::NotATrigger { .. } | Self::WrongTrigger { .. } => "Call audit_enable() to install it.".into(),
-            Self::ActorTooLong { .. } => "Set the user's name or id, not a document about him.".into(),
-            Self::ContextTooLong { .. } => "Set what identifies the request; record the rest by audit_event().".into(),
-            Self::BadContext { .. } => "For example: {\"request\": \"7f3a\"}".into(),
-            Self::AppendOnly { .. } => {
-                "Nobody edits the log; a mistake is put right by a further entry, such as an audit_event().".into()
-            }
-            Self::NotSelfConsistent { .. } => {
-                "Rows come in by SQL only as a dump restores them; use audit_event() to add an entry.".into()
-            }
-            Self::BadCheckpoint { .. } => "Give the text that audit_checkpoint() returned, whole and unchanged.".into(),
-            Self::BadKey { .. } => "Give what `audit-chain pubkey` prints, one key a line.".into(),
-            Self::PartAgainstCheckpoint => {
-                "Leave out only_chain, since and until, or the checkpoint. since_checkpoint checks what came later.".into()
-            }
-            Self::NullArgument { .. } => return None,
-            Self::NoSuchRelation { .. } | Self::NoSuchSchema { .. } => "Give its name.".into(),
-            Self::EmptyAction => "Name what happened, for example 'user.login'.".into(),
-            Self::NotATable { .. } => "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
-            Self::NotOwner { .. } => "Ask the table's owner or a superuser to call audit_enable().".into(),
-            Self::NotSchemaOwner { .. } => "Ask the schema's owner or a superuser.".into(),
-            Self::PatternMatchesNothing { .. } => "Patterns are those of LIKE: % for any text, _ for a letter.".into(),
-            Self::NotExtensionOwner { .. } => "Ask a superuser; the entry will name the reason.".into(),
-            Self::NoSuchColumn { .. } => "Column names are case-sensitive here.".into(),
-            Self::KeyColumn { .. } => {
-                "Without its key a row's history cannot be found. Mask other columns, or audit another table.".into()
-            }
-            Self::ExcludedAndMasked { .. } => "Name it in one of the two lists.".into(),
-            Self::OptionColumnGone { table, .. } => format!(
-                "It was renamed or dropped past audit_chain's event triggers. Call audit_enable('{table}', …) again \
-                 with the columns that must not be recorded."
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// The error's SQLSTATE, message and hint.
+    pub fn describe(&self) -> Description {
+        let (sqlstate, message, hint) = self.text();
+        Description { sqlstate, message, hint: Some(hint).filter(|hint| !hint.is_empty()) }
+    }
+
+    /// The SQLSTATE, the message, and the hint, which is empty where there is none.
+    fn text(&self) -> (State, String, String) {
+        use State::*;
+        match self {
+            Self::NotATrigger { function } => (
+                ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                format!("function \"{function}\" was not called as a trigger"),
+                "Call audit_enable() to audit a table.".into(),
             ),
-            Self::BadOptions { .. } => "Call audit_enable() to install the trigger.".into(),
-            Self::PartOfAudited { root, .. } => format!("Change the options of \"{root}\"."),
-            Self::Guarded { .. } => {
-                "The log and its guards are not altered. DROP EXTENSION audit_chain removes it with its history.".into()
-            }
-            Self::CaptureGuarded { .. } => {
-                "Use audit_disable(table, reason): it records who ended the auditing, and why.".into()
-            }
-            Self::CatalogGuarded { .. } => {
-                "Use the DDL command that is for it. A catalog is repaired without audit_chain in shared_preload_libraries."
-                    .into()
-            }
-            Self::NotChecked { table } => {
-                format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\".")
-            }
-            Self::UnseenDdl { trigger: Some(trigger) } => {
-                format!("ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS.")
-            }
-            Self::UnseenDdl { trigger: None } => {
-                "SET event_triggers = on. Single-user mode has none: start it without audit_chain in \
+            Self::WrongTrigger { table } => (
+                ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                format!("audit_chain_capture() on table \"{table}\" must be an AFTER trigger"),
+                "Call audit_enable() to audit a table.".into(),
+            ),
+            Self::ActorTooLong { length, limit } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("audit_chain.actor is too long: it has {length} bytes, and the limit is {limit}"),
+                "Set the user's name or ID instead of a document that describes the user.".into(),
+            ),
+            Self::ContextTooLong { length, limit } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("audit_chain.context is too long: it has {length} bytes, and the limit is {limit}"),
+                "Set what identifies the request, and record the rest with audit_event().".into(),
+            ),
+            Self::BadContext { reason } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("audit_chain.context must be a JSON object: {reason}"),
+                "For example: {\"request\": \"7f3a\"}".into(),
+            ),
+            Self::AppendOnly { table, operation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{operation} on table \"{table}\" is not allowed: the table is append-only"),
+                "To correct a mistake, add an entry, for example with audit_event().".into(),
+            ),
+            Self::NotSelfConsistent { chain, seq } => (
+                ERRCODE_CHECK_VIOLATION,
+                format!("cannot insert entry ({chain}, {seq}): its hash is not the hash of its content"),
+                "Only a restored dump inserts entries with SQL. Use audit_event() to add an entry.".into(),
+            ),
+            Self::BadCheckpoint { reason } => (
+                ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid checkpoint: {reason}"),
+                "Supply the complete, unchanged text that audit_checkpoint() returned.".into(),
+            ),
+            Self::BadKey { reason } => (
+                ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid public key: {reason}"),
+                "Supply what `audit-chain pubkey` prints, one key per line.".into(),
+            ),
+            Self::PartAgainstCheckpoint => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "cannot compare a part of the log with a checkpoint, which covers the whole log".into(),
+                "Omit only_chain, since and until, or omit the checkpoint. since_checkpoint checks later entries only."
+                    .into(),
+            ),
+            Self::NullArgument { function, argument } => (
+                ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("argument \"{argument}\" of {function}() must not be null"),
+                String::new(),
+            ),
+            Self::EmptyAction => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "argument \"action\" of audit_event() must not be empty".into(),
+                "Name what happened, for example 'user.login'.".into(),
+            ),
+            Self::NoSuchRelation { oid } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("relation with OID {oid} does not exist"),
+                "Specify the table by its name.".into(),
+            ),
+            Self::NoSuchSchema { oid } => (
+                ERRCODE_INVALID_SCHEMA_NAME,
+                format!("schema with OID {oid} does not exist"),
+                "Specify the schema by its name.".into(),
+            ),
+            Self::NotATable { name, kind } => (
+                ERRCODE_WRONG_OBJECT_TYPE,
+                format!("cannot audit \"{name}\": it is {kind}"),
+                "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
+            ),
+            Self::NotOwner { name } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of table \"{name}\" to audit it"),
+                "Ask the table's owner or a superuser to call audit_enable().".into(),
+            ),
+            Self::NotSchemaOwner { schema } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of schema \"{schema}\" to audit it"),
+                "Ask the schema's owner or a superuser to call audit_enable_schema().".into(),
+            ),
+            Self::PatternMatchesNothing { schema, pattern } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("pattern \"{pattern}\" matches no table of schema \"{schema}\""),
+                "Patterns are those of LIKE: % matches any text, _ matches any one character.".into(),
+            ),
+            Self::NotExtensionOwner { function } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for {function}: only a superuser or the extension's owner may call it"),
+                "Ask a superuser. The entry records who called it, and the reason.".into(),
+            ),
+            Self::NoSuchColumn { table, column } => (
+                ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{column}\" of table \"{table}\" does not exist"),
+                "Column names are case-sensitive here.".into(),
+            ),
+            Self::KeyColumn { table, column } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("cannot exclude or mask column \"{column}\" of table \"{table}\": it belongs to the primary key"),
+                "The history of a row is found by its key. Exclude or mask other columns.".into(),
+            ),
+            Self::ExcludedAndMasked { table, column } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("column \"{column}\" of table \"{table}\" is both excluded and masked"),
+                "Name the column in only one of the two lists.".into(),
+            ),
+            Self::OptionColumnGone { table, column } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot record table \"{table}\": its options name column \"{column}\", which does not exist"),
+                format!(
+                    "The column was renamed or dropped without firing audit_chain's event triggers. Call \
+                     audit_enable('{table}', …) again with the columns that must not be recorded."
+                ),
+            ),
+            Self::BadOptions { table, reason } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot record table \"{table}\": the arguments of its capture trigger are invalid: {reason}"),
+                "Call audit_enable() to make the trigger again.".into(),
+            ),
+            Self::PartOfAudited { name, root } => (
+                ERRCODE_WRONG_OBJECT_TYPE,
+                format!("table \"{name}\" is a partition of {root}, which is audited"),
+                format!("Call the function for {root} instead."),
+            ),
+            Self::Guarded { tag, object } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{tag} is not allowed: {object} belongs to extension audit_chain"),
+                "The log and the objects that protect it cannot be changed. DROP EXTENSION audit_chain removes them \
+                 together with the log."
+                    .into(),
+            ),
+            Self::CaptureGuarded { tag, table } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{tag} is not allowed: it would end or change the auditing of table {table}"),
+                "Use audit_disable(table, reason), which records who ended the auditing, and why.".into(),
+            ),
+            Self::CatalogGuarded { catalog, operation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{operation} on catalog \"{catalog}\" is not allowed: it could end auditing without an entry"),
+                "Use the DDL command for the object. To repair a catalog, start the server without audit_chain in \
                  shared_preload_libraries."
-                    .into()
-            }
-            Self::ReservedTrigger { .. } => "Choose another name.".into(),
-            Self::NothingToSeal => "The first audited change or audit_event() makes the first entry.".into(),
-            Self::EntryGone { .. } | Self::DamagedTree { .. } => {
-                "Call audit_verify() and audit_problems(); docs/operations.md says what then.".into()
-            }
-            Self::SigningKey { .. } => {
-                "audit_chain.signing_key_file names a file that `audit-chain keygen` made, which belongs to the server's \
-                 user and has the permissions 0600 or 0400."
-                    .into()
-            }
-            Self::NoSuchCheckpoint { newest: None, .. } | Self::NotCovered { covering: None, .. } => {
-                "Call audit_checkpoint(): the next checkpoint covers all entries committed by then.".into()
-            }
-            Self::NoSuchCheckpoint { newest: Some(newest), .. } => {
-                format!("audit_checkpoint_log lists them; the newest has {newest} entries.")
-            }
-            Self::NoSuchEntry { .. } => "audit_log lists the entries, audit_problems() those that are gone.".into(),
-            Self::NotCovered { covering: Some(covering), .. } => {
-                format!("The first checkpoint that does has {covering} entries.")
-            }
-            Self::SizesSwapped { .. } => "Give the older, smaller tree's size first.".into(),
-            Self::Broken { .. } => "Restore the extension's objects, or drop and create the extension.".into(),
-        };
-        Some(hint)
+                    .into(),
+            ),
+            Self::NotChecked { table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("INSERT on table \"{table}\" is not allowed: the trigger that checks entries does not fire"),
+                format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\"."),
+            ),
+            Self::UnseenDdl { trigger: None } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "DDL is not allowed while event triggers do not fire: audit_chain could not record it".into(),
+                "SET event_triggers = on. Single-user mode has no event triggers: start it without audit_chain in \
+                 shared_preload_libraries."
+                    .into(),
+            ),
+            Self::UnseenDdl { trigger: Some(trigger) } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "DDL is not allowed while event trigger \"{trigger}\" does not fire: audit_chain could not record it"
+                ),
+                format!("ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS."),
+            ),
+            Self::ReservedTrigger { name, table } => (
+                ERRCODE_RESERVED_NAME,
+                format!("trigger name \"{name}\" on table {table} is reserved for audit_chain"),
+                "Choose another name.".into(),
+            ),
+            Self::NothingToSeal => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot make a checkpoint: the log has no entries".into(),
+                "The first audited change or audit_event() adds the first entry.".into(),
+            ),
+            Self::EntryMissing { chain, seq } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the log is tampered: entry {seq} of chain {chain} is missing"),
+                SEE_PROBLEMS.into(),
+            ),
+            Self::DamagedTree { reason } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the stored checkpoints are tampered: {reason}"),
+                SEE_PROBLEMS.into(),
+            ),
+            Self::SigningKey { path, reason } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot use signing key \"{path}\": {reason}"),
+                "audit_chain.signing_key_file must name a file that `audit-chain keygen` wrote, owned by the server's \
+                 user, with permissions 0600 or 0400."
+                    .into(),
+            ),
+            Self::NoSuchCheckpoint { size, newest } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("checkpoint of {size} entries does not exist"),
+                match newest {
+                    Some(newest) => format!("audit_checkpoint_log lists the checkpoints; the newest has {newest} entries."),
+                    None => MAKE_CHECKPOINT.into(),
+                },
+            ),
+            Self::NoSuchEntry { chain, seq } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("entry ({chain}, {seq}) does not exist"),
+                "audit_log lists the entries, and audit_problems() the missing ones.".into(),
+            ),
+            Self::NotSealed { chain, seq, size, sealing } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the checkpoint of {size} entries does not seal entry ({chain}, {seq})"),
+                match sealing {
+                    Some(sealing) => format!("The first checkpoint that seals it has {sealing} entries."),
+                    None => MAKE_CHECKPOINT.into(),
+                },
+            ),
+            Self::SizesSwapped { old, new } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("a checkpoint of {new} entries cannot continue one of {old} entries"),
+                "Specify the size of the older, smaller checkpoint first.".into(),
+            ),
+            Self::MissingObject { what } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{what} of extension audit_chain is missing"),
+                "Restore the extension's objects, or drop and create the extension.".into(),
+            ),
+        }
     }
 
     /// Raises the error.
     #[track_caller]
     pub fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.sqlstate(), self.to_string(), "audit_chain");
-        if let Some(hint) = self.hint() {
+        let Description { sqlstate, message, hint } = self.describe();
+        let mut report = ErrorReport::new(sqlstate, message, "audit_chain");
+        if let Some(hint) = hint {
             report = report.set_hint(hint);
         }
         report.report(PgLogLevel::ERROR);
@@ -340,15 +350,25 @@ impl Refusal {
     }
 }
 
-/// Raises the refusal of a `Result`.
+const SEE_PROBLEMS: &str = "Call audit_verify() and audit_problems(), and see docs/operations.md.";
+const MAKE_CHECKPOINT: &str =
+    "Call audit_checkpoint(): the next checkpoint seals all entries committed before it.";
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text().1)
+    }
+}
+
+/// Raises the error of a `Result`.
 pub trait OrRaise<T> {
-    /// The value; a refusal is raised as an error.
+    /// The value; an error is raised.
     fn or_raise(self) -> T;
 }
 
-impl<T> OrRaise<T> for Result<T, Refusal> {
+impl<T> OrRaise<T> for Result<T, Error> {
     #[track_caller]
     fn or_raise(self) -> T {
-        self.unwrap_or_else(|refusal| refusal.raise())
+        self.unwrap_or_else(|error| error.raise())
     }
 }

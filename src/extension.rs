@@ -1,33 +1,105 @@
-//! The extension's tables, which lie in one schema with its functions.
+//! The extension as it is installed in this database: looked up once for a call, and passed down.
 
-use crate::error::Refusal;
+use crate::error::Error;
 use crate::pg::catalog;
-use pgrx::pg_sys::Oid;
+use crate::pg::session::AsRole;
+use pgrx::pg_sys::{self, Oid};
 use std::ffi::CStr;
 
-/// The tables beside one of the extension's functions.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables {
-    /// `audit_log`.
-    pub log: Oid,
-    schema: Oid,
+/// The extension's name.
+pub const NAME: &CStr = c"audit_chain";
+
+/// One of the extension's tables and views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnTable {
+    Log,
+    Identity,
+    Lifecycle,
+    SchemaPolicy,
+    Coverage,
+    Checkpoints,
+    Spans,
+    Tiles,
 }
 
-impl Tables {
-    /// The tables beside the extension's function that was called.
-    pub fn beside(function: Oid) -> Result<Self, Refusal> {
-        let schema = catalog::function_namespace(function);
-        Ok(Self { log: find(schema, c"audit_log", "table audit_log")?, schema })
+impl OwnTable {
+    fn name(self) -> &'static CStr {
+        match self {
+            Self::Log => c"audit_log",
+            Self::Identity => c"audit_log_identity",
+            Self::Lifecycle => c"audit_lifecycle",
+            Self::SchemaPolicy => c"audit_schema_policy",
+            Self::Coverage => c"audit_coverage",
+            Self::Checkpoints => c"audit_checkpoint_log",
+            Self::Spans => c"audit_checkpoint_span",
+            Self::Tiles => c"audit_tile",
+        }
     }
 
-    /// `audit_log_identity`, which is needed for a chain's first entry only.
-    pub fn identity(&self) -> Result<Oid, Refusal> {
-        find(self.schema, c"audit_log_identity", "table audit_log_identity")
+    fn what(self) -> &'static str {
+        self.name().to_str().expect("an ASCII name")
     }
 }
 
-fn find(schema: Oid, name: &CStr, what: &'static str) -> Result<Oid, Refusal> {
-    Some(catalog::relation_in(schema, name))
-        .filter(|&oid| oid != Oid::INVALID)
-        .ok_or(Refusal::Broken { what })
+/// The installed extension. Its OIDs are this database's: they are never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// The extension itself.
+    pub oid: Oid,
+    /// The schema of its objects.
+    pub schema: Oid,
+    /// The role that owns it.
+    pub owner: Oid,
+}
+
+impl Extension {
+    /// The extension; `None` where it is not installed.
+    pub fn find() -> Option<Self> {
+        catalog::extension(NAME).map(|found| Self {
+            oid: found.oid,
+            schema: found.schema,
+            owner: found.owner,
+        })
+    }
+
+    /// The extension, one of whose functions was called.
+    pub fn installed() -> Result<Self, Error> {
+        Self::find().ok_or(Error::MissingObject { what: "the pg_extension row" })
+    }
+
+    /// The OID of one of its tables.
+    pub fn table(&self, table: OwnTable) -> Result<Oid, Error> {
+        catalog::relation_in(self.schema, table.name()).ok_or(Error::MissingObject { what: table.what() })
+    }
+
+    /// The schema-qualified name of one of its tables, quoted for SQL.
+    pub fn quoted(&self, table: OwnTable) -> Result<String, Error> {
+        Ok(format!("{}.{}", self.quoted_schema()?, table.what()))
+    }
+
+    /// The name of its schema, quoted for SQL.
+    pub fn quoted_schema(&self) -> Result<String, Error> {
+        catalog::quoted_namespace(self.schema).ok_or(Error::MissingObject { what: "the schema" })
+    }
+
+    /// Whether the object is a member of the extension.
+    pub fn has_member(&self, class: Oid, object: Oid) -> bool {
+        catalog::extension_of(class, object) == Some(self.oid)
+    }
+
+    /// Whether the relation is a member of the extension.
+    pub fn has_relation(&self, relation: Oid) -> bool {
+        self.has_member(pg_sys::RelationRelationId, relation)
+    }
+
+    /// Whether the script of this extension is running (CREATE or ALTER EXTENSION).
+    pub fn script_is_running(&self) -> bool {
+        catalog::running_extension_script() == Some(self.oid)
+    }
+
+    /// Makes the extension's owner the current role until the value is dropped, for work that the caller's rights
+    /// have been checked for.
+    pub fn act_as_owner(&self) -> AsRole {
+        AsRole::become_role(self.owner)
+    }
 }

@@ -32,8 +32,8 @@ pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::register();
-    pg::xact::register();
+    callbacks::transaction::register();
     callbacks::invalidation::register();
-    pg::worker::register();
+    callbacks::worker::register();
     callbacks::hooks::register();
 }

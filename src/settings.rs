@@ -1,12 +1,12 @@
-//! The settings, all `audit_chain.*`. The prefix is reserved: a mistyped name is an error.
+//! The settings, all of which begin with `audit_chain.`. The prefix is reserved, so a misspelled name is an error.
 
-use crate::error::Refusal;
+use crate::error::{Description, Error};
 use crate::pg::session;
-use crate::pg::settings::{self, Anything, Check, Text};
+use crate::pg::settings::{self, Anything, Check, Invalid, Text};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::time::Duration;
 
-/// How many chains the log may have: the most writers at once that do not wait for one another.
+/// The number of chains that the log may have, and so of transactions that can write at once without waiting.
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 /// Whether a session keeps its chain between transactions.
 static KEEP_CHAIN: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -15,42 +15,42 @@ static LOG_STATEMENT: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// The application's user.
 static ACTOR: Text = Text::new(c"");
 
-/// Another setting that names the application's user.
+/// The name of another setting that holds the application's user.
 static ACTOR_SETTING: Text = Text::new(c"");
-/// What the application adds to every entry.
+/// A JSON object that the application adds to every entry.
 static CONTEXT: Text = Text::new(c"{}");
-/// The size from which a value is recorded by its digest, in kB; 0: never, as far as PostgreSQL can hold the image.
+/// The size in kB above which a value is recorded as its digest. 0: no limit, as far as PostgreSQL can store the image.
 static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// The file of the key that signs checkpoints.
 static SIGNING_KEY_FILE: Text = Text::new(c"");
 
-/// How often the server makes a checkpoint by itself, in seconds; 0: never.
+/// The time between the checkpoints that the server makes by itself, in seconds. 0: it makes none.
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
-/// What takes a checkpoint off the server.
+/// The shell command that takes a checkpoint off the server.
 static PUBLISH_COMMAND: Text = Text::new(c"");
-/// How long that may take, in seconds.
+/// The time that the command may take, in seconds.
 static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
 
-/// The longest actor, in bytes: a name, a distinguished name or the claims of a token fit.
+/// The maximum length of an actor, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
 
-/// The longest `audit_chain.context`, in bytes.
+/// The maximum length of `audit_chain.context`, in bytes.
 pub const MAX_CONTEXT: usize = 65536;
 
-/// Declares the settings. Once for each backend.
+/// Declares the settings; to be called once in each backend.
 pub fn register() {
     settings::define_text::<Actor>(
         c"audit_chain.actor",
-        c"The application's user on whose behalf the session writes.",
-        c"Recorded in every entry, as claimed by the application. SET LOCAL suits pooled connections.",
+        c"Sets the application's user on whose behalf the session writes.",
+        c"Every entry records it, as claimed by the application. SET LOCAL suits pooled connections.",
         &ACTOR,
         GucContext::Userset,
         GucFlags::default(),
     );
     settings::define_text::<Anything>(
         c"audit_chain.actor_setting",
-        c"Another setting that names the application's user, where audit_chain.actor is empty.",
+        c"Names another setting that holds the application's user; used when audit_chain.actor is empty.",
         c"For example request.jwt.claims.",
         &ACTOR_SETTING,
         GucContext::Suset,
@@ -58,16 +58,16 @@ pub fn register() {
     );
     settings::define_text::<Context>(
         c"audit_chain.context",
-        c"A JSON object that the application adds to the detail of every entry.",
-        c"For example a request's id.",
+        c"Sets a JSON object that is added to the detail of every entry.",
+        c"For example the ID of a request.",
         &CONTEXT,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"audit_chain.max_value_size",
-        c"A value larger than this is recorded as its SHA-256 and length.",
-        c"0 records every value that PostgreSQL can hold in the row's image.",
+        c"Sets the size above which a value is recorded as its SHA-256 and length.",
+        c"0 records every value that PostgreSQL can store in the row's image.",
         &MAX_VALUE_SIZE,
         0,
         i32::MAX,
@@ -76,16 +76,16 @@ pub fn register() {
     );
     GucRegistry::define_bool_guc(
         c"audit_chain.log_statement",
-        c"Record the client's query in every entry.",
-        c"The query may hold values of columns that are left out of the row images.",
+        c"Records the client's query in every entry.",
+        c"The query may contain values of columns that are excluded from the row images.",
         &LOG_STATEMENT,
         GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"audit_chain.max_chains",
-        c"The most chains that the log may have.",
-        c"As many transactions can write at once without waiting. 1 gives one totally ordered chain.",
+        c"Sets the maximum number of chains in the log.",
+        c"This many transactions can write at once without waiting. 1 gives one totally ordered chain.",
         &MAX_CHAINS,
         1,
         65536,
@@ -94,24 +94,24 @@ pub fn register() {
     );
     GucRegistry::define_bool_guc(
         c"audit_chain.keep_chain",
-        c"A session keeps its chain between transactions, and need not look for the chain's head each time.",
-        c"Off: there are as many chains as writers at once, and not as sessions. Half of the chains are never kept.",
+        c"Keeps a session's chain between transactions, so that it need not search for the chain's head each time.",
+        c"When off, chains are released at commit, so the log needs only as many chains as there are concurrent writers.",
         &KEEP_CHAIN,
         GucContext::Suset,
         GucFlags::default(),
     );
     settings::define_text::<Anything>(
         c"audit_chain.signing_key_file",
-        c"The file with the private key that signs checkpoints.",
-        c"Made by `audit-chain keygen`; nobody but the server's user may have access to it. Empty: not signed.",
+        c"Names the file with the private key that signs checkpoints.",
+        c"`audit-chain keygen` writes it; only the server's user may have access to it. If empty, checkpoints are not signed.",
         &SIGNING_KEY_FILE,
         GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"audit_chain.checkpoint_interval",
-        c"How often the server makes a checkpoint of what is new.",
-        c"0: never by itself. Takes shared_preload_libraries = 'audit_chain'.",
+        c"Sets the time between checkpoints that the server makes by itself.",
+        c"0 makes none. Requires shared_preload_libraries = 'audit_chain'.",
         &CHECKPOINT_INTERVAL,
         0,
         86_400,
@@ -120,8 +120,8 @@ pub fn register() {
     );
     settings::define_text::<Anything>(
         c"audit_chain.publish_command",
-        c"The shell command that takes a checkpoint off the server.",
-        c"%p is a file with the checkpoint. It is run again until it succeeds.",
+        c"Sets the shell command that takes a checkpoint off the server.",
+        c"%p is replaced by the path of a file with the checkpoint. The command is repeated until it succeeds.",
         &PUBLISH_COMMAND,
         GucContext::Sighup,
         // It may hold credentials.
@@ -129,8 +129,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"audit_chain.publish_timeout",
-        c"How long audit_chain.publish_command may run.",
-        c"Then it is ended, and tried again later.",
+        c"Sets the maximum duration of audit_chain.publish_command.",
+        c"A command that takes longer is terminated and tried again later.",
         &PUBLISH_TIMEOUT,
         1,
         3600,
@@ -143,42 +143,55 @@ pub fn register() {
 struct Actor;
 
 impl Check for Actor {
-    fn check(value: &[u8]) -> Result<(), Refusal> {
-        if value.len() > MAX_ACTOR {
-            return Err(Refusal::ActorTooLong { length: value.len() });
-        }
-        Ok(())
+    fn check(value: &[u8]) -> Result<(), Invalid> {
+        check_actor(value).map_err(Invalid::from)
     }
 }
 
 struct Context;
 
 impl Check for Context {
-    fn check(value: &[u8]) -> Result<(), Refusal> {
-        if value.len() > MAX_CONTEXT {
-            return Err(Refusal::ContextTooLong { length: value.len() });
+    fn check(value: &[u8]) -> Result<(), Invalid> {
+        check_context(value).map_err(Invalid::from)
+    }
+}
+
+impl From<Error> for Invalid {
+    fn from(error: Error) -> Self {
+        let Description { sqlstate, message, hint } = error.describe();
+        Self { sqlstate, message, hint }
+    }
+}
+
+fn check_actor(value: &[u8]) -> Result<(), Error> {
+    if value.len() > MAX_ACTOR {
+        return Err(Error::ActorTooLong { length: value.len(), limit: MAX_ACTOR });
+    }
+    Ok(())
+}
+
+fn check_context(value: &[u8]) -> Result<(), Error> {
+    if value.len() > MAX_CONTEXT {
+        return Err(Error::ContextTooLong { length: value.len(), limit: MAX_CONTEXT });
+    }
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&session::to_utf8(value)) {
+        // PostgreSQL cannot store the character in a text value: every `->>` over the entries would fail.
+        Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
+            Err(Error::BadContext { reason: r"\u0000 is not a character".into() })
         }
-        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&session::to_utf8(value)) {
-            // No text can hold it: every `->>` over the entries would fail.
-            Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
-                Err(Refusal::BadContext { reason: r"\u0000 is no character".into() })
-            }
-            Err(error) if !value.is_empty() => Err(Refusal::BadContext { reason: error.to_string() }),
-            _ => Ok(()),
-        }
+        Err(error) if !value.is_empty() => Err(Error::BadContext { reason: error.to_string() }),
+        _ => Ok(()),
     }
 }
 
 /// `audit_chain.actor`, or else the setting that `audit_chain.actor_setting` names; `None` where both are empty.
-pub fn actor<'a>() -> Result<Option<&'a [u8]>, Refusal> {
+pub fn actor<'a>() -> Result<Option<&'a [u8]>, Error> {
     if let Some(actor) = ACTOR.get() {
         return Ok(Some(actor));
     }
     let actor = ACTOR_SETTING.get().and_then(session::setting);
-    match actor {
-        Some(actor) if actor.len() > MAX_ACTOR => Err(Refusal::ActorTooLong { length: actor.len() }),
-        actor => Ok(actor),
-    }
+    actor.map_or(Ok(()), check_actor)?;
+    Ok(actor)
 }
 
 /// `audit_chain.context`; `None` where it is empty.

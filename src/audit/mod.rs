@@ -1,2 +1,19 @@
+//! Which tables are audited: beginning it, changing it and ending it, for a table or a whole schema.
+//!
+//! * [`enable`]: `audit_enable()` and `audit_disable()`.
+//! * [`schema`]: the same for all tables of a schema, and its policy for later ones.
+//! * [`triggers`]: the capture triggers.
+//! * [`table`]: tables and their descendants in the catalogs.
+//! * [`record`]: ENABLE, DISABLE and DDL entries.
+//! * [`suspend`]: suspends the guard while the extension itself works on triggers.
+//!
+//! It may use `capture`, `log` and what lies below.
+//!
+//! **Invariant**: capture begins, changes and ends with an entry in the same transaction.
+
 pub mod enable;
+pub mod record;
 pub mod schema;
+pub mod suspend;
+pub mod table;
+pub mod triggers;

@@ -1,14 +1,15 @@
-//! A whole schema at once: its tables, and those that come later.
+//! A whole schema at once: its tables, and those that are created there later.
 
-use crate::audit::enable::{self as lifecycle, Table, describe};
+use crate::audit::enable::{self, require_extension_owner};
+use crate::audit::suspend::GuardSuspended;
+use crate::audit::table::Table;
+use crate::audit::triggers::Capture;
 use crate::capture::options::Options;
-use crate::error::{OrRaise, Refusal};
-use crate::guard::ddl as guard;
-use crate::guard::follow as ddl;
-use crate::pg::command::Command;
+use crate::error::{Error, OrRaise};
+use crate::extension::{Extension, OwnTable};
 use crate::pg::fmgr::Call;
-use crate::pg::query::{self, rows};
-use crate::pg::session::{self, AsRole, LocalSettings};
+use crate::pg::query::{self, query_latest};
+use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Texts, argument, array_argument, from_server};
 use crate::pg::{catalog, compat};
 use pgrx::datum::DatumWithOid;
@@ -24,39 +25,40 @@ pub fn disable(call: Call) -> Datum {
     call.returns(disable_schema(call).or_raise())
 }
 
-fn enable_schema(call: Call) -> Result<i32, Refusal> {
+fn enable_schema(call: Call) -> Result<i32, Error> {
     const NAME: &str = "audit_enable_schema";
-    let null = |argument| Refusal::NullArgument { function: NAME, argument };
+    let null = |argument| Error::NullArgument { function: NAME, argument };
     let schema: Oid = call.arg(0).ok_or_else(|| null("schema"))?;
     let patterns = call.texts(1).ok_or_else(|| null("exclude_tables"))?;
     let patterns: Vec<String> =
         patterns.into_iter().map(|p| p.ok_or_else(|| null("exclude_tables"))).collect::<Result<_, _>>()?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
+    let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     let name = schema_name(schema)?;
     if name.starts_with("pg_") || name == "information_schema" {
-        return Err(Refusal::NotATable { name, kind: "a system schema" });
+        return Err(Error::NotATable { name, kind: "a system schema" });
     }
     if !compat::owns_schema(schema, session::effective_role()) {
-        return Err(Refusal::NotSchemaOwner { schema: name });
+        return Err(Error::NotSchemaOwner { schema: name });
     }
-    let tables = tables_of(&name);
+    let tables = tables_of(&extension, &name)?;
     if let Some(pattern) = patterns.iter().find(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
-        return Err(Refusal::PatternMatchesNothing { schema: name, pattern: pattern.clone() });
+        return Err(Error::PatternMatchesNothing { schema: name, pattern: pattern.clone() });
     }
     let mut enabled = 0;
     for table in tables {
-        let left_out = patterns.iter().any(|pattern| matches(&table.name, pattern));
-        // What is audited already keeps its options.
-        if !left_out && !lifecycle::capture_of(table.oid).is_any() {
+        let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
+        // A table that is audited already keeps its options.
+        if !excluded && !Capture::of(table.oid).is_any() {
             let options = Options { skip_unchanged, ..Options::default() };
-            let begun = lifecycle::enable_checked(call.function(), &table, options, baseline)?;
+            let begun = enable::enable_checked(&extension, &table, options, baseline)?;
             enabled += i32::from(begun.is_some());
         }
     }
     write_policy(
-        call.function(),
+        &extension,
         "INSERT INTO {} (schema_name, exclude_tables, skip_unchanged) VALUES ($1, $2, $3) \
          ON CONFLICT (schema_name) DO UPDATE SET exclude_tables = $2, skip_unchanged = $3",
         &[argument(&name), array_argument(&patterns), skip_unchanged.into()],
@@ -64,43 +66,45 @@ fn enable_schema(call: Call) -> Result<i32, Refusal> {
     Ok(enabled)
 }
 
-fn disable_schema(call: Call) -> Result<i32, Refusal> {
+fn disable_schema(call: Call) -> Result<i32, Error> {
     const NAME: &str = "audit_disable_schema";
-    let null = |argument| Refusal::NullArgument { function: NAME, argument };
+    let null = |argument| Error::NullArgument { function: NAME, argument };
     let schema: Oid = call.arg(0).ok_or_else(|| null("schema"))?;
     let reason = call.text(1).ok_or_else(|| null("reason"))?;
+    let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
-    lifecycle::require_extension_owner(NAME)?;
+    require_extension_owner(&extension, NAME)?;
     let name = schema_name(schema)?;
     let mut disabled = 0;
-    for table in tables_of(&name) {
-        disabled += i32::from(lifecycle::disable_checked(call.function(), &table, &reason)?);
+    for table in tables_of(&extension, &name)? {
+        disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
     }
-    write_policy(call.function(), "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
+    write_policy(&extension, "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
     Ok(disabled)
 }
 
-fn schema_name(schema: Oid) -> Result<String, Refusal> {
-    let name = catalog::namespace_name(schema).ok_or(Refusal::NoSuchSchema { oid: schema.to_u32() })?;
+fn schema_name(schema: Oid) -> Result<String, Error> {
+    let name = catalog::namespace_name(schema).ok_or(Error::NoSuchSchema { oid: schema.to_u32() })?;
     Ok(from_server(&name))
 }
 
-/// A schema's tables that can be audited, partitions left to their roots.
-fn tables_of(schema: &str) -> Vec<Table> {
-    let tables = rows(
+/// The tables of a schema that can be audited. Partitions are audited with their roots.
+fn tables_of(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
+    let tables = query_latest(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition \
          ORDER BY c.relname",
         &[argument(schema)],
         |row| row.value::<Oid>(1),
     );
-    tables.into_iter().filter(|&table| !guard::is_ours(table)).map(describe).collect()
+    tables.into_iter().filter(|&table| !extension.has_relation(table)).map(Table::load).collect()
 }
 
 /// The audited tables of a schema.
-pub fn audited_tables(schema: &str) -> Vec<Oid> {
-    let tables = tables_of(schema).into_iter().map(|table| table.oid);
-    tables.filter(|&table| lifecycle::capture_of(table).is_any()).collect()
+pub fn audited_tables(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
+    let mut tables = tables_of(extension, schema)?;
+    tables.retain(|table| Capture::of(table.oid).is_any());
+    Ok(tables)
 }
 
 /// Whether a name matches a pattern of LIKE.
@@ -108,55 +112,39 @@ fn matches(name: &str, pattern: &str) -> bool {
     query::value("SELECT $1 LIKE $2", &[argument(name), argument(pattern)]).unwrap_or(false)
 }
 
-/// The policies' table, quoted for SQL.
-fn policies(function: Oid) -> Result<String, Refusal> {
-    catalog::quoted_namespace(catalog::function_namespace(function))
-        .map(|schema| format!("{schema}.audit_schema_policy"))
-        .ok_or(Refusal::Broken { what: "the extension's schema" })
-}
-
-fn write_policy(function: Oid, sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), Refusal> {
-    let sql = sql.replace("{}", &policies(function)?);
-    let _owner = AsRole::become_role(catalog::extension_owner());
-    let _lifted = guard::Lifted::now();
-    query::run(&sql, arguments);
+fn write_policy(extension: &Extension, sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), Error> {
+    let sql = sql.replace("{}", &extension.quoted(OwnTable::SchemaPolicy)?);
+    let _owner = extension.act_as_owner();
+    let _suspended = GuardSuspended::begin();
+    query::execute(&sql, arguments);
     Ok(())
 }
 
-/// The options that a table which the command has made, or moved here, gets from its schema's policy.
-pub fn policy_for(function: Oid, table: &Table, command: Command<'_>) -> Option<Options> {
-    let made = matches!(
-        command.tag(),
-        "CREATE TABLE" | "CREATE TABLE AS" | "SELECT INTO" | "CREATE FOREIGN TABLE" | "IMPORT FOREIGN SCHEMA"
-    );
-    if !made && !command.moves() || lifecycle::auditable(table.oid).is_err() {
-        return None;
+/// The options that a schema's policy gives to a table which was created there, or moved there.
+pub fn policy_for(extension: &Extension, table: &Table) -> Result<Option<Options>, Error> {
+    if Table::load_auditable(extension, table.oid).is_err() {
+        return Ok(None);
     }
-    let policies = policies(function).ok()?;
+    let policies = extension.quoted(OwnTable::SchemaPolicy)?;
     // The command's role need not be allowed to read the policies.
-    let _owner = AsRole::become_role(catalog::extension_owner());
-    let found = rows(
+    let _owner = extension.act_as_owner();
+    let found = query_latest(
         &format!("SELECT exclude_tables, skip_unchanged FROM {policies} WHERE schema_name = $1"),
         &[argument(&table.schema)],
         |row| {
             (row.get::<Texts>(1).map_or_else(Vec::new, |texts| texts.0), row.get::<bool>(2).unwrap_or(false))
         },
     );
-    let (patterns, skip_unchanged) = found.into_iter().next()?;
-    let left_out = patterns.iter().any(|pattern| matches(&table.name, pattern));
-    (!left_out).then(|| Options { skip_unchanged, ..Options::default() })
+    let Some((patterns, skip_unchanged)) = found.into_iter().next() else { return Ok(None) };
+    let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
+    Ok((!excluded).then(|| Options { skip_unchanged, ..Options::default() }))
 }
 
-/// A schema has a new name: its policy and its tables' lifecycle follow.
-pub fn follow_rename(function: Oid, old: &str, new: &str) -> Result<(), Refusal> {
+/// Renames a schema in its policy.
+pub fn rename_policy(extension: &Extension, old: &str, new: &str) -> Result<(), Error> {
     write_policy(
-        function,
+        extension,
         "UPDATE {} SET schema_name = $2 WHERE schema_name = $1",
         &[argument(old), argument(new)],
-    )?;
-    for table in audited_tables(new).into_iter().map(describe) {
-        let quote = pgrx::spi::quote_identifier::<&str>;
-        ddl::record_rename(function, &table, &format!("{}.{}", quote(old), quote(&table.name)))?;
-    }
-    Ok(())
+    )
 }

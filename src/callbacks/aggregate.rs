@@ -1,96 +1,34 @@
 //! The support functions of the aggregate `audit_chain_check`: PostgreSQL reads the log's rows, alone or in parallel,
-//! and hands each to [`crate::verify::report::Checker`].
+//! and hands each to [`Checker`].
 //!
-//! The state is a Rust value owned by the aggregate's memory context: dropped when the context is reset, also in an
-//! error.
+//! The state is a Rust value that the aggregate's memory context owns: it is dropped when the context is reset, also
+//! after an error.
 
+use crate::log::columns::{self, Fields};
 use crate::pg::fmgr::Call;
 use crate::pg::varlena;
-use crate::verify::entries::{Checker, Columns};
-use pgrx::IntoDatum;
+use crate::verify::aggregate::Checker;
 use pgrx::pg_sys::{self, Datum};
 
-/// One row of the log as the aggregate's arguments, after the state: read without copying.
-struct Arguments(Call);
+/// A row of the log as the aggregate's arguments, which follow the state: read without copying.
+struct Arguments<'a>(&'a Call);
 
-impl Arguments {
-    fn int(&self, index: usize) -> i64 {
-        self.0.datum(index).map_or(0, |datum| datum.value() as i64)
+impl<'a> Fields<'a> for Arguments<'a> {
+    fn integer(&self, index: usize) -> i64 {
+        self.0.datum(index + 1).map_or(0, |datum| datum.value() as i64)
     }
 
-    /// A text, json or bytea argument.
-    fn bytes(&self, index: usize) -> Option<&[u8]> {
-        // SAFETY: declared as a varlena in sql/verify.sql; it lives during the call.
-        self.0.datum(index).map(|datum| unsafe { varlena::bytes(datum) })
+    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        // SAFETY: sql/verify.sql declares the arguments with the types of the columns; the value lives during the call.
+        self.0.datum(index + 1).map(|datum| unsafe { varlena::bytes(datum) })
     }
-}
-
-/// A row of the log as the trigger function of its BEFORE INSERT trigger sees it.
-pub fn log_row<'a>(row: &crate::pg::row::Row<'a>) -> Columns<'a> {
-    // SAFETY: the columns of audit_log, by sql/log.sql; the guard refuses to alter them.
-    let bytes = |index| unsafe { row.varlena(index) };
-    Columns {
-        seq: row.integer(0),
-        at: row.integer(1),
-        xid: row.integer(2) as u64,
-        chain: row.integer(3) as i32,
-        operation: bytes(4),
-        table_schema: bytes(5),
-        table_name: bytes(6),
-        session_role: bytes(7),
-        effective_role: bytes(8),
-        actor: bytes(9),
-        application_name: bytes(10),
-        client_addr: bytes(11),
-        row_key: bytes(12),
-        old_row: bytes(13),
-        new_row: bytes(14),
-        detail: bytes(15),
-        statement: bytes(16),
-        salt: bytes(17),
-        payload_digest: bytes(18),
-        prev_hash: bytes(19),
-        hash: bytes(20),
-    }
-}
-
-/// Reads one entry of the log, whose quoted name is given.
-pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&Columns<'_>) -> T) -> Option<T> {
-    let query = crate::pg::text::sql(&format!(
-        "SELECT * FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1"
-    ));
-    let mut result = None;
-    crate::pg::scan::for_each_row(&query, |row| result = Some(read(&log_row(row))));
-    result
 }
 
 /// `(internal, the log's columns) -> internal`
 pub fn transition(call: Call) -> Datum {
     let state = state_or_new(call);
-    let row = Arguments(call);
-    state.add(&Columns {
-        chain: row.int(1) as i32,
-        seq: row.int(2),
-        at: row.int(3),
-        xid: row.int(4) as u64,
-        operation: row.bytes(5),
-        table_schema: row.bytes(6),
-        table_name: row.bytes(7),
-        session_role: row.bytes(8),
-        effective_role: row.bytes(9),
-        actor: row.bytes(10),
-        application_name: row.bytes(11),
-        client_addr: row.bytes(12),
-        row_key: row.bytes(13),
-        old_row: row.bytes(14),
-        new_row: row.bytes(15),
-        detail: row.bytes(16),
-        statement: row.bytes(17),
-        salt: row.bytes(18),
-        payload_digest: row.bytes(19),
-        prev_hash: row.bytes(20),
-        hash: row.bytes(21),
-    });
+    let row = Arguments(&call);
+    state.add(&columns::read(&row));
     Datum::from(std::ptr::from_mut(state))
 }
 
@@ -152,28 +90,5 @@ fn keep(call: Call, checker: Checker) -> *mut Checker {
         (*callback).arg = checker.cast();
         pg_sys::MemoryContextRegisterResetCallback(context, callback);
         checker
-    }
-}
-
-/// An inet as its output function prints it.
-pub fn inet_text(packed: &[u8]) -> Vec<u8> {
-    // The bytes stand in a tuple, perhaps with a short header, which the output function must not see.
-    let datum = packed.into_datum().expect("not null");
-    // SAFETY: a well-formed inet value, which the output function reads.
-    unsafe {
-        let text = pg_sys::OidOutputFunctionCall(pg_sys::F_INET_OUT.into(), datum);
-        std::ffi::CStr::from_ptr(text).to_bytes().to_vec()
-    }
-}
-
-/// The address of the connection's client, as `inet_client_addr()` gives it, without the value's header.
-pub fn client_inet() -> Option<Vec<u8>> {
-    // SAFETY: a call of a built-in function without arguments, whose result is null or an inet.
-    unsafe {
-        let mut function = pg_sys::FmgrInfo::default();
-        pg_sys::fmgr_info(pg_sys::F_INET_CLIENT_ADDR.into(), &mut function);
-        let mut call = pg_sys::FunctionCallInfoBaseData { flinfo: &mut function, ..Default::default() };
-        let datum = pg_sys::inet_client_addr(&mut call);
-        (!call.isnull).then(|| varlena::bytes(datum).to_vec())
     }
 }

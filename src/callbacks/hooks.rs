@@ -1,19 +1,11 @@
-//! The server's hooks, for a library that is preloaded: what is done to tables and objects, whatever triggers there are.
+//! The server's hooks, which a preloaded library sets: they see every statement's target and every object that DDL
+//! touches, whether or not triggers fire.
 
-use crate::pg::compat;
+use crate::guard::hooks::{self, Access};
+use crate::pg::{compat, process};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-
-/// What became of an object (`src/include/catalog/objectaccess.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    Created,
-    Altered,
-    Dropped,
-    /// A table emptied by TRUNCATE.
-    Truncated,
-}
 
 /// The hooks of the libraries loaded before this one.
 struct Previous {
@@ -23,14 +15,14 @@ struct Previous {
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
-/// Sets the hooks, where the library is loaded by `shared_preload_libraries`: all backends have them then.
+/// Sets the hooks where the library is preloaded, so that all backends have them.
 pub fn register() {
+    if !process::is_preloading() {
+        return;
+    }
     // SAFETY: in the postmaster, before there are backends; the hooks live as long as the library, which is never
-    // unloaded. pg_upgrade moves objects and writes to catalogs as nobody else may.
+    // unloaded.
     unsafe {
-        if !pg_sys::process_shared_preload_libraries_in_progress || pg_sys::IsBinaryUpgrade {
-            return;
-        }
         PREVIOUS.get_or_init(|| Previous {
             permissions: pg_sys::ExecutorCheckPerms_hook,
             access: pg_sys::object_access_hook,
@@ -40,18 +32,18 @@ pub fn register() {
     }
 }
 
-/// The executor, and COPY FROM, ask for a statement's permissions.
+/// Called by the executor, and by COPY FROM, to check a statement's permissions.
 #[cfg(feature = "pg15")]
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_permissions(range_table: *mut pg_sys::List, raises: bool) -> bool {
     // SAFETY: the executor's list, which the earlier hook gets as it came.
     unsafe {
-        compat::for_each_write(range_table, crate::guard::hooks::before_write);
+        compat::for_each_write(range_table, hooks::before_write);
         PREVIOUS.get().and_then(|previous| previous.permissions).is_none_or(|hook| hook(range_table, raises))
     }
 }
 
-/// The executor, and COPY FROM, ask for a statement's permissions.
+/// Called by the executor, and by COPY FROM, to check a statement's permissions.
 #[cfg(not(feature = "pg15"))]
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_permissions(
@@ -61,7 +53,7 @@ unsafe extern "C-unwind" fn on_permissions(
 ) -> bool {
     // SAFETY: the executor's lists, which the earlier hook gets as they came.
     unsafe {
-        compat::for_each_write(permissions, crate::guard::hooks::before_write);
+        compat::for_each_write(permissions, hooks::before_write);
         PREVIOUS
             .get()
             .and_then(|previous| previous.permissions)
@@ -83,7 +75,7 @@ unsafe extern "C-unwind" fn on_access(
         if let Some(hook) = PREVIOUS.get().and_then(|previous| previous.access) {
             hook(access, class, object, part, argument);
         }
-        // What the server does on its way, such as a new file for CLUSTER or the end of temporary tables.
+        // Internal steps are not DDL, for example the new file of CLUSTER or the end of temporary tables.
         let (access, internal) = match access {
             OAT_POST_CREATE => {
                 let argument = argument.cast::<pg_sys::ObjectAccessPostCreate>();
@@ -102,7 +94,7 @@ unsafe extern "C-unwind" fn on_access(
             _ => return,
         };
         if !internal {
-            crate::guard::hooks::on_access(access, class, object);
+            hooks::on_access(access, class, object);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! What capture needs to know of a table, worked out once and remembered until the table changes.
+//! What capture knows of an audited table: worked out once, and remembered until the table changes.
 
 use crate::capture::options::Options;
-use crate::error::Refusal;
+use crate::error::Error;
+use crate::log::buffer::TextBuffer;
 use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
 use crate::pg::row::{Attribute, Relation, Row};
@@ -15,12 +16,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What stands for a masked column's value.
+/// What is recorded in place of a masked column's value.
 const MASKED: &[u8] = b"{\"masked\":true}";
 
 /// A recorded column.
 struct Column {
-    /// Its place in the row, from 0.
+    /// Its position in the row, from 0.
     index: usize,
     /// `"name":`, ready to be written.
     key: Vec<u8>,
@@ -29,12 +30,12 @@ struct Column {
     writer: RefCell<Writer>,
 }
 
-/// A table as capture sees it.
-pub struct Shape {
+/// An audited table, as capture sees it.
+pub struct AuditedTable {
     /// The schema's name.
     pub schema: Vec<u8>,
     /// The table's name.
-    pub table: Vec<u8>,
+    pub name: Vec<u8>,
     /// `{"partition_of": …}` for a partition.
     pub detail: Option<Vec<u8>>,
     /// Whether an UPDATE that changed nothing recorded makes no entry.
@@ -43,31 +44,31 @@ pub struct Shape {
     pub depends_on_settings: bool,
     root: Option<Oid>,
     columns: Vec<Column>,
-    /// The primary key's columns, as places in `columns`.
+    /// The primary key's columns, as positions in `columns`.
     key: Vec<usize>,
-    // Last: what the columns' writers remember lies in it.
+    // The last field, because the columns' writers keep memory in it.
     _context: Context,
 }
 
-impl Shape {
-    fn of_trigger(trigger: Trigger<'_>) -> Result<Self, Refusal> {
+impl AuditedTable {
+    fn of_trigger(trigger: Trigger<'_>) -> Result<Self, Error> {
         let relation = trigger.relation();
         let options = Options::from_arguments(&trigger.arguments())
-            .map_err(|reason| Refusal::BadOptions { table: from_server(relation.name()), reason })?;
+            .map_err(|reason| Error::BadOptions { table: from_server(relation.name()), reason })?;
         Self::new(relation, &options)
     }
 
-    /// The shape of a table that is recorded with these options.
-    pub fn new(relation: Relation<'_>, options: &Options) -> Result<Self, Refusal> {
+    /// The table, recorded with these options.
+    pub fn new(relation: Relation<'_>, options: &Options) -> Result<Self, Error> {
         let name = from_server(relation.name());
         let attributes = relation.attributes();
         let find = |column: &str| {
             attributes
                 .iter()
                 .find(|a| *to_utf8(&a.name) == *column.as_bytes())
-                .ok_or_else(|| Refusal::OptionColumnGone { table: name.clone(), column: column.to_owned() })
+                .ok_or_else(|| Error::OptionColumnGone { table: name.clone(), column: column.to_owned() })
         };
-        // Fail closed: a column that must not be recorded and is not found may stand there under another name.
+        // Fail closed: a column that must not be recorded and is not found may be there under another name.
         for column in options.exclude_columns.iter().chain(&options.mask_columns) {
             find(column)?;
         }
@@ -95,7 +96,7 @@ impl Shape {
         let root = if relation.is_partition() { catalog::partition_root(relation.oid()) } else { None };
         Ok(Self {
             schema: catalog::namespace_name(relation.namespace()).unwrap_or_default(),
-            table: relation.name().to_vec(),
+            name: relation.name().to_vec(),
             detail: root.and_then(|root| {
                 let (schema, table) = catalog::qualified_name(root)?;
                 let mut detail = b"{\"partition_of\":".to_vec();
@@ -121,18 +122,20 @@ impl Shape {
         object.end();
     }
 
-    /// Appends the primary key's columns as a JSON object; false, and nothing, where the table has none.
-    pub fn write_key(&self, row: &Row<'_>, out: &mut Vec<u8>) -> bool {
-        let mut object = Object::begin(out);
+    /// Sets the key to the primary key's columns as a JSON object; leaves it where the table has no primary key.
+    pub fn write_key(&self, row: &Row<'_>, key: &mut TextBuffer) {
+        if self.key.is_empty() {
+            return;
+        }
+        let mut object = Object::begin(key.begin());
         for &column in &self.key {
             object.member(&self.columns[column], row);
         }
         object.end();
-        !self.key.is_empty()
     }
 
-    /// Appends the new row, without the large values that the change left alone, and the old values of the columns that
-    /// it changed. Whether it changed any.
+    /// Appends the new row, without the out-of-line values that the change left as they are, and the old values of the
+    /// columns that it changed. Returns whether it changed any recorded column.
     pub fn write_change(
         &self,
         old: &Row<'_>,
@@ -191,31 +194,31 @@ impl<'a> Object<'a> {
 }
 
 thread_local! {
-    static SHAPES: RefCell<HashMap<Oid, Rc<Shape>>> = RefCell::default();
-    /// Set where a table changed while the map was in use: forget everything at the next look.
+    static TABLES: RefCell<HashMap<Oid, Rc<AuditedTable>>> = RefCell::default();
+    /// Set where a table changed while the map was in use: everything is forgotten at the next use.
     static STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The shape of the table that the trigger is on.
-pub fn of(trigger: Trigger<'_>) -> Result<Rc<Shape>, Refusal> {
+/// The table that the trigger is on.
+pub fn of(trigger: Trigger<'_>) -> Result<Rc<AuditedTable>, Error> {
     let oid = trigger.relation().oid();
     if STALE.take() {
-        SHAPES.take();
+        TABLES.take();
     }
-    if let Some(shape) = SHAPES.with_borrow(|shapes| shapes.get(&oid).cloned()) {
-        return Ok(shape);
+    if let Some(table) = TABLES.with_borrow(|tables| tables.get(&oid).cloned()) {
+        return Ok(table);
     }
-    // Nothing is borrowed here: the look-ups may process invalidations, which come back to `forget`.
-    let shape = Rc::new(Shape::of_trigger(trigger)?);
-    SHAPES.with_borrow_mut(|shapes| shapes.insert(oid, shape.clone()));
-    Ok(shape)
+    // Nothing is borrowed here: the look-ups may process invalidations, which call `forget`.
+    let table = Rc::new(AuditedTable::of_trigger(trigger)?);
+    TABLES.with_borrow_mut(|tables| tables.insert(oid, table.clone()));
+    Ok(table)
 }
 
-/// Forgets what is known of the relation; of all, for `None`.
+/// Forgets what is known of the relation; of all relations, for `None`.
 pub fn forget(relation: Option<Oid>) {
-    SHAPES.with(|shapes| match (shapes.try_borrow_mut(), relation) {
-        (Ok(mut shapes), Some(oid)) => shapes.retain(|&table, shape| table != oid && shape.root != Some(oid)),
-        (Ok(mut shapes), None) => shapes.clear(),
+    TABLES.with(|tables| match (tables.try_borrow_mut(), relation) {
+        (Ok(mut tables), Some(oid)) => tables.retain(|&known, table| known != oid && table.root != Some(oid)),
+        (Ok(mut tables), None) => tables.clear(),
         (Err(_), _) => STALE.set(true),
     });
 }

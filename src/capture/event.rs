@@ -1,41 +1,39 @@
-//! Events: what an application has to say, in the same log.
+//! Events: an application's own entries in the log.
 
-use crate::error::{OrRaise, Refusal};
-use crate::log::entry::Draft;
-use crate::log::transaction as chain;
+use crate::error::{Error, OrRaise};
+use crate::log::{self, EntryHeader};
 use crate::pg::fmgr::Call;
 use crate::pg::output::write_string;
-use crate::pg::{session, text, varlena_argument, xact};
+use crate::pg::{session, text, xact};
 use pgrx::pg_sys::Datum;
+use std::ops::ControlFlow;
 
 /// `audit_event(action text, detail json) RETURNS void`
 pub fn event(call: Call) -> Datum {
-    record_event(call).or_raise();
+    append_event(call).or_raise();
     call.void()
 }
 
-fn record_event(call: Call) -> Result<(), Refusal> {
-    let null = |argument| Refusal::NullArgument { function: "audit_event", argument };
-    let action = varlena_argument(&call, 0).ok_or_else(|| null("action"))?;
-    let data = varlena_argument(&call, 1).ok_or_else(|| null("detail"))?;
+fn append_event(call: Call) -> Result<(), Error> {
+    let null = |argument| Error::NullArgument { function: "audit_event", argument };
+    let action = call.bytes(0).ok_or_else(|| null("action"))?;
+    let data = call.bytes(1).ok_or_else(|| null("detail"))?;
     if action.trim_ascii().is_empty() {
-        return Err(Refusal::EmptyAction);
+        return Err(Error::EmptyAction);
     }
     text::refuse_unreadable_json(data);
-    // Entries are written past the executor, which would have refused this.
+    // The executor would refuse this, but entries are written past it.
     xact::refuse_if_read_only(c"audit_event()");
-    chain::with_scratch(|scratch| {
-        scratch.clear();
-        let detail = scratch.detail.begin();
+    let header = EntryHeader { operation: "EVENT", table: None };
+    log::append(&header, session::effective_role(), |images| {
+        let detail = images.detail.begin();
         detail.extend_from_slice(b"{\"action\":");
         write_string(action, detail);
         detail.extend_from_slice(b",\"data\":");
         detail.extend_from_slice(data);
         detail.push(b'}');
-        scratch.context.refresh(session::effective_role())?;
-        chain::record(call.function(), &Draft { operation: "EVENT", table: None }, scratch)?;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
-    chain::flush();
+    log::flush();
     Ok(())
 }

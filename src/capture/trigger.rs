@@ -1,80 +1,71 @@
-//! Capture: a row change becomes an entry.
+//! The capture trigger: a row change becomes an entry.
 //!
-//! The triggers' names sort before all others', so a row's own change is recorded before the changes that its other
-//! AFTER triggers and cascades make. Row triggers only collect; the statement trigger, which fires when the statement
-//! is complete, writes.
+//! The triggers' names sort before all other names, so a row's own change is recorded before the changes that its other
+//! AFTER triggers and cascades make. Row triggers only collect entries; the statement trigger, which fires when the
+//! statement is complete, writes them.
 
-use crate::capture::audited_table::{self as shape, Shape};
-use crate::error::{OrRaise, Refusal};
-use crate::log::entry::Draft;
-use crate::log::transaction as chain;
+use crate::capture::audited_table::{self, AuditedTable};
+use crate::error::{Error, OrRaise};
+use crate::log::{self, EntryHeader, Images};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{OutputSettings, effective_role};
 use crate::pg::text::from_server;
 use crate::pg::trigger::{Firing, Trigger};
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::Datum;
+use std::ops::ControlFlow;
 
 /// `audit_chain_capture() RETURNS trigger`
 pub fn on_trigger(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else {
-        Refusal::NotATrigger { function: "audit_chain_capture" }.raise();
+        Error::NotATrigger { function: "audit_chain_capture" }.raise();
     };
-    capture(call.function(), trigger).or_raise();
+    capture(trigger).or_raise();
     call.void()
 }
 
-fn capture(function: Oid, trigger: Trigger<'_>) -> Result<(), Refusal> {
+fn capture(trigger: Trigger<'_>) -> Result<(), Error> {
     let firing = trigger.firing();
     match firing {
         Firing::Statement => {
-            chain::flush();
+            log::flush();
             return Ok(());
         }
         Firing::Before => {
             let table = from_server(trigger.relation().name());
-            return Err(Refusal::WrongTrigger { table });
+            return Err(Error::WrongTrigger { table });
         }
         _ => {}
     }
-    let shape = shape::of(trigger)?;
-    chain::with_scratch(|scratch| {
-        scratch.clear();
-        scratch.detail.set(shape.detail.as_deref());
-        let key_of = {
-            let _settings = OutputSettings::enter(shape.depends_on_settings);
-            match firing {
-                Firing::Insert { new } => {
-                    shape.write_row(&new, scratch.new_row.begin());
-                    Some(new)
-                }
-                Firing::Delete { old } => {
-                    shape.write_row(&old, scratch.old_row.begin());
-                    Some(old)
-                }
-                Firing::Update { old, new } => {
-                    let (old_out, new_out) = (scratch.old_row.begin(), scratch.new_row.begin());
-                    let changed = shape.write_change(&old, &new, old_out, new_out);
-                    if shape.skip_unchanged && !changed {
-                        return Ok(());
-                    }
-                    Some(new)
-                }
-                Firing::Truncate | Firing::Statement | Firing::Before => None,
-            }
-            .is_some_and(|row| shape.write_key(&row, scratch.row_key.begin()))
-        };
-        if !key_of {
-            scratch.row_key.set_null();
-        }
-        scratch.context.refresh(effective_role())?;
-        chain::record(function, &draft(trigger, &shape), scratch)?;
-        if matches!(firing, Firing::Truncate) {
-            chain::flush();
-        }
-        Ok(())
-    })
+    let table = audited_table::of(trigger)?;
+    let header = EntryHeader { operation: trigger.operation(), table: Some((&table.schema, &table.name)) };
+    log::append(&header, effective_role(), |images| Ok(fill(images, &table, &firing)))?;
+    if matches!(firing, Firing::Truncate) {
+        log::flush();
+    }
+    Ok(())
 }
 
-fn draft<'a>(trigger: Trigger<'_>, shape: &'a Shape) -> Draft<'a> {
-    Draft { operation: trigger.operation(), table: Some((&shape.schema, &shape.table)) }
+/// Writes the images of a change; breaks off where an unchanged row is not to be recorded.
+fn fill(images: &mut Images, table: &AuditedTable, firing: &Firing<'_>) -> ControlFlow<()> {
+    images.detail.set(table.detail.as_deref());
+    let _settings = OutputSettings::enter(table.depends_on_settings);
+    match firing {
+        Firing::Insert { new } => {
+            table.write_row(new, images.new_row.begin());
+            table.write_key(new, &mut images.row_key);
+        }
+        Firing::Delete { old } => {
+            table.write_row(old, images.old_row.begin());
+            table.write_key(old, &mut images.row_key);
+        }
+        Firing::Update { old, new } => {
+            let changed = table.write_change(old, new, images.old_row.begin(), images.new_row.begin());
+            if table.skip_unchanged && !changed {
+                return ControlFlow::Break(());
+            }
+            table.write_key(new, &mut images.row_key);
+        }
+        Firing::Truncate | Firing::Statement | Firing::Before => {}
+    }
+    ControlFlow::Continue(())
 }

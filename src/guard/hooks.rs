@@ -1,12 +1,13 @@
-//! The guard where the library is preloaded: hooks refuse what the log's triggers would, whether or not those fire, and
-//! refuse to turn off what makes the guard fire.
+//! The guard where the library is preloaded: hooks refuse what the log's triggers refuse, whether or not those fire, and
+//! keep the event triggers enabled.
 //!
-//! **Invariant**: no statement edits the log, nor writes to the catalogs that say which triggers and functions there are,
-//! and no DDL comes past the event triggers.
+//! **Invariant**: no statement edits the log or writes to the catalogs that define triggers and functions, and no DDL
+//! bypasses the event triggers.
 
-use crate::callbacks::hooks::Access;
-use crate::error::Refusal;
-use crate::guard::ddl as guard;
+use crate::audit::suspend::is_suspended;
+use crate::error::Error;
+use crate::extension::Extension;
+use crate::guard::log::{checks_inserts, refuse_edit};
 use crate::pg::catalog::{AsOf, EventTrigger};
 use crate::pg::text::from_server;
 use crate::pg::{catalog, session};
@@ -15,7 +16,7 @@ use pgrx::pg_sys::{self, Oid};
 /// The event triggers by which the guard learns of DDL.
 const EVENT_TRIGGERS: [&str; 3] = ["audit_chain_ddl_start", "audit_chain_ddl_end", "audit_chain_drop"];
 
-/// The catalogs by which triggers come to fire, and objects to belong to the extension.
+/// The catalogs that define which triggers fire, and which objects belong to the extension.
 const CATALOGS: [Oid; 7] = [
     pg_sys::RelationRelationId,
     pg_sys::TriggerRelationId,
@@ -26,28 +27,38 @@ const CATALOGS: [Oid; 7] = [
     pg_sys::ExtensionRelationId,
 ];
 
+/// What happened to an object (`src/include/catalog/objectaccess.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Created,
+    Altered,
+    Dropped,
+    /// A table is about to be emptied by TRUNCATE.
+    Truncated,
+}
+
 /// A statement is about to write to a relation: `INSERT`, `UPDATE` or `DELETE`.
 pub fn before_write(relation: Oid, operation: &'static str) {
     if relation.to_u32() < pg_sys::FirstNormalObjectId {
-        // The scripts of other extensions put their own entries right.
+        // The scripts of other extensions update their own rows.
         if CATALOGS.contains(&relation)
-            && !guard::is_lifted()
-            && !catalog::in_any_extension_script()
-            && catalog::extension() != Oid::INVALID
+            && !is_suspended()
+            && catalog::running_extension_script().is_none()
+            && Extension::find().is_some()
         {
-            Refusal::CatalogGuarded { catalog: name(relation), operation }.raise();
+            Error::CatalogGuarded { catalog: name(relation), operation }.raise();
         }
         return;
     }
-    // The name first, as it costs least: this is asked of every statement.
+    // The name is compared first, because that costs least: every statement comes here.
     let table = name(relation);
-    if !table.starts_with("audit_") || !guard::is_ours(relation) {
+    if !table.starts_with("audit_") || !is_ours(relation) {
         return;
     }
     if operation != "INSERT" {
-        guard::refuse_edit(table, operation);
-    } else if table == "audit_log" && !guard::checks_inserts(relation) {
-        Refusal::NotChecked { table }.raise();
+        refuse_edit(table, operation);
+    } else if table == "audit_log" && !checks_inserts(relation) {
+        Error::NotChecked { table }.raise();
     }
 }
 
@@ -55,16 +66,21 @@ pub fn before_write(relation: Oid, operation: &'static str) {
 pub fn on_access(access: Access, class: Oid, object: Oid) {
     if access == Access::Truncated {
         let table = name(object);
-        if table.starts_with("audit_") && guard::is_ours(object) {
-            guard::refuse_edit(table, "TRUNCATE");
+        if table.starts_with("audit_") && is_ours(object) {
+            refuse_edit(table, "TRUNCATE");
         }
     } else if class == pg_sys::EventTriggerRelationId {
         if access == Access::Altered {
             keep_event_trigger(object);
         }
-    } else if catalog::event_triggers_cover(class) && !guard::is_lifted() && !catalog::in_extension_script() {
+    } else if catalog::event_triggers_cover(class) && !is_suspended() {
         refuse_unseen_ddl();
     }
+}
+
+/// Whether the relation is one of the extension's.
+fn is_ours(relation: Oid) -> bool {
+    Extension::find().is_some_and(|extension| extension.has_relation(relation))
 }
 
 /// Refuses DDL that the guard's event triggers would not see.
@@ -75,19 +91,21 @@ fn refuse_unseen_ddl() {
     let silent = EVENT_TRIGGERS
         .into_iter()
         .find(|name| !triggers.iter().any(|t| t.always && t.name == name.as_bytes()));
-    if (!fire || silent.is_some()) && catalog::extension() != Oid::INVALID {
-        Refusal::UnseenDdl { trigger: silent.filter(|_| fire) }.raise();
+    if fire && silent.is_none() {
+        return;
+    }
+    if Extension::find().is_some_and(|extension| !extension.script_is_running()) {
+        Error::UnseenDdl { trigger: silent.filter(|_| fire) }.raise();
     }
 }
 
-/// Refuses what would keep one of the guard's event triggers from firing. That none is dropped without the extension is
-/// PostgreSQL's own rule.
+/// Refuses what would keep one of the guard's event triggers from firing. PostgreSQL itself drops none of them without the
+/// extension.
 fn keep_event_trigger(oid: Oid) {
-    let extension = catalog::extension();
-    if extension == Oid::INVALID
-        || catalog::in_extension_script()
-        || catalog::extension_of(pg_sys::EventTriggerRelationId, oid) != extension
-    {
+    let is_kept = |extension: &Extension| {
+        !extension.script_is_running() && extension.has_member(pg_sys::EventTriggerRelationId, oid)
+    };
+    if !Extension::find().is_some_and(|extension| is_kept(&extension)) {
         return;
     }
     let kept = |trigger: &EventTrigger| {
@@ -97,7 +115,7 @@ fn keep_event_trigger(oid: Oid) {
         let before =
             catalog::event_triggers(AsOf::BeforeCommand).into_iter().find(|trigger| trigger.oid == oid);
         let name = before.map_or_else(String::new, |trigger| from_server(&trigger.name));
-        Refusal::Guarded { tag: "ALTER EVENT TRIGGER".into(), object: format!("event trigger \"{name}\"") }
+        Error::Guarded { tag: "ALTER EVENT TRIGGER".into(), object: format!("event trigger \"{name}\"") }
             .raise();
     }
 }

@@ -1,3 +1,15 @@
+//! The guard: the log is append-only, and capture ends only by `audit_disable()`, with an entry.
+//!
+//! * [`log`]: the triggers on the extension's tables.
+//! * [`ddl`]: the event triggers, which refuse DDL.
+//! * [`follow`]: DDL on audited tables is recorded and followed.
+//! * [`objects`]: what a command has changed or dropped.
+//! * [`hooks`]: the same where the library is preloaded, whether or not triggers fire.
+//!
+//! It may use `audit` and what lies below. `docs/threat-model.md` says who is stopped by which layer.
+
 pub mod ddl;
 pub mod follow;
 pub mod hooks;
+pub mod log;
+pub mod objects;

@@ -1,64 +1,41 @@
-//! Which chain a transaction gets, and which one its session keeps for the next.
+//! Which chain a transaction gets, and which one its session keeps for the next transaction.
 //!
-//! To take a chain costs a lock that others compete for, and two descents of the index to find the chain's head. A
-//! session that keeps its chain when the transaction ends saves both: the head is what it wrote last.
+//! Taking a chain costs a lock in shared memory and two descents of the index to find the chain's newest entry. A session
+//! that keeps its chain when the transaction ends saves both, because the newest entry is the one that it wrote last.
 //!
 //! **Invariants**
-//! * A transaction locks its chain as a transaction, whether its session keeps it or not: nobody else writes to the
-//!   chain until it has ended.
-//! * Only odd chains are kept (where `audit_chain.keep_chain` is on): whoever must wait for a chain waits for an even one,
-//!   so for a transaction and not for a session that is idle.
-//! * The head is known without looking only where the session has held the chain's lock all the time since it wrote it,
-//!   which PostgreSQL tells when the lock is asked for again. Whatever may change the log otherwise makes it unknown: a
-//!   rollback, PREPARE TRANSACTION, DDL on the log, rows inserted there by SQL.
+//! * Every transaction holds a transaction-level lock on its chain, whether or not its session keeps the chain: nobody
+//!   else writes to the chain until the transaction has ended.
+//! * Only odd chains are kept (where `audit_chain.keep_chain` is on). A transaction that must wait for a chain waits for an
+//!   even one, and so for a transaction, never for an idle session.
+//! * The newest entry is known without a search only if the session has held the chain's lock without a break since it
+//!   wrote that entry; PostgreSQL says so when the lock is requested again. Anything else that may change the log makes it
+//!   unknown: a rollback, PREPARE TRANSACTION, DDL on the log, rows inserted with SQL.
+//!
+//! Correctness never depends on the session-level lock.
 
-use crate::pg::lock::{Attempt, Lockable, give_up, keep, lock, try_lock};
-use crate::pg::table::{LogTable, Newest};
+use crate::log::table::{LogTable, Newest};
+use crate::pg::lock::{Attempt, Lockable, hold_for_session, lock, release_for_session, try_lock};
 use crate::settings;
-use audit_chain_core::Hash;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
-
-/// The newest entry of a chain.
-#[derive(Clone, Copy, Debug)]
-pub enum Head {
-    /// The chain is empty.
-    None,
-    /// Its place, its time in microseconds since 2000-01-01 UTC, and its hash.
-    Entry { seq: i64, at: i64, hash: Hash },
-}
-
-impl Head {
-    fn seq(self) -> Option<i64> {
-        match self {
-            Self::None => None,
-            Self::Entry { seq, .. } => Some(seq),
-        }
-    }
-}
-
-impl From<Option<Newest>> for Head {
-    fn from(newest: Option<Newest>) -> Self {
-        newest.map_or(Self::None, |entry| Self::Entry { seq: entry.seq, at: entry.at, hash: entry.hash })
-    }
-}
 
 /// The chain that this session took last.
 #[derive(Clone, Copy)]
 struct Claim {
     log: Oid,
     chain: Option<u32>,
-    /// Whether the session keeps it, unless its user has released all locks since; it is most likely free again, if not.
+    /// Whether the session keeps it, unless its user has released all advisory locks since.
     kept: bool,
-    /// The chain's head, as long as nobody else can have written to it.
-    head: Option<Head>,
-    /// The place of an entry that was there once: where to look for the newest one.
+    /// The chain's newest entry (`None` within for an empty chain), as long as nobody else can have written to the chain.
+    newest: Option<Option<Newest>>,
+    /// The place of an entry that was in the chain at some time: where to begin the search for the newest one.
     seen: Option<i64>,
 }
 
 impl Claim {
     const fn on(log: Oid) -> Self {
-        Self { log, chain: None, kept: false, head: None, seen: None }
+        Self { log, chain: None, kept: false, newest: None, seen: None }
     }
 }
 
@@ -66,8 +43,9 @@ thread_local! {
     static CLAIM: Cell<Claim> = const { Cell::new(Claim::on(Oid::INVALID)) };
 }
 
-/// Locks a chain of the log for the transaction and finds its head. Waits only where all that there may be are in use.
-pub fn take(log: LogTable) -> (u32, Head) {
+/// Locks a chain of the log for the transaction and finds its newest entry. Blocks only when all max_chains chains are
+/// taken.
+pub fn take(log: LogTable) -> (u32, Option<Newest>) {
     let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
     let mut claim = CLAIM.get();
     if claim.log != log.oid() || claim.kept && !keeps || claim.chain.is_some_and(|chain| chain >= bound) {
@@ -76,15 +54,15 @@ pub fn take(log: LogTable) -> (u32, Head) {
         CLAIM.set(claim);
     }
     let (chain, attempt) = lock_one(claim, bound, keeps);
-    match claim.head {
-        Some(head) if claim.chain == Some(chain) && attempt == Attempt::HeldAlready => (chain, head),
-        _ => (chain, look(log, claim, chain, attempt, keeps)),
+    match claim.newest {
+        Some(newest) if claim.chain == Some(chain) && attempt == Attempt::HeldAlready => (chain, newest),
+        _ => (chain, search(log, claim, chain, attempt, keeps)),
     }
 }
 
-/// Locks the session's last chain if nobody else holds it, or else one that is free.
+/// Locks the session's last chain if nobody else holds it, or else a free one.
 fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
-    // First those that it may keep.
+    // First the chains that a session may keep.
     let odd = bound / 2;
     let in_order = move |n| match n {
         _ if !keeps => n,
@@ -98,59 +76,60 @@ fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
         .map(|chain| (chain, try_lock(claim.log, Lockable::Chain(chain))))
         .find(|(_, attempt)| *attempt != Attempt::NotFree)
         .unwrap_or_else(|| {
-            // Sessions spread over the chains instead of all waiting for the first.
+            // Sessions spread over the chains instead of all waiting for the first one.
             let chain = 2 * (std::process::id() % bound.div_ceil(2));
             lock(claim.log, Lockable::Chain(chain));
             (chain, Attempt::Acquired)
         })
 }
 
-/// The head of a chain that has been locked, by the index.
-fn look(log: LogTable, last: Claim, chain: u32, attempt: Attempt, keeps: bool) -> Head {
+/// Searches the index for the newest entry of a chain that has been locked.
+fn search(log: LogTable, last: Claim, chain: u32, attempt: Attempt, keeps: bool) -> Option<Newest> {
     let seen = last.seen.filter(|_| last.chain == Some(chain));
     let kept = keeps && chain % 2 == 1;
-    let claim = Claim { log: log.oid(), chain: Some(chain), kept, head: None, seen };
-    // Before the look, which may fail in a savepoint: then the lock is held already at the next attempt.
+    let claim = Claim { log: log.oid(), chain: Some(chain), kept, newest: None, seen };
+    // Before the search, which may fail in a savepoint: the next attempt then finds the lock held already.
     CLAIM.set(claim);
     if kept && attempt == Attempt::Acquired {
-        keep(claim.log, Lockable::Chain(chain));
+        hold_for_session(claim.log, Lockable::Chain(chain));
     }
-    let head = Head::from(log.newest(chain, seen));
-    CLAIM.set(Claim { seen: head.seq(), ..claim });
-    head
+    let newest = log.newest(chain, seen);
+    CLAIM.set(Claim { seen: newest.map(|entry| entry.seq), ..claim });
+    newest
 }
 
-/// Keeps the chain no longer.
+/// Ends the session's hold on the chain.
 fn release(claim: Claim) {
     if let Some(chain) = claim.chain.filter(|_| claim.kept) {
-        give_up(claim.log, Lockable::Chain(chain));
+        release_for_session(claim.log, Lockable::Chain(chain));
     }
 }
 
-/// The transaction that took the chain has committed; this is the chain's head now.
-pub fn committed(chain: u32, head: Head) {
+/// Notes that the transaction that took the chain has committed, and the chain's newest entry.
+pub fn committed(chain: u32, newest: Option<Newest>) {
     let claim = CLAIM.get();
     if claim.chain == Some(chain) {
-        CLAIM.set(Claim { head: claim.kept.then_some(head), seen: head.seq(), ..claim });
+        let seen = newest.map(|entry| entry.seq);
+        CLAIM.set(Claim { newest: claim.kept.then_some(newest), seen, ..claim });
     }
 }
 
-/// The transaction that took a chain was rolled back, or left to a prepared transaction: the next one looks for the head.
-pub fn forget_head() {
-    CLAIM.set(Claim { head: None, ..CLAIM.get() });
+/// Makes the next transaction search for the newest entry: the one that took the chain was rolled back or prepared.
+pub fn forget_newest() {
+    CLAIM.set(Claim { newest: None, ..CLAIM.get() });
 }
 
-/// The transaction that took the session's chain is about to be prepared: it alone holds the chain from now on.
-/// (PostgreSQL cannot prepare what holds a lock for its session, too.)
+/// Leaves the session's chain to its transaction, which is about to be prepared: PostgreSQL cannot prepare a transaction
+/// that holds a lock for its session too.
 pub fn leave_to_transaction() {
     let claim = CLAIM.get();
     release(claim);
-    CLAIM.set(Claim { kept: false, head: None, ..claim });
+    CLAIM.set(Claim { kept: false, newest: None, ..claim });
 }
 
-/// The log may have changed by other means than this session's entries; of `None`, any table.
+/// Notes that a table has changed by other means than this session's entries; for `None`, any table.
 pub fn on_relation_change(relation: Option<Oid>) {
     if relation.is_none_or(|relation| relation == CLAIM.get().log) {
-        forget_head();
+        forget_newest();
     }
 }

@@ -1,9 +1,8 @@
 //! Who and where from: what every entry of a session has in common.
 
-use crate::callbacks::aggregate as check;
-use crate::error::Refusal;
-use crate::log::entry::Image;
-use crate::pg::{catalog, session};
+use crate::error::Error;
+use crate::log::buffer::TextBuffer;
+use crate::pg::{catalog, inet, session};
 use crate::settings;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
@@ -23,7 +22,7 @@ pub struct RoleName {
     role: Oid,
     generation: u64,
     /// The name.
-    pub name: Image,
+    pub name: TextBuffer,
 }
 
 impl RoleName {
@@ -55,23 +54,23 @@ pub struct SessionContext {
     /// As whom the statement runs.
     pub effective_role: RoleName,
     /// `audit_chain.actor`.
-    pub actor: Image,
+    pub actor: TextBuffer,
     /// `application_name`.
-    pub application_name: Image,
+    pub application_name: TextBuffer,
     /// The client's query, if it is to be recorded.
-    pub statement: Image,
+    pub statement: TextBuffer,
     address: Address,
 }
 
 impl Default for SessionContext {
     fn default() -> Self {
-        let role = || RoleName { role: Oid::INVALID, generation: 0, name: Image::default() };
+        let role = || RoleName { role: Oid::INVALID, generation: 0, name: TextBuffer::default() };
         Self {
             session_role: role(),
             effective_role: role(),
-            actor: Image::default(),
-            application_name: Image::default(),
-            statement: Image::default(),
+            actor: TextBuffer::default(),
+            application_name: TextBuffer::default(),
+            statement: TextBuffer::default(),
             address: Address::default(),
         }
     }
@@ -79,7 +78,7 @@ impl Default for SessionContext {
 
 impl SessionContext {
     /// Brings it up to date. `effective_role` is as whom the statement runs.
-    pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Refusal> {
+    pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Error> {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);
         self.actor.set(settings::actor()?);
@@ -105,7 +104,7 @@ impl SessionContext {
 
 /// The address of the connection's client; `None` for a local socket and for background workers.
 fn client_address() -> Option<(Vec<u8>, Vec<u8>)> {
-    let packed = check::client_inet()?;
-    let text = check::inet_text(&packed);
+    let packed = inet::client_inet()?;
+    let text = inet::inet_text(&packed);
     Some((packed, text))
 }

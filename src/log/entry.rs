@@ -1,19 +1,22 @@
 //! An entry: from what happened to the row that is written.
 
+use crate::log::buffer::TextBuffer;
+use crate::log::columns;
 use crate::log::context::SessionContext;
+use crate::log::stored::StoredRow;
+use crate::log::table::Tuple;
 use crate::pg::session::{self, to_utf8};
-use crate::pg::table::Tuple;
 use crate::pg::tuple::RowBuffer;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;
 use audit_chain_core::format::{Leaf, Payload};
 
-/// What happened, before it has its place in the log. The images are in the [`Scratch`].
+/// What happened, before the entry has its place in the log. The images are in the [`EntryBuffers`].
 #[derive(Clone, Copy, Debug)]
-pub struct Draft<'a> {
-    /// INSERT, UPDATE, …
+pub struct EntryHeader<'a> {
+    /// `INSERT`, `UPDATE` and so on.
     pub operation: &'static str,
-    /// The table's schema and name; none for an event.
+    /// The table's schema and name, in the server's encoding; `None` for an event.
     pub table: Option<(&'a [u8], &'a [u8])>,
 }
 
@@ -22,52 +25,14 @@ pub struct Draft<'a> {
 pub struct Place {
     /// The chain.
     pub chain: u32,
-    /// The place in the chain.
+    /// The place in the chain, from 1.
     pub seq: i64,
-    /// When, in microseconds since 2000-01-01 UTC.
+    /// When the entry was captured, in microseconds since 2000-01-01 UTC.
     pub at: i64,
     /// The predecessor's hash, or the chain's genesis.
     pub prev_hash: Hash,
     /// The top-level transaction.
     pub xid: u64,
-}
-
-/// A text under construction in a buffer that is used again, or null.
-#[derive(Default)]
-pub struct Image {
-    bytes: Vec<u8>,
-    is_present: bool,
-}
-
-impl Image {
-    /// Begins a new value; returns where to append its bytes.
-    pub fn begin(&mut self) -> &mut Vec<u8> {
-        // Do not keep what one huge row needed.
-        if self.bytes.capacity() > 1 << 20 {
-            self.bytes = Vec::new();
-        }
-        self.bytes.clear();
-        self.is_present = true;
-        &mut self.bytes
-    }
-
-    /// Makes it null.
-    pub fn set_null(&mut self) {
-        self.is_present = false;
-    }
-
-    /// Makes it this value, or null.
-    pub fn set(&mut self, value: Option<&[u8]>) {
-        match value {
-            Some(value) => self.begin().extend_from_slice(value),
-            None => self.set_null(),
-        }
-    }
-
-    /// The value; `None` for null.
-    pub fn get(&self) -> Option<&[u8]> {
-        self.is_present.then_some(&self.bytes)
-    }
 }
 
 /// Random bytes, fetched many at a time: a system call for each entry would cost more than its hash.
@@ -89,123 +54,122 @@ impl Salts {
             self.used = 0;
         }
         let salt = self.bytes[self.used..self.used + 16].try_into().expect("16 bytes");
-        // A salt is used once; what was handed out is not kept.
+        // A salt is used once, and not kept in memory.
         self.bytes[self.used..self.used + 16].fill(0);
         self.used += 16;
         salt
     }
 }
 
-/// The buffers that entries are made in.
+/// The images of an entry under construction.
 #[derive(Default)]
-pub struct Scratch {
-    /// Who and where from.
-    pub context: SessionContext,
+pub struct Images {
     /// The row's key.
-    pub row_key: Image,
-    /// The old row, or its changed columns.
-    pub old_row: Image,
+    pub row_key: TextBuffer,
+    /// The old row, or the old values of the columns that changed.
+    pub old_row: TextBuffer,
     /// The new row.
-    pub new_row: Image,
-    /// What else there is to say.
-    pub detail: Image,
-    hashed: Vec<u8>,
-    row: RowBuffer,
-    salts: Salts,
+    pub new_row: TextBuffer,
+    /// What else there is to say: a JSON object.
+    pub detail: TextBuffer,
 }
 
-impl Scratch {
-    /// Empties the images.
+impl Images {
+    /// Makes all images null.
     pub fn clear(&mut self) {
         for image in [&mut self.row_key, &mut self.old_row, &mut self.new_row, &mut self.detail] {
             image.set_null();
         }
     }
+}
 
-    /// Adds the application's context to the detail.
-    pub fn add_context(&mut self, context: &[u8]) {
-        if self.detail.get().is_none() {
-            self.detail.set(Some(b"{}"));
-        }
-        let detail = &mut self.detail.bytes;
-        assert_eq!(detail.pop(), Some(b'}'), "detail is a JSON object");
-        if detail.last() != Some(&b'{') {
-            detail.push(b',');
-        }
-        detail.extend_from_slice(b"\"context\":");
-        detail.extend_from_slice(context);
-        detail.push(b'}');
-    }
+/// The buffers that entries are made in, reused from one entry to the next.
+#[derive(Default)]
+pub struct EntryBuffers {
+    /// The images.
+    pub images: Images,
+    /// Who made the change, and from where.
+    pub context: SessionContext,
+    hashed: Vec<u8>,
+    row: RowBuffer,
+    salts: Salts,
+}
 
+impl EntryBuffers {
     /// Hashes the entry and forms its row.
-    pub fn form(&mut self, draft: &Draft<'_>, place: &Place) -> (Tuple, Hash) {
+    pub fn form(&mut self, header: &EntryHeader<'_>, place: &Place) -> (Tuple, Hash) {
         let salt = self.salts.next();
-        let hash = self.hash(draft, salt, place);
-        let context = &self.context;
-        // The columns in the order of sql/log.sql.
-        self.row
-            .begin()
-            .eight(place.seq as u64)
-            .eight(place.at as u64)
-            .eight(place.xid)
-            .four(place.chain)
-            .varlena(Some(draft.operation.as_bytes()))
-            .varlena(draft.table.map(|(schema, _)| schema))
-            .varlena(draft.table.map(|(_, name)| name))
-            .varlena(context.session_role.name.get())
-            .varlena(context.effective_role.name.get())
-            .varlena(context.actor.get())
-            .varlena(context.application_name.get())
-            .varlena(context.client_addr())
-            .varlena(self.row_key.get())
-            .varlena(self.old_row.get())
-            .varlena(self.new_row.get())
-            .varlena(self.detail.get())
-            .varlena(context.statement.get())
-            .varlena(Some(&salt))
-            .varlena(None) // the payload's digest
-            .varlena(Some(&place.prev_hash))
-            .varlena(Some(&hash));
-        (Tuple::new(&self.row, place.chain, place.seq), hash)
-    }
-
-    fn hash(&mut self, draft: &Draft<'_>, salt: [u8; 16], place: &Place) -> Hash {
-        // Each text is UTF-8 already, unless the database has another encoding.
-        let texts = [
-            self.row_key.get(),
-            self.old_row.get(),
-            self.new_row.get(),
-            self.detail.get(),
-            self.context.statement.get(),
-            draft.table.map(|(schema, _)| schema),
-            draft.table.map(|(_, name)| name),
-            self.context.actor.get(),
-            self.context.application_name.get(),
-            self.context.session_role.name.get(),
-            self.context.effective_role.name.get(),
-        ]
-        .map(|text| text.map(to_utf8));
-        let [row_key, old_row, new_row, detail, statement, rest @ ..] =
-            texts.each_ref().map(Option::as_deref);
-        let [table_schema, table_name, actor, application_name, session_role, effective_role] = rest;
-        let payload_digest =
-            Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(&mut self.hashed);
-        Leaf {
-            chain: place.chain,
-            seq: place.seq.unsigned_abs(),
-            prev_hash: place.prev_hash,
-            at: place.at + EPOCH_DIFFERENCE,
+        let Self { images, context, hashed, row, .. } = self;
+        let mut stored = StoredRow {
+            seq: place.seq,
+            at: place.at,
             xid: place.xid,
-            operation: draft.operation.as_bytes(),
-            table_schema,
-            table_name,
-            session_role: session_role.unwrap_or_default(),
-            effective_role: effective_role.unwrap_or_default(),
-            actor,
-            application_name,
-            client_addr: self.context.client_addr_text(),
-            payload_digest,
-        }
-        .hash_with(&mut self.hashed)
+            chain: place.chain as i32,
+            operation: Some(header.operation.as_bytes()),
+            table_schema: header.table.map(|(schema, _)| schema),
+            table_name: header.table.map(|(_, name)| name),
+            session_role: context.session_role.name.get(),
+            effective_role: context.effective_role.name.get(),
+            actor: context.actor.get(),
+            application_name: context.application_name.get(),
+            client_addr: context.client_addr(),
+            row_key: images.row_key.get(),
+            old_row: images.old_row.get(),
+            new_row: images.new_row.get(),
+            detail: images.detail.get(),
+            statement: context.statement.get(),
+            salt: Some(&salt),
+            payload_digest: None,
+            prev_hash: Some(&place.prev_hash),
+            hash: None,
+        };
+        let hash = hash(&stored, salt, place, context.client_addr_text(), hashed);
+        stored.hash = Some(&hash);
+        row.fill(&columns::values(&stored));
+        (Tuple::new(row, (place.chain as i32, place.seq)), hash)
     }
+}
+
+/// The entry's hash. Texts are converted to UTF-8, which does nothing where the database has that encoding.
+fn hash(
+    row: &StoredRow<'_>,
+    salt: [u8; 16],
+    place: &Place,
+    client_addr: Option<&[u8]>,
+    buffer: &mut Vec<u8>,
+) -> Hash {
+    let texts = [
+        row.row_key,
+        row.old_row,
+        row.new_row,
+        row.detail,
+        row.statement,
+        row.table_schema,
+        row.table_name,
+        row.actor,
+        row.application_name,
+        row.session_role,
+        row.effective_role,
+    ]
+    .map(|text| text.map(to_utf8));
+    let [row_key, old_row, new_row, detail, statement, rest @ ..] = texts.each_ref().map(Option::as_deref);
+    let [table_schema, table_name, actor, application_name, session_role, effective_role] = rest;
+    let payload_digest = Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(buffer);
+    Leaf {
+        chain: place.chain,
+        seq: place.seq.unsigned_abs(),
+        prev_hash: place.prev_hash,
+        at: place.at + EPOCH_DIFFERENCE,
+        xid: place.xid,
+        operation: row.operation.unwrap_or_default(),
+        table_schema,
+        table_name,
+        session_role: session_role.unwrap_or_default(),
+        effective_role: effective_role.unwrap_or_default(),
+        actor,
+        application_name,
+        client_addr,
+        payload_digest,
+    }
+    .hash_with(buffer)
 }

@@ -1,4 +1,72 @@
+//! The log, as it is written: one door, [`append`].
+//!
+//! * [`transaction`]: the chain that the current transaction holds, and its unwritten entries.
+//! * [`claim`]: which chain a transaction gets, and which one a session keeps.
+//! * [`entry`]: an entry under construction; its hash and its row.
+//! * [`context`]: who made a change, and from where.
+//! * [`columns`]: the columns of `audit_log`, in one list.
+//! * [`stored`]: a row as it is stored, and whether its content gives its hash.
+//! * [`table`]: the table itself.
+//! * [`buffer`]: a text in a reusable buffer.
+//!
+//! It may use `extension`, `settings`, `error`, `pg` and the core crate.
+//!
+//! **Invariant**: every entry comes through [`append`], with cleared images and the session's current context, so that no
+//! entry can carry another one's image.
+
+pub mod buffer;
 pub mod claim;
+pub mod columns;
 pub mod context;
 pub mod entry;
+pub mod stored;
+pub mod table;
 pub mod transaction;
+
+pub use entry::{EntryHeader, Images, Place};
+pub use transaction::{flush, on_relation_change};
+
+use crate::error::Error;
+use crate::settings;
+use entry::EntryBuffers;
+use pgrx::pg_sys::Oid;
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+thread_local! {
+    static BUFFERS: Cell<Option<Box<EntryBuffers>>> = const { Cell::new(None) };
+}
+
+/// Appends an entry to the transaction's chain, for a statement that runs as `role`. `fill` writes the images, which are
+/// null at first, or breaks off where there is nothing to record; then the result is `None`.
+///
+/// The entry is written by [`flush`], or before commit.
+pub fn append(
+    header: &EntryHeader<'_>,
+    role: Oid,
+    fill: impl FnOnce(&mut Images) -> Result<ControlFlow<()>, Error>,
+) -> Result<Option<Place>, Error> {
+    // The buffers are reused from one entry to the next. Where an entry is appended while another one is (an output
+    // function or an index's expression may do anything), it gets buffers of its own.
+    let mut buffers = BUFFERS.take().unwrap_or_default();
+    let result = append_in(&mut buffers, header, role, fill);
+    BUFFERS.set(Some(buffers));
+    result
+}
+
+fn append_in(
+    buffers: &mut EntryBuffers,
+    header: &EntryHeader<'_>,
+    role: Oid,
+    fill: impl FnOnce(&mut Images) -> Result<ControlFlow<()>, Error>,
+) -> Result<Option<Place>, Error> {
+    buffers.images.clear();
+    if fill(&mut buffers.images)?.is_break() {
+        return Ok(None);
+    }
+    buffers.context.refresh(role)?;
+    if let Some(context) = settings::context() {
+        buffers.images.detail.add_member("context", context);
+    }
+    transaction::add(header, buffers).map(Some)
+}

@@ -1,27 +1,26 @@
-//! A transaction's place in the log: the chain that it holds, the chain's head, and the entries not yet written.
+//! A transaction's part of the log: the chain that it holds, the chain's newest entry, and the entries not yet written.
 //!
 //! **Invariants**
-//! * The head kept here is the newest entry of the chain as this transaction will leave it: the newest committed one
-//!   when the chain was taken, then this transaction's own. Nobody else adds to the chain, because the chain's lock is
-//!   the transaction's until it ends.
-//! * A savepoint's rollback puts the head back to what it was when the savepoint's first entry came, and drops the
+//! * The newest entry kept here is the chain's newest entry as this transaction will leave it: the newest committed one
+//!   when the chain was taken, then this transaction's own. Nobody else adds to the chain, because the transaction holds
+//!   the chain's lock until it ends.
+//! * The rollback of a savepoint restores the newest entry from before the savepoint's first entry, and drops the
 //!   savepoint's unwritten entries; PostgreSQL undoes the written ones.
-//! * An entry is written in the savepoint in which it was captured, or in one around it that it has joined by release:
-//!   never in a deeper one, whose rollback would lose it.
-//! * What is unwritten when the transaction is about to commit is written then. Nothing of the state outlives the
+//! * An entry is written in the savepoint in which it was captured, or in an outer one into which that was released; never
+//!   in a deeper one, whose rollback would lose it.
+//! * Entries that are unwritten when the transaction is about to commit are written then. No state outlives the
 //!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
 //!
-//! Which chain a transaction gets, and that no writer waits for another, is [`crate::log::claim`]'s.
+//! [`crate::log::claim`] decides which chain a transaction gets, and that no writer waits for another.
 
-use crate::error::Refusal;
-use crate::extension::Tables;
-use crate::log::claim::{self, Head};
-use crate::log::entry::{Draft, Place, Scratch};
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
+use crate::log::claim;
+use crate::log::entry::{EntryBuffers, EntryHeader, Place};
+use crate::log::table::{self, LogTable, Newest, Tuple};
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session;
-use crate::pg::table::{self as log, LogTable, Tuple};
 use crate::pg::xact::{self, ActiveSnapshot, End};
-use crate::settings;
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
@@ -30,84 +29,69 @@ use std::cell::{Cell, RefCell};
 const MAX_PENDING: usize = 1000;
 const MAX_PENDING_BYTES: usize = 1 << 20;
 
-/// The state when a savepoint's first entry came.
+/// The state before a savepoint's first entry.
 #[derive(Clone, Copy)]
 struct Mark {
     level: i32,
-    head: Head,
+    newest: Option<Newest>,
     pending: usize,
 }
 
-/// The transaction under way.
+/// The current transaction.
 struct Transaction {
-    known: Known,
+    log: KnownLog,
     xid: u64,
     chain: u32,
-    head: Head,
+    newest: Option<Newest>,
     /// One for each savepoint that has entries, outermost first, levels ascending, all above 1.
     marks: Vec<Mark>,
     pending: Vec<Tuple>,
     pending_bytes: usize,
 }
 
-/// What a session remembers of the log from one transaction to the next.
+/// The log, as a session remembers it from one transaction to the next.
 #[derive(Clone, Copy)]
-struct Known {
-    /// The extension's function that was called.
-    function: Oid,
-    tables: Tables,
-    log: LogTable,
+struct KnownLog {
+    extension: Extension,
+    table: LogTable,
 }
 
 thread_local! {
     static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
-    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
-    /// Set where the log's table has changed: it is not known any more at the next look.
+    static KNOWN: Cell<Option<KnownLog>> = const { Cell::new(None) };
+    /// Set where the log's table may have changed: the next transaction looks it up again.
     static STALE: Cell<bool> = const { Cell::new(false) };
-    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// Runs `body` with the buffers that entries are made in. They are used again and again; where an entry is made while
-/// another one is (an output function or an index's expression may do anything), it gets buffers of its own.
-pub fn with_scratch<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
-    let mut scratch = SCRATCH.take().unwrap_or_default();
-    let result = body(&mut scratch);
-    SCRATCH.set(Some(scratch));
-    result
-}
-
-/// Adds an entry to the transaction's chain, taking one if it has none. The entry is written at the latest by
-/// [`flush`] or before commit.
-pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result<Place, Refusal> {
-    if let Some(context) = settings::context() {
-        scratch.add_context(context);
-    }
+/// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written by [`flush`],
+/// or before commit.
+pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place, Error> {
     if TRANSACTION.with_borrow(Option::is_none) {
-        let transaction = begin(function)?;
+        let transaction = begin()?;
         TRANSACTION.set(Some(transaction));
     }
     let first = TRANSACTION.with_borrow(|tx| {
         let tx = tx.as_ref().expect("begun");
-        matches!(tx.head, Head::None).then_some((tx.known.tables, tx.chain))
+        tx.newest.is_none().then_some((tx.log, tx.chain))
     });
     let genesis = match first {
-        Some((tables, chain)) => Some(genesis(&log_identity(tables)?, chain)),
+        Some((log, chain)) => Some(genesis(&log_identity(log)?, chain)),
         None => None,
     };
     let level = xact::nest_level();
     let now = xact::now();
     let (place, full) = TRANSACTION.with_borrow_mut(|tx| {
         let tx = tx.as_mut().expect("begun");
-        let (seq, at, prev_hash) = match tx.head {
-            Head::None => (1, now, genesis.expect("looked up for an empty chain")),
-            Head::Entry { seq, at, hash } => (seq + 1, now.max(at), hash),
+        let (seq, at, prev_hash) = match tx.newest {
+            None => (1, now, genesis.expect("looked up for an empty chain")),
+            Some(newest) => (newest.seq + 1, now.max(newest.at), newest.hash),
         };
         let place = Place { chain: tx.chain, seq, at, prev_hash, xid: tx.xid };
-        let (tuple, hash) = scratch.form(draft, &place);
+        let (tuple, hash) = buffers.form(header, &place);
         if level > 1 && tx.marks.last().is_none_or(|mark| mark.level < level) {
-            tx.marks.push(Mark { level, head: tx.head, pending: tx.pending.len() });
+            tx.marks.push(Mark { level, newest: tx.newest, pending: tx.pending.len() });
         }
-        tx.head = Head::Entry { seq, at, hash };
+        tx.newest = Some(Newest { seq, at, hash });
         tx.pending_bytes += tuple.size();
         tx.pending.push(tuple);
         (place, tx.pending.len() >= MAX_PENDING || tx.pending_bytes >= MAX_PENDING_BYTES)
@@ -118,7 +102,7 @@ pub fn record(function: Oid, draft: &Draft<'_>, scratch: &mut Scratch) -> Result
     Ok(place)
 }
 
-/// Writes the unwritten entries of the current savepoint. Those of savepoints around it wait until it has ended.
+/// Writes the unwritten entries of the current savepoint. Those of outer savepoints wait until it has ended.
 pub fn flush() {
     let level = xact::nest_level();
     let Some((log, tuples)) = TRANSACTION.with_borrow_mut(|tx| {
@@ -131,7 +115,7 @@ pub fn flush() {
         };
         let tuples = tx.pending.split_off(from);
         tx.pending_bytes -= tuples.iter().map(Tuple::size).sum::<usize>();
-        (!tuples.is_empty()).then_some((tx.known.log, tuples))
+        (!tuples.is_empty()).then_some((tx.log.table, tuples))
     }) else {
         return;
     };
@@ -139,17 +123,17 @@ pub fn flush() {
     log.insert(tuples);
 }
 
-/// Whether the transaction's end concerns [`on_end`]. Does nothing else, and cannot fail.
-pub fn heeds(end: End) -> bool {
+/// Whether [`on_end`] has work to do at this end. Does nothing else, and cannot fail.
+pub fn wants(end: End) -> bool {
     let waiting = |tx: &Transaction| match end {
         End::BeforeCommit => !tx.pending.is_empty(),
         _ => true,
     };
-    // Borrowed only where an error has come in between: then there is a transaction.
+    // It is borrowed only where an error has interrupted a borrower: then there is a transaction.
     TRANSACTION.with(|tx| tx.try_borrow().map_or(true, |tx| tx.as_ref().is_some_and(waiting)))
 }
 
-/// Follows the transaction's and its savepoints' ends.
+/// Follows the ends of the transaction and of its savepoints.
 pub fn on_end(end: End) {
     match end {
         End::BeforeCommit => write_all(),
@@ -161,12 +145,12 @@ pub fn on_end(end: End) {
         }
         End::Committed => {
             if let Some(tx) = TRANSACTION.take() {
-                claim::committed(tx.chain, tx.head);
+                claim::committed(tx.chain, tx.newest);
             }
         }
         End::RolledBack | End::Prepared => {
             if TRANSACTION.take().is_some() {
-                claim::forget_head();
+                claim::forget_newest();
             }
         }
         End::SavepointReleased(level) => TRANSACTION.with_borrow_mut(|tx| {
@@ -182,7 +166,7 @@ pub fn on_end(end: End) {
             let Some(tx) = tx else { return };
             while let Some(&mark) = tx.marks.last().filter(|mark| mark.level >= level) {
                 tx.marks.pop();
-                tx.head = mark.head;
+                tx.newest = mark.newest;
                 for tuple in tx.pending.drain(mark.pending..) {
                     tx.pending_bytes -= tuple.size();
                     tuple.free();
@@ -192,7 +176,7 @@ pub fn on_end(end: End) {
     }
 }
 
-/// Writes what is unwritten when the transaction is about to end.
+/// Writes all unwritten entries of a transaction that is about to end.
 fn write_all() {
     if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty())) {
         let _snapshot = ActiveSnapshot::push();
@@ -200,51 +184,51 @@ fn write_all() {
     }
 }
 
-/// Takes a chain and finds its head.
-fn begin(function: Oid) -> Result<Transaction, Refusal> {
-    let known = known(function)?;
-    let (chain, head) = claim::take(known.log);
+/// Takes a chain and finds its newest entry.
+fn begin() -> Result<Transaction, Error> {
+    let log = known_log()?;
+    let (chain, newest) = claim::take(log.table);
     Ok(Transaction {
-        known,
+        log,
         xid: xact::top_xid(),
         chain,
-        head,
+        newest,
         marks: Vec::new(),
         pending: Vec::new(),
         pending_bytes: 0,
     })
 }
 
-/// The log beside the extension's function.
-fn known(function: Oid) -> Result<Known, Refusal> {
-    if let Some(known) = KNOWN.get().filter(|known| known.function == function && !STALE.get()) {
+/// The log, looked up again where its table may have changed.
+fn known_log() -> Result<KnownLog, Error> {
+    if let Some(known) = KNOWN.get().filter(|_| !STALE.get()) {
         return Ok(known);
     }
     STALE.set(false);
-    let tables = Tables::beside(function)?;
-    let known = Known { function, tables, log: LogTable::check(tables.log)? };
+    let extension = Extension::installed()?;
+    let known = KnownLog { extension, table: LogTable::check(extension.table(OwnTable::Log)?)? };
     KNOWN.set(Some(known));
     Ok(known)
 }
 
-/// The log's table may have changed, or another; `None`: any.
+/// Notes that a table may have changed; any table, for `None`.
 pub fn on_relation_change(relation: Option<Oid>) {
     claim::on_relation_change(relation);
     // Also where no log is known yet: it may be being looked up.
-    if relation.is_none_or(|relation| KNOWN.get().is_none_or(|known| known.tables.log == relation)) {
+    if relation.is_none_or(|relation| KNOWN.get().is_none_or(|known| known.table.oid() == relation)) {
         STALE.set(true);
     }
 }
 
-/// The log's identity, made when the first entry is written: so a restored dump brings its own. Only the first entries
-/// of a new log can wait for one another here.
-fn log_identity(tables: Tables) -> Result<[u8; 16], Refusal> {
-    let table = tables.identity()?;
-    if let Some(id) = log::identity(table) {
+/// The log's identity. It is made when the first entry is written, so that a restored dump brings its own. Only the first
+/// entries of a new log can wait for one another here.
+fn log_identity(log: KnownLog) -> Result<[u8; 16], Error> {
+    let identity = log.extension.table(OwnTable::Identity)?;
+    if let Some(id) = table::identity(identity) {
         return Ok(id);
     }
-    lock(tables.log, Lockable::Identity);
-    if let Some(id) = log::identity(table) {
+    lock(log.table.oid(), Lockable::Identity);
+    if let Some(id) = table::identity(identity) {
         return Ok(id);
     }
     let mut id = [0; 16];
@@ -252,6 +236,6 @@ fn log_identity(tables: Tables) -> Result<[u8; 16], Refusal> {
     // A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
     id[6] = id[6] & 0x0F | 0x40;
     id[8] = id[8] & 0x3F | 0x80;
-    log::insert_identity(table, &id, xact::now());
+    table::insert_identity(identity, &id, xact::now());
     Ok(id)
 }

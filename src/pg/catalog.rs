@@ -12,6 +12,8 @@ use std::ffi::{CStr, c_char};
 pub const REWRITE: Oid = Oid::from_u32(2618);
 /// `pg_depend`.
 pub const DEPEND: Oid = Oid::from_u32(2608);
+/// The index `pg_extension_name_index`.
+const EXTENSION_NAME_INDEX: Oid = Oid::from_u32(3081);
 /// `pg_largeobject`.
 const LARGE_OBJECT: Oid = Oid::from_u32(2613);
 
@@ -37,16 +39,10 @@ pub fn namespace_name(namespace: Oid) -> Option<Vec<u8>> {
     unsafe { owned(pg_sys::get_namespace_name(namespace)) }
 }
 
-/// The schema that a function lies in.
-pub fn function_namespace(function: Oid) -> Oid {
-    // SAFETY: a look-up; an unknown oid is an ereport.
-    unsafe { pg_sys::get_func_namespace(function) }
-}
-
-/// The relation of that name in that schema; invalid if there is none.
-pub fn relation_in(namespace: Oid, name: &CStr) -> Oid {
+/// The relation of that name in that schema.
+pub fn relation_in(namespace: Oid, name: &CStr) -> Option<Oid> {
     // SAFETY: a look-up.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) }
+    Some(unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) }).filter(|&oid| oid != Oid::INVALID)
 }
 
 /// The relation's name; `None` where it is gone.
@@ -134,28 +130,59 @@ pub fn event_triggers_cover(class: Oid) -> bool {
     class != LARGE_OBJECT && !unsafe { pg_sys::IsSharedRelation(class) }
 }
 
-/// The extension's oid; invalid if it is not installed.
-pub fn extension() -> Oid {
-    // SAFETY: a look-up.
-    unsafe { pg_sys::get_extension_oid(c"audit_chain".as_ptr(), true) }
+/// A row of `pg_extension`.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtensionRow {
+    pub oid: Oid,
+    /// The schema of its objects.
+    pub schema: Oid,
+    /// The role that owns it.
+    pub owner: Oid,
 }
 
-/// Whether the script of this very extension is running (CREATE or ALTER EXTENSION).
-pub fn in_extension_script() -> bool {
-    // SAFETY: plain variables.
-    unsafe { pg_sys::creating_extension && pg_sys::CurrentExtensionObject == extension() }
+/// The installed extension of this name, as this transaction sees it now.
+pub fn extension(name: &CStr) -> Option<ExtensionRow> {
+    // SAFETY: an index scan of a catalog that is ended before the catalog is closed; the row is copied from meanwhile.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            pg_sys::Anum_pg_extension_extname as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_NAMEEQ.into(),
+            pg_sys::Datum::from(name.as_ptr()),
+        );
+        let scan = pg_sys::systable_beginscan(
+            catalog,
+            EXTENSION_NAME_INDEX,
+            true,
+            std::ptr::null_mut(),
+            1,
+            &mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let row = (!tuple.is_null()).then(|| {
+            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_extension>();
+            ExtensionRow { oid: form.oid, schema: form.extnamespace, owner: form.extowner }
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+        row
+    }
 }
 
-/// Whether an extension's script is running, whichever it is.
-pub fn in_any_extension_script() -> bool {
-    // SAFETY: a plain variable.
-    unsafe { pg_sys::creating_extension }
+/// The extension whose script is running (CREATE or ALTER EXTENSION).
+pub fn running_extension_script() -> Option<Oid> {
+    // SAFETY: plain variables of this process.
+    unsafe { pg_sys::creating_extension.then_some(pg_sys::CurrentExtensionObject) }
 }
 
-/// The extension that the object is a member of; invalid if none.
-pub fn extension_of(class: Oid, object: Oid) -> Oid {
+/// The extension that the object is a member of.
+pub fn extension_of(class: Oid, object: Oid) -> Option<Oid> {
     // SAFETY: a look-up in pg_depend.
-    unsafe { pg_sys::getExtensionOfObject(class, object) }
+    Some(unsafe { pg_sys::getExtensionOfObject(class, object) }).filter(|&oid| oid != Oid::INVALID)
 }
 
 /// The attribute numbers of the primary key, in the key's order; empty without one.
@@ -254,14 +281,14 @@ fn quote(identifier: &[u8]) -> String {
     pgrx::spi::quote_identifier(from_server(identifier))
 }
 
-/// The role that owns the extension.
-pub fn extension_owner() -> Oid {
-    query::value("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'audit_chain'", &[])
-        .unwrap_or_else(|| pgrx::error!("extension \"audit_chain\" is not installed"))
-}
-
 /// A function's schema-qualified signature.
 pub fn function_name(function: Oid) -> String {
     query::value::<Text>("SELECT $1::pg_catalog.regprocedure::text", &[function.into()])
         .map_or_else(String::new, |name| name.0)
+}
+
+/// Invalidates what all sessions know of the relation, once this transaction commits.
+pub fn announce_change(relation: Oid) {
+    // SAFETY: within a transaction; an unknown OID is an ereport.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }

@@ -1,18 +1,18 @@
-//! What fired an event trigger function (`src/include/commands/event_trigger.h`).
+//! The DDL command that fired an event trigger function (`src/include/commands/event_trigger.h`).
 
 use super::fmgr::Call;
 use super::text::from_server;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::CStr;
 
-/// When an event trigger fires.
+/// The event that an event trigger fires on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Before the command.
+pub enum Event {
+    /// `ddl_command_start`
     Start,
-    /// After the command, its objects known.
+    /// `ddl_command_end`
     End,
-    /// After objects were dropped.
+    /// `sql_drop`
     Drop,
 }
 
@@ -85,13 +85,13 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Which event.
-    pub fn moment(self) -> Moment {
+    /// The event.
+    pub fn event(self) -> Event {
         // SAFETY: a C string, one of the names that CREATE EVENT TRIGGER takes.
         match unsafe { CStr::from_ptr(self.data.event) }.to_bytes() {
-            b"ddl_command_start" => Moment::Start,
-            b"sql_drop" => Moment::Drop,
-            _ => Moment::End,
+            b"ddl_command_start" => Event::Start,
+            b"sql_drop" => Event::Drop,
+            _ => Event::End,
         }
     }
 
@@ -133,7 +133,7 @@ impl<'a> Command<'a> {
         // SAFETY: `cmds` is a list of AlterTableCmd; of these two kinds, `def` is a PartitionCmd.
         unsafe {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
-            let partitions = commands
+            commands
                 .iter_ptr()
                 .filter_map(|command| {
                     let attach = match (*command).subtype {
@@ -145,9 +145,7 @@ impl<'a> Command<'a> {
                     let partition = relation_of((*(*command).def.cast::<pg_sys::PartitionCmd>()).name)?;
                     Some(Partition { parent, partition, attach })
                 })
-                .collect();
-            let _ = commands.into_pg();
-            partitions
+                .collect()
         }
     }
 
@@ -178,19 +176,29 @@ impl<'a> Command<'a> {
         unsafe { relation_of(rename.or(relocate)?) }
     }
 
-    /// Whether the command makes a table, or puts one into a partition tree, an inheritance tree or a schema, or takes it
-    /// out. (A dump that is restored makes its triggers one by one: nothing may come in between.)
-    pub fn places_tables(self) -> bool {
-        use pg_sys::AlterTableType;
-        let made = matches!(
+    /// Whether the command creates tables.
+    pub fn creates_tables(self) -> bool {
+        matches!(
             self.tag(),
             "CREATE TABLE"
                 | "CREATE TABLE AS"
                 | "SELECT INTO"
                 | "CREATE FOREIGN TABLE"
                 | "IMPORT FOREIGN SCHEMA"
-        );
-        made || self.moves()
+        )
+    }
+
+    /// Whether the command creates a table from a query, so that it has rows already.
+    pub fn fills_table(self) -> bool {
+        matches!(self.tag(), "CREATE TABLE AS" | "SELECT INTO")
+    }
+
+    /// Whether the command creates a table, or moves one into or out of a partition tree, an inheritance tree or a schema.
+    /// (A restored dump creates its triggers one by one, and nothing may come in between.)
+    pub fn places_tables(self) -> bool {
+        use pg_sys::AlterTableType;
+        self.creates_tables()
+            || self.moves()
             || self.alters(|subtype| {
                 matches!(
                     subtype,
@@ -224,9 +232,7 @@ impl<'a> Command<'a> {
         // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
         unsafe {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
-            let found = commands.iter_ptr().any(|command| is_such((*command).subtype));
-            let _ = commands.into_pg();
-            found
+            commands.iter_ptr().any(|command| is_such((*command).subtype))
         }
     }
 
@@ -247,7 +253,6 @@ impl<'a> Command<'a> {
                 pg_sys::ObjectType::OBJECT_TABLE if named => {
                     let list = pgrx::PgList::<pg_sys::RangeVar>::from_pg(statement.objects);
                     granted.relations = list.iter_ptr().filter_map(|name| relation_of(name)).collect();
-                    let _ = list.into_pg();
                 }
                 pg_sys::ObjectType::OBJECT_FUNCTION | pg_sys::ObjectType::OBJECT_ROUTINE if named => {
                     let list = pgrx::PgList::<pg_sys::ObjectWithArgs>::from_pg(statement.objects);
@@ -258,7 +263,6 @@ impl<'a> Command<'a> {
                         })
                         .filter(|&oid| oid != Oid::INVALID)
                         .collect();
-                    let _ = list.into_pg();
                 }
                 pg_sys::ObjectType::OBJECT_TABLE if whole => {
                     let list = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
@@ -266,7 +270,6 @@ impl<'a> Command<'a> {
                         .iter_ptr()
                         .map(|name| from_server(CStr::from_ptr(super::compat::string_value(name)).to_bytes()))
                         .collect();
-                    let _ = list.into_pg();
                 }
                 _ => {}
             }

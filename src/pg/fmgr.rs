@@ -1,5 +1,6 @@
 //! A call of one of our SQL functions (PostgreSQL's version-1 convention, `src/include/fmgr.h`).
 
+use super::varlena;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 /// The call under way: its arguments, and which function was called.
@@ -19,12 +20,6 @@ impl Call {
         self.fcinfo
     }
 
-    /// The function's own oid: its namespace is where the extension's objects live.
-    pub fn function(&self) -> pg_sys::Oid {
-        // SAFETY: PostgreSQL passes a valid fcinfo; flinfo is null only in direct calls, which nobody makes of ours.
-        unsafe { (*self.fcinfo).flinfo.as_ref() }.expect("called through the function manager").fn_oid
-    }
-
     /// The argument's value; `None` for null.
     pub fn datum(&self, index: usize) -> Option<pg_sys::Datum> {
         // SAFETY: PostgreSQL passes a valid fcinfo whose `args` has `nargs` elements.
@@ -41,6 +36,12 @@ impl Call {
     pub fn arg<T: FromDatum>(&self, index: usize) -> Option<T> {
         // SAFETY: a non-null datum of the declared type, alive during the call.
         self.datum(index).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for null.
+    pub fn bytes(&self, index: usize) -> Option<&[u8]> {
+        // SAFETY: the SQL declaration makes it a varlena; detoasted, it lives in the call's memory context.
+        self.datum(index).map(|datum| unsafe { varlena::bytes(datum) })
     }
 
     /// Returns `value` as the function's result.

@@ -1,12 +1,12 @@
-//! Locks on chains: advisory locks in a key space that no user's lock is in.
+//! Locks on chains: advisory locks in a key space of their own.
 //!
-//! `LOCKTAG_ADVISORY` has four fields; users' locks have 1 or 2 in the last (`src/backend/utils/adt/lockfuncs.c`), ours
-//! have the values below. So they show in `pg_locks`, the deadlock detector knows them, PREPARE TRANSACTION keeps them
-//! and a crash recovers them.
+//! `LOCKTAG_ADVISORY` has four fields. Users' locks have 1 or 2 in the last one (`src/backend/utils/adt/lockfuncs.c`);
+//! these have the values below. They show in `pg_locks`, take part in deadlock detection, and survive PREPARE TRANSACTION
+//! and a crash.
 //!
-//! **Invariant**: what a transaction locks belongs to the top transaction, so a rolled-back savepoint does not release
-//! it. What a session keeps besides is released at its end, or by `pg_advisory_unlock_all()` and DISCARD ALL: it is
-//! never all that protects anything.
+//! **Invariant**: a transaction's lock belongs to the top-level transaction, so a rolled-back savepoint does not release
+//! it. A session-level lock may go at any time, by `pg_advisory_unlock_all()` or DISCARD ALL: correctness never depends on
+//! it.
 
 use super::compat;
 use pgrx::pg_sys;
@@ -56,20 +56,20 @@ const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 /// How an attempt at a lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// Somebody else holds it.
+    /// Another session holds the lock.
     NotFree,
-    /// Nobody held it.
+    /// Nobody held the lock; now this session does.
     Acquired,
-    /// This session held it all the time since it acquired it.
+    /// This session has held the lock without a break since it acquired it.
     HeldAlready,
 }
 
-/// Locks `what` until the top-level transaction ends, where nobody else holds it.
+/// Locks `what` until the top-level transaction ends, unless another session holds it.
 pub fn try_lock(log: pg_sys::Oid, what: Lockable) -> Attempt {
     acquire(log, what, true)
 }
 
-/// Locks `what` until the top-level transaction ends. Waits, and is deadlock-checked, where somebody else holds it.
+/// Locks `what` until the top-level transaction ends. Waits for other holders, with deadlock detection.
 pub fn lock(log: pg_sys::Oid, what: Lockable) {
     acquire(log, what, false);
 }
@@ -89,17 +89,17 @@ fn acquire(log: pg_sys::Oid, what: Lockable, no_wait: bool) -> Attempt {
     }
 }
 
-/// Keeps `what`, which the transaction holds, for the session also: it goes on holding it when the transaction ends.
-pub fn keep(log: pg_sys::Oid, what: Lockable) {
+/// Takes a session-level lock on `what` besides the transaction-level one that is held: it outlasts the transaction.
+pub fn hold_for_session(log: pg_sys::Oid, what: Lockable) {
     // SAFETY: held already, so this only counts.
     unsafe { pg_sys::LockAcquire(&what.tag(log), MODE, true, true) };
 }
 
-/// Keeps `what` no longer; a transaction that holds it still does.
-pub fn give_up(log: pg_sys::Oid, what: Lockable) {
+/// Releases the session-level lock on `what`; a transaction-level lock stays.
+pub fn release_for_session(log: pg_sys::Oid, what: Lockable) {
     let tag = what.tag(log);
     if compat::holds_lock(&tag, MODE) {
-        // SAFETY: held; a session that has lost it since gets a WARNING.
+        // SAFETY: held; a session that has lost the lock since gets a WARNING.
         unsafe { pg_sys::LockRelease(&tag, MODE, true) };
     }
 }

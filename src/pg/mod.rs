@@ -1,17 +1,22 @@
-//! The only place with `unsafe`: thin, safe wrappers of what audit_chain needs of PostgreSQL.
+//! What audit_chain calls in PostgreSQL: thin, safe wrappers. Here and in [`crate::callbacks`] `unsafe` is allowed.
 //!
-//! pgrx turns an `ereport(ERROR)` inside a call of PostgreSQL into a Rust panic and back into an error at the outer
-//! boundary, so destructors run; whatever is not undone by a destructor here is undone by PostgreSQL's own abort.
-//! A backend has one thread, which is what makes the statics of PostgreSQL, read and written here, sound to use.
+//! It uses nothing above it: neither the extension's errors nor its tables.
+//!
+//! **Invariants**
+//! * pgrx turns an `ereport(ERROR)` inside a call into a Rust panic, and back into an error at the outer boundary, so
+//!   destructors run. PostgreSQL's own abort undoes what no destructor here undoes.
+//! * A backend has one thread, so its use of PostgreSQL's global variables is sound.
 #![allow(unsafe_code)]
 
 pub mod catalog;
 pub mod command;
 pub mod compat;
 pub mod fmgr;
+pub mod inet;
 pub mod lock;
 pub mod numbers;
 pub mod output;
+pub mod process;
 pub mod query;
 pub mod row;
 pub mod scan;
@@ -25,9 +30,3 @@ mod unguarded;
 pub mod varlena;
 pub mod worker;
 pub mod xact;
-
-/// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for null.
-pub fn varlena_argument(call: &fmgr::Call, index: usize) -> Option<&[u8]> {
-    // SAFETY: the SQL declaration makes it a varlena; detoasted, it lives in the call's memory context.
-    call.datum(index).map(|datum| unsafe { varlena::bytes(datum) })
-}

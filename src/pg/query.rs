@@ -40,18 +40,22 @@ impl Record {
 
 /// Runs a query and reads each row. It sees what is committed now and what this transaction did, whatever the isolation
 /// level: what a lock has waited for counts, not what the statement began with.
-pub fn rows<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Record) -> T) -> Vec<T> {
+pub fn query_latest<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Record) -> T) -> Vec<T> {
     // What this command did so far is to be seen as well.
     // SAFETY: within a transaction.
     unsafe { pg_sys::CommandCounterIncrement() };
     let _now = ActiveSnapshot::push_latest();
-    rows_seen(query, arguments, read)
+    query_statement(query, arguments, read)
 }
 
 /// Runs a query and reads each row, as the active snapshot sees it: the statement's that calls the extension.
-pub fn rows_seen<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Record) -> T) -> Vec<T> {
+pub fn query_statement<T>(
+    query: &str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(&Record) -> T,
+) -> Vec<T> {
     // Read-only: SPI uses the active snapshot.
-    execute(query, arguments, true, || {
+    spi_execute(query, arguments, true, || {
         // SAFETY: after SPI_execute the result is SPI_tuptable, null for what returns no rows.
         unsafe {
             let table = pg_sys::SPI_tuptable;
@@ -62,17 +66,22 @@ pub fn rows_seen<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&
     })
 }
 
-/// The first column of the first row of [`rows`]; `None` for null or no row.
+/// The first column of the first row of [`query_latest`]; `None` for null or no row.
 pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Option<T> {
-    rows(query, arguments, |row| row.get(1)).into_iter().next().flatten()
+    query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()
 }
 
 /// Runs a command.
-pub fn run(command: &str, arguments: &[DatumWithOid<'_>]) {
-    execute(command, arguments, false, || ());
+pub fn execute(command: &str, arguments: &[DatumWithOid<'_>]) {
+    spi_execute(command, arguments, false, || ());
 }
 
-fn execute<T>(query: &str, arguments: &[DatumWithOid<'_>], read_only: bool, read: impl FnOnce() -> T) -> T {
+fn spi_execute<T>(
+    query: &str,
+    arguments: &[DatumWithOid<'_>],
+    read_only: bool,
+    read: impl FnOnce() -> T,
+) -> T {
     let query = sql(query);
     let mut types: Vec<Oid> = arguments.iter().map(DatumWithOid::oid).collect();
     let value = |argument: &DatumWithOid<'_>| argument.datum().map(|datum| datum.sans_lifetime());

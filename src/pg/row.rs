@@ -125,6 +125,7 @@ pub struct Value<'a>(pub(crate) Option<Datum>, PhantomData<&'a ()>);
 pub struct Row<'a> {
     values: &'a [Datum],
     nulls: &'a [bool],
+    descriptor: pg_sys::TupleDesc,
 }
 
 impl<'a> Row<'a> {
@@ -134,10 +135,12 @@ impl<'a> Row<'a> {
         // SAFETY: by the contract; after slot_getallattrs the arrays have `natts` elements.
         unsafe {
             pg_sys::slot_getallattrs(slot);
-            let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
+            let descriptor = (*slot).tts_tupleDescriptor;
+            let natts = (*descriptor).natts as usize;
             Self {
                 values: std::slice::from_raw_parts((*slot).tts_values, natts),
                 nulls: std::slice::from_raw_parts((*slot).tts_isnull, natts),
+                descriptor,
             }
         }
     }
@@ -146,17 +149,29 @@ impl<'a> Row<'a> {
     pub fn value(&self, index: usize) -> Value<'a> {
         Value((!self.nulls[index]).then_some(self.values[index]), PhantomData)
     }
-    /// A column of an integer type, a timestamp or a transaction id; 0 for null. The caller knows the column's type.
+
+    /// A column of an integer type, a timestamp or a transaction ID; 0 for null.
+    ///
+    /// # Panics
+    /// Where the column is of another kind.
     pub fn integer(&self, index: usize) -> i64 {
+        assert!(self.form(index).attbyval, "column {index} does not hold a number");
         self.value(index).0.map_or(0, |datum| datum.value() as i64)
     }
 
-    /// A column of a varlena type: its bytes.
+    /// A column of a variable-length type: its bytes, without the header.
     ///
-    /// # Safety
-    /// The column's type is a varlena.
-    pub(crate) unsafe fn varlena(&self, index: usize) -> Option<&'a [u8]> {
-        // SAFETY: by the contract.
+    /// # Panics
+    /// Where the column is of another kind.
+    pub fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        assert!(self.form(index).attlen == -1, "column {index} is not of variable length");
+        // SAFETY: the column is a varlena, as its description says.
         self.value(index).0.map(|datum| unsafe { varlena::bytes(datum) })
+    }
+
+    fn form(&self, index: usize) -> &'a pg_sys::FormData_pg_attribute {
+        assert!(index < self.values.len());
+        // SAFETY: the slot's descriptor, which has as many attributes as there are values.
+        unsafe { super::compat::attribute(self.descriptor, index) }
     }
 }

@@ -141,12 +141,7 @@ pub struct OutputSettings {
     _local: Option<LocalSettings>,
 }
 
-/// ISO dates, `USE_ISO_DATES` and `DATEORDER_YMD` of `src/include/miscadmin.h`.
-const ISO_DATES: c_int = 1;
-const ORDER_YMD: c_int = 0;
-/// `INTSTYLE_POSTGRES`: what pg_dump uses, as it reads back under any setting.
-const INTERVAL_POSTGRES: c_int = 0;
-/// `BYTEA_OUTPUT_HEX`.
+/// `BYTEA_OUTPUT_HEX` of `src/include/utils/bytea.h`.
 const BYTEA_HEX: c_int = 1;
 
 impl OutputSettings {
@@ -171,9 +166,10 @@ impl OutputSettings {
                 timezone: pg_sys::session_timezone,
                 _local: local,
             };
-            pg_sys::DateStyle = ISO_DATES;
-            pg_sys::DateOrder = ORDER_YMD;
-            pg_sys::IntervalStyle = INTERVAL_POSTGRES;
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES as c_int;
+            pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
+            // What pg_dump uses, as it reads back under any setting.
+            pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
             pg_sys::extra_float_digits = 1;
             bytea_output = BYTEA_HEX;
             pg_sys::session_timezone = utc;

@@ -1,8 +1,7 @@
 //! Text settings with a check (`src/include/utils/guc.h`); pgrx defines the other kinds safely itself.
 
-use crate::error::Refusal;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_void};
 
 /// A text setting's value.
@@ -26,17 +25,27 @@ impl Text {
     }
 }
 
-/// Whether a text setting may have a value.
-pub trait Check {
-    /// Refuses what the setting cannot be.
-    fn check(value: &[u8]) -> Result<(), Refusal>;
+/// Why a text setting cannot have a value.
+pub struct Invalid {
+    /// The error's SQLSTATE.
+    pub sqlstate: PgSqlErrorCode,
+    /// The error's message.
+    pub message: String,
+    /// The error's hint.
+    pub hint: Option<String>,
 }
 
-/// Any value will do.
+/// Checks the values of a text setting.
+pub trait Check {
+    /// Refuses a value that the setting cannot have.
+    fn check(value: &[u8]) -> Result<(), Invalid>;
+}
+
+/// Accepts every value.
 pub struct Anything;
 
 impl Check for Anything {
-    fn check(_: &[u8]) -> Result<(), Refusal> {
+    fn check(_: &[u8]) -> Result<(), Invalid> {
         Ok(())
     }
 }
@@ -52,11 +61,11 @@ unsafe extern "C-unwind" fn hook<C: Check>(
             if (*value).is_null() {
                 return true;
             }
-            let Err(refusal) = C::check(CStr::from_ptr(*value).to_bytes()) else { return true };
-            pg_sys::GUC_check_errcode(refusal.sqlstate() as i32);
-            pg_sys::GUC_check_errmsg_string = message(&refusal.to_string());
+            let Err(invalid) = C::check(CStr::from_ptr(*value).to_bytes()) else { return true };
+            pg_sys::GUC_check_errcode(invalid.sqlstate as i32);
+            pg_sys::GUC_check_errmsg_string = message(&invalid.message);
             pg_sys::GUC_check_errhint_string =
-                refusal.hint().map_or(std::ptr::null_mut(), |hint| message(&hint));
+                invalid.hint.map_or(std::ptr::null_mut(), |hint| message(&hint));
             false
         })
     }

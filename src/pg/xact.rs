@@ -1,76 +1,26 @@
-//! The transaction: who and when it is, and its end.
-//!
-//! One permanent pair of callbacks for each backend; pgrx's own closures would outlive a rolled-back savepoint and a
-//! PREPARE TRANSACTION.
+//! The transaction: its ID, its time, its nesting, its snapshots, and how it ends.
 
 use super::unguarded;
 use pgrx::pg_sys;
 
-/// A transaction's end, or a savepoint's.
+/// The end of a transaction or savepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub enum End {
-    /// About to commit: the last moment to write.
+    /// The transaction is about to commit, and can still write.
     BeforeCommit,
-    /// About to be prepared: likewise.
+    /// The transaction is about to be prepared, and can still write.
     BeforePrepare,
-    /// Committed.
+    /// The transaction has committed.
     Committed,
-    /// Undone.
+    /// The transaction was rolled back.
     RolledBack,
-    /// Left to a prepared transaction.
+    /// The transaction was prepared: another session will end it.
     Prepared,
-    /// The savepoint at this nesting level joins the one around it.
+    /// The savepoint at this nesting level was released into the one around it.
     SavepointReleased(i32),
-    /// The savepoint at this nesting level is undone.
+    /// The savepoint at this nesting level was rolled back.
     SavepointRolledBack(i32),
-}
-
-/// Calls `crate::log::transaction::on_end` at every end. Once for each backend.
-pub fn register() {
-    // SAFETY: both callbacks are plain functions that live as long as the library, which is never unloaded.
-    unsafe {
-        pg_sys::RegisterXactCallback(Some(on_xact), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(on_subxact), std::ptr::null_mut());
-    }
-}
-
-// Not guarded until there is something to do: most transactions end without, and every one comes here.
-unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::*;
-    let end = match event {
-        XACT_EVENT_PRE_COMMIT => End::BeforeCommit,
-        XACT_EVENT_PRE_PREPARE => End::BeforePrepare,
-        XACT_EVENT_COMMIT => End::Committed,
-        XACT_EVENT_ABORT => End::RolledBack,
-        XACT_EVENT_PREPARE => End::Prepared,
-        // A parallel worker neither captures nor takes chains.
-        _ => return,
-    };
-    if crate::log::transaction::heeds(end) {
-        // SAFETY: called by PostgreSQL, in whose frame an error may go on.
-        unsafe { on_end(end) };
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_end(end: End) {
-    crate::log::transaction::on_end(end);
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn on_subxact(
-    event: pg_sys::SubXactEvent::Type,
-    _subxact: pg_sys::SubTransactionId,
-    _parent: pg_sys::SubTransactionId,
-    _argument: *mut std::ffi::c_void,
-) {
-    use pg_sys::SubXactEvent::*;
-    match event {
-        SUBXACT_EVENT_COMMIT_SUB => crate::log::transaction::on_end(End::SavepointReleased(nest_level())),
-        SUBXACT_EVENT_ABORT_SUB => crate::log::transaction::on_end(End::SavepointRolledBack(nest_level())),
-        _ => {}
-    }
 }
 
 /// 1 in the top-level transaction, one more in each savepoint.
@@ -78,7 +28,7 @@ pub fn nest_level() -> i32 {
     unguarded::GetCurrentTransactionNestLevel()
 }
 
-/// The top-level transaction's 64-bit id; assigns one if there is none.
+/// The top-level transaction's 64-bit ID; assigns one if there is none.
 pub fn top_xid() -> u64 {
     // SAFETY: within a transaction.
     unsafe { pg_sys::GetTopFullTransactionId() }.value
@@ -89,7 +39,7 @@ pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
 }
 
-/// The transaction's commit is on disk before anybody hears of it, whatever `synchronous_commit` is.
+/// Makes the commit of this transaction wait for the disk, whatever `synchronous_commit` says.
 pub fn force_sync_commit() {
     // SAFETY: sets a flag of the transaction.
     unsafe { pg_sys::ForceSyncCommit() };
@@ -104,7 +54,7 @@ pub fn refuse_if_read_only(what: &std::ffi::CStr) {
     }
 }
 
-/// An active snapshot for as long as it lives: at commit there is none, and an index's expression may want one.
+/// An active snapshot, until it is dropped. At commit there is none, and an index's expression may need one.
 pub struct ActiveSnapshot(());
 
 impl ActiveSnapshot {
@@ -115,15 +65,15 @@ impl ActiveSnapshot {
         Self(())
     }
 
-    /// Pushes a snapshot of this moment, also in a transaction that sees the past.
+    /// Pushes a snapshot of this moment, whatever the transaction's isolation level.
     pub fn push_latest() -> Self {
         // SAFETY: as above.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         Self(())
     }
 
-    /// Pushes a snapshot of this moment that does not see what the command under way has done: in an event trigger, the
-    /// catalogs as they were before it.
+    /// Pushes a snapshot of this moment that does not see what the current command has done. In an event trigger it
+    /// shows the catalogs as they were before the command.
     pub fn push_before_command() -> Self {
         // SAFETY: as above. The copy, which alone is changed, is the stack's own. Where a command that commits on its way
         // (DROP INDEX CONCURRENTLY) left no snapshot, all that this transaction did is the command's.
@@ -149,5 +99,5 @@ impl Drop for ActiveSnapshot {
     }
 }
 
-/// The time between PostgreSQL's epoch and Unix's, in microseconds.
+/// The time from Unix's epoch to PostgreSQL's, in microseconds.
 pub const EPOCH_DIFFERENCE: i64 = 946_684_800_000_000;

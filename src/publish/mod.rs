@@ -1,1 +1,13 @@
+//! The server publishes its checkpoints by itself, where the library is preloaded.
+//!
+//! * [`launcher`]: one launcher for the server, and a short-lived worker for each database.
+//! * [`command`]: runs `audit_chain.publish_command`.
+//! * [`files`]: what waits and what was published, in `pg_audit_chain`.
+//! * [`status`]: what `audit_status` shows of it.
+//!
+//! It may use `tree` and what lies below.
+
+pub mod command;
+pub mod files;
 pub mod launcher;
+pub mod status;

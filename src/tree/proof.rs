@@ -1,13 +1,13 @@
-//! Proofs that leave the server: read from tiles, so that their cost does not grow with the log.
+//! Inclusion and consistency proofs. They are read from tiles, so that their cost does not grow with the log.
 
-use crate::callbacks::aggregate as check;
-use crate::error::{OrRaise, Refusal};
+use crate::error::{Error, OrRaise};
+use crate::extension::Extension;
+use crate::log::stored::{self, entry_leaf};
 use crate::pg::fmgr::Call;
-use crate::pg::numbers as ledger;
+use crate::pg::numbers::numbers;
 use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
-use crate::tree::store::{Ledger, Recorded, damaged};
-use crate::verify::entries::entry_leaf;
+use crate::tree::store::{Recorded, TreeStore, damaged};
 use audit_chain_core::{
     note::Note,
     proof::{consistency_proof, inclusion_proof},
@@ -22,7 +22,7 @@ use std::rc::Rc;
 type TreeKey = (Oid, u64, Vec<u8>);
 
 thread_local! {
-    /// The right edge that the last proof was made with.
+    /// The right edge that the last proof was made from.
     static LAST: RefCell<Option<(TreeKey, Rc<TreeFrontier>)>> = const { RefCell::new(None) };
 }
 
@@ -36,62 +36,62 @@ pub fn consistency(call: Call) -> Datum {
     call.returns(Text(prove_consistency(call).or_raise()))
 }
 
-fn prove_inclusion(call: Call) -> Result<String, Refusal> {
-    let null = |argument| Refusal::NullArgument { function: "audit_inclusion_proof", argument };
+fn prove_inclusion(call: Call) -> Result<String, Error> {
+    let null = |argument| Error::NullArgument { function: "audit_inclusion_proof", argument };
     let chain: i32 = call.arg(0).ok_or_else(|| null("chain"))?;
     let seq: i64 = call.arg(1).ok_or_else(|| null("seq"))?;
-    let ledger = Ledger::beside(call.function())?;
+    let store = TreeStore::open(&Extension::installed()?)?;
     let _path = LocalSettings::safe_search_path();
-    let leaf = check::entry(&ledger.log, chain, seq, entry_leaf)
+    let leaf = stored::entry(&store.log, chain, seq, entry_leaf)
         .flatten()
-        .ok_or(Refusal::NoSuchEntry { chain, seq })?;
+        .ok_or(Error::NoSuchEntry { chain, seq })?;
     let checkpoint = match call.arg(2) {
-        Some(size) => find(&ledger, Some(size))?,
-        None => ledger.checkpoint(None).ok_or(Refusal::NotCovered { chain, seq, size: 0, covering: None })?,
+        Some(size) => find(&store, Some(size))?,
+        None => store.checkpoint(None).ok_or(Error::NotSealed { chain, seq, size: 0, sealing: None })?,
     };
-    let index = ledger.span_of(chain, seq).and_then(|span| span.leaf_of(chain as u32, seq as u64));
+    let index = store.span_of(chain, seq).and_then(|span| span.leaf_of(chain as u32, seq as u64));
     let Some(index) = index.filter(|&index| index < checkpoint.size) else {
-        let covering = index.and_then(|index| first_after(&ledger, index));
-        return Err(Refusal::NotCovered { chain, seq, size: checkpoint.size, covering });
+        let sealing = index.and_then(|index| first_after(&store, index));
+        return Err(Error::NotSealed { chain, seq, size: checkpoint.size, sealing });
     };
-    let frontier = frontier(&ledger, &checkpoint)?;
-    let mut reader = frontier.reader(|tile| ledger.tile(tile));
+    let frontier = frontier(&store, &checkpoint)?;
+    let mut reader = frontier.reader(|tile| store.tile(tile));
     let hashes = inclusion_proof(&mut reader, index, checkpoint.size).map_err(damaged)?;
     let proof = InclusionProof { leaf: Some(leaf), index, hashes, note: note(&checkpoint)? };
-    // A proof that does not hold is not given out: the log or its tree was edited.
-    proof.check().map_err(|error| Refusal::DamagedTree {
+    // A proof that does not verify is not returned: the log or its tree was tampered with.
+    proof.check().map_err(|error| Error::DamagedTree {
         reason: format!("entry ({chain}, {seq}) cannot be proved: {error}"),
     })?;
     Ok(proof.to_string())
 }
 
-fn prove_consistency(call: Call) -> Result<String, Refusal> {
-    let null = Refusal::NullArgument { function: "audit_consistency_proof", argument: "old_size" };
+fn prove_consistency(call: Call) -> Result<String, Error> {
+    let null = Error::NullArgument { function: "audit_consistency_proof", argument: "old_size" };
     let old: i64 = call.arg(0).ok_or(null)?;
-    let ledger = Ledger::beside(call.function())?;
+    let store = TreeStore::open(&Extension::installed()?)?;
     let _path = LocalSettings::safe_search_path();
-    let new = find(&ledger, call.arg(1))?;
-    let old_size = find(&ledger, Some(old))?.size;
+    let new = find(&store, call.arg(1))?;
+    let old_size = find(&store, Some(old))?.size;
     if old_size > new.size {
-        return Err(Refusal::SizesSwapped { old, new: new.size });
+        return Err(Error::SizesSwapped { old, new: new.size });
     }
-    let frontier = frontier(&ledger, &new)?;
-    let mut reader = frontier.reader(|tile| ledger.tile(tile));
+    let frontier = frontier(&store, &new)?;
+    let mut reader = frontier.reader(|tile| store.tile(tile));
     let hashes = consistency_proof(&mut reader, old_size, new.size).map_err(damaged)?;
     Ok(ConsistencyProof { old: old_size, hashes, note: note(&new)? }.to_string())
 }
 
-/// The right edge of a checkpoint's tree; that of the last proof is at hand. To rebuild it costs some milliseconds, and
-/// proofs mostly come many at once against one checkpoint.
-fn frontier(ledger: &Ledger, checkpoint: &Recorded) -> Result<Rc<TreeFrontier>, Refusal> {
-    let key = (ledger.tables.log, checkpoint.size, checkpoint.root.clone());
+/// The right edge of a checkpoint's tree. That of the last proof is remembered: rebuilding it takes some milliseconds, and
+/// many proofs are mostly made against one checkpoint.
+fn frontier(store: &TreeStore, checkpoint: &Recorded) -> Result<Rc<TreeFrontier>, Error> {
+    let key = (store.log_oid(), checkpoint.size, checkpoint.root.clone());
     let known =
         LAST.with_borrow(|last| last.as_ref().filter(|(of, _)| *of == key).map(|(_, edge)| Rc::clone(edge)));
     if let Some(frontier) = known {
         return Ok(frontier);
     }
-    let frontier = Rc::new(ledger.frontier(checkpoint.size)?);
-    // What does not have the root proves nothing: the proof's own check says so.
+    let frontier = Rc::new(store.frontier(checkpoint.size)?);
+    // An edge without the recorded root proves nothing; the check of the proof reports it.
     if frontier.root()[..] == checkpoint.root[..] {
         LAST.set(Some((key, Rc::clone(&frontier))));
     }
@@ -99,22 +99,22 @@ fn frontier(ledger: &Ledger, checkpoint: &Recorded) -> Result<Rc<TreeFrontier>, 
 }
 
 /// The recorded checkpoint of this size; the newest without one.
-fn find(ledger: &Ledger, size: Option<i64>) -> Result<Recorded, Refusal> {
-    ledger.checkpoint(size).ok_or_else(|| Refusal::NoSuchCheckpoint {
+fn find(store: &TreeStore, size: Option<i64>) -> Result<Recorded, Error> {
+    store.checkpoint(size).ok_or_else(|| Error::NoSuchCheckpoint {
         size: size.unwrap_or(0),
-        newest: ledger.checkpoint(None).map(|newest| newest.size),
+        newest: store.checkpoint(None).map(|newest| newest.size),
     })
 }
 
-/// The size of the first checkpoint that covers a leaf.
-fn first_after(ledger: &Ledger, index: u64) -> Option<u64> {
-    let rest = format!("FROM ONLY {} WHERE tree_size > {index}", ledger.checkpoints);
-    let [size] = *ledger::numbers(["min(tree_size)"], &rest).first()?;
+/// The size of the first checkpoint that seals a leaf.
+fn first_after(store: &TreeStore, index: u64) -> Option<u64> {
+    let rest = format!("FROM ONLY {} WHERE tree_size > {index}", store.checkpoints);
+    let [size] = *numbers(["min(tree_size)"], &rest).first()?;
     u64::try_from(size).ok().filter(|&size| size > 0)
 }
 
-fn note(checkpoint: &Recorded) -> Result<Note, Refusal> {
-    Note::parse(checkpoint.note.as_bytes()).map_err(|error| Refusal::DamagedTree {
+fn note(checkpoint: &Recorded) -> Result<Note, Error> {
+    Note::parse(checkpoint.note.as_bytes()).map_err(|error| Error::DamagedTree {
         reason: format!("the note of the checkpoint of {} entries: {error}", checkpoint.size),
     })
 }

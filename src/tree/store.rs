@@ -1,25 +1,27 @@
-//! The Merkle tree over the log's entries, as it is stored: complete tiles, and which entries lie where.
+//! The Merkle tree over the log's entries, as it is stored: its complete tiles, and which entries are where in it.
 //!
-//! **Invariant**: nothing stored ever changes. The right edge is rebuilt from the complete tiles and the last
-//! `size % 256` entries' hashes, so there is no state that could disagree with them.
+//! **Invariant**: nothing that is stored ever changes. The right edge is rebuilt from the complete tiles and the hashes of
+//! the last `size % 256` entries, so there is no state that could contradict them.
 
-use crate::error::Refusal;
-use crate::extension::Tables;
-use crate::pg::query::{self, Record};
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
+use crate::log::table;
+use crate::pg::numbers::{numbers, numbers_and_bytes};
+use crate::pg::query::{self, Record, query_statement};
 use crate::pg::text::argument;
-use crate::pg::{catalog, numbers as ledger, table as log};
 use audit_chain_core::{
     Hash,
     span::{Span, SpanCheck},
-    tile::{TILE_WIDTH, TileId, TreeError},
+    tile::{CompleteTile, TILE_WIDTH, TileId, TreeError},
     tree::TreeFrontier,
 };
 use pgrx::pg_sys::Oid;
 use std::collections::VecDeque;
 
-/// The names of the extension's tables, quoted for SQL.
-pub struct Ledger {
-    pub tables: Tables,
+/// The tables of the tree and the log, by their names, quoted for SQL.
+pub struct TreeStore {
+    log_oid: Oid,
+    identity: Oid,
     pub log: String,
     pub checkpoints: String,
     pub spans: String,
@@ -39,7 +41,7 @@ impl Recorded {
     }
 }
 
-/// A query of a table's chains, by index steps alone.
+/// A query of the chains in a table, which takes one index step for each.
 fn chains_of(table: &str) -> String {
     format!(
         "WITH RECURSIVE chains(chain) AS ((SELECT chain FROM ONLY {table} ORDER BY chain LIMIT 1) UNION ALL \
@@ -57,25 +59,44 @@ fn span([leaf_index, chain, first_seq, last_seq]: [i64; 4]) -> Span {
     }
 }
 
-impl Ledger {
-    /// The tables beside the extension's function that was called.
-    pub fn beside(function: Oid) -> Result<Self, Refusal> {
-        let tables = Tables::beside(function)?;
-        let schema = catalog::quoted_namespace(catalog::function_namespace(function))
-            .ok_or(Refusal::Broken { what: "the extension's schema" })?;
-        let name = |table: &str| format!("{schema}.{table}");
+impl TreeStore {
+    /// The extension's tables.
+    pub fn open(extension: &Extension) -> Result<Self, Error> {
         Ok(Self {
-            tables,
-            log: name("audit_log"),
-            checkpoints: name("audit_checkpoint_log"),
-            spans: name("audit_checkpoint_span"),
-            tiles: name("audit_tile"),
+            log_oid: extension.table(OwnTable::Log)?,
+            identity: extension.table(OwnTable::Identity)?,
+            log: extension.quoted(OwnTable::Log)?,
+            checkpoints: extension.quoted(OwnTable::Checkpoints)?,
+            spans: extension.quoted(OwnTable::Spans)?,
+            tiles: extension.quoted(OwnTable::Tiles)?,
         })
     }
 
+    /// The OID of the log.
+    pub fn log_oid(&self) -> Oid {
+        self.log_oid
+    }
+
     /// The log's identity; `None` before the first entry.
-    pub fn identity(&self) -> Result<Option<[u8; 16]>, Refusal> {
-        Ok(log::identity(self.tables.identity()?))
+    pub fn identity(&self) -> Result<Option<[u8; 16]>, Error> {
+        Ok(table::identity(self.identity))
+    }
+
+    /// Each chain of the log or the tree, with its newest entry and its last sealed entry; 0 for none.
+    pub fn chain_ends(&self) -> Vec<(u32, u64, u64)> {
+        let rest = format!(
+            "FROM (SELECT chain, (SELECT max(seq) FROM ONLY {log} l WHERE l.chain = c.chain) AS newest, \
+                   (SELECT max(last_seq) FROM ONLY {spans} s WHERE s.chain = c.chain) AS sealed \
+             FROM (({in_log}) UNION ({in_tree})) c) ends ORDER BY 1",
+            log = self.log,
+            spans = self.spans,
+            in_log = chains_of(&self.log),
+            in_tree = chains_of(&self.spans),
+        );
+        numbers(["chain", "newest", "sealed"], &rest)
+            .into_iter()
+            .map(|[chain, newest, sealed]| (chain as u32, newest as u64, sealed as u64))
+            .collect()
     }
 
     /// The recorded checkpoint of this size; the newest without one.
@@ -85,7 +106,7 @@ impl Ledger {
              ORDER BY tree_size DESC LIMIT 1",
             self.checkpoints
         );
-        query::rows_seen(&sql, &[size.into()], Recorded::read).into_iter().next()
+        query_statement(&sql, &[size.into()], Recorded::read).into_iter().next()
     }
 
     /// The spans that begin in `first..end`, and the one that `first` lies in, in the tree's order.
@@ -95,10 +116,7 @@ impl Ledger {
              (SELECT max(leaf_index) FROM ONLY {0} WHERE leaf_index <= {first}), 0) ORDER BY leaf_index",
             self.spans
         );
-        ledger::numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest)
-            .into_iter()
-            .map(span)
-            .collect()
+        numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest).into_iter().map(span).collect()
     }
 
     /// The recorded checkpoints of more than `size` entries, the next thousand of them.
@@ -107,15 +125,13 @@ impl Ledger {
             "SELECT tree_size, root, note FROM ONLY {} WHERE tree_size > $1 ORDER BY tree_size LIMIT 1000",
             self.checkpoints
         );
-        query::rows_seen(&sql, &[(size as i64).into()], Recorded::read)
+        query_statement(&sql, &[(size as i64).into()], Recorded::read)
     }
 
     /// How many entries the spans cover.
     pub fn sealed(&self) -> u64 {
         let rest = format!("FROM ONLY {} ORDER BY leaf_index DESC LIMIT 1", self.spans);
-        ledger::numbers(["leaf_index + last_seq - first_seq + 1"], &rest)
-            .first()
-            .map_or(0, |[size]| *size as u64)
+        numbers(["leaf_index + last_seq - first_seq + 1"], &rest).first().map_or(0, |[size]| *size as u64)
     }
 
     /// Of each chain that the tree of `size` entries covers, the last span; cut where that tree ends.
@@ -126,7 +142,7 @@ impl Ledger {
             chains_of(&self.spans),
             self.spans
         );
-        ledger::numbers(["leaf_index", "last.chain", "first_seq", "last_seq"], &rest)
+        numbers(["leaf_index", "last.chain", "first_seq", "last_seq"], &rest)
             .into_iter()
             .map(span)
             .map(|span| Span {
@@ -145,7 +161,7 @@ impl Ledger {
     pub fn spans_from(&self, leaf_index: u64, mut visit: impl FnMut(Span)) {
         let rest = format!("FROM ONLY {} WHERE leaf_index >= {leaf_index} ORDER BY leaf_index", self.spans);
         let columns = ["leaf_index", "chain", "first_seq", "last_seq"];
-        ledger::numbers_and_bytes(columns, "NULL", &rest, |numbers, _| visit(span(numbers)));
+        numbers_and_bytes(columns, "NULL", &rest, |numbers, _| visit(span(numbers)));
     }
 
     /// Gives each entry that the tree covers from leaf `from` on to `visit`, in the tree's order: its span, its place and
@@ -163,7 +179,7 @@ impl Ledger {
             self.spans, self.spans, self.log
         );
         let columns = ["s.leaf_index", "s.chain", "s.first_seq", "s.last_seq", "e.seq"];
-        ledger::numbers_and_bytes(columns, "e.hash", &rest, |[leaf_index, chain, first, last, seq], hash| {
+        numbers_and_bytes(columns, "e.hash", &rest, |[leaf_index, chain, first, last, seq], hash| {
             visit(span([leaf_index, chain, first, last]), seq as u64, hash);
         });
     }
@@ -185,7 +201,7 @@ impl Ledger {
             })
             .collect();
         let exists = beyond.iter().map(|query| format!("EXISTS {query}")).collect::<Vec<_>>().join(" OR ");
-        !ledger::numbers(["1"], &format!("WHERE {exists}")).is_empty()
+        !numbers(["1"], &format!("WHERE {exists}")).is_empty()
     }
 
     /// A query of the entries that the tree of `size` entries does not cover.
@@ -212,7 +228,7 @@ impl Ledger {
             "FROM ONLY {} WHERE chain = {chain} AND last_seq >= {seq} ORDER BY last_seq LIMIT 1",
             self.spans
         );
-        ledger::numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest).first().copied().map(span)
+        numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest).first().copied().map(span)
     }
 
     /// Gives the hashes of a span's entries to `visit`, in order. The first entry that is not there, or whose hash is
@@ -224,7 +240,7 @@ impl Ledger {
             "FROM ONLY {} WHERE chain = {} AND seq BETWEEN {} AND {} ORDER BY seq",
             self.log, span.chain, span.first_seq, span.last_seq
         );
-        ledger::numbers_and_bytes(["seq"], "hash", &rest, |[seq], hash| {
+        numbers_and_bytes(["seq"], "hash", &rest, |[seq], hash| {
             match hash.try_into() {
                 Ok(hash) if !broken && seq as u64 == next => visit(hash),
                 _ => broken = true,
@@ -237,8 +253,8 @@ impl Ledger {
     }
 
     /// A complete tile's hashes.
-    pub fn tile(&self, tile: TileId) -> Result<Vec<u8>, Refusal> {
-        query::rows_seen(
+    pub fn tile(&self, tile: TileId) -> Result<Vec<u8>, Error> {
+        query_statement(
             &format!("SELECT hashes FROM ONLY {} WHERE level = $1 AND index = $2", self.tiles),
             &[i32::from(tile.level).into(), (tile.index as i64).into()],
             |row| row.value::<Vec<u8>>(1),
@@ -249,7 +265,7 @@ impl Ledger {
     }
 
     /// The right edge of the tree of the first `size` entries.
-    pub fn frontier(&self, size: u64) -> Result<TreeFrontier, Refusal> {
+    pub fn frontier(&self, size: u64) -> Result<TreeFrontier, Error> {
         let first = size - size % TILE_WIDTH as u64;
         let mut last = Vec::new();
         for span in if first < size { self.spans(first, size) } else { Vec::new() } {
@@ -265,7 +281,7 @@ impl Ledger {
                 ..span
             };
             self.hashes(&piece, |hash| last.push(hash))
-                .map_err(|seq| Refusal::EntryGone { chain: span.chain, seq })?;
+                .map_err(|seq| Error::EntryMissing { chain: span.chain, seq })?;
         }
         let mut tiles = Tiles::new(self);
         TreeFrontier::rebuild(size, &last, |tile| {
@@ -274,9 +290,9 @@ impl Ledger {
         .map_err(damaged)
     }
 
-    /// Records a span.
+    /// Stores a span.
     pub fn insert_span(&self, span: &Span) {
-        self.insert(
+        query::execute(
             &format!("INSERT INTO {} VALUES ($1, $2, $3, $4)", self.spans),
             &[
                 (span.leaf_index as i64).into(),
@@ -287,22 +303,32 @@ impl Ledger {
         );
     }
 
-    /// Records a checkpoint.
+    /// Stores a checkpoint.
     pub fn insert_checkpoint(&self, size: u64, root: &Hash, note: &str) {
-        self.insert(
+        query::execute(
             &format!("INSERT INTO {} VALUES ($1, $2, pg_catalog.clock_timestamp(), $3)", self.checkpoints),
             &[(size as i64).into(), root.to_vec().into(), argument(note)],
         );
     }
 
-    fn insert(&self, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) {
-        query::run(sql, arguments);
+    /// Stores complete tiles.
+    pub fn insert_tiles(&self, tiles: &[CompleteTile]) {
+        if tiles.is_empty() {
+            return;
+        }
+        let levels: Vec<i32> = tiles.iter().map(|tile| tile.level.into()).collect();
+        let indexes: Vec<i64> = tiles.iter().map(|tile| tile.index as i64).collect();
+        let hashes: Vec<&[u8]> = tiles.iter().map(|tile| &tile.hashes[..]).collect();
+        query::execute(
+            &format!("INSERT INTO {} SELECT * FROM unnest($1::int[], $2::bigint[], $3::bytea[])", self.tiles),
+            &[levels.into(), indexes.into(), hashes.into()],
+        );
     }
 }
 
 /// Complete tiles, each level's read one after the other and fetched some at once.
 pub struct Tiles<'a> {
-    ledger: &'a Ledger,
+    store: &'a TreeStore,
     levels: Vec<VecDeque<(u64, Vec<u8>)>>,
 }
 
@@ -311,8 +337,8 @@ impl<'a> Tiles<'a> {
     const FETCH: u64 = 64;
 
     /// Nothing fetched yet.
-    pub fn new(ledger: &'a Ledger) -> Self {
-        Self { ledger, levels: (0..8).map(|_| VecDeque::new()).collect() }
+    pub fn new(store: &'a TreeStore) -> Self {
+        Self { store, levels: (0..8).map(|_| VecDeque::new()).collect() }
     }
 
     /// The stored tile; `None` where there is none. Indexes of one level must not decrease.
@@ -324,25 +350,25 @@ impl<'a> Tiles<'a> {
         if fetched.is_empty() {
             let sql = format!(
                 "SELECT index, hashes FROM ONLY {} WHERE level = $1 AND index >= $2 AND index < $3 ORDER BY index",
-                self.ledger.tiles
+                self.store.tiles
             );
             let arguments =
                 [i32::from(level).into(), (index as i64).into(), ((index + Self::FETCH) as i64).into()];
             *fetched =
-                query::rows_seen(&sql, &arguments, |row| (row.value::<i64>(1) as u64, row.value(2))).into();
+                query_statement(&sql, &arguments, |row| (row.value::<i64>(1) as u64, row.value(2))).into();
         }
         fetched.pop_front_if(|(at, _)| *at == index).map(|(_, hashes)| hashes)
     }
 }
 
-fn missing_tile(tile: TileId) -> Refusal {
-    Refusal::DamagedTree { reason: format!("{} is missing", tile.path()) }
+fn missing_tile(tile: TileId) -> Error {
+    Error::DamagedTree { reason: format!("{} is missing", tile.path()) }
 }
 
 /// A tree that does not fit together.
-pub fn damaged(error: TreeError<Refusal>) -> Refusal {
+pub fn damaged(error: TreeError<Error>) -> Error {
     match error {
-        TreeError::Read(refusal) => refusal,
-        other => Refusal::DamagedTree { reason: other.to_string() },
+        TreeError::Read(error) => error,
+        other => Error::DamagedTree { reason: other.to_string() },
     }
 }

@@ -7,10 +7,9 @@
 //!   what it did not reach is not called whole.
 //! * Memory does not grow with the log: the tree's right edge, a batch of tiles, the chains, the faults.
 
-use crate::callbacks::aggregate as check;
-use crate::error::Refusal;
-use crate::tree::store::{Ledger, Recorded, Tiles, damaged};
-use crate::verify::entries::{Columns, Workspace, content_hash};
+use crate::error::Error;
+use crate::log::stored::{self, StoredRow, Workspace, content_hash};
+use crate::tree::store::{Recorded, Tiles, TreeStore, damaged};
 use audit_chain_core::{
     Hash,
     chain::{Link, Problem, ProblemKind, Report},
@@ -32,8 +31,8 @@ pub struct Given {
 
 impl Given {
     /// Reads a checkpoint's note.
-    pub fn parse(note: &str) -> Result<Self, Refusal> {
-        let malformed = |error: &dyn std::fmt::Display| Refusal::BadCheckpoint { reason: error.to_string() };
+    pub fn parse(note: &str) -> Result<Self, Error> {
+        let malformed = |error: &dyn std::fmt::Display| Error::BadCheckpoint { reason: error.to_string() };
         // psql's variables and the shell lose the last newline.
         let note = if note.ends_with('\n') { note.to_owned() } else { format!("{note}\n") };
         let note = Note::parse(note.as_bytes()).map_err(|error| malformed(&error))?;
@@ -48,17 +47,17 @@ impl Given {
 }
 
 /// Reads verifier keys, one a line.
-pub fn parse_keys(text: &str) -> Result<Vec<VerifierKey>, Refusal> {
+pub fn parse_keys(text: &str) -> Result<Vec<VerifierKey>, Error> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let keys = lines
-        .map(|line| VerifierKey::parse(line).map_err(|error| Refusal::BadKey { reason: error.to_string() }))
+        .map(|line| VerifierKey::parse(line).map_err(|error| Error::BadKey { reason: error.to_string() }))
         .collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() { Err(Refusal::BadKey { reason: "it is empty".into() }) } else { Ok(keys) }
+    if keys.is_empty() { Err(Error::BadKey { reason: "it is empty".into() }) } else { Ok(keys) }
 }
 
 /// Walks the tree over the log's entries.
 pub struct Walk<'a> {
-    ledger: &'a Ledger,
+    ledger: &'a TreeStore,
     keys: &'a [VerifierKey],
     log_id: Option<&'a [u8; 16]>,
     frontier: TreeFrontier,
@@ -79,7 +78,7 @@ pub struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// From the beginning of the log.
-    pub fn new(ledger: &'a Ledger, keys: &'a [VerifierKey], log_id: Option<&'a [u8; 16]>) -> Self {
+    pub fn new(ledger: &'a TreeStore, keys: &'a [VerifierKey], log_id: Option<&'a [u8; 16]>) -> Self {
         Self {
             ledger,
             keys,
@@ -98,7 +97,7 @@ impl<'a> Walk<'a> {
 
     /// From a checkpoint that is trusted: the last entries that it covers, by which the later ones of their chains are
     /// held. `None` where the log is not the one of the checkpoint: that is a fault, which is noted, and all is checked.
-    pub fn trust(&mut self, given: &Given) -> Result<Option<Vec<Link>>, Refusal> {
+    pub fn trust(&mut self, given: &Given) -> Result<Option<Vec<Link>>, Error> {
         let (size, root) = (given.checkpoint.size, given.checkpoint.root);
         self.check_origin(&given.checkpoint);
         if let Err(error) = self.verify_signatures(&given.note) {
@@ -111,11 +110,11 @@ impl<'a> Walk<'a> {
         }
         let frontier = match self.ledger.frontier(size) {
             Ok(frontier) => frontier,
-            Err(Refusal::EntryGone { chain, seq }) => {
+            Err(Error::EntryMissing { chain, seq }) => {
                 self.gone(chain, seq);
                 return Ok(None);
             }
-            Err(Refusal::DamagedTree { reason }) => {
+            Err(Error::DamagedTree { reason }) => {
                 self.mismatch(None, reason);
                 return Ok(None);
             }
@@ -128,7 +127,7 @@ impl<'a> Walk<'a> {
         let mut anchors = Vec::new();
         for span in self.ledger.last_spans(size) {
             let (chain, seq) = (span.chain, span.last_seq);
-            let read = |row: &Columns<'_>| {
+            let read = |row: &StoredRow<'_>| {
                 let stored: Option<Hash> = row.hash.and_then(|hash| hash.try_into().ok());
                 let prev_hash: Option<Hash> = row.prev_hash.and_then(|hash| hash.try_into().ok());
                 content_hash(row, &mut Workspace::default())
@@ -136,7 +135,7 @@ impl<'a> Walk<'a> {
                     .zip(prev_hash)
                     .map(|(hash, prev_hash)| Link { chain, seq, prev_hash, hash, at: row.at })
             };
-            match check::entry(&self.ledger.log, chain as i32, seq as i64, read) {
+            match stored::entry(&self.ledger.log, chain as i32, seq as i64, read) {
                 None => self.gone(chain, seq),
                 Some(link) => {
                     let index = span.leaf_index + (seq - span.first_seq);

@@ -1,3 +1,3 @@
+pub mod aggregate;
 pub mod checkpoints;
-pub mod entries;
 pub mod report;

@@ -5,14 +5,16 @@
 //! where it pays. What the check holds in memory grows with the chains, the faults and the places where the heap's order
 //! is not the chain's, not with the log; where the last grows too large, the log is read again in order.
 
-use crate::error::{OrRaise, Refusal};
+use crate::error::{Error, OrRaise};
+use crate::extension::{Extension, OwnTable};
+use crate::log::columns;
 use crate::pg::fmgr::Call;
-use crate::pg::session::{AsRole, LocalSettings};
+use crate::pg::query;
+use crate::pg::session::LocalSettings;
 use crate::pg::text;
-use crate::pg::{catalog, query};
-use crate::tree::store::Ledger;
+use crate::tree::store::TreeStore;
+use crate::verify::aggregate::Checker;
 use crate::verify::checkpoints::{Given, Walk, parse_keys};
-use crate::verify::entries::Checker;
 use audit_chain_core::chain::{Report, Scope};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys::Datum;
@@ -51,22 +53,22 @@ pub fn check_log(call: Call) -> Datum {
 /// Where the runs would need more memory than this (about 100 bytes each), the log is read in order instead.
 const MAX_RUNS: usize = 200_000;
 
-fn report(call: Call, range: &Range) -> Result<serde_json::Value, Refusal> {
+fn report(call: Call, range: &Range) -> Result<serde_json::Value, Error> {
     let given = |index| call.text(index).map(|note| Given::parse(&note)).transpose();
     let (given, trusted) = (given(3)?, given(5)?);
     let keys = call.text(4).map_or(Ok(Vec::new()), |keys| parse_keys(&keys))?;
     let part = range.chain.is_some() || range.scope() == Scope::Range;
     if part && (given.is_some() || trusted.is_some()) {
-        return Err(Refusal::PartAgainstCheckpoint);
+        return Err(Error::PartAgainstCheckpoint);
     }
-    let ledger = Ledger::beside(call.function())?;
-    let identity = catalog::quoted_name(ledger.tables.identity()?)
-        .ok_or(Refusal::Broken { what: "table audit_log_identity" })?;
-    let schema = catalog::quoted_namespace(catalog::function_namespace(call.function()))
-        .ok_or(Refusal::Broken { what: "the extension's schema" })?;
+    let extension = Extension::installed()?;
+    let ledger = TreeStore::open(&extension)?;
+    let identity = extension.quoted(OwnTable::Identity)?;
+    let schema = extension.quoted_schema()?;
     let _path = LocalSettings::safe_search_path();
-    let log_id =
-        query::rows_seen(&format!("SELECT log_id FROM ONLY {identity}"), &[], |row| row.value::<Uuid>(1));
+    let log_id = query::query_statement(&format!("SELECT log_id FROM ONLY {identity}"), &[], |row| {
+        row.value::<Uuid>(1)
+    });
     let log_id = log_id.first().map(Uuid::as_bytes);
 
     let mut walk = Walk::new(&ledger, &keys, log_id);
@@ -98,26 +100,25 @@ fn report(call: Call, range: &Range) -> Result<serde_json::Value, Refusal> {
         "chains": found.chains,
         "checkpoints": compared.unwrap_or(0),
         "problem_count": found.problems.len(),
-        "summary": summary(&found, erased, range) + &against.summary(found.entries) + &coverage(&schema, range),
+        "summary": summary(&found, erased, range) + &against.summary(found.entries) + &coverage(&extension, range)?,
         "problems": found.problems,
     }))
 }
 
 /// Reads the entries; of the chains that the tree of so many entries covers, only what came later.
-fn read(schema: &str, log: &str, range: &Range, later: Option<(&Ledger, u64)>, order: &str) -> Checker {
+fn read(schema: &str, log: &str, range: &Range, later: Option<(&TreeStore, u64)>, order: &str) -> Checker {
     let from = match later {
         Some((ledger, size)) => format!("({}) later", ledger.entries_after(size)),
         None => format!("ONLY {log}"),
     };
     let query = format!(
-        "SELECT {schema}.audit_chain_check(chain, seq, at, xid, operation, table_schema, table_name, session_role, \
-         effective_role, actor, application_name, client_addr, row_key, old_row, new_row, detail, statement, salt, \
-         payload_digest, prev_hash, hash{order}) FROM {from} {}",
+        "SELECT {schema}.audit_chain_check({}{order}) FROM {from} {}",
+        columns::list(),
         range.condition()
     );
     let arguments = [range.chain.into(), range.since.into(), range.until.into()];
     let state =
-        query::rows_seen(&query, &arguments, |row| row.get::<Vec<u8>>(1)).into_iter().next().flatten();
+        query::query_statement(&query, &arguments, |row| row.get::<Vec<u8>>(1)).into_iter().next().flatten();
     state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))
 }
 
@@ -166,18 +167,19 @@ impl Against<'_> {
 }
 
 /// What there is to say where tables' auditing was ended by force. That is no fault of the log's.
-fn coverage(schema: &str, range: &Range) -> String {
+fn coverage(extension: &Extension, range: &Range) -> Result<String, Error> {
     if range.chain.is_some() || range.scope() == Scope::Range {
-        return String::new();
+        return Ok(String::new());
     }
+    let view = extension.quoted(OwnTable::Coverage)?;
     // Who may read the log need not be allowed to read the view.
-    let _owner = AsRole::become_role(catalog::extension_owner());
-    let query = format!("SELECT count(*) FROM {schema}.audit_coverage WHERE state ~ '^(broken|lost)'");
-    match query::value::<i64>(&query, &[]) {
+    let _owner = extension.act_as_owner();
+    let query = format!("SELECT count(*) FROM {view} WHERE state ~ '^(broken|lost)'");
+    Ok(match query::value::<i64>(&query, &[]) {
         None | Some(0) => String::new(),
         Some(1) => "; the auditing of 1 table was ended by force (see audit_coverage)".into(),
         Some(n) => format!("; the auditing of {n} tables was ended by force (see audit_coverage)"),
-    }
+    })
 }
 
 fn summary(found: &Report, erased: u64, range: &Range) -> String {

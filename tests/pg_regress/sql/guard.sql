@@ -106,7 +106,7 @@ CREATE OR REPLACE FUNCTION public.audit_chain_capture() RETURNS trigger LANGUAGE
 ALTER FUNCTION public.audit_chain_capture() RENAME TO x;
 ALTER FUNCTION public.audit_event(text, json) OWNER TO CURRENT_USER;
 ALTER FUNCTION public.audit_disable(regclass, text) SECURITY DEFINER;
-ALTER AGGREGATE public.audit_chain_check(integer, bigint, timestamptz, xid8, text, text, text, text, text, text, text, inet, json, json, json, json,
+ALTER AGGREGATE public.audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json,
     text, bytea, bytea, bytea, bytea) RENAME TO x;
 \set VERBOSITY default
 DROP FUNCTION public.audit_chain_capture();
@@ -130,7 +130,7 @@ CREATE TRIGGER "!audit_chain_row" AFTER INSERT ON plain FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER "!audit_chain_statement" AFTER INSERT ON plain FOR EACH STATEMENT EXECUTE FUNCTION suppress_redundant_updates_trigger();
 -- The functions do not work otherwise.
 SELECT audit_chain_capture();
-SELECT audit_chain_check(0, 1, now(), '7', 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
+SELECT audit_chain_check(1, now(), '7', 0, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
 
 -- After all this the log is as it was.
 SELECT count(*) = :before_count AND md5(string_agg(l::text, '|' ORDER BY chain, seq)) = :'before_content' AS untouched FROM audit_log l;

@@ -146,3 +146,10 @@ SELECT valid, entries, problems FROM audit_verify();
 SET max_parallel_workers_per_gather = 0;
 SELECT valid, entries, problems FROM audit_verify();
 SELECT valid, problems FROM audit_verify();
+
+-- The aggregate takes the columns of the log, in their order.
+SELECT (SELECT array_agg(attname::text || ' ' || atttypid::regtype ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 'audit_log'::regclass AND attnum > 0)
+     = (SELECT array_agg(name || ' ' || type::regtype ORDER BY place)
+        FROM pg_proc, unnest(proargnames, proargtypes::oid[]) WITH ORDINALITY AS argument(name, type, place)
+        WHERE proname = 'audit_chain_check') AS same_columns;

@@ -1,16 +1,18 @@
-//! One entry's content against its hash, and the state in which the aggregate collects what it has seen.
+//! A row of the log as it is stored, and whether its content gives its hash.
 
-use crate::callbacks::aggregate as check;
+use crate::log::columns::{self, Fields};
+use crate::pg::inet::inet_text;
+use crate::pg::row::Row;
+use crate::pg::scan::for_each_row;
 use crate::pg::session::to_utf8;
-use crate::pg::text::from_server;
+use crate::pg::text;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;
-use audit_chain_core::chain::{ChainCheck, Link, Problem, ProblemKind};
 use audit_chain_core::format::{Leaf, MAX_STR, Payload};
-use serde::{Deserialize, Serialize};
 
-/// A row of the log, as stored.
-pub struct Columns<'a> {
+/// A row of the log, its texts in the server's encoding. [`crate::log::columns`] knows the columns' order.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRow<'a> {
     pub chain: i32,
     pub seq: i64,
     /// In microseconds since 2000-01-01 UTC.
@@ -23,7 +25,7 @@ pub struct Columns<'a> {
     pub effective_role: Option<&'a [u8]>,
     pub actor: Option<&'a [u8]>,
     pub application_name: Option<&'a [u8]>,
-    /// As PostgreSQL stores an inet.
+    /// The inet value, without its header.
     pub client_addr: Option<&'a [u8]>,
     pub row_key: Option<&'a [u8]>,
     pub old_row: Option<&'a [u8]>,
@@ -46,7 +48,7 @@ pub struct Workspace {
 }
 
 /// The hash that the row's content gives; `None` where it is no entry of this format at all.
-pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash> {
+pub fn content_hash(row: &StoredRow<'_>, workspace: &mut Workspace) -> Option<Hash> {
     let prev_hash = row.prev_hash?.try_into().ok()?;
     let [row_key, old_row, new_row, detail, statement] =
         [row.row_key, row.old_row, row.new_row, row.detail, row.statement].map(|blob| blob.map(to_utf8));
@@ -72,7 +74,7 @@ pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash
     if let Some(packed) = row.client_addr
         && workspace.address.as_ref().is_none_or(|(known, _)| known != packed)
     {
-        workspace.address = Some((packed.to_vec(), check::inet_text(packed)));
+        workspace.address = Some((packed.to_vec(), inet_text(packed)));
     }
     let client_addr = row.client_addr.and(workspace.address.as_ref()).map(|(_, text)| text.as_slice());
     let texts = [
@@ -112,76 +114,28 @@ pub fn content_hash(row: &Columns<'_>, workspace: &mut Workspace) -> Option<Hash
 }
 
 /// The row's encoded leaf; `None` where it is no entry of this format at all.
-pub fn entry_leaf(row: &Columns<'_>) -> Option<Vec<u8>> {
+pub fn entry_leaf(row: &StoredRow<'_>) -> Option<Vec<u8>> {
     let mut workspace = Workspace::default();
     content_hash(row, &mut workspace)?;
     // What was hashed: the leaf behind the byte that marks leaves.
     Some(workspace.leaf.split_off(1))
 }
 
-/// The aggregate's state.
-#[derive(Default, Serialize, Deserialize)]
-pub struct Checker {
-    pub chains: ChainCheck,
-    /// Entries whose payload has been erased by law: their content cannot be checked, their links are.
-    pub erased: u64,
-    #[serde(skip)]
-    workspace: Workspace,
-}
-
-impl Checker {
-    /// Checks one row's content and notes its place.
-    pub fn add(&mut self, row: &Columns<'_>) {
-        let stored: Option<Hash> = row.hash.and_then(|hash| hash.try_into().ok());
-        let computed = content_hash(row, &mut self.workspace);
-        if stored.is_none() || computed != stored {
-            self.chains.add_problem(Problem {
-                kind: ProblemKind::Altered,
-                chain: Some(row.chain.into()),
-                seq: Some(row.seq),
-                table_name: table_name(row),
-                detail: format!(
-                    "the content of this {} entry does not give its hash",
-                    String::from_utf8_lossy(row.operation.unwrap_or(b"nameless"))
-                ),
-            });
-        }
-        if row.payload_digest.is_some() {
-            self.erased += 1;
-        }
-        if let (Ok(chain), Ok(seq)) = (u32::try_from(row.chain), u64::try_from(row.seq)) {
-            let place = |hash: Option<&[u8]>| hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default();
-            self.chains.add(&Link {
-                chain,
-                seq,
-                prev_hash: place(row.prev_hash),
-                hash: place(row.hash),
-                at: row.at,
-            });
-        }
+impl<'a> Fields<'a> for Row<'a> {
+    fn integer(&self, index: usize) -> i64 {
+        Row::integer(self, index)
     }
 
-    /// Takes over what another worker has seen.
-    pub fn merge(&mut self, other: Self) {
-        self.chains.merge(other.chains);
-        self.erased += other.erased;
-    }
-
-    /// The state for another process.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("plain data")
-    }
-
-    /// A state from another process of the same server.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        postcard::from_bytes(bytes).expect("written by to_bytes of the same version")
+    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        Row::bytes(self, index)
     }
 }
 
-fn table_name(row: &Columns<'_>) -> Option<String> {
-    let name = from_server(row.table_name?);
-    Some(match row.table_schema {
-        Some(schema) => format!("{}.{name}", from_server(schema)),
-        None => name,
-    })
+/// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.
+pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -> T) -> Option<T> {
+    let list = columns::list();
+    let query = format!("SELECT {list} FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1");
+    let mut result = None;
+    for_each_row(&text::sql(&query), |row| result = Some(read(&columns::read(row))));
+    result
 }

@@ -1,0 +1,64 @@
+//! Entries about auditing itself: ENABLE, DISABLE, DDL.
+
+use crate::audit::table::Table;
+use crate::audit::triggers::Capture;
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
+use crate::log::{self, EntryHeader, Place};
+use crate::pg::session;
+use crate::pg::table::{self, Tuple};
+use crate::pg::text::to_server;
+use crate::pg::tuple::{ColumnValue, RowBuffer};
+use pgrx::pg_sys::Oid;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+
+/// Appends an entry about a table (schema and name) or about none, which has a `detail` and no row images, and writes it.
+pub fn record(
+    operation: &'static str,
+    table: Option<(&str, &str)>,
+    detail: &Value,
+    role: Oid,
+) -> Result<Place, Error> {
+    let table = table.map(|(schema, name)| (to_server(schema), to_server(name)));
+    let header =
+        EntryHeader { operation, table: table.as_ref().map(|(schema, name)| (&schema[..], &name[..])) };
+    let place = log::append(&header, role, |images| {
+        images.detail.set(Some(&to_server(&detail.to_string())));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    log::flush();
+    Ok(place.expect("a detail is always recorded"))
+}
+
+/// Appends an entry by which a table's auditing begins, changes or ends, or by which the table is dropped, and notes its
+/// place in `audit_lifecycle`, where `audit_coverage` looks for it.
+pub fn record_lifecycle(
+    extension: &Extension,
+    operation: &'static str,
+    table: (&str, &str),
+    detail: &Value,
+    role: Oid,
+) -> Result<(), Error> {
+    let place = record(operation, Some(table), detail, role)?;
+    let (chain, seq) = (place.chain as i32, place.seq);
+    let mut row = RowBuffer::default();
+    row.fill(&[ColumnValue::Four(place.chain), ColumnValue::Eight(place.seq as u64)]);
+    table::insert(extension.table(OwnTable::Lifecycle)?, Some([1, 2]), vec![Tuple::new(&row, (chain, seq))]);
+    Ok(())
+}
+
+/// Records that a table's auditing begins or changes.
+pub fn record_enable(extension: &Extension, table: &Table, detail: &Value, role: Oid) -> Result<(), Error> {
+    record_lifecycle(extension, "ENABLE", (&table.schema, &table.name), detail, role)
+}
+
+/// Records that an audited table has a new name. `before` is the old one, schema-qualified and quoted.
+pub fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(), Error> {
+    if table.quoted() == before {
+        return Ok(());
+    }
+    let options = Capture::of(table.oid).options().cloned().unwrap_or_default();
+    let detail = json!({ "options": options.to_json(), "renamed_from": before });
+    record_enable(extension, table, &detail, session::effective_role())
+}

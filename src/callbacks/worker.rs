@@ -1,0 +1,52 @@
+//! The background workers' entry points: one launcher for the server, and a short-lived worker for each database.
+
+use crate::pg::process;
+use crate::publish::launcher;
+use pgrx::FromDatum;
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::time::Duration;
+
+/// The time before the server restarts a launcher that failed.
+const RESTART: Duration = Duration::from_secs(10);
+
+/// Registers the launcher where the library is preloaded. On a standby the launcher starts at promotion.
+pub fn register() {
+    if process::is_preloading() {
+        BackgroundWorkerBuilder::new("audit_chain launcher")
+            .set_type("audit_chain launcher")
+            .set_library("audit_chain")
+            .set_function("audit_chain_launcher")
+            .enable_spi_access()
+            .set_start_time(BgWorkerStartTime::RecoveryFinished)
+            .set_restart_time(Some(RESTART))
+            .load();
+    }
+}
+
+/// The launcher's entry point.
+#[doc(hidden)]
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn audit_chain_launcher(_argument: Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    // Connected to no database: it reads shared catalogs only, and keeps no database from being dropped.
+    BackgroundWorker::connect_worker_to_spi(None, None);
+    launcher::launch();
+}
+
+/// The entry point of a database's worker; the argument is the database.
+#[doc(hidden)]
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
+    // SAFETY: `pg::worker::run_for` passes an OID.
+    let database = unsafe { Oid::from_datum(argument, false) };
+    // PostgreSQL's own handler for SIGTERM ends the worker at once, even while it waits for a lock.
+    // SAFETY: as every background worker does before it works.
+    unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
+    BackgroundWorker::connect_worker_to_spi_by_oid(database, None);
+    if let Some(database) = database {
+        launcher::serve(database);
+    }
+}

@@ -1,0 +1,134 @@
+//! The objects that a DDL command has changed or dropped, with the tables that they belong to.
+
+use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::extension::Extension;
+use crate::pg::query::{query_latest, query_statement};
+use crate::pg::text::Text;
+use crate::pg::xact::ActiveSnapshot;
+use pgrx::pg_sys::{self, Oid};
+
+/// Whether a trigger name is one of the capture triggers'.
+pub fn is_capture_name(trigger: &str) -> bool {
+    trigger == ROW_TRIGGER || trigger == STATEMENT_TRIGGER
+}
+
+/// An object that a command has created or changed.
+pub struct ChangedObject {
+    pub oid: Oid,
+    /// Its name, as `pg_event_trigger_ddl_commands()` gives it.
+    pub identity: String,
+    /// Its kind, for example `table`.
+    pub kind: String,
+    /// The table that it is, or belongs to.
+    pub subject: Option<Oid>,
+    /// Whether it is a member of the extension.
+    pub is_ours: bool,
+    /// The table that a trigger, rule, policy or constraint is on. For a table that inherits from one of the extension's
+    /// tables, that one.
+    pub on: Option<Oid>,
+    /// A trigger's name, and whether its function is the capture function.
+    pub trigger: Option<(String, bool)>,
+}
+
+impl ChangedObject {
+    /// Whether it is a capture trigger, which a dump that is being restored creates.
+    pub fn is_capture_trigger(&self) -> bool {
+        self.trigger.as_ref().is_some_and(|(name, captures)| *captures && is_capture_name(name))
+    }
+}
+
+/// The objects that the current command has created or changed.
+pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
+    query_latest(
+        "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
+                    coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, s.stxrelid, \
+                             CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
+             FROM pg_event_trigger_ddl_commands() d \
+             LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
+             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
+             LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0 \
+             LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
+             LEFT JOIN (SELECT DISTINCT ON (inhrelid) inhrelid, inhparent FROM pg_inherits h JOIN pg_depend o \
+                        ON o.classid = 'pg_class'::regclass AND o.objid = h.inhparent AND o.deptype = 'e' \
+                        JOIN pg_extension x ON x.oid = o.refobjid AND x.extname = 'audit_chain') h ON h.inhrelid = c.oid \
+             LEFT JOIN pg_index i ON i.indexrelid = c.oid \
+             LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid \
+             LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
+             LEFT JOIN pg_depend m ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid AND m.deptype = 'e' \
+             LEFT JOIN pg_extension e ON e.oid = m.refobjid \
+             WHERE d.objid IS NOT NULL",
+        &[],
+        |row| {
+            let captures: bool = row.value(6);
+            let (class, oid) = (row.value(1), row.value(2));
+            let is_extension = class == pg_sys::ExtensionRelationId && oid == extension.oid;
+            ChangedObject {
+                oid,
+                identity: row.text(3),
+                kind: row.text(8),
+                subject: row.get(7),
+                is_ours: is_extension || extension.has_member(class, oid),
+                on: row.get(4),
+                trigger: row.get::<Text>(5).map(|name| (name.0, captures)),
+            }
+        },
+    )
+}
+
+/// A table, or something on a table, that a command has dropped.
+pub struct DroppedObject {
+    pub kind: String,
+    pub schema: String,
+    pub table: String,
+    /// The name of an object on the table.
+    pub part: String,
+    /// Its whole name.
+    pub identity: String,
+    /// The table that it was on.
+    pub on: Option<Oid>,
+    /// Whether the command named it.
+    pub is_named: bool,
+    /// Whether it was dropped because the command named it, or because it used a dropped object; not as a mere part of
+    /// one.
+    pub is_separate: bool,
+}
+
+/// The objects that the current command has dropped. The tables that they were on are read from the catalogs as they were
+/// before the command.
+pub fn dropped_objects() -> Vec<DroppedObject> {
+    let _before = ActiveSnapshot::push_before_command();
+    query_statement(
+        "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, i.indrelid, s.stxrelid, a.adrelid, \
+                             CASE WHEN d.object_type IN ('table column', 'foreign table column') THEN d.objid END), \
+                    d.original, d.original OR d.normal \
+             FROM pg_event_trigger_dropped_objects() d \
+             LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
+             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
+             LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
+             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0 \
+             LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid \
+             LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid \
+             LEFT JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid \
+             WHERE NOT d.is_temporary AND d.object_type IN \
+               ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule', 'index', 'statistics object', \
+                'table constraint', 'table column', 'foreign table column', 'default value')",
+        &[],
+        |row| {
+            let text = |column| row.get::<Text>(column).map_or_else(String::new, |name| name.0);
+            DroppedObject {
+                kind: text(1),
+                schema: text(2),
+                table: text(3),
+                part: text(4),
+                identity: text(5),
+                on: row.get(6),
+                is_named: row.value(7),
+                is_separate: row.value(8),
+            }
+        },
+    )
+}

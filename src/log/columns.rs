@@ -1,0 +1,139 @@
+//! The columns of `audit_log`: the one place that knows their order, names and types (`sql/log.sql`).
+//!
+//! **Invariant**: [`COLUMNS`] has the order of the table and of the arguments of the aggregate `audit_chain_check`
+//! (`sql/verify.sql`). [`values`] writes this order, [`read`] reads it, and [`super::table`] compares it with the table
+//! before it writes.
+
+use crate::log::stored::StoredRow;
+use crate::pg::table::PairKey;
+use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
+use pgrx::pg_sys::{self, Oid};
+
+/// The number of columns.
+pub const COUNT: usize = 21;
+
+/// Each column's name and type, in the table's order.
+pub const COLUMNS: [(&str, Oid); COUNT] = [
+    ("seq", pg_sys::INT8OID),
+    ("at", pg_sys::TIMESTAMPTZOID),
+    ("xid", pg_sys::XID8OID),
+    ("chain", pg_sys::INT4OID),
+    ("operation", pg_sys::TEXTOID),
+    ("table_schema", pg_sys::TEXTOID),
+    ("table_name", pg_sys::TEXTOID),
+    ("session_role", pg_sys::TEXTOID),
+    ("effective_role", pg_sys::TEXTOID),
+    ("actor", pg_sys::TEXTOID),
+    ("application_name", pg_sys::TEXTOID),
+    ("client_addr", pg_sys::INETOID),
+    ("row_key", pg_sys::JSONOID),
+    ("old_row", pg_sys::JSONOID),
+    ("new_row", pg_sys::JSONOID),
+    ("detail", pg_sys::JSONOID),
+    ("statement", pg_sys::TEXTOID),
+    ("salt", pg_sys::BYTEAOID),
+    ("payload_digest", pg_sys::BYTEAOID),
+    ("prev_hash", pg_sys::BYTEAOID),
+    ("hash", pg_sys::BYTEAOID),
+];
+
+/// The number, from 1, of the column `name`.
+const fn number(name: &str) -> i16 {
+    let mut at = 0;
+    while at < COUNT {
+        if equal(COLUMNS[at].0.as_bytes(), name.as_bytes()) {
+            return at as i16 + 1;
+        }
+        at += 1;
+    }
+    panic!("audit_log has no such column")
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The numbers, from 1, of the columns that are read one by one.
+pub const SEQ: i16 = number("seq");
+pub const AT: i16 = number("at");
+pub const HASH: i16 = number("hash");
+
+/// The primary key, (chain, seq).
+pub const KEY: PairKey = [number("chain"), SEQ];
+
+/// All columns, as a list for SQL.
+pub fn list() -> String {
+    COLUMNS.map(|(name, _)| name).join(", ")
+}
+
+/// The values of a row, in the table's order.
+pub fn values<'a>(row: &StoredRow<'a>) -> [ColumnValue<'a>; COUNT] {
+    [
+        Eight(row.seq as u64),
+        Eight(row.at as u64),
+        Eight(row.xid),
+        Four(row.chain as u32),
+        Varlena(row.operation),
+        Varlena(row.table_schema),
+        Varlena(row.table_name),
+        Varlena(row.session_role),
+        Varlena(row.effective_role),
+        Varlena(row.actor),
+        Varlena(row.application_name),
+        Varlena(row.client_addr),
+        Varlena(row.row_key),
+        Varlena(row.old_row),
+        Varlena(row.new_row),
+        Varlena(row.detail),
+        Varlena(row.statement),
+        Varlena(row.salt),
+        Varlena(row.payload_digest),
+        Varlena(row.prev_hash),
+        Varlena(row.hash),
+    ]
+}
+
+/// Something that has the log's columns: a row, or the arguments of a call.
+pub trait Fields<'a> {
+    /// The column `index`, from 0, which has an integer type, timestamptz or xid8; 0 for null.
+    fn integer(&self, index: usize) -> i64;
+    /// The column `index`, from 0, which has a variable-length type.
+    fn bytes(&self, index: usize) -> Option<&'a [u8]>;
+}
+
+/// Reads a row from its columns.
+pub fn read<'a>(fields: &impl Fields<'a>) -> StoredRow<'a> {
+    StoredRow {
+        seq: fields.integer(0),
+        at: fields.integer(1),
+        xid: fields.integer(2) as u64,
+        chain: fields.integer(3) as i32,
+        operation: fields.bytes(4),
+        table_schema: fields.bytes(5),
+        table_name: fields.bytes(6),
+        session_role: fields.bytes(7),
+        effective_role: fields.bytes(8),
+        actor: fields.bytes(9),
+        application_name: fields.bytes(10),
+        client_addr: fields.bytes(11),
+        row_key: fields.bytes(12),
+        old_row: fields.bytes(13),
+        new_row: fields.bytes(14),
+        detail: fields.bytes(15),
+        statement: fields.bytes(16),
+        salt: fields.bytes(17),
+        payload_digest: fields.bytes(18),
+        prev_hash: fields.bytes(19),
+        hash: fields.bytes(20),
+    }
+}

@@ -1,0 +1,22 @@
+//! This process: what it is, and which database it serves.
+
+use pgrx::pg_sys::{self, Oid};
+
+/// Whether the library is being loaded by `shared_preload_libraries`, in the postmaster and before there are backends.
+/// False in the servers that pg_upgrade starts: it moves objects and writes to catalogs as nobody else may.
+pub fn is_preloading() -> bool {
+    // SAFETY: flags of this process.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
+}
+
+/// The database that this process is connected to.
+pub fn current_database() -> Oid {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Kills a process group that was started by this process: its leader and all that the leader started.
+pub fn kill_group(leader: u32) {
+    // SAFETY: a signal to processes of our own.
+    unsafe { libc::kill(-(leader as libc::pid_t), libc::SIGKILL) };
+}

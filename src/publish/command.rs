@@ -1,0 +1,68 @@
+//! `audit_chain.publish_command`: runs it on a checkpoint's file.
+
+use crate::pg::{process, worker};
+use crate::settings;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The number of bytes of a failed command's output that are kept.
+const OUTPUT: u64 = 500;
+
+/// The command with `%p` replaced by the file's path, and `%%` by `%`.
+pub fn expand(command: &str, path: &Path) -> String {
+    let mut expanded = String::new();
+    let mut rest = command;
+    while let Some((before, after)) = rest.split_once('%') {
+        expanded += before;
+        let (placeholder, length) = match after.chars().next() {
+            Some('p') => (path.to_string_lossy(), 1),
+            Some('%') => ("%".into(), 1),
+            _ => ("%".into(), 0),
+        };
+        expanded += &placeholder;
+        rest = &after[length..];
+    }
+    expanded + rest
+}
+
+/// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes to `output`; the
+/// error of a failed command has the beginning of that.
+pub fn run(command: &str, database: &str, output: &Path) -> Result<(), String> {
+    let file = File::create(output).map_err(|error| error.to_string())?;
+    let copy = file.try_clone().map_err(|error| error.to_string())?;
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("AUDIT_CHAIN_DATABASE", database)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(copy)
+        // A group of its own, so that the command and all that it starts can be killed together.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let (started, timeout) = (Instant::now(), settings::publish_timeout());
+    let mut pause = Duration::from_millis(5);
+    let ended = loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => break Ok(()),
+            Ok(Some(status)) => break Err(status.to_string()),
+            Err(error) => break Err(error.to_string()),
+            Ok(None) => {}
+        }
+        if !worker::sleep(pause) || started.elapsed() > timeout {
+            process::kill_group(child.id());
+            let _ = child.wait();
+            break Err(format!("it was terminated after {} s", started.elapsed().as_secs()));
+        }
+        pause = (pause * 2).min(Duration::from_millis(200));
+    };
+    ended.map_err(|error| {
+        let mut printed = Vec::new();
+        let _ = File::open(output).and_then(|file| file.take(OUTPUT).read_to_end(&mut printed));
+        format!("{error}: {}", String::from_utf8_lossy(&printed).trim())
+    })
+}

@@ -1,0 +1,109 @@
+//! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published` the one that was
+//! published last, `.failed` says why one still waits.
+//!
+//! They are no evidence: removing them makes the server publish a checkpoint again.
+
+use crate::pg::worker::Database;
+use pgrx::pg_sys::Oid;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Below the data directory, which is the working directory of every server process.
+const DIRECTORY: &str = "pg_audit_chain";
+
+/// Why a checkpoint still waits.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Failure {
+    pub attempts: u32,
+    pub error: String,
+}
+
+/// The kinds of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The note of the checkpoint that waits.
+    Waiting,
+    /// The note of the checkpoint that was published last. The file's time is when that was.
+    Published,
+    /// A [`Failure`] as JSON.
+    Failed,
+    /// What the running command prints.
+    Output,
+}
+
+impl Kind {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Waiting => "note",
+            Self::Published => "published",
+            Self::Failed => "failed",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// The files of the database with this OID.
+pub struct Files(pub Oid);
+
+impl Files {
+    /// The path of a file, relative to the data directory.
+    pub fn path(&self, kind: Kind) -> PathBuf {
+        Path::new(DIRECTORY).join(format!("{}.{}", self.0.to_u32(), kind.suffix()))
+    }
+
+    /// Whether the file has this content.
+    pub fn contains(&self, kind: Kind, content: &str) -> bool {
+        fs::read_to_string(self.path(kind)).is_ok_and(|text| text == content)
+    }
+
+    /// Writes a file atomically: it is complete whenever it exists.
+    pub fn write(&self, kind: Kind, content: &str) -> std::io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(DIRECTORY)?;
+        let path = self.path(kind);
+        let temporary = path.with_extension(format!("{}.new", kind.suffix()));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(temporary, path)
+    }
+
+    /// Why a checkpoint still waits; no attempts where nothing has failed.
+    pub fn failure(&self) -> Failure {
+        let text = fs::read_to_string(self.path(Kind::Failed)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Notes a failure, in the file and in the server's log.
+    pub fn record_failure(&self, database: &Database, error: String) {
+        let attempts = self.failure().attempts + 1;
+        pgrx::warning!(
+            "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",
+            database.name
+        );
+        let failure = serde_json::to_string(&Failure { attempts, error }).unwrap_or_default();
+        if let Err(error) = self.write(Kind::Failed, &failure) {
+            pgrx::warning!("audit_chain could not write {}: {error}", self.path(Kind::Failed).display());
+        }
+    }
+}
+
+/// Whether there are any files.
+pub fn are_any() -> bool {
+    fs::read_dir(DIRECTORY).is_ok_and(|mut files| files.next().is_some())
+}
+
+/// Removes the files of databases that do not exist any more.
+pub fn remove_dropped(databases: &[Database]) {
+    for file in fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let number =
+            name.to_str().and_then(|name| name.split('.').next()).and_then(|oid| oid.parse::<u32>().ok());
+        if number.is_some_and(|oid| databases.iter().all(|database| database.oid.to_u32() != oid)) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
