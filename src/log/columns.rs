@@ -5,6 +5,7 @@
 //! before it writes.
 
 use crate::log::stored::StoredRow;
+use crate::pg::row::Row;
 use crate::pg::table::PairKey;
 use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
 use pgrx::pg_sys::{self, Oid};
@@ -109,6 +110,16 @@ pub trait Fields<'a> {
     fn integer(&self, index: usize) -> i64;
     /// The column `index`, from 0, which has a variable-length type.
     fn bytes(&self, index: usize) -> Option<&'a [u8]>;
+}
+
+impl<'a> Fields<'a> for Row<'a> {
+    fn integer(&self, index: usize) -> i64 {
+        Row::integer(self, index)
+    }
+
+    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        Row::bytes(self, index)
+    }
 }
 
 /// Reads a row from its columns.

@@ -1,11 +1,7 @@
 //! A row of the log as it is stored, and whether its content gives its hash.
 
-use crate::log::columns::{self, Fields};
 use crate::pg::inet::inet_text;
-use crate::pg::row::Row;
-use crate::pg::scan::for_each_row;
 use crate::pg::session::to_utf8;
-use crate::pg::text;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;
 use audit_chain_core::format::{Leaf, MAX_STR, Payload};
@@ -119,23 +115,4 @@ pub fn entry_leaf(row: &StoredRow<'_>) -> Option<Vec<u8>> {
     content_hash(row, &mut workspace)?;
     // What was hashed: the leaf behind the byte that marks leaves.
     Some(workspace.leaf.split_off(1))
-}
-
-impl<'a> Fields<'a> for Row<'a> {
-    fn integer(&self, index: usize) -> i64 {
-        Row::integer(self, index)
-    }
-
-    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
-        Row::bytes(self, index)
-    }
-}
-
-/// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.
-pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -> T) -> Option<T> {
-    let list = columns::list();
-    let query = format!("SELECT {list} FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1");
-    let mut result = None;
-    for_each_row(&text::sql(&query), |row| result = Some(read(&columns::read(row))));
-    result
 }

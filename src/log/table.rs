@@ -4,7 +4,10 @@
 
 use crate::error::Error;
 use crate::log::columns;
+use crate::log::stored::StoredRow;
+use crate::pg::scan::for_each_row;
 use crate::pg::table::{self, StoredTuple};
+use crate::pg::text;
 use crate::pg::tuple::{ColumnValue, RowBuffer};
 use audit_chain_core::Hash;
 use pgrx::pg_sys::Oid;
@@ -82,4 +85,13 @@ pub fn insert_identity(table: Oid, id: &[u8; 16], at: i64) {
     let mut row = RowBuffer::default();
     row.fill(&[ColumnValue::Uuid(id), ColumnValue::Eight(at as u64)]);
     table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
+}
+
+/// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.
+pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -> T) -> Option<T> {
+    let list = columns::list();
+    let query = format!("SELECT {list} FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1");
+    let mut result = None;
+    for_each_row(&text::sql(&query), |row| result = Some(read(&columns::read(row))));
+    result
 }

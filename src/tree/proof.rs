@@ -2,7 +2,8 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::log::stored::{self, entry_leaf};
+use crate::log::stored::entry_leaf;
+use crate::log::table;
 use crate::pg::fmgr::Call;
 use crate::pg::numbers::numbers;
 use crate::pg::session::LocalSettings;
@@ -42,7 +43,7 @@ fn prove_inclusion(call: Call) -> Result<String, Error> {
     let seq: i64 = call.arg(1).ok_or_else(|| null("seq"))?;
     let store = TreeStore::open(&Extension::installed()?)?;
     let _path = LocalSettings::safe_search_path();
-    let leaf = stored::entry(&store.log, chain, seq, entry_leaf)
+    let leaf = table::entry(&store.log, chain, seq, entry_leaf)
         .flatten()
         .ok_or(Error::NoSuchEntry { chain, seq })?;
     let checkpoint = match call.arg(2) {

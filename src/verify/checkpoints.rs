@@ -8,7 +8,8 @@
 //! * Memory does not grow with the log: the tree's right edge, a batch of tiles, the chains, the faults.
 
 use crate::error::Error;
-use crate::log::stored::{self, StoredRow, Workspace, content_hash};
+use crate::log::stored::{StoredRow, Workspace, content_hash};
+use crate::log::table;
 use crate::tree::store::{Recorded, Tiles, TreeStore, damaged};
 use audit_chain_core::{
     Hash,
@@ -135,7 +136,7 @@ impl<'a> Walk<'a> {
                     .zip(prev_hash)
                     .map(|(hash, prev_hash)| Link { chain, seq, prev_hash, hash, at: row.at })
             };
-            match stored::entry(&self.ledger.log, chain as i32, seq as i64, read) {
+            match table::entry(&self.ledger.log, chain as i32, seq as i64, read) {
                 None => self.gone(chain, seq),
                 Some(link) => {
                     let index = span.leaf_index + (seq - span.first_seq);
