@@ -1,8 +1,8 @@
--- Capture: the trigger function of audited tables, and what turns it on and off.
+-- Capture: the trigger function of audited tables, and the functions that begin and end auditing.
 
 CREATE FUNCTION audit_chain_capture() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_capture';
-COMMENT ON FUNCTION audit_chain_capture() IS 'audit_chain: records row changes and truncation; installed by audit_enable()';
+COMMENT ON FUNCTION audit_chain_capture() IS 'audit_chain: trigger function that records row changes and truncation; audit_enable() installs it';
 REVOKE ALL ON FUNCTION audit_chain_capture() FROM PUBLIC;
 
 CREATE FUNCTION audit_enable(
@@ -14,12 +14,12 @@ CREATE FUNCTION audit_enable(
 ) RETURNS void
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_enable';
 COMMENT ON FUNCTION audit_enable(regclass, text[], boolean, text[], boolean) IS
-    'audit_chain: from now on every change of the table is recorded (the table''s owner)';
+    'audit_chain: record every change of a table from now on; for the table''s owner';
 
 CREATE FUNCTION audit_disable(relation regclass, reason text) RETURNS void
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_disable';
 COMMENT ON FUNCTION audit_disable(regclass, text) IS
-    'audit_chain: stop recording the table; the entry names who and why (superuser or the extension''s owner)';
+    'audit_chain: stop recording a table; an entry records who stopped it, and why; for superusers and the extension''s owner';
 REVOKE ALL ON FUNCTION audit_disable(regclass, text) FROM PUBLIC;
 
 CREATE FUNCTION audit_enable_schema(
@@ -30,12 +30,12 @@ CREATE FUNCTION audit_enable_schema(
 ) RETURNS integer
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_enable_schema';
 COMMENT ON FUNCTION audit_enable_schema(regnamespace, text[], boolean, boolean) IS
-    'audit_chain: audit all tables of a schema, and those created there later; returns how many are newly audited';
+    'audit_chain: audit all tables of a schema, and those created there later; returns the number of newly audited tables';
 
 CREATE FUNCTION audit_disable_schema(schema regnamespace, reason text) RETURNS integer
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_disable_schema';
 COMMENT ON FUNCTION audit_disable_schema(regnamespace, text) IS
-    'audit_chain: stop auditing the tables of a schema, and those created there later; returns how many were audited';
+    'audit_chain: stop auditing the tables of a schema, and those created there later; returns the number of tables stopped';
 REVOKE ALL ON FUNCTION audit_disable_schema(regnamespace, text) FROM PUBLIC;
 
 CREATE FUNCTION audit_event(action text, detail json DEFAULT '{}') RETURNS void

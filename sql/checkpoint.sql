@@ -1,5 +1,5 @@
--- Checkpoints: the log as one Merkle tree, of which only what never changes is stored. docs/checkpoints.md says what a
--- checkpoint is; docs/operations.md how it leaves the server.
+-- Checkpoints: the log as one Merkle tree, of which only the parts that never change are stored. docs/checkpoints.md says
+-- what a checkpoint is, docs/operations.md how to publish it.
 
 CREATE TABLE audit_checkpoint_log (
     tree_size bigint      PRIMARY KEY CHECK (tree_size > 0),
@@ -7,7 +7,7 @@ CREATE TABLE audit_checkpoint_log (
     at        timestamptz NOT NULL,
     note      text        NOT NULL
 );
-COMMENT ON TABLE audit_checkpoint_log IS 'audit_chain: every checkpoint that was made, as it was issued';
+COMMENT ON TABLE audit_checkpoint_log IS 'audit_chain: all checkpoints, as they were issued';
 
 CREATE TABLE audit_checkpoint_span (
     leaf_index bigint  PRIMARY KEY CHECK (leaf_index >= 0),
@@ -16,7 +16,7 @@ CREATE TABLE audit_checkpoint_span (
     last_seq   bigint  NOT NULL CHECK (last_seq >= first_seq),
     UNIQUE (chain, last_seq)
 );
-COMMENT ON TABLE audit_checkpoint_span IS 'audit_chain: which entries lie where in the tree: each row a piece of a chain';
+COMMENT ON TABLE audit_checkpoint_span IS 'audit_chain: which entries are where in the tree: each row is a contiguous part of a chain';
 
 CREATE TABLE audit_tile (
     level  integer NOT NULL CHECK (level BETWEEN 0 AND 7),
@@ -26,7 +26,7 @@ CREATE TABLE audit_tile (
 );
 -- Hashes do not compress.
 ALTER TABLE audit_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
-COMMENT ON TABLE audit_tile IS 'audit_chain: the tree''s complete tiles of 256 hashes (C2SP tlog-tiles)';
+COMMENT ON TABLE audit_tile IS 'audit_chain: the complete tiles of the tree, of 256 hashes each (C2SP tlog-tiles)';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_checkpoint_log', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_checkpoint_span', '');
@@ -35,15 +35,15 @@ SELECT pg_catalog.pg_extension_config_dump('audit_tile', '');
 CREATE FUNCTION audit_checkpoint() RETURNS text
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_checkpoint';
 COMMENT ON FUNCTION audit_checkpoint() IS
-    'audit_chain: seal what the log has gained, and return the checkpoint to be kept elsewhere';
+    'audit_chain: seal the entries that no checkpoint covers yet, and return the checkpoint, to be kept elsewhere';
 REVOKE ALL ON FUNCTION audit_checkpoint() FROM PUBLIC;
 
--- Whoever may read the log's tables may prove what is in them.
+-- A role that may read the log's tables may prove what they contain.
 CREATE FUNCTION audit_inclusion_proof(chain integer, seq bigint, tree_size bigint DEFAULT NULL) RETURNS text
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_inclusion_proof';
 COMMENT ON FUNCTION audit_inclusion_proof(integer, bigint, bigint) IS
-    'audit_chain: the proof (C2SP tlog-proof) that an entry is covered by a checkpoint: the newest, or the named one';
+    'audit_chain: the proof (C2SP tlog-proof) that the newest checkpoint, or that of tree_size entries, seals an entry';
 CREATE FUNCTION audit_consistency_proof(old_size bigint, new_size bigint DEFAULT NULL) RETURNS text
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_consistency_proof';
 COMMENT ON FUNCTION audit_consistency_proof(bigint, bigint) IS
-    'audit_chain: the proof that a checkpoint (the newest, or the named one) continues an older one';
+    'audit_chain: the proof that the newest checkpoint, or that of new_size entries, continues the one of old_size';

@@ -1,14 +1,14 @@
--- Coverage: which tables are audited, and which should be and are not.
+-- Coverage: which tables are audited, and which should be but are not. The log in one row.
 
 CREATE VIEW audit_coverage AS
 WITH lifecycle AS (
-    -- Each table's last ENABLE, DISABLE or DROP, by the name that it had then.
+    -- The last ENABLE, DISABLE or DROP of each table, by the name that it had then.
     SELECT DISTINCT ON (l.table_schema, l.table_name)
            l.table_schema, l.table_name, l.operation, l.at, l.effective_role
     FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
     ORDER BY l.table_schema, l.table_name, l.at DESC, l.chain, l.seq DESC
 ), begun AS (
-    -- Since when without interruption: the first ENABLE after the last DISABLE.
+    -- The time since which a table is audited without interruption: its first ENABLE after its last DISABLE.
     SELECT l.table_schema, l.table_name, min(l.at) AS since,
            (array_agg(l.effective_role ORDER BY l.at, l.chain, l.seq))[1] AS enabled_by
     FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
@@ -67,12 +67,12 @@ WHERE l.operation = 'ENABLE'
       SELECT FROM renamed r
       WHERE r.name = pg_catalog.format('%I.%I', l.table_schema, l.table_name) AND r.at >= l.at);
 COMMENT ON VIEW audit_coverage IS
-    'audit_chain: every user table: audited or not, since when, by whom, with which options, and whether by force no more';
+    'audit_chain: one row per user table: whether it is audited, since when, by whom, and whether auditing was removed by force';
 
 CREATE FUNCTION audit_chain_publication() RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_publication';
 COMMENT ON FUNCTION audit_chain_publication() IS
-    'audit_chain: what audit_chain.publish_command took last, and why something waits; part of audit_status';
+    'audit_chain: what audit_chain.publish_command published last, and why a checkpoint waits; part of audit_status';
 
 CREATE VIEW audit_status AS
 WITH RECURSIVE chains AS (
@@ -95,4 +95,4 @@ FROM (SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entri
 LEFT JOIN (SELECT at, tree_size FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1) k ON true
 CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
     AS p(published_at double precision, entries bigint, failures integer, error text);
-COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row, without reading it all';
+COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row: chains, entries, the last checkpoint, what was published';

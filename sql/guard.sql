@@ -1,5 +1,5 @@
--- The guard: nobody edits the log, and capture ends by audit_disable() alone. docs/threat-model.md says who is
--- stopped by which layer.
+-- The guard: nobody edits the log, and capture ends only by audit_disable(). docs/threat-model.md says who is stopped by
+-- which layer.
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile FROM PUBLIC;
@@ -12,7 +12,7 @@ CREATE FUNCTION audit_chain_on_ddl() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_on_ddl';
 REVOKE ALL ON FUNCTION audit_chain_refuse(), audit_chain_check_insert(), audit_chain_on_ddl() FROM PUBLIC;
 
--- Statement triggers fire even where no row matches; ALWAYS, so that session_replication_role does not lift them.
+-- Statement triggers fire even if no row matches. ENABLE ALWAYS makes them independent of session_replication_role.
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
 ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
@@ -31,12 +31,12 @@ ALTER TABLE audit_checkpoint_span ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_tile
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
 ALTER TABLE audit_tile ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
--- Passes where audit_enable_schema() and audit_disable_schema() write.
+-- It lets audit_enable_schema() and audit_disable_schema() write.
 CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_schema_policy
     FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
 ALTER TABLE audit_schema_policy ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
 
--- INSERT by SQL is how a dump is restored: accepted where the entry's hash is right.
+-- A dump is restored with INSERT or COPY: an entry is accepted if its hash is the hash of its content.
 CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON audit_log
     FOR EACH ROW EXECUTE FUNCTION audit_chain_check_insert();
 ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_check_insert";

@@ -1,4 +1,4 @@
--- The log: one ordinary table, so that pg_dump keeps it. docs/format.md says what its hashes cover.
+-- The log: an ordinary table, which pg_dump dumps. docs/format.md says what its hashes cover.
 
 DO $$
 BEGIN
@@ -12,7 +12,7 @@ END
 $$;
 
 CREATE TABLE audit_log (
-    -- The place is (chain, seq); chain stands where it needs no padding.
+    -- The place is (chain, seq); chain is placed where it needs no padding. src/log/columns.rs knows this order.
     seq              bigint      NOT NULL CHECK (seq >= 1),
     at               timestamptz NOT NULL,
     xid              xid8        NOT NULL,
@@ -34,52 +34,52 @@ CREATE TABLE audit_log (
     payload_digest   bytea       CHECK (length(payload_digest) = 32),
     prev_hash        bytea       NOT NULL CHECK (length(prev_hash) = 32),
     hash             bytea       NOT NULL CHECK (length(hash) = 32),
-    -- Each chain grows at its end alone, where no page needs room for later.
+    -- Each chain grows at its end only, so no page needs free space for later entries.
     PRIMARY KEY (chain, seq) WITH (fillfactor = 100),
-    -- Either the payload is there, with its salt, or its digest stands for it.
+    -- An entry has either its payload with the salt, or the digest of its erased payload.
     CHECK ((salt IS NULL) = (payload_digest IS NOT NULL))
 );
 
 COMMENT ON TABLE audit_log IS 'audit_chain: every change of every audited table, append-only, chained by hash';
-COMMENT ON COLUMN audit_log.chain IS 'the chain: as many as there were writing sessions at once';
+COMMENT ON COLUMN audit_log.chain IS 'the chain; there are as many as sessions that wrote at the same time';
 COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without gaps';
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
 COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE or DISABLE';
-COMMENT ON COLUMN audit_log.session_role IS 'who logged in';
-COMMENT ON COLUMN audit_log.effective_role IS 'as whom the statement ran';
+COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in';
+COMMENT ON COLUMN audit_log.effective_role IS 'the role that the statement ran as';
 COMMENT ON COLUMN audit_log.actor IS 'the application''s user, as claimed by the application (audit_chain.actor)';
-COMMENT ON COLUMN audit_log.row_key IS 'the primary key''s columns, after the change; of a DELETE, before it';
+COMMENT ON COLUMN audit_log.row_key IS 'the columns of the primary key, after the change; for DELETE, before it';
 COMMENT ON COLUMN audit_log.old_row IS 'UPDATE: the old values of the columns that changed; DELETE: the whole row';
-COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; an UPDATE leaves out large values that it did not change';
+COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; UPDATE omits out-of-line values that it did not change';
 COMMENT ON COLUMN audit_log.statement IS 'the client''s query, if audit_chain.log_statement is on';
-COMMENT ON COLUMN audit_log.payload_digest IS 'null; filled only where the payload has been erased';
-COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the entry''s whole content and prev_hash';
+COMMENT ON COLUMN audit_log.payload_digest IS 'null, unless the payload has been erased';
+COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the content of the entry, prev_hash included';
 
--- The log's identity: no row until the first entry is written, so that a restored dump brings its own.
+-- The log's identity. It has no row until the first entry is written, so that a restored dump brings its own.
 CREATE TABLE audit_log_identity (
     log_id     uuid        NOT NULL,
     created_at timestamptz NOT NULL,
-    -- One row. A constraint, as its index cannot be dropped without altering the table.
+    -- At most one row. A constraint, because its index cannot be dropped without altering the table.
     CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =)
 );
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
 
--- Where the log's ENABLE and DISABLE entries lie, so that audit_coverage need not read the log for them.
+-- The places of the ENABLE and DISABLE entries, so that audit_coverage need not search the log for them.
 CREATE TABLE audit_lifecycle (
     chain integer NOT NULL,
     seq   bigint  NOT NULL,
     PRIMARY KEY (chain, seq)
 );
-COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries by which auditing began, changed and ended';
+COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries that began, changed or ended the auditing of a table';
 
--- The schemas that are audited as a whole, by name: oids do not survive a dump.
+-- The schemas that are audited as a whole, by name, because OIDs do not survive a dump.
 CREATE TABLE audit_schema_policy (
     schema_name    text    PRIMARY KEY,
     exclude_tables text[]  NOT NULL,
     skip_unchanged boolean NOT NULL
 );
-COMMENT ON TABLE audit_schema_policy IS 'audit_chain: schemas whose tables, also those to come, are audited';
+COMMENT ON TABLE audit_schema_policy IS 'audit_chain: schemas whose tables are audited, those created later included';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_lifecycle', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_schema_policy', '');

@@ -15,7 +15,7 @@ CREATE FUNCTION audit_chain_check_serialize(internal) RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_serialize';
 CREATE FUNCTION audit_chain_check_deserialize(bytea, internal) RETURNS internal
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_deserialize';
--- The state in serialised form: audit_chain_check_log() makes the report of it.
+-- Returns the serialised state, from which audit_chain_check_log() makes the report.
 CREATE FUNCTION audit_chain_check_final(internal) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_final';
 
@@ -35,8 +35,8 @@ CREATE AGGREGATE audit_chain_check(
     parallel = safe
 );
 
--- The check's report as one object; audit_verify() and audit_problems() unpack it. Whoever may read the log's tables may
--- run it.
+-- Returns the report as one object, which audit_verify() and audit_problems() unpack. For all roles that may read the log's
+-- tables.
 CREATE FUNCTION audit_chain_check_log(
     only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text, since_checkpoint text
 ) RETURNS jsonb
@@ -60,7 +60,7 @@ BEGIN ATOMIC
         AS r(valid boolean, entries bigint, chains integer, checkpoints integer, problem_count bigint, summary text);
 END;
 COMMENT ON FUNCTION audit_verify(integer, timestamptz, timestamptz, text, text, text) IS
-    'audit_chain: whether the log, one chain of it, or a range of time in it is whole, and holds what a checkpoint covers';
+    'audit_chain: whether the log, one of its chains, or a range of time is intact, and agrees with its checkpoints';
 
 CREATE FUNCTION audit_problems(
     only_chain       integer     DEFAULT NULL,
@@ -78,4 +78,4 @@ BEGIN ATOMIC
         AS p(kind text, chain integer, seq bigint, table_name text, detail text);
 END;
 COMMENT ON FUNCTION audit_problems(integer, timestamptz, timestamptz, text, text, text) IS
-    'audit_chain: every fault that audit_verify() counts, one a row';
+    'audit_chain: the problems that audit_verify() counts, one per row';

@@ -1,4 +1,4 @@
-//! Who and where from: what every entry of a session has in common.
+//! Who makes a change, and from where: what all entries of a session have in common.
 
 use crate::error::Error;
 use crate::log::buffer::TextBuffer;
@@ -8,16 +8,16 @@ use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 
 thread_local! {
-    /// Which names of roles are up to date.
+    /// Increases whenever a role's name may have changed.
     static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Roles may have other names now.
+/// Makes sessions look up role names again, because they may have changed.
 pub fn forget_names() {
     GENERATION.set(GENERATION.get() + 1);
 }
 
-/// A role's name, looked up again when another role acts, or names have changed.
+/// A role's name, looked up again for another role, or when names have changed.
 pub struct RoleName {
     role: Oid,
     generation: u64,
@@ -27,10 +27,10 @@ pub struct RoleName {
 
 impl RoleName {
     fn update(&mut self, role: Oid) {
-        // Before the look-up, which may be told of changes itself.
+        // Read before the look-up, which may itself process an invalidation.
         let generation = GENERATION.get();
         if (self.role, self.generation) != (role, generation) {
-            // A role may be dropped while a session of its goes on.
+            // A role can be dropped while one of its sessions lasts.
             let name =
                 catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
             self.name.set(Some(&name));
@@ -39,7 +39,7 @@ impl RoleName {
     }
 }
 
-/// The client's address, which does not change while the session lasts.
+/// The client's address, which never changes during a session.
 #[derive(Default)]
 struct Address {
     /// The inet value without its header, and the text that is hashed.
@@ -47,17 +47,17 @@ struct Address {
     known: bool,
 }
 
-/// The session as entries name it.
+/// The session, as entries record it.
 pub struct SessionContext {
-    /// Who logged in.
+    /// The role that logged in.
     pub session_role: RoleName,
-    /// As whom the statement runs.
+    /// The role that the statement runs as.
     pub effective_role: RoleName,
     /// `audit_chain.actor`.
     pub actor: TextBuffer,
     /// `application_name`.
     pub application_name: TextBuffer,
-    /// The client's query, if it is to be recorded.
+    /// The client's query, if `audit_chain.log_statement` is on.
     pub statement: TextBuffer,
     address: Address,
 }
@@ -77,7 +77,7 @@ impl Default for SessionContext {
 }
 
 impl SessionContext {
-    /// Brings it up to date. `effective_role` is as whom the statement runs.
+    /// Updates it, for a statement that runs as `effective_role`.
     pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Error> {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);

@@ -27,7 +27,7 @@ unsafe fn owned(name: *mut c_char) -> Option<Vec<u8>> {
     })
 }
 
-/// The role's name; `None` if it was dropped while its sessions go on.
+/// The role's name; `None` if the role was dropped, which its sessions may outlive.
 pub fn role_name(role: Oid) -> Option<Vec<u8>> {
     // SAFETY: a look-up that answers null for an unknown role.
     unsafe { owned(pg_sys::GetUserNameFromId(role, true)) }
@@ -45,13 +45,13 @@ pub fn relation_in(namespace: Oid, name: &CStr) -> Option<Oid> {
     Some(unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) }).filter(|&oid| oid != Oid::INVALID)
 }
 
-/// The relation's name; `None` where it is gone.
+/// The relation's name; `None` if it does not exist.
 pub fn relation_name(relation: Oid) -> Option<Vec<u8>> {
     // SAFETY: a look-up that answers null for an unknown oid.
     unsafe { owned(pg_sys::get_rel_name(relation)) }
 }
 
-/// Whether the relation, on which the caller has a lock, has that trigger, and it fires always.
+/// Whether the relation has that trigger, and the trigger always fires. The caller holds a lock on the relation.
 pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
     // SAFETY: the relation's cache entry is pinned meanwhile; its triggers are as many as it says.
     unsafe {
@@ -72,10 +72,10 @@ pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
     }
 }
 
-/// As of when a catalog is read.
+/// The state in which a catalog is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
-    /// With what the command under way has written so far.
+    /// With what the current command has written so far.
     Now,
     /// As it was before the command.
     BeforeCommand,
@@ -123,8 +123,7 @@ pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
     }
 }
 
-/// Whether event triggers fire, if at all, for objects of that catalog: not for those of all databases, nor for large
-/// objects, which are data.
+/// Whether event triggers can fire for objects of that catalog. They do not for shared objects, nor for large objects.
 pub fn event_triggers_cover(class: Oid) -> bool {
     // SAFETY: a comparison with the list of such catalogs.
     class != LARGE_OBJECT && !unsafe { pg_sys::IsSharedRelation(class) }
@@ -204,7 +203,7 @@ pub fn primary_key(relation: Relation<'_>) -> Vec<usize> {
     }
 }
 
-/// What is known of a type's values, domains seen through.
+/// What capture needs to know of a type. A domain is looked up as its base type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Type {
     /// The base type.
@@ -213,7 +212,7 @@ pub struct Type {
     pub depends_on_settings: bool,
 }
 
-/// Looks a column's type up.
+/// Looks up a column's type.
 pub fn describe_type(oid: Oid) -> Type {
     // SAFETY: look-ups that answer an invalid oid for what does not apply.
     unsafe {
@@ -225,7 +224,7 @@ pub fn describe_type(oid: Oid) -> Type {
             match pg_sys::get_typtype(base) as u8 {
                 pg_sys::TYPTYPE_ENUM => false,
                 pg_sys::TYPTYPE_RANGE => describe_type(pg_sys::get_range_subtype(base)).depends_on_settings,
-                // Built-in types but for those that print an object's name, and money.
+                // Not the built-in types, except money and those that print an object's name.
                 _ => {
                     base.to_u32() >= pg_sys::FirstGenbkiObjectId
                         || NAMING.contains(&base)
@@ -237,7 +236,7 @@ pub fn describe_type(oid: Oid) -> Type {
     }
 }
 
-/// The built-in types whose text is an object's name, qualified or not as the search path has it.
+/// The built-in types whose text is an object's name, which the search path may qualify.
 const NAMING: [Oid; 11] = [
     pg_sys::REGPROCOID,
     pg_sys::REGPROCEDUREOID,
@@ -257,7 +256,7 @@ pub fn partition_root(relation: Oid) -> Option<Oid> {
     query::value("SELECT pg_catalog.pg_partition_root($1)::oid", &[relation.into()])
 }
 
-/// A relation's schema and name; `None` where it is gone.
+/// A relation's schema and name; `None` if it does not exist.
 pub fn qualified_name(relation: Oid) -> Option<(Vec<u8>, Vec<u8>)> {
     // SAFETY: look-ups that answer null for an unknown oid.
     unsafe {

@@ -23,31 +23,31 @@ pub struct Partition {
     pub parent: Oid,
     /// The table that becomes or was its partition.
     pub partition: Oid,
-    /// ATTACH, or else DETACH.
+    /// Whether it is ATTACH; otherwise it is DETACH.
     pub attach: bool,
 }
 
 /// A new name.
 #[derive(Clone, Debug)]
 pub enum Renamed {
-    /// Of a column.
+    /// A column's.
     Column { old: String, new: String },
-    /// Of a schema.
+    /// A schema's.
     Schema { old: String, new: String },
 }
 
-/// What privileges were given or taken on.
+/// The objects of a GRANT or REVOKE.
 #[derive(Clone, Debug, Default)]
 pub struct Granted {
-    /// Relations, by name.
+    /// Relations that it names.
     pub relations: Vec<Oid>,
-    /// Functions, by name.
+    /// Functions that it names.
     pub functions: Vec<Oid>,
-    /// Schemas, all of whose tables are meant.
+    /// Schemas all of whose tables it affects.
     pub schemas: Vec<String>,
 }
 
-/// The relation of that name; `None` where there is none.
+/// The relation of that name; `None` if there is none.
 ///
 /// # Safety
 /// `name` is null or a valid RangeVar.
@@ -68,7 +68,7 @@ unsafe fn relation_of(name: *const pg_sys::RangeVar) -> Option<Oid> {
     (oid != Oid::INVALID).then_some(oid)
 }
 
-/// A DDL command under way. Valid during the call.
+/// The current DDL command. Valid during the call.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     data: &'a pg_sys::EventTriggerData,
@@ -149,7 +149,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// A column's or a schema's old and new name, where the command gives one.
+    /// The old and new name of a column or schema that the command renames.
     pub fn renamed(self) -> Option<Renamed> {
         let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;
         // SAFETY: null or C strings of the parse tree.
@@ -210,7 +210,7 @@ impl<'a> Command<'a> {
             })
     }
 
-    /// Whether it is an ALTER TABLE that does nothing but make triggers fire always, as a dump does with ours.
+    /// Whether it is an ALTER TABLE that only makes triggers always fire, as a dump does with the extension's.
     pub fn only_enables_always(self) -> bool {
         use pg_sys::AlterTableType::AT_EnableAlwaysTrig as ALWAYS;
         self.alters(|subtype| subtype == ALWAYS) && !self.alters(|subtype| subtype != ALWAYS)
@@ -226,7 +226,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Whether it is an ALTER TABLE with such a part.
+    /// Whether it is an ALTER TABLE with such a subcommand.
     fn alters(self, is_such: impl Fn(pg_sys::AlterTableType::Type) -> bool) -> bool {
         let Some(statement) = self.alter_table() else { return false };
         // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
@@ -241,7 +241,7 @@ impl<'a> Command<'a> {
         self.node::<pg_sys::AlterObjectSchemaStmt>(NodeTag::T_AlterObjectSchemaStmt).is_some()
     }
 
-    /// What a GRANT or REVOKE is on: relations and functions, as far as they are named one by one, or a whole schema's.
+    /// The objects of a GRANT or REVOKE: named relations and functions, or all tables of a schema.
     pub fn granted(self) -> Granted {
         let mut granted = Granted::default();
         let Some(statement) = self.node::<pg_sys::GrantStmt>(NodeTag::T_GrantStmt) else { return granted };

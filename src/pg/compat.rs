@@ -1,11 +1,11 @@
-//! Differences between PostgreSQL's majors, in one place.
+//! Differences between PostgreSQL's major versions, in one place.
 
 use pgrx::pg_sys;
 
 /// Attribute `index`, counted from 0.
 ///
 /// # Safety
-/// `descriptor` is valid and has more than `index` attributes; the result lives as long as it.
+/// `descriptor` is valid and has more than `index` attributes; the result lives as long as the descriptor.
 pub unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     index: usize,
@@ -55,7 +55,7 @@ pub unsafe fn insert_index_tuples(
     }
 }
 
-/// The oid of the relation's primary-key index; invalid where it has none.
+/// The OID of the relation's primary-key index; invalid if it has none.
 ///
 /// # Safety
 /// `relation` is open.
@@ -127,7 +127,7 @@ pub fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether `role` may see what monitoring shows.
+/// Whether `role` has the privileges of pg_monitor.
 pub fn monitors(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up.
     unsafe { pg_sys::has_privs_of_role(role, pg_sys::Oid::from(pg_sys::ROLE_PG_MONITOR)) }
@@ -148,11 +148,11 @@ pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Calls `write` for each relation that a statement writes to, and how. Where there is UPDATE without a column, rows are
-/// only locked (SELECT FOR UPDATE).
+/// Calls `write` for each relation that a statement writes to, with the operation. UPDATE without columns only locks rows
+/// (SELECT FOR UPDATE).
 ///
 /// # Safety
-/// `list` holds what `ExecutorCheckPerms_hook` gets: range table entries in 15, permissions of their own later.
+/// `list` holds what `ExecutorCheckPerms_hook` gets: range table entries in 15, RTEPermissionInfo later.
 pub unsafe fn for_each_write(list: *mut pg_sys::List, write: impl Fn(pg_sys::Oid, &'static str)) {
     #[cfg(feature = "pg15")]
     type Entry = pg_sys::RangeTblEntry;
@@ -179,7 +179,7 @@ pub unsafe fn for_each_write(list: *mut pg_sys::List, write: impl Fn(pg_sys::Oid
     }
 }
 
-/// The setting `event_triggers`, which 17 brought.
+/// The setting `event_triggers`; true before PostgreSQL 17, which added it.
 pub fn event_triggers() -> bool {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     {

@@ -1,9 +1,9 @@
-//! A call of one of our SQL functions (PostgreSQL's version-1 convention, `src/include/fmgr.h`).
+//! A call of one of the extension's SQL functions (PostgreSQL's version-1 convention, `src/include/fmgr.h`).
 
 use super::varlena;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-/// The call under way: its arguments, and which function was called.
+/// The current call, with its arguments.
 #[derive(Clone, Copy)]
 pub struct Call {
     fcinfo: pg_sys::FunctionCallInfo,
@@ -31,8 +31,8 @@ impl Call {
         }
     }
 
-    /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that the
-    /// caller asks for here.
+    /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that is
+    /// requested here.
     pub fn arg<T: FromDatum>(&self, index: usize) -> Option<T> {
         // SAFETY: a non-null datum of the declared type, alive during the call.
         self.datum(index).and_then(|datum| unsafe { T::from_datum(datum, false) })

@@ -1,7 +1,7 @@
 //! Values as JSON: the text that is recorded.
 //!
-//! `new_row ->> 'column'` gives the value's own text, which cast to the column's type gives the value back. Numbers and
-//! booleans stand bare; a json or jsonb document that is an object or an array without \u escapes stands as it is; all
+//! `new_row ->> 'column'` returns the value's own text; a cast to the column's type returns the value. Numbers and booleans
+//! are not quoted. A json or jsonb document that is an object or an array without \u escapes is copied as it is. Everything
 //! else is a string.
 
 use super::catalog;
@@ -21,7 +21,7 @@ enum Form {
     Int4,
     Int8,
     Oid,
-    /// The output function's text is a JSON number, unless it is not a number at all (NaN, Infinity).
+    /// The output function's text is a JSON number, except for NaN and Infinity.
     Number,
     /// A varlena whose bytes are the text.
     Text,
@@ -50,7 +50,7 @@ pub struct Writer {
 const MAX_IMAGE: usize = 400 << 20;
 
 impl Writer {
-    /// The writer for a column's type. The output function is looked up once; it lives in `context`.
+    /// The writer for a column's type. The output function is looked up once, and kept in `context`.
     pub fn new(attribute: &Attribute, context: &Context) -> Self {
         let known = catalog::describe_type(attribute.type_oid);
         let form = match known.base {
@@ -87,8 +87,8 @@ impl Writer {
         self.depends_on_settings
     }
 
-    /// Appends `value`, which is of this writer's column, as JSON; by its digest where it is larger than `limit` bytes
-    /// or the image would become larger than PostgreSQL can hold.
+    /// Appends `value`, which is of this writer's column, as JSON. Appends its digest instead if it is larger than `limit`
+    /// bytes, or if the image would become larger than PostgreSQL can store.
     pub fn write(&mut self, value: Value<'_>, limit: usize, out: &mut Vec<u8>) {
         let Some(datum) = value.0 else {
             out.extend_from_slice(b"null");
@@ -153,8 +153,8 @@ impl Writer {
                     (text.first(), text.last()),
                     (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
                 );
-                // `->>` decodes every escape of the image, wherever it stands, and fails for one that is no character of
-                // the database's encoding (\u0000, half a surrogate pair), which json allows.
+                // `->>` decodes every escape of the image, and fails for one that is not a character of the database's
+                // encoding (\u0000, half a surrogate pair), which json allows.
                 let bare = bare && !text.windows(2).any(|pair| pair == b"\\u");
                 if bare { out.extend_from_slice(text) } else { write_string(text, out) }
             }
@@ -174,8 +174,8 @@ impl Writer {
     }
 }
 
-/// Appends a `timestamp` or `timestamptz` as its output function writes it with ISO dates in UTC, without asking for the
-/// zone's rules each time. False, and nothing, for infinity.
+/// Appends a `timestamp` or `timestamptz` as its output function writes it with ISO dates in UTC, without looking up the
+/// zone's rules each time. Returns false, and appends nothing, for infinity.
 fn write_moment(value: i64, zone: bool, out: &mut Vec<u8>) -> bool {
     // SAFETY: timestamp2tm takes null for no zone; EncodeDateTime writes a C string of at most MAXDATELEN bytes.
     unsafe {
@@ -206,11 +206,11 @@ fn write_moment(value: i64, zone: bool, out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// A memory context for what output functions remember; deleted with everything in it when dropped.
+/// A memory context for what output functions cache. Dropping it deletes everything in it.
 pub struct Context(pg_sys::MemoryContext);
 
 impl Context {
-    /// A new context that lives as long as the backend, if it is not dropped.
+    /// A new context, which lives until it is dropped or the backend ends.
     pub fn new() -> Self {
         // SAFETY: TopMemoryContext always exists; the name is a static C string.
         Self(unsafe {

@@ -1,6 +1,6 @@
 //! Queries and commands through SPI.
 //!
-//! A query needs no transaction id, which a standby cannot give.
+//! A query needs no transaction ID, which a standby cannot assign.
 
 use super::text::{Text, sql};
 use super::xact::ActiveSnapshot;
@@ -38,17 +38,17 @@ impl Record {
     }
 }
 
-/// Runs a query and reads each row. It sees what is committed now and what this transaction did, whatever the isolation
-/// level: what a lock has waited for counts, not what the statement began with.
+/// Runs a query and reads each row. It sees what is committed now and what this transaction has done, whatever the isolation
+/// level: what was committed during a wait for a lock counts.
 pub fn query_latest<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Record) -> T) -> Vec<T> {
-    // What this command did so far is to be seen as well.
+    // Makes visible what this command has done so far.
     // SAFETY: within a transaction.
     unsafe { pg_sys::CommandCounterIncrement() };
     let _now = ActiveSnapshot::push_latest();
     query_statement(query, arguments, read)
 }
 
-/// Runs a query and reads each row, as the active snapshot sees it: the statement's that calls the extension.
+/// Runs a query and reads each row, as the active snapshot sees it: that of the statement that calls the extension.
 pub fn query_statement<T>(
     query: &str,
     arguments: &[DatumWithOid<'_>],

@@ -23,7 +23,7 @@ impl<'a> Relation<'a> {
         self.relation
     }
 
-    /// The relation's oid: for this server's memory alone, never stored.
+    /// The relation's OID: for this server's memory alone, never stored.
     pub fn oid(self) -> pg_sys::Oid {
         // SAFETY: open by the invariant of the type.
         unsafe { (*self.relation).rd_id }
@@ -35,7 +35,7 @@ impl<'a> Relation<'a> {
         unsafe { CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr()).to_bytes() }
     }
 
-    /// The oid of the relation's schema.
+    /// The OID of the relation's schema.
     pub fn namespace(self) -> pg_sys::Oid {
         // SAFETY: as above.
         unsafe { (*(*self.relation).rd_rel).relnamespace }
@@ -59,7 +59,7 @@ impl<'a> Relation<'a> {
     }
 }
 
-/// A column, as far as capture needs to know it.
+/// What capture needs to know of a column.
 #[derive(Clone, Debug)]
 pub struct Attribute {
     /// The column's name, in the database's encoding.
@@ -76,8 +76,8 @@ pub struct Attribute {
 
 impl Attribute {
     fn new(form: &pg_sys::FormData_pg_attribute) -> Self {
-        // A generated column's values are stored ('s') or computed when read ('v', PostgreSQL 18): the latter have no
-        // value in a trigger's rows (CREATE TRIGGER, notes).
+        // A generated column is stored ('s') or virtual ('v', PostgreSQL 18). A virtual one has no value in a trigger's rows
+        // (CREATE TRIGGER, Notes).
         let is_virtual = form.attgenerated == b'v' as std::ffi::c_char;
         Self {
             // SAFETY: a NameData is NUL-terminated.

@@ -1,14 +1,13 @@
-//! A table's rows, one after the other.
+//! A query's rows, one after the other.
 
 use super::row::{Relation, Row};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_int};
 
-/// How many rows are fetched at once.
+/// The number of rows that are fetched at once.
 const FETCH: i64 = 1000;
 
-/// Calls `visit` with every row of the query, which must yield the table's columns in their order, dropped ones
-/// included, as the active snapshot sees them. Memory does not grow with the table.
+/// Calls `visit` with every row of the query, as the active snapshot sees it. Memory does not grow with the rows.
 pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
     // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each batch of tuples
     // lives until it is freed, the slot as long as its descriptor. An error's abort cleans up after SPI.
@@ -53,7 +52,7 @@ pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
     }
 }
 
-/// Opens the table, which the caller has locked, for `body`.
+/// Opens a table, which the caller has locked, for `body`.
 pub fn with_relation<T>(table: Oid, body: impl FnOnce(Relation<'_>) -> T) -> T {
     // SAFETY: open during `body`; in an error the resource owner closes it.
     unsafe {

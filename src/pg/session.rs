@@ -1,4 +1,4 @@
-//! The session: its roles, its settings that capture reads, and those that must not reach what is recorded.
+//! The session: its roles, the settings that capture reads, and the settings that must not affect what is recorded.
 
 use super::{compat, unguarded};
 use pgrx::pg_sys;
@@ -12,30 +12,30 @@ unsafe extern "C" {
     static mut bytea_output: c_int;
 }
 
-/// As whom the session logged in (or SET SESSION AUTHORIZATION).
+/// The role that logged in, or that SET SESSION AUTHORIZATION chose.
 pub fn session_role() -> pg_sys::Oid {
     unguarded::GetSessionUserId()
 }
 
-/// As whom the statement runs.
+/// The role that the statement runs as.
 pub fn effective_role() -> pg_sys::Oid {
     unguarded::GetUserId()
 }
 
-/// The session's `application_name`; `None` where it is empty.
+/// The session's `application_name`; `None` if it is empty.
 pub fn application_name<'a>() -> Option<&'a [u8]> {
     // SAFETY: null or a C string, replaced only when the setting changes.
     unsafe { c_bytes(pg_sys::application_name) }.filter(|name| !name.is_empty())
 }
 
-/// Any setting's value; `None` where it is empty or not set.
+/// The value of any setting; `None` if it is empty or not set.
 pub fn setting<'a>(name: &[u8]) -> Option<&'a [u8]> {
     let name = std::ffi::CString::new(name).ok()?;
     // SAFETY: a look-up; the value lives until the setting changes.
     unsafe { c_bytes(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
 }
 
-/// Whether event triggers fire: not in single-user mode, nor with `event_triggers = off` (PostgreSQL 17 and later).
+/// Whether event triggers fire. They do not in single-user mode, nor with `event_triggers = off` (PostgreSQL 17 and later).
 pub fn event_triggers_fire() -> bool {
     // SAFETY: flags of this process.
     unsafe { pg_sys::IsUnderPostmaster && compat::event_triggers() }
@@ -52,14 +52,14 @@ unsafe fn c_bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// Whether the database's encoding is UTF-8: asked once, as a backend stays in its database.
+/// Whether the database's encoding is UTF-8. Looked up once, because a backend never changes its database.
 fn database_is_utf8() -> bool {
     static IS_UTF8: OnceLock<bool> = OnceLock::new();
     // SAFETY: reads the database's encoding, which was set when the backend began.
     *IS_UTF8.get_or_init(|| unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as c_int)
 }
 
-/// `text` as UTF-8: what is hashed. In a UTF-8 database this is `text` itself.
+/// `text` as UTF-8, which is what is hashed. In a UTF-8 database this is `text` itself.
 pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if database_is_utf8() || text.is_ascii() {
         return Cow::Borrowed(text);
@@ -87,11 +87,11 @@ pub fn random(bytes: &mut [u8]) {
     );
 }
 
-/// Settings changed for a while, through PostgreSQL's own machinery.
+/// Settings that are changed until the value is dropped, as a function's SET clause does.
 pub struct LocalSettings(c_int);
 
 impl LocalSettings {
-    /// Sets them until dropped.
+    /// Changes the settings.
     pub fn enter(settings: &[(&CStr, &CStr)]) -> Self {
         // SAFETY: C strings; the nest level is ended in `drop`, or by the transaction's abort.
         unsafe {
@@ -112,7 +112,7 @@ impl LocalSettings {
         }
     }
 
-    /// A search path in which nobody can hide an operator or a function.
+    /// Sets a search path in which nobody can shadow an operator or a function.
     pub fn safe_search_path() -> Self {
         Self::enter(&[(c"search_path", c"pg_catalog, pg_temp")])
     }
@@ -127,10 +127,10 @@ impl Drop for LocalSettings {
     }
 }
 
-/// While it lives, a type's output does not depend on the session: the same row gives the same bytes.
+/// While it lives, a type's output does not depend on the session: the same row always has the same bytes.
 ///
-/// The variables behind the settings are set directly, as a GUC's machinery would cost microseconds for each row;
-/// `search_path` and `lc_monetary` have state behind them and are set properly, only for types that depend on them.
+/// The variables behind the settings are set directly, because `set_config_option` would cost microseconds for each row.
+/// `search_path` and `lc_monetary` have further state, and are set properly, for types that depend on them only.
 pub struct OutputSettings {
     date_style: c_int,
     date_order: c_int,
@@ -145,7 +145,7 @@ pub struct OutputSettings {
 const BYTEA_HEX: c_int = 1;
 
 impl OutputSettings {
-    /// Sets what is fixed; `search_path` and `lc_monetary` too where `all` says so.
+    /// Changes the settings; with `all`, also `search_path` and `lc_monetary`.
     pub fn enter(all: bool) -> Self {
         let local = all.then(|| {
             LocalSettings::enter(&[
@@ -168,7 +168,7 @@ impl OutputSettings {
             };
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as c_int;
             pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
-            // What pg_dump uses, as it reads back under any setting.
+            // pg_dump uses it too: every setting of IntervalStyle can read it.
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
             pg_sys::extra_float_digits = 1;
             bytea_output = BYTEA_HEX;
@@ -192,7 +192,7 @@ impl Drop for OutputSettings {
     }
 }
 
-/// The time zone UTC; PostgreSQL keeps it in a table of its own for the backend's life.
+/// The time zone UTC, which PostgreSQL keeps as long as the backend lives.
 fn utc() -> *mut pg_sys::pg_tz {
     thread_local!(static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) });
     UTC.with(|utc| {
@@ -205,15 +205,15 @@ fn utc() -> *mut pg_sys::pg_tz {
     })
 }
 
-/// Another role for a while: the extension's owner, to do what the caller, whose right has been checked, may have
-/// done for him.
+/// Another current role, until the value is dropped: the extension's owner, for work for which the caller's rights have been
+/// checked.
 pub struct AsRole {
     role: pg_sys::Oid,
     context: c_int,
 }
 
 impl AsRole {
-    /// Becomes `role` until dropped.
+    /// Makes `role` the current role.
     pub fn become_role(role: pg_sys::Oid) -> Self {
         let mut saved = Self { role: pg_sys::Oid::INVALID, context: 0 };
         // SAFETY: writes to the two variables; a transaction's abort restores them too.

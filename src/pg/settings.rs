@@ -1,4 +1,4 @@
-//! Text settings with a check (`src/include/utils/guc.h`); pgrx defines the other kinds safely itself.
+//! Text settings with a check hook (`src/include/utils/guc.h`). pgrx itself defines the other kinds safely.
 
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
@@ -15,7 +15,7 @@ impl Text {
         Self { setting: GucSetting::<Option<CString>>::new(Some(default)) }
     }
 
-    /// The value in force, read where PostgreSQL keeps it; `None` where it is empty.
+    /// The current value; `None` if it is empty.
     pub fn get<'a>(&self) -> Option<&'a [u8]> {
         // SAFETY: the variable is null or a C string that lives until the setting changes.
         unsafe {
@@ -71,7 +71,7 @@ unsafe extern "C-unwind" fn hook<C: Check>(
     }
 }
 
-/// A message in the memory where the caller of a check hook looks for it.
+/// A message in the memory in which the caller of a check hook expects it.
 fn message(text: &str) -> *mut c_char {
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: as the macro GUC_check_errmsg does: the text is copied.
@@ -106,7 +106,7 @@ pub fn define_text<C: Check>(
     }
 }
 
-/// From now on an unknown setting of this prefix is an error.
+/// Makes an unknown setting with this prefix an error.
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: a static C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) };

@@ -1,6 +1,6 @@
-//! Text between Rust, which has UTF-8, and the database, which may have another encoding.
+//! Text between Rust, which uses UTF-8, and the database, which may use another encoding.
 //!
-//! pgrx's `String` is for UTF-8 databases; what the extension reads and writes goes through here instead.
+//! pgrx's conversions of `String` are for UTF-8 databases only; the extension uses these instead.
 
 use super::fmgr::Call;
 use super::session::to_utf8;
@@ -11,7 +11,7 @@ use pgrx::{FromDatum, IntoDatum};
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 
-/// A text value: UTF-8 here, the server's encoding there.
+/// A text value: UTF-8 in Rust, the server's encoding in PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -36,12 +36,12 @@ impl IntoDatum for Text {
     }
 }
 
-/// Text of the server's encoding as a Rust string.
+/// Text in the server's encoding as a Rust string.
 pub fn from_server(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&to_utf8(bytes)).into_owned()
 }
 
-/// A Rust string in the server's encoding. A character that it lacks is an error, as in any other input.
+/// A Rust string in the server's encoding. A character that the encoding does not have raises an error.
 pub fn to_server(text: &str) -> Cow<'_, [u8]> {
     if text.is_ascii() {
         return Cow::Borrowed(text.as_bytes());
@@ -70,7 +70,7 @@ pub fn array_argument<'a>(texts: &[String]) -> DatumWithOid<'a> {
     unsafe { DatumWithOid::new(texts, pg_sys::TEXTARRAYOID) }
 }
 
-/// SQL as PostgreSQL takes it.
+/// SQL as a C string in the server's encoding.
 pub fn sql(text: &str) -> CString {
     CString::new(to_server(text)).expect("SQL without NUL")
 }
@@ -133,7 +133,7 @@ impl IntoDatum for Texts {
     }
 }
 
-/// A jsonb value. Characters beyond ASCII go in as escapes, which mean the same in every server encoding.
+/// A jsonb value. Characters beyond ASCII are passed as escapes, which mean the same in every server encoding.
 pub fn jsonb(value: &serde_json::Value) -> Datum {
     let mut json = String::new();
     for character in value.to_string().chars() {
@@ -157,8 +157,8 @@ pub fn jsonb(value: &serde_json::Value) -> Datum {
     }
 }
 
-/// Raises PostgreSQL's own error where a json text has an escape that no text can hold (`\\u0000`, half a surrogate
-/// pair): json takes it, and every `->>` over it would fail.
+/// Raises PostgreSQL's own error if a json text has an escape that no text value can store (`\\u0000`, half a surrogate
+/// pair). The type json accepts it, but every `->>` would fail.
 pub fn refuse_unreadable_json(json: &[u8]) {
     let json = CString::new(json).expect("a json value has no NUL");
     // SAFETY: as in `jsonb`.

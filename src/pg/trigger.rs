@@ -1,11 +1,11 @@
-//! What fired a trigger function (`src/include/commands/trigger.h`).
+//! The event that fired a trigger function (`src/include/commands/trigger.h`).
 
 use super::fmgr::Call;
 use super::row::{Relation, Row};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// What a trigger function was called for.
+/// The event that a trigger function was called for.
 pub enum Firing<'a> {
     /// AFTER ROW INSERT.
     Insert { new: Row<'a> },
@@ -15,20 +15,20 @@ pub enum Firing<'a> {
     Delete { old: Row<'a> },
     /// AFTER STATEMENT TRUNCATE.
     Truncate,
-    /// AFTER STATEMENT of any other kind.
+    /// AFTER STATEMENT of any other operation.
     Statement,
     /// BEFORE, at any level.
     Before,
 }
 
-/// A trigger's firing. Valid during the call.
+/// The trigger that fired. Valid during the call.
 #[derive(Clone, Copy)]
 pub struct Trigger<'a> {
     data: &'a pg_sys::TriggerData,
 }
 
 impl<'a> Trigger<'a> {
-    /// The firing that the call is for; `None` if the function was called otherwise.
+    /// The trigger that the call is for; `None` if the function was called in another way.
     pub fn of(call: &'a Call) -> Option<Self> {
         // SAFETY: `context` is null or a node; a TriggerData is recognised by its tag (CALLED_AS_TRIGGER).
         unsafe {
@@ -63,7 +63,7 @@ impl<'a> Trigger<'a> {
         }
     }
 
-    /// What the trigger fired for, with its rows.
+    /// The event, with its rows.
     pub fn firing(self) -> Firing<'a> {
         let event = self.data.tg_event;
         if event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena as va;
 
-/// The largest value that PostgreSQL can hold: a length of 30 bits (`MaxAllocSize`).
+/// The size of the largest value that PostgreSQL can store: a length of 30 bits (`MaxAllocSize`).
 pub const MAX_VARLENA: usize = 0x3FFF_FFFF - pg_sys::VARHDRSZ;
 
 /// A varlena datum's bytes, detoasted into the current memory context where that is needed.
@@ -21,7 +21,7 @@ pub unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
     }
 }
 
-/// A varlena's size without its header, as if it were detoasted; it is not fetched for that.
+/// The size of a varlena without its header once it is detoasted, which is not done here.
 ///
 /// # Safety
 /// `datum` is a non-null varlena.
@@ -49,14 +49,14 @@ unsafe fn is_on_disk(pointer: *const pg_sys::varlena) -> bool {
     }
 }
 
-/// How an old value and a new one of the same column compare.
+/// The result of comparing an old and a new value of the same column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Comparison {
     /// The bytes differ.
     Changed,
-    /// The same bytes, at hand.
+    /// The bytes are the same.
     Unchanged,
-    /// The same value in the TOAST table: neither fetched nor compared.
+    /// Both are the same value in the TOAST table, which is neither fetched nor compared.
     UnchangedOutOfLine,
 }
 
