@@ -147,58 +147,6 @@ impl SpanCheck {
     }
 }
 
-/// All spans of a tree, checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spans {
-    spans: Vec<Span>,
-    by_chain: BTreeMap<u32, Vec<usize>>,
-    check: SpanCheck,
-}
-
-impl Spans {
-    /// Takes spans in the tree's order.
-    pub fn new(spans: impl IntoIterator<Item = Span>) -> Result<Self, SpanError> {
-        let mut all = Self::default();
-        spans.into_iter().try_for_each(|span| all.push(span))?;
-        Ok(all)
-    }
-
-    /// Takes the next span if it continues those before it.
-    pub fn push(&mut self, span: Span) -> Result<(), SpanError> {
-        self.check.push(&span)?;
-        self.by_chain.entry(span.chain).or_default().push(self.spans.len());
-        self.spans.push(span);
-        Ok(())
-    }
-
-    /// The leaf of an entry; `None` if no span covers it.
-    #[must_use]
-    pub fn locate(&self, chain: u32, seq: u64) -> Option<u64> {
-        let of_chain = self.by_chain.get(&chain)?;
-        let at = of_chain.partition_point(|&at| self.spans[at].last_seq < seq);
-        self.spans[*of_chain.get(at)?].leaf_of(chain, seq)
-    }
-
-    /// The entry at a leaf: its chain and its place there.
-    #[must_use]
-    pub fn entry_at(&self, leaf_index: u64) -> Option<(u32, u64)> {
-        let at = self.spans.partition_point(|span| span.leaf_index <= leaf_index);
-        self.spans.get(at.checked_sub(1)?)?.entry_at(leaf_index)
-    }
-
-    /// How many leaves the spans fill.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.check.size()
-    }
-
-    /// The spans in the tree's order.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Span] {
-        &self.spans
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,20 +157,26 @@ mod tests {
 
     #[test]
     fn every_entry_has_one_leaf_and_every_leaf_one_entry() {
-        let spans =
-            Spans::new([span(0, 0, 1, 5), span(5, 3, 1, 1), span(6, 0, 6, 6), span(7, 3, 2, 9)]).unwrap();
-        assert_eq!(spans.size(), 15);
+        let spans = [span(0, 0, 1, 5), span(5, 3, 1, 1), span(6, 0, 6, 6), span(7, 3, 2, 9)];
+        let mut check = SpanCheck::new();
+        spans.iter().for_each(|span| check.push(span).unwrap());
+        assert_eq!(check.size(), 15);
+        let entry_at = |leaf| spans.iter().find_map(|span| span.entry_at(leaf));
+        let leaf_of = |chain, seq| spans.iter().find_map(|span| span.leaf_of(chain, seq));
         for leaf in 0..15 {
-            let (chain, seq) = spans.entry_at(leaf).unwrap();
-            assert_eq!(spans.locate(chain, seq), Some(leaf));
+            let (chain, seq) = entry_at(leaf).unwrap();
+            assert_eq!(leaf_of(chain, seq), Some(leaf));
         }
-        assert_eq!((spans.entry_at(15), spans.entry_at(u64::MAX)), (None, None));
-        assert_eq!((spans.locate(0, 0), spans.locate(0, 7), spans.locate(1, 1)), (None, None, None));
+        assert_eq!((entry_at(15), entry_at(u64::MAX)), (None, None));
+        assert_eq!((leaf_of(0, 0), leaf_of(0, 7), leaf_of(1, 1)), (None, None, None));
     }
 
     #[test]
     fn gaps_and_overlaps_are_refused() {
-        let refused = |spans: &[Span]| Spans::new(spans.iter().copied()).unwrap_err();
+        let refused = |spans: &[Span]| {
+            let mut check = SpanCheck::new();
+            spans.iter().try_for_each(|span| check.push(span)).unwrap_err()
+        };
         assert_eq!(refused(&[span(1, 0, 1, 2)]), SpanError::Leaf { expected: 0, found: 1 });
         assert_eq!(refused(&[span(0, 0, 2, 2)]), SpanError::Seq { chain: 0, expected: 1, found: 2 });
         assert_eq!(refused(&[span(0, 0, 1, 0)]), SpanError::Empty);

@@ -56,11 +56,6 @@ impl TileId {
         Some(Self { level, index, width: width as u16 })
     }
 
-    /// All tiles of the tree of `size` leaves, level by level.
-    pub fn all(size: u64) -> impl Iterator<Item = Self> {
-        (0..=MAX_LEVEL).flat_map(move |level| (0..).map_while(move |index| Self::at(level, index, size)))
-    }
-
     /// Whether the tile holds 256 hashes.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -220,16 +215,20 @@ mod tests {
     /// The examples of tlog-tiles: sizes 256 and 70,000.
     #[test]
     fn a_tree_has_the_tiles_that_its_size_demands() {
+        let all = |size| {
+            (0..=MAX_LEVEL)
+                .flat_map(move |level| (0..).map_while(move |index| TileId::at(level, index, size)))
+        };
         let widths = |size| {
-            TileId::all(size)
+            all(size)
                 .filter(|tile| !tile.is_complete())
                 .map(|tile| (tile.level, tile.index, tile.width))
                 .collect::<Vec<_>>()
         };
         assert_eq!(widths(70_000), [(0, 273, 112), (1, 1, 17), (2, 0, 1)]);
-        assert_eq!(TileId::all(70_000).filter(TileId::is_complete).count(), 274);
+        assert_eq!(all(70_000).filter(TileId::is_complete).count(), 274);
         assert_eq!(widths(256), [(1, 0, 1)]);
-        assert_eq!(TileId::all(0).count(), 0);
+        assert_eq!(all(0).count(), 0);
     }
 
     #[test]

@@ -8,10 +8,6 @@ use crate::{
     merkle::{EMPTY_ROOT, MAX_TREE_SIZE, join_right, perfect_root},
     tile::{CompleteTile, MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
 };
-use std::fmt;
-
-/// The first byte of a serialised frontier.
-const VERSION: u8 = 1;
 
 /// The right edge of a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,29 +16,6 @@ pub struct TreeFrontier {
     /// The partial tile of each level, from 0; levels that the tree does not reach are absent or empty.
     levels: Vec<Vec<Hash>>,
 }
-
-/// Why bytes are not a serialised frontier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrontierError {
-    /// The version byte is not known.
-    Version,
-    /// The size is out of range.
-    Size,
-    /// There are not as many bytes as the size demands.
-    Length,
-}
-
-impl fmt::Display for FrontierError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Version => "the tree's right edge has an unknown version",
-            Self::Size => "the tree's right edge has an impossible size",
-            Self::Length => "the tree's right edge has another length than its size demands",
-        })
-    }
-}
-
-impl std::error::Error for FrontierError {}
 
 impl TreeFrontier {
     /// The frontier of the empty tree.
@@ -138,39 +111,6 @@ impl TreeFrontier {
         Ok(Self { size, levels })
     }
 
-    /// The frontier as bytes: a version byte, the size, the partial tiles' hashes from level 0.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&self.size.to_be_bytes());
-        for tile in &self.levels {
-            bytes.extend_from_slice(tile.as_flattened());
-        }
-        bytes
-    }
-
-    /// Reads what [`TreeFrontier::to_bytes`] wrote. It checks form only: compare [`TreeFrontier::root`] with a
-    /// checkpoint that is trusted.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FrontierError> {
-        let (&version, rest) = bytes.split_first().ok_or(FrontierError::Length)?;
-        if version != VERSION {
-            return Err(FrontierError::Version);
-        }
-        let (size, mut rest) = rest.split_first_chunk().ok_or(FrontierError::Length)?;
-        let size = u64::from_be_bytes(*size);
-        if size > MAX_TREE_SIZE {
-            return Err(FrontierError::Size);
-        }
-        let mut levels = Vec::new();
-        for level in 0..=u32::from(MAX_LEVEL) {
-            let width = ((size >> (8 * level)) % TILE_WIDTH as u64) as usize;
-            let (tile, after) = rest.split_at_checked(width * 32).ok_or(FrontierError::Length)?;
-            levels.push(hashes_of(tile));
-            rest = after;
-        }
-        if rest.is_empty() { Ok(Self { size, levels }) } else { Err(FrontierError::Length) }
-    }
-
     /// A reader over this frontier for the partial tiles and `complete` for all others.
     pub fn reader<E, F: FnMut(TileId) -> Result<Vec<u8>, E>>(&self, complete: F) -> EdgeReader<'_, F> {
         EdgeReader { frontier: self, complete }
@@ -218,25 +158,6 @@ mod tests {
         assert_eq!(tiles[..2], [(0, 0), (0, 1)]);
         assert_eq!(tiles[255..], [(0, 255), (1, 0)]);
         assert_eq!((tree.edge(0).len(), tree.edge(1).len(), tree.edge(2).len()), (3, 0, 1));
-        assert!(tree.to_bytes().len() < 9 + 8 * TILE_BYTES);
-    }
-
-    #[test]
-    fn bytes_give_the_same_frontier_and_nothing_else_is_taken() {
-        let mut tree = TreeFrontier::new();
-        for n in 0..700 {
-            let bytes = tree.to_bytes();
-            let again = TreeFrontier::from_bytes(&bytes).unwrap();
-            assert_eq!((again.size(), again.root()), (tree.size(), tree.root()));
-            assert_eq!(again.to_bytes(), bytes);
-            let _ = tree.push(leaf(n));
-        }
-        let bytes = tree.to_bytes();
-        assert_eq!(TreeFrontier::from_bytes(&[]), Err(FrontierError::Length));
-        assert_eq!(TreeFrontier::from_bytes(&bytes[..bytes.len() - 1]), Err(FrontierError::Length));
-        assert_eq!(TreeFrontier::from_bytes(&[&bytes[..], &[0]].concat()), Err(FrontierError::Length));
-        assert_eq!(TreeFrontier::from_bytes(&[&[2], &bytes[1..]].concat()), Err(FrontierError::Version));
-        assert_eq!(TreeFrontier::from_bytes(&[&[1][..], &[0xFF; 8]].concat()), Err(FrontierError::Size));
     }
 
     #[test]
@@ -249,7 +170,8 @@ mod tests {
         let last: Vec<Hash> = (size - 5..size).map(leaf).collect();
         let read = |tile: TileId| tiles.get(&(tile.level, tile.index)).cloned().ok_or(tile);
         let rebuilt = TreeFrontier::rebuild(size, &last, read).unwrap();
-        assert_eq!(rebuilt.to_bytes(), tree.to_bytes());
+        assert_eq!((rebuilt.size(), rebuilt.root()), (tree.size(), tree.root()));
+        assert!((0..=MAX_LEVEL).all(|level| rebuilt.edge(level) == tree.edge(level)));
         let missing = |tile: TileId| if tile.index == 257 { Err(tile) } else { read(tile) };
         assert!(matches!(TreeFrontier::rebuild(size, &last, missing), Err(TreeError::Read(_))));
         let short = |_: TileId| Ok::<_, ()>(vec![0; 32]);

@@ -405,7 +405,8 @@ mod oracle {
 
     #[test]
     fn another_implementation_reads_our_tile_paths() {
-        for tile in TileId::all(70_000) {
+        let all = (0..3).flat_map(|level| (0..).map_while(move |index| TileId::at(level, index, 70_000)));
+        for tile in all {
             let theirs = tlog_tiles::tlog_path(&tile);
             assert_eq!(tile.path(), theirs);
         }
