@@ -10,6 +10,7 @@
 //! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that touch
 //! are joined as soon as there are many of them.
 
+pub use crate::problem::{Problem, ProblemKind};
 use crate::{Hash, format::genesis};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,43 +28,6 @@ pub struct Link {
     pub hash: Hash,
     /// When it was captured, in microseconds; never decreasing within a chain.
     pub at: i64,
-}
-
-/// What is wrong with an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemKind {
-    /// The entry's content does not give its hash.
-    Altered,
-    /// Entries that the chain must have are not there.
-    Missing,
-    /// The entry's `prev_hash` is not its predecessor's hash (of the first entry: not the genesis hash).
-    Unlinked,
-    /// More than one entry claims this place.
-    Duplicate,
-    /// A checkpoint covers entries after the chain's last one.
-    Truncated,
-    /// A checkpoint's tree is not the tree of the log's entries.
-    CheckpointMismatch,
-    /// The entry is dated before its predecessor.
-    Clock,
-    /// The entry could not be checked.
-    Unchecked,
-}
-
-/// One fault, at one entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// What kind of fault.
-    pub kind: ProblemKind,
-    /// Where: the chain. Null where the fault is the whole log's.
-    pub chain: Option<i64>,
-    /// Where: the place in the chain.
-    pub seq: Option<i64>,
-    /// The table that the entry names, as `schema.table`, where it is known.
-    pub table_name: Option<String>,
-    /// The fault in words.
-    pub detail: String,
 }
 
 /// Entries of one chain that follow one another without fault.

@@ -20,6 +20,7 @@ pub mod format;
 pub mod key;
 pub mod merkle;
 pub mod note;
+pub mod problem;
 pub mod proof;
 pub mod proof_text;
 pub mod span;
