@@ -188,16 +188,34 @@ impl ChainCheck {
     /// follow; without one no chain can begin.
     #[must_use]
     pub fn finish(mut self, log_id: Option<&[u8; 16]>, scope: Scope) -> Report {
+        let mut problems = std::mem::take(&mut self.problems);
+        let entries = self.entries;
+        let (chains, heads) = self.join(log_id, scope, &mut |problem| problems.push(problem));
+        problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
+        Report { entries, chains, heads, problems }
+    }
+
+    /// Joins the runs and gives every fault between them to `fault`; the number of chains and their newest entries.
+    pub(crate) fn join(
+        mut self,
+        log_id: Option<&[u8; 16]>,
+        scope: Scope,
+        fault: &mut dyn FnMut(Problem),
+    ) -> (u64, Vec<(u32, u64, Hash)>) {
         let mut heads = Vec::with_capacity(self.chains.len());
         for (&chain, runs) in &mut self.chains {
             runs.compact();
             let scope = if self.anchored.contains(&chain) { Scope::Range } else { scope };
-            if let Some(head) = check_chain(chain, &runs.runs, log_id, scope, &mut self.problems) {
+            if let Some(head) = check_chain(chain, &runs.runs, log_id, scope, fault) {
                 heads.push((chain, head.last_seq, head.last_hash));
             }
         }
-        self.problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
-        Report { entries: self.entries, chains: self.chains.len() as u64, heads, problems: self.problems }
+        (self.chains.len() as u64, heads)
+    }
+
+    /// How many entries were added.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
     }
 }
 
@@ -207,17 +225,9 @@ fn check_chain(
     runs: &[Run],
     log_id: Option<&[u8; 16]>,
     scope: Scope,
-    problems: &mut Vec<Problem>,
+    report: &mut dyn FnMut(Problem),
 ) -> Option<Run> {
-    let mut fault = |kind, seq: u64, detail: String| {
-        problems.push(Problem {
-            kind,
-            chain: Some(chain.into()),
-            seq: i64::try_from(seq).ok(),
-            table_name: None,
-            detail,
-        });
-    };
+    let mut fault = |kind, seq, detail: String| report(Problem::at(kind, chain, seq, detail));
     let (first, rest) = runs.split_first()?;
     if scope == Scope::Whole {
         if first.first_seq > 1 {

@@ -16,6 +16,7 @@ pub mod bundle;
 pub mod chain;
 pub mod checkpoint;
 pub mod decode;
+pub mod entry;
 pub mod format;
 pub mod key;
 pub mod merkle;
