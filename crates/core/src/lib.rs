@@ -25,6 +25,7 @@ pub mod problem;
 pub mod proof;
 pub mod proof_text;
 pub mod span;
+pub mod supplied;
 mod text;
 pub mod tile;
 pub mod tree;
