@@ -35,7 +35,8 @@ pub struct Link {
 struct Run {
     first_seq: u64,
     last_seq: u64,
-    first_prev: Hash,
+    /// `None` where the first entry's link could not be read.
+    first_prev: Option<Hash>,
     last_hash: Hash,
     first_at: i64,
     last_at: i64,
@@ -44,7 +45,7 @@ struct Run {
 impl Run {
     fn takes(&self, next: &Run) -> bool {
         next.first_seq == self.last_seq.wrapping_add(1)
-            && next.first_prev == self.last_hash
+            && next.first_prev.is_none_or(|prev| prev == self.last_hash)
             && next.first_at >= self.last_at
     }
 
@@ -141,10 +142,23 @@ impl ChainCheck {
         self.chains.entry(link.chain).or_default().add(Run {
             first_seq: link.seq,
             last_seq: link.seq,
-            first_prev: link.prev_hash,
+            first_prev: Some(link.prev_hash),
             last_hash: link.hash,
             first_at: link.at,
             last_at: link.at,
+        });
+    }
+
+    /// Adds an entry of a format that cannot be read: it is there, and what it links to cannot be told.
+    pub(crate) fn add_unread(&mut self, chain: u32, seq: u64, hash: Hash) {
+        self.entries += 1;
+        self.chains.entry(chain).or_default().add(Run {
+            first_seq: seq,
+            last_seq: seq,
+            first_prev: None,
+            last_hash: hash,
+            first_at: i64::MAX,
+            last_at: i64::MIN,
         });
     }
 
@@ -232,7 +246,7 @@ fn check_chain(
     if scope == Scope::Whole {
         if first.first_seq > 1 {
             fault(ProblemKind::Missing, 1, missing(1, first.first_seq - 1));
-        } else if log_id.is_none_or(|id| first.first_prev != genesis(id, chain)) {
+        } else if first.first_prev.is_some_and(|prev| log_id.is_none_or(|id| prev != genesis(id, chain))) {
             let why = if log_id.is_some() {
                 "prev_hash of the chain's first entry is not the genesis hash of this log"
             } else {
@@ -254,7 +268,7 @@ fn check_chain(
         }
         if run.first_seq > newest.last_seq + 1 {
             fault(ProblemKind::Missing, newest.last_seq + 1, missing(newest.last_seq + 1, run.first_seq - 1));
-        } else if run.first_prev != newest.last_hash {
+        } else if run.first_prev.is_some_and(|prev| prev != newest.last_hash) {
             fault(
                 ProblemKind::Unlinked,
                 run.first_seq,

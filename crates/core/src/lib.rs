@@ -14,6 +14,7 @@
 
 pub mod bundle;
 pub mod chain;
+pub mod check;
 pub mod checkpoint;
 pub mod decode;
 pub mod entry;
@@ -26,6 +27,8 @@ pub mod proof;
 pub mod proof_text;
 pub mod span;
 pub mod supplied;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod text;
 pub mod tile;
 pub mod tree;

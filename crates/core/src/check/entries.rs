@@ -1,0 +1,197 @@
+//! The check of all entries, in any order and by several workers.
+//!
+//! **Invariant**: every entry is added once. A defect of its content is reported, and its stored links count all the
+//! same, so that one fault does not spread over the chain. Memory grows with chains, runs and named problems, not with
+//! entries.
+
+use crate::{
+    Hash,
+    chain::{ChainCheck, Link, Scope},
+    entry::{self, Defect, EncodedEntry, Scratch, StoredEntry},
+    format::Leaf,
+    problem::{Problem, ProblemKind, Problems},
+};
+use serde::{Deserialize, Serialize};
+
+/// Checks entries one by one; tells in the end whether they make intact chains.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EntryCheck {
+    chains: ChainCheck,
+    problems: Problems,
+    erased: u64,
+    #[serde(skip)]
+    scratch: Scratch,
+}
+
+/// What the check of all entries found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryReport {
+    /// How many entries were added.
+    pub entries: u64,
+    /// How many chains they belong to.
+    pub chains: u64,
+    /// How many of them have an erased payload.
+    pub erased: u64,
+    /// Each chain's newest entry, by chain: `(chain, seq, hash)`.
+    pub heads: Vec<(u32, u64, Hash)>,
+    /// The problems.
+    pub problems: Problems,
+}
+
+impl EntryCheck {
+    /// An empty check that names every problem.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty check that counts every problem and names at most `max_named`.
+    #[must_use]
+    pub fn bounded(max_named: usize) -> Self {
+        Self { problems: Problems::bounded(max_named), ..Self::default() }
+    }
+
+    /// Adds an entry as the log's table stores it.
+    pub fn add_stored(&mut self, entry: &StoredEntry<'_>) {
+        let checked = entry.check(&mut self.scratch);
+        if let Err(defect) = checked {
+            let (operation, table_name) = (entry.operation.unwrap_or(b"nameless"), entry.table());
+            self.problems.add(Problem {
+                kind: defect.kind(),
+                chain: Some(entry.chain.into()),
+                seq: Some(entry.seq),
+                table_name,
+                detail: detail(&defect, operation),
+            });
+        }
+        self.erased += u64::from(entry.payload_digest.is_some());
+        if let Some((chain, seq)) = entry.place() {
+            let hash =
+                |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+            // A time that the format cannot express is before every other.
+            let at = entry.at.unwrap_or(i64::MIN);
+            let (prev_hash, hash) = (hash(entry.prev_hash), hash(entry.hash));
+            self.chains.add(&Link { chain, seq, prev_hash, hash, at });
+        }
+    }
+
+    /// Adds an entry as an export holds it.
+    pub fn add_encoded(&mut self, entry: &EncodedEntry<'_>) {
+        let (chain, seq, hash) = (entry.chain, entry.seq, entry.hash);
+        let leaf = match entry.check(&mut self.scratch) {
+            Ok(leaf) => Some(leaf),
+            Err(defect) => {
+                let leaf = Leaf::decode(entry.leaf).ok();
+                let operation = leaf.map_or(&b"nameless"[..], |leaf| leaf.operation);
+                let mut problem =
+                    Problem::at(defect.kind(), entry.chain, entry.seq, detail(&defect, operation));
+                problem.table_name = leaf.and_then(|leaf| entry::table(leaf.table_schema, leaf.table_name));
+                if problem.kind == ProblemKind::Unchecked {
+                    self.chains.add_unread(chain, seq, hash);
+                }
+                self.problems.add(problem);
+                leaf
+            }
+        };
+        self.erased += u64::from(entry.payload.is_none());
+        if let Some(leaf) = leaf {
+            self.chains.add(&Link { chain, seq, prev_hash: leaf.prev_hash, hash, at: leaf.at });
+        }
+    }
+
+    /// Adds an entry that a trusted checkpoint seals: the chain's other entries must continue it, and those before it
+    /// need not be added. It is not counted.
+    pub fn anchor(&mut self, link: &Link) {
+        self.chains.anchor(link);
+    }
+
+    /// Adds what another worker has seen.
+    pub fn merge(&mut self, other: Self) {
+        self.chains.merge(other.chains);
+        self.problems.merge(other.problems);
+        self.erased += other.erased;
+    }
+
+    /// How many runs of entries are held, on which the memory of the check depends ([`ChainCheck::runs`]).
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.chains.runs()
+    }
+
+    /// How many entries were added.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.chains.entries()
+    }
+
+    /// Joins what was seen and names the faults between entries. `log_id` is the log's identity, from which each
+    /// chain's first link follows; without one no chain can begin.
+    #[must_use]
+    pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
+        let Self { chains, mut problems, erased, scratch: _ } = self;
+        let entries = chains.entries();
+        let (chains, heads) = chains.join(log_id, scope, &mut |problem| problems.add(problem));
+        EntryReport { entries, chains, erased, heads, problems }
+    }
+}
+
+/// The defect in a sentence.
+fn detail(defect: &Defect, operation: &[u8]) -> String {
+    let operation = String::from_utf8_lossy(operation);
+    match defect {
+        Defect::Hash => format!("the content of this {operation} entry does not give its hash"),
+        other => format!("this {operation} entry is not what was recorded: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Verdict;
+
+    fn entry(seq: i64) -> StoredEntry<'static> {
+        StoredEntry {
+            chain: 0,
+            seq,
+            at: Some(seq),
+            operation: Some(b"UPDATE"),
+            table_schema: Some(b"public"),
+            table_name: Some(b"t"),
+            payload_digest: Some(&[1; 32]),
+            prev_hash: Some(&[2; 32]),
+            hash: Some(&[2; 32]),
+            ..StoredEntry::default()
+        }
+    }
+
+    #[test]
+    fn defects_are_named_with_their_table_and_do_not_break_the_chain() {
+        let mut check = EntryCheck::bounded(2);
+        (1..=4).for_each(|seq| check.add_stored(&entry(seq)));
+        check.add_stored(&StoredEntry { seq: -1, ..entry(0) });
+        let report = check.finish(None, Scope::Range);
+        assert_eq!((report.entries, report.erased, report.chains), (4, 5, 1));
+        assert_eq!((report.problems.count(), report.problems.named().len()), (5, 2), "no unlinked entry");
+        let problem = &report.problems.named()[0];
+        assert_eq!((problem.kind, problem.table_name.as_deref()), (ProblemKind::Altered, Some("public.t")));
+        assert!(
+            problem.detail.starts_with("this UPDATE entry is not what was recorded: column xid"),
+            "{problem:?}"
+        );
+        assert_eq!(report.problems.verdict(), Verdict::Tampered);
+    }
+
+    /// A log whose later entries are of a newer format is not called tampered by a program that cannot read them.
+    #[test]
+    fn entries_of_a_newer_format_cannot_be_checked_and_are_not_missing() {
+        let entry = |seq: u64, leaf| {
+            let hash = [seq as u8; 32];
+            EncodedEntry { chain: 0, seq, leaf, hash, payload: None, payload_place: (0, seq) }
+        };
+        let mut check = EntryCheck::new();
+        (1..=3).for_each(|seq| check.add_encoded(&entry(seq, &[2])));
+        let report = check.finish(None, Scope::Whole);
+        assert_eq!((report.entries, report.heads.as_slice()), (3, &[(0, 3, [3; 32])][..]));
+        assert_eq!((report.problems.count(), report.problems.verdict()), (3, Verdict::Unchecked));
+    }
+}

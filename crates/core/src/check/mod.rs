@@ -1,0 +1,26 @@
+//! The one check of a log, for every place a log is read from.
+//!
+//! A log is intact if its entries are ([`EntryCheck`]: each entry's content gives its hash, and each chain's entries
+//! follow one another) and if the tree over them is the one that its checkpoints sealed ([`LogCheck`], which reads
+//! through a [`LogReader`]). Both give one [`Report`].
+//!
+//! ```text
+//! reader: LogReader ──▶ LogCheck::walk ──▶ LogCheck::finish ──▶ Report
+//! entries ──▶ EntryCheck::add_* ──▶ EntryCheck::finish ──┘
+//! ```
+
+mod entries;
+mod reader;
+mod recorded;
+mod report;
+mod resume;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use entries::{EntryCheck, EntryReport};
+pub use reader::{
+    BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, batches, frontier, is_beyond,
+};
+pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
+pub use walk::{LogCheck, Options};

@@ -1,0 +1,244 @@
+//! Where a log is read from: a server's tables, an export's files, memory.
+//!
+//! **Invariant**: a reader reports what is stored and judges nothing. It says [`ReadError::Damaged`] only of what no
+//! honest log stores; that is evidence and becomes a problem. [`ReadError::Failed`] says nothing about the log.
+
+use crate::{
+    Hash,
+    chain::Link,
+    entry::Defect,
+    span::Span,
+    tile::{MAX_LEVEL, TILE_WIDTH, TileId, TreeError},
+    tree::TreeFrontier,
+};
+use std::fmt;
+
+/// How many entries are asked for at once, unless [`Options::batch`](crate::check::Options) says otherwise.
+pub const BATCH: u64 = 8192;
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError<E> {
+    /// What is stored cannot be what an honest log stores.
+    Damaged(String),
+    /// Reading failed. This says nothing about the log.
+    Failed(E),
+}
+
+impl<E: fmt::Display> fmt::Display for ReadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(what) => f.write_str(what),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for ReadError<E> {}
+
+/// What a reader's methods return.
+pub type Read<T, E> = Result<T, ReadError<E>>;
+
+/// A checkpoint as the log recorded it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedCheckpoint {
+    /// How many entries it seals.
+    pub size: u64,
+    /// The root of their tree: 32 bytes, if nobody edited it.
+    pub root: Vec<u8>,
+    /// The note as it was issued.
+    pub note: String,
+}
+
+/// A log. Nothing that it gives is trusted.
+pub trait LogReader {
+    /// Why reading can fail.
+    type Error;
+
+    /// The log's identity; `None` for a log without one.
+    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Self::Error>;
+
+    /// The recorded checkpoints of more than `after` entries (`None`: all), by size, some at once; empty after the
+    /// last.
+    fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Self::Error>;
+
+    /// The spans that begin at leaf `from` or later, by leaf, some at once; empty after the last.
+    fn spans(&mut self, from: u64) -> Read<Vec<Span>, Self::Error>;
+
+    /// The span that a leaf lies in.
+    fn span_at(&mut self, leaf: u64) -> Read<Option<Span>, Self::Error>;
+
+    /// Gives the stored hashes of the entries of these spans to `visit`, as chain, place and hash, in the order of the
+    /// spans and of the places in each. Entries that are missing, or have no hash of 32 bytes, are not given.
+    ///
+    /// The spans have at most [`BATCH`] entries together, so that one query can read them.
+    fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), Self::Error>;
+
+    /// A tile's hashes as they are stored; `None` if it is not. While the log is walked, the tiles of each level are
+    /// asked for in ascending order.
+    fn tile(&mut self, tile: TileId) -> Read<Option<Vec<u8>>, Self::Error>;
+
+    /// Whether partial tiles are stored besides the complete ones.
+    fn stores_partial_tiles(&self) -> bool {
+        false
+    }
+
+    /// One thing that is stored although the tree of `size` entries does not have it, such as a tile's path
+    /// ([`is_beyond`]); `None` if there is nothing.
+    fn beyond(&mut self, size: u64) -> Read<Option<String>, Self::Error>;
+
+    /// Of each chain, the last span that begins before leaf `size`. Needed to resume from a trusted checkpoint.
+    fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Self::Error>;
+
+    /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the entry. Needed
+    /// to resume from a trusted checkpoint.
+    fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Self::Error>;
+}
+
+/// Whether a complete tile lies beyond the tree of `size` entries.
+#[must_use]
+pub fn is_beyond(level: u8, index: u64, size: u64) -> bool {
+    level > MAX_LEVEL || index >= size.checked_shr(8 * (u32::from(level) + 1)).unwrap_or(0)
+}
+
+/// Cuts spans into pieces, and groups those into batches of at most `most` entries.
+pub fn batches(spans: &[Span], most: u64) -> impl Iterator<Item = Vec<Span>> {
+    let mut spans = spans.iter().copied();
+    let mut rest: Option<Span> = None;
+    std::iter::from_fn(move || {
+        let (mut batch, mut room) = (Vec::new(), most.max(1));
+        while room > 0 {
+            let Some(span) = rest.take().or_else(|| spans.next()) else { break };
+            let entries = span.entries().min(room);
+            if entries == 0 {
+                continue;
+            }
+            let last_seq = span.first_seq + (entries - 1);
+            batch.push(Span { last_seq, ..span });
+            room -= entries;
+            if last_seq < span.last_seq {
+                let leaf_index = span.leaf_index.saturating_add(entries);
+                rest = Some(Span { leaf_index, first_seq: last_seq + 1, ..span });
+            }
+        }
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// Why the right edge of a tree cannot be rebuilt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrontierError<E> {
+    /// An entry that the tree has is missing.
+    Missing {
+        /// The entry's chain.
+        chain: u32,
+        /// The entry's place in the chain.
+        seq: u64,
+    },
+    /// What is stored cannot be what an honest log stores.
+    Damaged(String),
+    /// Reading failed.
+    Failed(E),
+}
+
+impl<E: fmt::Display> fmt::Display for FrontierError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { chain, seq } => write!(f, "entry {seq} of chain {chain} is missing"),
+            Self::Damaged(what) => f.write_str(what),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for FrontierError<E> {}
+
+impl<E> From<ReadError<E>> for FrontierError<E> {
+    fn from(error: ReadError<E>) -> Self {
+        match error {
+            ReadError::Damaged(what) => Self::Damaged(what),
+            ReadError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Rebuilds the right edge of the tree of the first `size` entries from the stored complete tiles and the hashes of the
+/// last entries. It verifies nothing: compare its root with a checkpoint that is trusted.
+pub fn frontier<R: LogReader + ?Sized>(
+    reader: &mut R,
+    size: u64,
+) -> Result<TreeFrontier, FrontierError<R::Error>> {
+    let mut last = Vec::new();
+    let mut leaf = size - size % TILE_WIDTH as u64;
+    while leaf < size {
+        let span = reader.span_at(leaf)?;
+        let Some((span, (chain, seq))) = span.and_then(|span| Some((span, span.entry_at(leaf)?))) else {
+            return Err(FrontierError::Damaged(format!("no span covers leaf {leaf}")));
+        };
+        let last_seq = span.last_seq.min(seq + (size - leaf) - 1);
+        let piece = Span { leaf_index: leaf, chain, first_seq: seq, last_seq };
+        let mut next = Some(seq);
+        reader.hashes(&[piece], &mut |found_chain, found, hash| {
+            if next.is_some_and(|next| (found_chain, found) == (chain, next) && found <= last_seq) {
+                last.push(hash);
+                next = found.checked_add(1);
+            }
+        })?;
+        match next {
+            Some(next) if next <= last_seq => return Err(FrontierError::Missing { chain, seq: next }),
+            _ => leaf += piece.entries(),
+        }
+    }
+    let complete = |tile: TileId| match reader.tile(tile)? {
+        Some(hashes) => Ok(hashes),
+        None => Err(ReadError::Damaged(format!("{} is missing", tile.path()))),
+    };
+    TreeFrontier::rebuild(size, &last, complete).map_err(|error| match error {
+        TreeError::Read(error) => error.into(),
+        TreeError::ShortTile { tile, bytes } => {
+            FrontierError::Damaged(format!("{} has {bytes} bytes", tile.path()))
+        }
+        TreeError::OutOfRange { .. } => FrontierError::Damaged(format!("there is no tree of {size} entries")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_all_entries_in_order_and_no_more_than_they_may() {
+        let spans = [
+            Span { leaf_index: 0, chain: 0, first_seq: 1, last_seq: 200 },
+            Span { leaf_index: 200, chain: 1, first_seq: 1, last_seq: 3 },
+            Span { leaf_index: 203, chain: 0, first_seq: 201, last_seq: 201 },
+        ];
+        for most in [1, 7, 203, 204, 1000] {
+            let batches: Vec<_> = batches(&spans, most).collect();
+            assert!(batches.iter().all(|batch| batch.iter().map(Span::entries).sum::<u64>() <= most));
+            let leaves: Vec<_> = batches
+                .iter()
+                .flatten()
+                .flat_map(|piece| {
+                    (piece.leaf_index..piece.leaf_index + piece.entries()).map(|leaf| piece.entry_at(leaf))
+                })
+                .collect();
+            let expected: Vec<_> =
+                (0..204).map(|leaf| spans.iter().find_map(|span| span.entry_at(leaf))).collect();
+            assert_eq!(leaves, expected);
+        }
+        let endless = Span { leaf_index: 0, chain: 0, first_seq: 1, last_seq: u64::MAX - 1 };
+        assert_eq!(
+            super::batches(&[endless], 5).nth(1).unwrap()[0].first_seq,
+            6,
+            "no batch before it is needed"
+        );
+    }
+
+    #[test]
+    fn a_tile_lies_beyond_a_tree_that_does_not_complete_it() {
+        assert!(is_beyond(0, 0, 255) && !is_beyond(0, 0, 256) && is_beyond(0, 1, 511));
+        assert!(is_beyond(1, 0, 65_535) && !is_beyond(1, 0, 65_536));
+        assert!(is_beyond(7, 0, i64::MAX as u64) && is_beyond(8, 0, u64::MAX));
+    }
+}

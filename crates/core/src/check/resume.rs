@@ -1,0 +1,182 @@
+//! Resuming from a trusted checkpoint, so that only what came after it need be read.
+//!
+//! **Invariants**
+//! * Everything that the rest of the check starts from follows from the trusted root: the right edge has that root, and
+//!   each chain's last entry is proved to be in its tree. The stored tiles and spans are not trusted for it.
+//! * Where that fails, the problem is noted and the whole log is checked.
+
+use crate::{
+    chain::Link,
+    check::{
+        LogCheck, LogReader, ReportedCheckpoint,
+        reader::{FrontierError, ReadError, frontier},
+        walk::truncated,
+    },
+    problem::{Problem, ProblemKind},
+    proof::{consistency_proof, inclusion_proof, verify_consistency, verify_inclusion},
+    span::Span,
+    supplied::{SuppliedCheckpoint, VerifiedCheckpoint},
+    tile::{TileId, TreeError},
+    tree::TreeFrontier,
+};
+use std::collections::BTreeMap;
+
+/// Why the check cannot start at a checkpoint.
+enum NotResumed<E> {
+    Problem(Problem),
+    Failed(E),
+}
+
+impl<E> From<ReadError<E>> for NotResumed<E> {
+    fn from(error: ReadError<E>) -> Self {
+        match error {
+            ReadError::Damaged(what) => mismatch(what),
+            ReadError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl<E> From<FrontierError<E>> for NotResumed<E> {
+    fn from(error: FrontierError<E>) -> Self {
+        match error {
+            FrontierError::Missing { chain, seq } => missing(chain, seq),
+            FrontierError::Damaged(what) => mismatch(what),
+            FrontierError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl<E> From<TreeError<ReadError<E>>> for NotResumed<E> {
+    fn from(error: TreeError<ReadError<E>>) -> Self {
+        match error {
+            TreeError::Read(error) => error.into(),
+            TreeError::ShortTile { tile, bytes } => mismatch(format!("{} has {bytes} bytes", tile.path())),
+            TreeError::OutOfRange { asked, size } => {
+                mismatch(format!("{asked} lies outside the tree of {size} entries"))
+            }
+        }
+    }
+}
+
+fn mismatch<E>(detail: impl Into<String>) -> NotResumed<E> {
+    NotResumed::Problem(Problem::of_log(ProblemKind::CheckpointMismatch, detail))
+}
+
+fn missing<E>(chain: u32, seq: u64) -> NotResumed<E> {
+    let detail = "the trusted checkpoint seals this entry, the log does not have it";
+    NotResumed::Problem(Problem::at(ProblemKind::Truncated, chain, seq, detail))
+}
+
+impl LogCheck {
+    /// Starts at a checkpoint that is trusted. Each chain's last entry that it seals is returned, to be added by
+    /// [`EntryCheck::anchor`](crate::check::EntryCheck::anchor); the entries before those need not be read.
+    ///
+    /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and all must be checked. An
+    /// error means that the reader failed.
+    pub fn resume<R: LogReader + ?Sized>(
+        &mut self,
+        reader: &mut R,
+        trusted: &SuppliedCheckpoint,
+    ) -> Result<Option<Vec<Link>>, R::Error> {
+        self.begin(reader)?;
+        self.trusted = Some(ReportedCheckpoint::new(trusted.checkpoint(), None));
+        let verified = match trusted.verify(self.log_id(), self.keys()) {
+            Ok(verified) => verified,
+            Err(fault) => {
+                let detail = format!("the trusted checkpoint of {} entries: {fault}", trusted.size());
+                self.add_problem(Problem::of_log(ProblemKind::CheckpointMismatch, detail));
+                return Ok(None);
+            }
+        };
+        match self.start(reader, &verified) {
+            Ok(anchors) => {
+                let signed_by = Some(verified.signed_by());
+                let reported = ReportedCheckpoint::new(verified.checkpoint(), signed_by);
+                self.trusted = Some(ReportedCheckpoint { compared: true, ..reported });
+                Ok(Some(anchors))
+            }
+            Err(NotResumed::Problem(problem)) => {
+                self.add_problem(problem);
+                Ok(None)
+            }
+            Err(NotResumed::Failed(error)) => Err(error),
+        }
+    }
+
+    fn start<R: LogReader + ?Sized>(
+        &mut self,
+        reader: &mut R,
+        trusted: &VerifiedCheckpoint,
+    ) -> Result<Vec<Link>, NotResumed<R::Error>> {
+        let (size, root) = (trusted.checkpoint().size, trusted.checkpoint().root);
+        let spans = last_spans(reader, size)?;
+        let edge = frontier(reader, size)?;
+        if edge.root() != root {
+            return Err(mismatch(format!(
+                "the trusted checkpoint of {size} entries is not that of this log"
+            )));
+        }
+        let mut anchors = Vec::new();
+        for (&chain, span) in &spans {
+            let seq = span.last_seq;
+            let other = || {
+                let detail = "the trusted checkpoint seals another entry at this place";
+                NotResumed::Problem(Problem::at(ProblemKind::CheckpointMismatch, chain, seq, detail))
+            };
+            let link = reader.link(chain, seq)?.ok_or_else(|| missing(chain, seq))?.map_err(|_| other())?;
+            let index = span.leaf_of(chain, seq).ok_or_else(other)?;
+            let proof = inclusion_proof(&mut edge.reader(|tile| stored(reader, tile)), index, size)?;
+            let proved = verify_inclusion(index, size, &link.hash, &proof, &root).is_ok();
+            if !proved || (link.chain, link.seq) != (chain, seq) {
+                return Err(other());
+            }
+            anchors.push(link);
+        }
+        self.compare_older_supplied(reader, &edge)?;
+        self.start_at(edge, spans.into_iter().map(|(chain, span)| (chain, span.last_seq)));
+        Ok(anchors)
+    }
+
+    /// A supplied checkpoint that is older than the trusted one must be a beginning of it.
+    fn compare_older_supplied<R: LogReader + ?Sized>(
+        &mut self,
+        reader: &mut R,
+        edge: &TreeFrontier,
+    ) -> Result<(), NotResumed<R::Error>> {
+        let older = self.open_supplied().map(|supplied| supplied.checkpoint().clone());
+        if let Some(older) = older.filter(|older| older.size < edge.size()) {
+            let (old, new) = (older.size, edge.size());
+            let proof = consistency_proof(&mut edge.reader(|tile| stored(reader, tile)), old, new)?;
+            let proved = verify_consistency(old, new, &older.root, &edge.root(), &proof).is_ok();
+            self.compare_supplied(proved);
+        }
+        Ok(())
+    }
+}
+
+/// Each chain's last span of the tree of `size` entries, cut where that ends; together they must fill the tree.
+fn last_spans<R: LogReader + ?Sized>(
+    reader: &mut R,
+    size: u64,
+) -> Result<BTreeMap<u32, Span>, NotResumed<R::Error>> {
+    let mut spans = BTreeMap::new();
+    let mut sealed = 0_u64;
+    for span in reader.last_spans(size)? {
+        let damaged = || mismatch(format!("the span at leaf {} is not one of the tree", span.leaf_index));
+        let within = size.checked_sub(span.leaf_index).filter(|&within| within > 0 && span.entries() > 0);
+        let last_seq = span.first_seq.saturating_add(within.ok_or_else(damaged)? - 1).min(span.last_seq);
+        sealed = sealed.saturating_add(last_seq);
+        if spans.insert(span.chain, Span { last_seq, ..span }).is_some() {
+            return Err(damaged());
+        }
+    }
+    match sealed {
+        sealed if sealed < size => Err(NotResumed::Problem(truncated("trusted", size, sealed))),
+        sealed if sealed > size => Err(mismatch("the spans of the checkpoints do not continue one another")),
+        _ => Ok(spans),
+    }
+}
+
+fn stored<R: LogReader + ?Sized>(reader: &mut R, tile: TileId) -> Result<Vec<u8>, ReadError<R::Error>> {
+    reader.tile(tile)?.ok_or_else(|| ReadError::Damaged(format!("{} is not stored", tile.path())))
+}
