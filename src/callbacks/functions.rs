@@ -37,7 +37,7 @@ entry_points! {
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
     (audit_chain_publication, pg_finfo_audit_chain_publication) => crate::publish::status::publication;
-    (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::report::check_log;
+    (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::verification::check_log;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
     (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;

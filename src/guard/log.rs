@@ -3,11 +3,12 @@
 use crate::audit::suspend::is_suspended;
 use crate::error::Error;
 use crate::log::columns;
-use crate::log::stored::{Workspace, content_hash};
+use crate::log::stored::AddressText;
 use crate::pg::catalog;
 use crate::pg::fmgr::Call;
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
+use audit_chain_core::entry::Scratch;
 use pgrx::pg_sys::{Datum, Oid};
 use std::ffi::CStr;
 
@@ -44,8 +45,8 @@ pub fn check_insert(call: Call) -> Datum {
         Error::NotATrigger { function: "audit_chain_check_insert" }.raise();
     };
     let row = columns::read(&trigger.row());
-    let computed = content_hash(&row, &mut Workspace::default());
-    if computed.is_none() || computed.as_ref().map(|hash| &hash[..]) != row.hash {
+    let checked = row.with_entry(&mut AddressText::default(), |entry| entry.check(&mut Scratch::default()));
+    if checked.is_err() {
         Error::NotSelfConsistent { chain: row.chain.into(), seq: row.seq }.raise();
     }
     // Sessions that keep a chain must search for its newest entry again.

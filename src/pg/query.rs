@@ -32,6 +32,11 @@ impl Record {
         self.get(column).expect("not null")
     }
 
+    /// A text column; `None` for null.
+    pub fn get_text(&self, column: i32) -> Option<String> {
+        self.get::<Text>(column).map(|text| text.0)
+    }
+
     /// A text column that is not null.
     pub fn text(&self, column: i32) -> String {
         self.value::<Text>(column).0

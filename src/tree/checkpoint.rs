@@ -15,10 +15,12 @@ use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
 use crate::pg::xact::{self, ActiveSnapshot};
+use crate::tree::reader::Reader;
 use crate::tree::signing_key::signing_key;
 use crate::tree::store::TreeStore;
 use audit_chain_core::{
     Hash,
+    check::{LogReader, ReadError},
     checkpoint::{Checkpoint, default_origin},
     key::SigningKey,
     note::Note,
@@ -49,14 +51,15 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     // What was committed during the wait counts; the statement's own snapshot is older.
     let _now = ActiveSnapshot::push_latest();
 
-    let log_id = store.identity()?.ok_or(Error::NothingToSeal)?;
+    let mut reader = Reader::new(&store);
+    let log_id = reader.log_id().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let last = store.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
     let spans = new_spans(&store, size)?;
     if spans.is_empty() {
         return last.map(|last| last.note).ok_or(Error::NothingToSeal);
     }
-    let mut frontier = store.frontier(size)?;
+    let mut frontier = reader.frontier(size)?;
     if let Some(last) = last
         && last.root != frontier.root()
     {
@@ -66,6 +69,13 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     }
     append(&store, &mut frontier, &spans)?;
     issue(&store, &log_id, &frontier, key.as_ref())
+}
+
+fn damaged(error: ReadError<Error>) -> Error {
+    match error {
+        ReadError::Damaged(reason) => Error::DamagedTree { reason },
+        ReadError::Failed(error) => error,
+    }
 }
 
 /// The entries that each chain has gained since the checkpoint of `size` entries, chain by chain.

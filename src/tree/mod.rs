@@ -1,6 +1,7 @@
 //! The Merkle tree over the log's entries: checkpoints, and proofs from them.
 //!
 //! * [`store`]: the tree as it is stored.
+//! * [`reader`]: the log as the core crate reads it.
 //! * [`checkpoint`]: `audit_checkpoint()`.
 //! * [`proof`]: `audit_inclusion_proof()` and `audit_consistency_proof()`.
 //! * [`signing_key`]: the key that signs checkpoints.
@@ -11,5 +12,6 @@
 
 pub mod checkpoint;
 pub mod proof;
+pub mod reader;
 pub mod signing_key;
 pub mod store;

@@ -2,17 +2,20 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::log::stored::entry_leaf;
+use crate::log::stored::AddressText;
 use crate::log::table;
 use crate::pg::fmgr::Call;
-use crate::pg::numbers::numbers;
 use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
-use crate::tree::store::{Recorded, TreeStore, damaged};
+use crate::tree::reader::Reader;
+use crate::tree::store::{Recorded, TreeStore};
 use audit_chain_core::{
+    check::{LogReader, ReadError},
+    entry::Scratch,
     note::Note,
     proof::{consistency_proof, inclusion_proof},
     proof_text::{ConsistencyProof, InclusionProof},
+    tile::{TileId, TreeError},
     tree::TreeFrontier,
 };
 use pgrx::pg_sys::{Datum, Oid};
@@ -43,21 +46,24 @@ fn prove_inclusion(call: Call) -> Result<String, Error> {
     let seq: i64 = call.arg(1).ok_or_else(|| null("seq"))?;
     let store = TreeStore::open(&Extension::installed()?)?;
     let _path = LocalSettings::safe_search_path();
-    let leaf = table::entry(&store.log, chain, seq, entry_leaf)
-        .flatten()
-        .ok_or(Error::NoSuchEntry { chain, seq })?;
+    let leaf = table::entry(&store.log, chain, seq, |row| {
+        row.with_entry(&mut AddressText::default(), |entry| {
+            entry.encode(&mut Scratch::default()).map(<[u8]>::to_vec).ok()
+        })
+    });
+    let leaf = leaf.flatten().ok_or(Error::NoSuchEntry { chain, seq })?;
     let checkpoint = match call.arg(2) {
         Some(size) => find(&store, Some(size))?,
         None => store.checkpoint(None).ok_or(Error::NotSealed { chain, seq, size: 0, sealing: None })?,
     };
-    let index = store.span_of(chain, seq).and_then(|span| span.leaf_of(chain as u32, seq as u64));
+    let index = store.leaf_of(chain, seq);
     let Some(index) = index.filter(|&index| index < checkpoint.size) else {
-        let sealing = index.and_then(|index| first_after(&store, index));
+        let sealing = index.and_then(|index| store.first_checkpoint_of(index));
         return Err(Error::NotSealed { chain, seq, size: checkpoint.size, sealing });
     };
     let frontier = frontier(&store, &checkpoint)?;
-    let mut reader = frontier.reader(|tile| store.tile(tile));
-    let hashes = inclusion_proof(&mut reader, index, checkpoint.size).map_err(damaged)?;
+    let mut tiles = frontier.reader(complete_tiles(&store));
+    let hashes = inclusion_proof(&mut tiles, index, checkpoint.size).map_err(damaged)?;
     let proof = InclusionProof { leaf: Some(leaf), index, hashes, note: note(&checkpoint)? };
     // A proof that does not verify is not returned: the log or its tree was tampered with.
     proof.check().map_err(|error| Error::DamagedTree {
@@ -77,8 +83,8 @@ fn prove_consistency(call: Call) -> Result<String, Error> {
         return Err(Error::SizesSwapped { old, new: new.size });
     }
     let frontier = frontier(&store, &new)?;
-    let mut reader = frontier.reader(|tile| store.tile(tile));
-    let hashes = consistency_proof(&mut reader, old_size, new.size).map_err(damaged)?;
+    let mut tiles = frontier.reader(complete_tiles(&store));
+    let hashes = consistency_proof(&mut tiles, old_size, new.size).map_err(damaged)?;
     Ok(ConsistencyProof { old: old_size, hashes, note: note(&new)? }.to_string())
 }
 
@@ -91,7 +97,7 @@ fn frontier(store: &TreeStore, checkpoint: &Recorded) -> Result<Rc<TreeFrontier>
     if let Some(frontier) = known {
         return Ok(frontier);
     }
-    let frontier = Rc::new(store.frontier(checkpoint.size)?);
+    let frontier = Rc::new(Reader::new(store).frontier(checkpoint.size)?);
     // An edge without the recorded root proves nothing; the check of the proof reports it.
     if frontier.root()[..] == checkpoint.root[..] {
         LAST.set(Some((key, Rc::clone(&frontier))));
@@ -107,11 +113,22 @@ fn find(store: &TreeStore, size: Option<i64>) -> Result<Recorded, Error> {
     })
 }
 
-/// The size of the first checkpoint that seals a leaf.
-fn first_after(store: &TreeStore, index: u64) -> Option<u64> {
-    let rest = format!("FROM ONLY {} WHERE tree_size > {index}", store.checkpoints);
-    let [size] = *numbers(["min(tree_size)"], &rest).first()?;
-    u64::try_from(size).ok().filter(|&size| size > 0)
+/// Reads the stored complete tiles.
+fn complete_tiles(store: &TreeStore) -> impl FnMut(TileId) -> Result<Vec<u8>, Error> {
+    let mut reader = Reader::new(store);
+    move |tile| match reader.tile(tile) {
+        Ok(Some(hashes)) => Ok(hashes),
+        Ok(None) => Err(Error::DamagedTree { reason: format!("{} is missing", tile.path()) }),
+        Err(ReadError::Damaged(reason)) => Err(Error::DamagedTree { reason }),
+        Err(ReadError::Failed(error)) => Err(error),
+    }
+}
+
+fn damaged(error: TreeError<Error>) -> Error {
+    match error {
+        TreeError::Read(error) => error,
+        other => Error::DamagedTree { reason: other.to_string() },
+    }
 }
 
 fn note(checkpoint: &Recorded) -> Result<Note, Error> {

@@ -1,0 +1,201 @@
+//! The log as the core crate reads it: its tables, as the active snapshot sees them.
+//!
+//! **Invariant**: memory does not grow with the log; a call reads a bounded number of rows, or streams them.
+
+use crate::error::Error;
+use crate::log::stored::AddressText;
+use crate::log::table;
+use crate::pg::numbers::{numbers, numbers_and_bytes};
+use crate::pg::query::query_statement;
+use crate::tree::store::TreeStore;
+use audit_chain_core::{
+    Hash,
+    chain::Link,
+    check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, frontier},
+    entry::{Defect, Scratch},
+    span::Span,
+    tile::{MAX_LEVEL, TILE_WIDTH, TileId},
+    tree::TreeFrontier,
+};
+use pgrx::datum::Uuid;
+use std::collections::VecDeque;
+
+/// The number of checkpoints and spans that are read at once.
+const PAGE: i64 = 1000;
+/// The number of tiles that are read at once while a level is read in order: half a megabyte.
+const TILES: u64 = 64;
+
+/// Reads the log from its tables.
+pub struct Reader<'a> {
+    store: &'a TreeStore,
+    /// For each level, the tiles that were read ahead, and the index that comes next in order.
+    ahead: Vec<Ahead>,
+}
+
+/// Tiles of one level that were read ahead.
+#[derive(Default)]
+struct Ahead {
+    tiles: VecDeque<(u64, Vec<u8>)>,
+    next: u64,
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing read yet.
+    pub fn new(store: &'a TreeStore) -> Self {
+        Self { store, ahead: (0..=MAX_LEVEL).map(|_| Ahead::default()).collect() }
+    }
+
+    /// The right edge of the tree of the first `size` entries.
+    pub fn frontier(&mut self, size: u64) -> Result<TreeFrontier, Error> {
+        frontier(self, size).map_err(|error| match error {
+            FrontierError::Missing { chain, seq } => Error::EntryMissing { chain, seq },
+            FrontierError::Damaged(reason) => Error::DamagedTree { reason },
+            FrontierError::Failed(error) => error,
+        })
+    }
+
+    /// The spans that a query yields, given from FROM on.
+    fn read_spans(&self, rest: &str) -> Read<Vec<Span>, Error> {
+        numbers(["leaf_index", "chain", "first_seq", "last_seq"], rest).into_iter().map(span).collect()
+    }
+}
+
+/// A span from the columns of its row.
+fn span(row: [i64; 4]) -> Read<Span, Error> {
+    let damaged = || ReadError::Damaged("audit_checkpoint_span has a row with a negative number".into());
+    let [leaf_index, chain, first_seq, last_seq] = row.map(u64::try_from);
+    let (Ok(leaf_index), Ok(chain), Ok(first_seq), Ok(last_seq)) = (leaf_index, chain, first_seq, last_seq)
+    else {
+        return Err(damaged());
+    };
+    let chain = u32::try_from(chain).map_err(|_| damaged())?;
+    Ok(Span { leaf_index, chain, first_seq, last_seq })
+}
+
+/// Numbers as an array for SQL.
+fn array(numbers: impl Iterator<Item = u64>) -> String {
+    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    format!("'{{{}}}'", numbers.join(","))
+}
+
+impl LogReader for Reader<'_> {
+    type Error = Error;
+
+    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Error> {
+        let query = format!("SELECT log_id FROM ONLY {}", self.store.identity);
+        let ids = query_statement(&query, &[], |row| row.get::<Uuid>(1));
+        match &ids[..] {
+            [] => Ok(None),
+            [id] => Ok(id.as_ref().map(|id| *id.as_bytes())),
+            _ => Err(ReadError::Damaged("audit_log_identity has more than one row".into())),
+        }
+    }
+
+    fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Error> {
+        let query = format!(
+            "SELECT tree_size, root, note FROM ONLY {} WHERE tree_size > $1 ORDER BY tree_size LIMIT {PAGE}",
+            self.store.checkpoints
+        );
+        let after = after.map_or(i64::MIN, |after| i64::try_from(after).unwrap_or(i64::MAX));
+        let rows = query_statement(&query, &[after.into()], |row| {
+            (
+                row.value::<i64>(1),
+                row.get::<Vec<u8>>(2).unwrap_or_default(),
+                row.get_text(3).unwrap_or_default(),
+            )
+        });
+        rows.into_iter()
+            .map(|(size, root, note)| match u64::try_from(size) {
+                Ok(size) => Ok(RecordedCheckpoint { size, root, note }),
+                Err(_) => Err(ReadError::Damaged("audit_checkpoint_log has a row of a negative size".into())),
+            })
+            .collect()
+    }
+
+    fn spans(&mut self, from: u64) -> Read<Vec<Span>, Error> {
+        let from = if from == 0 { i64::MIN } else { i64::try_from(from).unwrap_or(i64::MAX) };
+        self.read_spans(&format!(
+            "FROM ONLY {} WHERE leaf_index >= ({from}) ORDER BY leaf_index LIMIT {PAGE}",
+            self.store.spans
+        ))
+    }
+
+    fn span_at(&mut self, leaf: u64) -> Read<Option<Span>, Error> {
+        let spans = self.read_spans(&format!(
+            "FROM ONLY {} WHERE leaf_index <= {leaf} ORDER BY leaf_index DESC LIMIT 1",
+            self.store.spans
+        ))?;
+        Ok(spans.into_iter().next().filter(|span| span.entry_at(leaf).is_some()))
+    }
+
+    fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), Error> {
+        // The ORDER BY inside keeps the planner to one index scan for each span.
+        let rest = format!(
+            "FROM ROWS FROM (unnest({}::bigint[]), unnest({}::bigint[]), unnest({}::bigint[])) \
+                  WITH ORDINALITY AS s(chain, first_seq, last_seq, place) \
+             CROSS JOIN LATERAL (SELECT l.seq, l.hash FROM ONLY {} l WHERE l.chain = s.chain::integer \
+                  AND l.seq BETWEEN s.first_seq AND s.last_seq ORDER BY l.seq) e ORDER BY s.place, e.seq",
+            array(spans.iter().map(|span| span.chain.into())),
+            array(spans.iter().map(|span| span.first_seq)),
+            array(spans.iter().map(|span| span.last_seq)),
+            self.store.log
+        );
+        numbers_and_bytes(["s.chain", "e.seq"], "e.hash", &rest, |[chain, seq], hash| {
+            if let (Ok(chain), Ok(seq), Ok(hash)) = (chain.try_into(), seq.try_into(), hash.try_into()) {
+                visit(chain, seq, hash);
+            }
+        });
+        Ok(())
+    }
+
+    fn tile(&mut self, tile: TileId) -> Read<Option<Vec<u8>>, Error> {
+        let ahead = &mut self.ahead[usize::from(tile.level)];
+        let in_order = tile.index > 0 && tile.index == ahead.next;
+        ahead.next = tile.index + 1;
+        ahead.tiles.retain(|(index, _)| *index >= tile.index);
+        if ahead.tiles.front().is_none_or(|(index, _)| *index != tile.index) {
+            // One tile, unless the level is being read in order.
+            let end = tile.index + if in_order { TILES } else { 1 };
+            let query = format!(
+                "SELECT index, hashes FROM ONLY {} WHERE level = $1 AND index >= $2 AND index < $3 ORDER BY index",
+                self.store.tiles
+            );
+            let arguments = [i32::from(tile.level).into(), (tile.index as i64).into(), (end as i64).into()];
+            ahead.tiles =
+                query_statement(&query, &arguments, |row| (row.value::<i64>(1) as u64, row.value(2))).into();
+        }
+        Ok(ahead.tiles.pop_front_if(|(index, _)| *index == tile.index).map(|(_, hashes)| hashes))
+    }
+
+    fn beyond(&mut self, size: u64) -> Read<Option<String>, Error> {
+        let tiles = &self.store.tiles;
+        let mut conditions = vec!["level < 0".to_owned(), format!("level > {MAX_LEVEL}")];
+        for level in 0..=MAX_LEVEL {
+            let complete = size.checked_shr(8 * (u32::from(level) + 1)).unwrap_or(0);
+            conditions.push(format!("level = {level} AND index < 0"));
+            conditions.push(format!("level = {level} AND index >= {complete}"));
+        }
+        let queries: Vec<String> = conditions
+            .iter()
+            .map(|condition| format!("(SELECT level, index FROM ONLY {tiles} WHERE {condition} LIMIT 1)"))
+            .collect();
+        let rest = format!("FROM ({}) beyond LIMIT 1", queries.join(" UNION ALL "));
+        Ok(numbers(["level", "index"], &rest).first().map(|&[level, index]| {
+            match (u8::try_from(level), u64::try_from(index)) {
+                (Ok(level), Ok(index)) => TileId { level, index, width: TILE_WIDTH as u16 }.path(),
+                _ => format!("a tile of level {level} with the number {index}"),
+            }
+        }))
+    }
+
+    fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Error> {
+        self.store.last_span_rows(size).into_iter().map(span).collect()
+    }
+
+    fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Error> {
+        let (Ok(chain), Ok(seq)) = (chain.try_into(), seq.try_into()) else { return Ok(None) };
+        Ok(table::entry(&self.store.log, chain, seq, |row| {
+            row.with_entry(&mut AddressText::default(), |entry| entry.link(&mut Scratch::default()))
+        }))
+    }
+}
