@@ -1,10 +1,9 @@
 //! audit_chain: tamper-evident auditing for PostgreSQL.
 //!
-//! How a change flows: a trigger fires ([`capture`]), the row becomes JSON by the table's [`shape`], an [`entry`] is made
-//! with its [`context`], placed and hashed at the head of the transaction's [`chain`], which it [`claim`]s, and written to
-//! the log by `pg::log`. [`verify`] reads the log back;
-//! [`checkpoint`] seals it by a [`tree`], from which a [`mod@proof`] leaves the server; [`publish`] does so by itself. [`guard`] keeps everybody else out,
-//! [`hooks`] keep the guard.
+//! How a change flows: PostgreSQL fires a trigger ([`callbacks`]), the row becomes JSON ([`capture`]), and the entry gets its
+//! place, its hash and its row in the log ([`mod@log`]). [`verify`] reads the log back. [`tree`] seals it with checkpoints, which
+//! [`publish`] takes off the server. [`audit`] begins and ends the auditing of a table, [`guard`] protects all of it.
+//! `docs/architecture.md` has the map.
 
 mod audit;
 mod callbacks;
@@ -28,7 +27,7 @@ pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = [
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
-/// Called by PostgreSQL when the library is loaded into a backend.
+/// Called by PostgreSQL when the library is loaded into a process.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::register();

@@ -48,7 +48,7 @@ ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
 SELECT table_name, audited, state FROM covered;
--- That is not tampering with the log: it is whole, and the summary says what is broken.
+-- That is not tampering with the log: it is intact, and the summary says whose auditing was ended.
 SELECT valid, problems, substring(summary FROM '; the auditing.*') AS mentioned FROM audit_verify();
 -- Put right.
 SELECT audit_enable('audited'), audit_enable('half'), audit_enable('p');
