@@ -1,21 +1,23 @@
-//! Whose account the server runs under: PostgreSQL refuses to run as root.
+//! The operating system user that the server runs as: PostgreSQL refuses to run as root.
 
+use crate::defaults;
 use crate::error::{Context, Error, Result};
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-/// The account of the server and of its programs.
+/// The user that the server and its programs run as.
 #[derive(Clone, Debug)]
 pub(crate) enum Account {
-    /// The caller's own.
+    /// The caller's own account.
     Own,
-    /// The caller is root: another's.
+    /// Another account, because the caller is root.
     Other { name: String, uid: u32, gid: u32 },
 }
 
 impl Account {
+    /// The caller's account or, for root, the first of the users in `scripts/defaults` that exists.
     pub(crate) fn choose() -> Result<Self> {
         // /proc/self belongs to the effective user.
         let uid = std::fs::metadata("/proc/self").context(|| "cannot read /proc/self".into())?.uid();
@@ -23,8 +25,12 @@ impl Account {
             return Ok(Self::Own);
         }
         let passwd = std::fs::read_to_string("/etc/passwd").context(|| "cannot read /etc/passwd".into())?;
-        ["postgres", "nobody"].iter().find_map(|name| find_account(&passwd, name)).ok_or_else(|| {
-            Error::new("running as root, and there is no user `postgres` or `nobody` to run PostgreSQL as")
+        defaults::server_users().find_map(|name| find_account(&passwd, name)).ok_or_else(|| {
+            let users: Vec<_> = defaults::server_users().collect();
+            Error::new(format!(
+                "root cannot run PostgreSQL, and none of these users exists: {}",
+                users.join(", ")
+            ))
         })
     }
 
@@ -39,12 +45,12 @@ impl Account {
                 command
             }
         };
-        // With it, errors of the server would carry a backtrace of the extension.
+        // Otherwise the server's error messages would include a backtrace of the extension.
         command.env_remove("RUST_BACKTRACE");
         command
     }
 
-    /// Gives the file or directory to the account.
+    /// Makes the account the owner of the file or directory.
     pub(crate) fn give(&self, path: &Path) -> Result<()> {
         match self {
             Self::Own => Ok(()),
@@ -69,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_found_by_its_whole_name() {
+    fn an_account_is_found_by_its_full_name() {
         let passwd =
             "root:x:0:0:root:/root:/bin/bash\npostgres2:x:7:8::/:/bin/sh\npostgres:x:101:104::/:/bin/sh\n";
         let found = find_account(passwd, "postgres");

@@ -1,4 +1,4 @@
-//! What a throwaway server should be like, before it is made.
+//! The options of a throwaway server, and how one is made.
 
 use crate::account::Account;
 use crate::error::{Context, Error, Result};
@@ -13,14 +13,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Settings of every throwaway server; [`Builder::config`] overrides them.
+/// The settings of every throwaway server. [`Builder::config`] overrides them.
 const DEFAULTS: &[(&str, &str)] =
     &[("fsync", "off"), ("timezone", "UTC"), ("log_line_prefix", "%m [%p] %q%u@%d ")];
 
-/// The longest path of a unix socket is 107 bytes; `/.s.PGSQL.5432` takes 14.
+/// The path of a Unix socket can have at most 107 bytes, and `/.s.PGSQL.5432` takes 14.
 const LONGEST_DIRECTORY: usize = 90;
 
-/// Options for a [`Server`]; from [`Server::builder`].
+/// Options for a [`Server`]. [`Server::builder`] returns one.
 #[derive(Default)]
 pub struct Builder {
     installation: Option<Installation>,
@@ -30,49 +30,49 @@ pub struct Builder {
     origin: Option<Origin>,
 }
 
-/// The server that a new one begins as a copy of.
+/// The server that the new one is copied from.
 struct Origin {
     conn_string: String,
     standby: bool,
 }
 
 impl Builder {
-    /// A line of `postgresql.conf`; the last one for a name counts.
+    /// Adds a line to `postgresql.conf`. The last line for a name takes effect.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
         self.config.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// An environment variable of the server process, such as LD_PRELOAD.
+    /// Sets an environment variable of the server process, such as LD_PRELOAD.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// Listen on a free port of 127.0.0.1 too. Any user of this machine may then connect.
+    /// Also listens on a free port of 127.0.0.1. Any user of this machine can then connect.
     #[must_use]
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
         self
     }
 
-    /// Run this installation instead of the one that [`Installation::find`] finds.
+    /// Runs this installation instead of the one that [`Installation::find`] finds.
     #[must_use]
     pub fn installation(mut self, installation: Installation) -> Self {
         self.installation = Some(installation);
         self
     }
 
-    /// Begin as a streaming hot standby of `primary`.
+    /// Makes the server a streaming hot standby of `primary`.
     #[must_use]
     pub fn standby_of(mut self, primary: &Server) -> Self {
         self.origin = Some(Origin { conn_string: primary.conn_string("postgres"), standby: true });
         self
     }
 
-    /// Begin as a copy of `original` (a restored base backup) that goes its own way.
+    /// Makes the server an independent copy of `original`: a restored base backup.
     #[must_use]
     pub fn copy_of(mut self, original: &Server) -> Self {
         self.origin = Some(Origin { conn_string: original.conn_string("postgres"), standby: false });
@@ -86,7 +86,7 @@ impl Builder {
         installation.check_usable_by(&account)?;
 
         let directory = make_directory()?;
-        let guard = Guard::new(&directory)?; // from here on the directory is removed whatever happens
+        let guard = Guard::new(&directory)?; // from here on, the guard removes the directory whatever happens
         account.give(&directory)?;
         let data = directory.join("data");
 
@@ -129,7 +129,7 @@ impl Builder {
             .and_then(|mut file| file.write_all(lines.as_bytes()))
             .context(|| format!("cannot write {}", file.display()))?;
 
-        // The port names the unix socket; each server has a directory of its own, so any port will do there.
+        // The port only names the Unix socket, which is in the server's own directory: any number works.
         let port = if self.tcp { free_port()? } else { 5432 };
         let mut server =
             Server::new(installation, account, directory, guard, port, self.tcp, self.environment);
@@ -146,7 +146,7 @@ fn make_directory() -> Result<PathBuf> {
     if parent.as_os_str().len() + name.len() > LONGEST_DIRECTORY {
         parent = PathBuf::from("/tmp");
     }
-    // A directory of that name may be left from a machine that lost power: try further names.
+    // A directory of that name may remain from before a power failure: try further names.
     for attempt in 0..1000 {
         let path = parent.join(if attempt == 0 { name.clone() } else { format!("{name}-{attempt}") });
         match fs::DirBuilder::new().mode(0o700).create(&path) {

@@ -1,8 +1,8 @@
-//! One kind of error: a text that says what failed.
+//! The error type: a text that says what failed.
 
 use std::fmt;
 
-/// What failed, with what the server or the program said about it.
+/// What failed, and the message of the server or program that failed.
 pub struct Error(String);
 
 /// A result with this crate's [`Error`].
@@ -21,7 +21,7 @@ impl fmt::Display for Error {
     }
 }
 
-// Tests unwrap: the text should then stand there as it is, over several lines.
+// Tests unwrap results: the panic message should show the text unescaped, over several lines.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -39,7 +39,7 @@ impl From<postgres::Error> for Error {
     }
 }
 
-/// Puts `what` was being done in front of another kind of error.
+/// Converts another type of error, and puts `what` failed in front of its message.
 pub(crate) trait Context<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }

@@ -1,8 +1,8 @@
-//! The guard: a small process that cleans up when the one that held the server cannot.
+//! The guard: a small process that cleans up if the process that holds the server cannot.
 //!
-//! A killed test process drops nothing. The guard reads from a pipe whose other end only this process holds;
-//! the kernel closes that end however the process ends, and the guard then stops the server and removes its
-//! directory. (A parent-death signal would not do: it fires when the *thread* that started the server ends.)
+//! A killed process drops no values. The guard reads from a pipe whose other end only this process holds. The kernel
+//! closes that end when the process ends, for whatever reason. The guard then stops the server and removes its
+//! directory. (A parent-death signal does not work: it fires when the *thread* that started the server ends.)
 
 use crate::error::{Context, Result};
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Each line of input names the running server's process, or nothing if none runs.
+/// Each line of input is the process number of the running server, or empty if the server is stopped.
 const SCRIPT: &str = r#"
 pid=
 while read -r line; do pid=$line; done
@@ -25,21 +25,21 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard of the directory.
+    /// Starts a guard for the directory.
     pub(crate) fn new(directory: &Path) -> Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "server-guard"]).arg(directory).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.process_group(0); // an interrupt typed at the terminal is not for the guard
+        command.process_group(0); // an interrupt typed at the terminal must not reach the guard
         Ok(Self { process: command.spawn().context(|| "cannot start the guard process (sh)".into())? })
     }
 
-    /// Tells the guard which process is the server's, if any.
+    /// Tells the guard the server's process, or that there is none.
     pub(crate) fn watch(&mut self, pid: Option<u32>) -> Result<()> {
         let line = pid.map_or_else(String::new, |pid| pid.to_string()) + "\n";
         let pipe = self.process.stdin.as_mut();
         pipe.map_or(Ok(()), |pipe| pipe.write_all(line.as_bytes()))
-            .context(|| "the guard process is gone".into())
+            .context(|| "the guard process has ended".into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The PostgreSQL installation that a server runs.
 
 use crate::account::Account;
+use crate::defaults;
 use crate::error::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,15 +15,15 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// The installation that the environment variable `PG_CONFIG` names; else this checkout's private copy
-    /// of PostgreSQL 15 (`target/servers/15`), else Debian's, else the `pg_config` on the PATH.
+    /// Returns the installation that the environment variable `PG_CONFIG` names. Without `PG_CONFIG`, returns the first of
+    /// these that exists: this checkout's private copy of the default major version, Debian's installation of
+    /// that version, the installation of the `pg_config` on the PATH.
     pub fn find() -> Result<Self> {
         if let Some(path) = std::env::var_os("PG_CONFIG").filter(|path| !path.is_empty()) {
             return Self::new(path);
         }
-        let private = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/servers/15/bin/pg_config");
-        let known = [private, "/usr/lib/postgresql/15/bin/pg_config"];
-        Self::new(known.into_iter().find(|path| Path::new(path).exists()).unwrap_or("pg_config"))
+        let known = defaults::pg_configs().into_iter().find(|path| path.exists());
+        Self::new(known.unwrap_or_else(|| "pg_config".into()))
     }
 
     /// The installation that this `pg_config` belongs to.
@@ -30,8 +31,12 @@ impl Installation {
         let pg_config = pg_config.into();
         let bindir = PathBuf::from(ask(&pg_config, "--bindir")?);
         let version = ask(&pg_config, "--version")?;
-        let major = major_version(&version)
-            .ok_or_else(|| Error::new(format!("{} has a strange version: {version}", pg_config.display())))?;
+        let major = major_version(&version).ok_or_else(|| {
+            Error::new(format!(
+                "{} reports a version that the harness cannot read: {version}",
+                pg_config.display()
+            ))
+        })?;
         Ok(Self { pg_config, bindir, major })
     }
 
@@ -55,7 +60,8 @@ impl Installation {
         self.bindir.join(name)
     }
 
-    /// That the account may run the server: a private home directory on the way would forbid it.
+    /// Checks that the account can run the server. It cannot if a directory on the path is closed to it, such as a
+    /// private home directory.
     pub(crate) fn check_usable_by(&self, account: &Account) -> Result<()> {
         let postgres = self.program("postgres");
         let output = account.command(&postgres).arg("--version").current_dir("/").output();

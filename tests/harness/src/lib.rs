@@ -1,4 +1,4 @@
-//! Throwaway PostgreSQL servers: made in a moment, gone with the value that holds them.
+//! Throwaway PostgreSQL servers: quick to make, and removed with the value that holds them.
 //!
 //! ```no_run
 //! use harness::{Mode, Server};
@@ -6,23 +6,23 @@
 //! # fn main() -> harness::Result<()> {
 //! let mut server = Server::builder().config("max_prepared_transactions", "20").start()?;
 //! server.connect("postgres")?.batch_execute("CREATE TABLE t (a integer)")?;
-//! server.stop(Mode::Immediate)?; // as if the power had failed
+//! server.stop(Mode::Immediate)?; // like a power failure
 //! server.start()?;
 //! assert_eq!(server.psql("postgres", "SELECT count(*) FROM t")?, "0");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The server runs the installation that [`Installation::find`] finds, as an unprivileged user where
-//! the caller is root, in a directory of its own, and listens on a socket in that directory. It is
-//! stopped and its directory removed when the [`Server`] is dropped, and just so when the process that
-//! held it is killed: a guard process waits for that (see `guard.rs`).
+//! The server runs the installation that [`Installation::find`] finds. It has a directory of its own and listens on a
+//! socket there. If the caller is root, it runs as an unprivileged user. Dropping the [`Server`] stops it and removes
+//! the directory. If the process that holds it is killed, a guard process does the same (see `guard.rs`).
 //!
-//! Connections need no password and the defaults trade durability for speed (`fsync=off`): these servers
-//! are for tests. Pass `.config("fsync", "on")` where the disk is part of what is tested.
+//! These servers are for tests: connections need no password, and the defaults trade durability for speed
+//! (`fsync=off`). Pass `.config("fsync", "on")` if the test involves the disk.
 
 mod account;
 mod builder;
+mod defaults;
 mod error;
 mod guard;
 mod installation;
@@ -36,20 +36,20 @@ pub use server::{Mode, Server};
 
 use std::time::{Duration, Instant};
 
-/// Calls `condition` until it returns true; an error that names `what` after `timeout`.
+/// Calls `condition` until it returns true. After `timeout`, returns an error that names `what`.
 pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
     let deadline = Instant::now() + timeout;
     while !condition() {
         if Instant::now() > deadline {
-            return Err(Error::new(format!("waited {} s in vain for {what}", timeout.as_secs())));
+            return Err(Error::new(format!("timed out after {} s, waiting for {what}", timeout.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// Whether an environment variable is one of those by which PostgreSQL's client library finds a server and sets up
-/// a connection. They are kept from the programs beside a throwaway server, which must find that server only.
+/// Whether PostgreSQL's client library reads this environment variable to find a server or to set up a connection.
+/// Programs that use a throwaway server do not inherit these variables, so that they find only that server.
 pub fn is_libpq_variable(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     let other = ["PG_", "PGRX", "PGISOLATIONTIMEOUT"].iter().any(|prefix| name.starts_with(prefix));

@@ -15,19 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a start (with its recovery) or a stop may take.
+/// How long the server may take to start, recovery included, or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How to stop a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Roll back what is open, write a checkpoint, end.
+    /// Rolls back open transactions and writes a checkpoint.
     Fast,
-    /// Drop everything, as in a crash; the next start recovers from the WAL.
+    /// Ends at once, as in a crash. The next start recovers from the WAL.
     Immediate,
 }
 
-/// A throwaway server; dropping it stops it and removes its directory.
+/// A throwaway server. Dropping it stops the server and removes its directory.
 pub struct Server {
     process: Option<Child>,
     guard: Guard,
@@ -40,12 +40,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Options for a server; [`Builder::start`] makes it.
+    /// Returns the options for a server. [`Builder::start`] makes the server.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// A streaming hot standby of `primary`; shorthand for [`Builder::standby_of`].
+    /// Makes a streaming hot standby of `primary`; short for [`Builder::standby_of`].
     pub fn standby_of(primary: &Server) -> Result<Server> {
         Self::builder().standby_of(primary).start()
     }
@@ -62,7 +62,7 @@ impl Server {
         Self { process: None, guard, installation, account, directory, port, tcp, environment }
     }
 
-    /// Starts the server (it is started already when made) and waits until it takes connections.
+    /// Starts the server after a stop, and waits until it accepts connections.
     pub fn start(&mut self) -> Result<()> {
         if self.is_running() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Server {
         command.args(["-c", "logging_collector=off", "-c", "log_destination=stderr"]);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        command.process_group(0); // an interrupt typed at the terminal is for the test, not for the server
+        command.process_group(0); // an interrupt typed at the terminal must not reach the server
         let child = command.spawn().context(|| format!("cannot run {:?}", command.get_program()))?;
         self.guard.watch(Some(child.id()))?;
         self.process = Some(child);
@@ -91,13 +91,13 @@ impl Server {
                 return Err(self.failure("the server did not start"));
             }
             if Instant::now() > deadline {
-                return Err(self.failure(&format!("the server takes no connections: {refusal}")));
+                return Err(self.failure(&format!("the server does not accept connections: {refusal}")));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Stops the server and waits for its end; nothing to do if it does not run.
+    /// Stops the server and waits for its end. Does nothing if the server is stopped.
     pub fn stop(&mut self, mode: Mode) -> Result<()> {
         if !self.is_running() {
             return self.guard.watch(None);
@@ -111,13 +111,13 @@ impl Server {
         self.guard.watch(None)
     }
 
-    /// Stops the server (fast) and starts it.
+    /// Stops the server in mode fast and starts it again.
     pub fn restart(&mut self) -> Result<()> {
         self.stop(Mode::Fast)?;
         self.start()
     }
 
-    /// Whether the server's process is there.
+    /// Whether the server's process is running.
     pub fn is_running(&mut self) -> bool {
         let running = self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)));
         if !running {
@@ -126,26 +126,26 @@ impl Server {
         running
     }
 
-    /// A connection as the superuser `postgres`.
+    /// Connects as the superuser `postgres`.
     pub fn connect(&self, database: &str) -> Result<Client> {
         self.connect_as("postgres", database)
     }
 
-    /// A connection as another role.
+    /// Connects as another role.
     pub fn connect_as(&self, role: &str, database: &str) -> Result<Client> {
         let mut config = postgres::Config::new();
         config.host_path(&self.directory).port(self.port).user(role).dbname(database);
         config.connect(NoTls).map_err(Error::from)
     }
 
-    /// A libpq connection string, as the superuser.
+    /// The libpq connection string of the superuser.
     pub fn conn_string(&self, database: &str) -> String {
         let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
         let host = quoted(&self.directory.to_string_lossy());
         format!("host='{host}' port={} user=postgres dbname='{}'", self.port, quoted(database))
     }
 
-    /// Runs SQL through psql, which stops at the first error; returns unaligned tuples, without the last newline.
+    /// Runs SQL by psql, which stops at the first error. Returns the unaligned output without the last newline.
     pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let mut command = self.command("psql");
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database]).stdin(Stdio::piped());
@@ -153,22 +153,23 @@ impl Server {
         let mut child = command.spawn().context(|| "cannot run psql".into())?;
         let mut stdin = child.stdin.take();
         let sql = sql.to_owned();
-        // From another thread, lest psql waits for us to read while we wait for it to read.
+        // In another thread, to avoid a deadlock if psql and this process both wait for the other to read.
         let writer = std::thread::spawn(move || stdin.as_mut().map(|stdin| stdin.write_all(sql.as_bytes())));
         let output = child.wait_with_output().context(|| "cannot read from psql".into())?;
-        let _ = writer.join(); // a closed pipe means that psql has stopped at an error, which it reports
+        let _ = writer.join(); // the pipe is closed if psql has stopped at an error, which psql reports
         checked("psql", output).map(|text| text.trim_end_matches('\n').to_owned())
     }
 
-    /// Runs one of the server's programs (pgbench, pg_dump, …) and returns what it printed. It runs in the server's
-    /// [directory](Self::directory) and under the server's account, which must be able to reach any file named.
+    /// Runs one of the server's programs (pgbench, pg_dump, …) and returns its output. The program runs in the server's
+    /// [directory](Self::directory) and under the server's account, which must be able to access the files that `args`
+    /// name.
     pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
         let mut command = self.command(program);
         command.args(args);
         output_of(command)
     }
 
-    /// A command for one of the server's programs, set up to connect, to be changed and started at will.
+    /// Returns a command for one of the server's programs, with the environment that it needs to connect.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.account.command(self.installation.program(program));
         clean(&mut command, &self.directory);
@@ -182,12 +183,12 @@ impl Server {
         self.directory.join("data")
     }
 
-    /// The server's directory: the socket, the log, the data; room for a test's own files, too.
+    /// The server's directory. It contains the socket, the log and the data; tests may put their own files there.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The port, of the unix socket and, with [`Builder::tcp`], of 127.0.0.1.
+    /// The port of the Unix socket and, with [`Builder::tcp`], of 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -197,13 +198,13 @@ impl Server {
         &self.installation
     }
 
-    /// The server's log, from its first start.
+    /// The server's log since its first start.
     pub fn log(&self) -> String {
         fs::read(self.log_file())
             .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// Adds a line to `postgresql.conf`; a restart or `pg_reload_conf()` makes it count.
+    /// Adds a line to `postgresql.conf`. It takes effect at the next restart or `pg_reload_conf()`.
     pub fn set_config(&self, name: &str, value: &str) -> Result<()> {
         let file = self.data_dir().join("postgresql.conf");
         let line = format!("{name} = '{}'\n", value.replace('\'', "''"));
@@ -214,18 +215,18 @@ impl Server {
         written.context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Gives a file that a test has made to the server's account.
+    /// Makes the server's account the owner of a file that a test has made.
     pub fn give(&self, path: &Path) -> Result<()> {
         self.account.give(path)
     }
 
-    /// Kills a backend with SIGKILL; the server then restarts all of them.
+    /// Kills a backend with SIGKILL. The server then ends all backends and recovers.
     pub fn kill_backend(&self, pid: i32) -> Result<()> {
         let pid = u32::try_from(pid).ok().filter(|pid| *pid > 1);
-        signal(pid.ok_or_else(|| Error::new("not the process number of a backend"))?, "KILL")
+        signal(pid.ok_or_else(|| Error::new("this is not the process number of a backend"))?, "KILL")
     }
 
-    /// Waits until this standby has replayed all that `primary` has written up to now.
+    /// Waits until this standby has replayed everything that `primary` has written until now.
     pub fn catch_up(&self, primary: &Server) -> Result<()> {
         let written: String =
             primary.connect("postgres")?.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])?.get(0);
@@ -241,7 +242,7 @@ impl Server {
         self.directory.join("server.log")
     }
 
-    /// An error with the end of the server's log.
+    /// Makes an error that includes the end of the server's log.
     fn failure(&self, what: &str) -> Error {
         Error::new(format!("{what}; the end of its log:\n{}", tail(&self.log(), 30)))
     }
@@ -250,7 +251,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The directory goes with the server; what it said would be missed.
+            // The log is about to be removed with the directory.
             eprintln!("--- the end of the server's log:\n{}", tail(&self.log(), 30));
         }
         if let (Err(_), Some(process)) = (self.stop(Mode::Immediate), &mut self.process) {
@@ -260,7 +261,7 @@ impl Drop for Server {
     }
 }
 
-/// Takes PostgreSQL's variables out of a command's environment and lets it run where its account may be.
+/// Removes libpq's variables from the command's environment, and sets a directory that its account can enter.
 pub(crate) fn clean(command: &mut Command, directory: &Path) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_libpq_variable(name)) {
         command.env_remove(name);
@@ -268,7 +269,7 @@ pub(crate) fn clean(command: &mut Command, directory: &Path) {
     command.current_dir(directory);
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command and returns its output.
 pub(crate) fn output_of(mut command: Command) -> Result<String> {
     let what = format!("{command:?}");
     let output = command.stdin(Stdio::null()).output().context(|| format!("cannot run {what}"))?;
@@ -284,7 +285,7 @@ fn checked(what: &str, output: Output) -> Result<String> {
     Err(Error::new(format!("{what}: {}\n{}{}", output.status, tail(&stdout, 20), tail(&stderr, 40))))
 }
 
-/// Sends a signal; by the shell, whose `kill` is always there.
+/// Sends a signal by the shell's `kill`, which every system has.
 fn signal(pid: u32, name: &str) -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -s \"$1\" \"$2\"", "kill", name, &pid.to_string()]);

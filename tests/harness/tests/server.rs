@@ -1,4 +1,4 @@
-//! The harness itself: what the tests of the extension rely on.
+//! Tests of the harness itself, on which the tests of the extension rely.
 
 use harness::{Mode, Server, wait_until};
 use std::fs;
@@ -26,7 +26,7 @@ fn errors_say_what_failed() {
 }
 
 #[test]
-fn stop_crash_and_start_keep_what_was_committed() {
+fn committed_data_survives_stops_and_crashes() {
     let mut server = Server::builder().start().unwrap();
     server.psql("postgres", "CREATE TABLE t (a integer); INSERT INTO t VALUES (1)").unwrap();
     server.stop(Mode::Immediate).unwrap();
@@ -49,7 +49,7 @@ fn a_killed_backend_restarts_the_server() {
 }
 
 #[test]
-fn standby_and_copy_follow_and_leave_the_primary() {
+fn a_standby_follows_the_primary_and_a_copy_does_not() {
     let primary = Server::builder().start().unwrap();
     primary.psql("postgres", "CREATE TABLE t (a integer)").unwrap();
     let standby = Server::standby_of(&primary).unwrap();
@@ -62,7 +62,7 @@ fn standby_and_copy_follow_and_leave_the_primary() {
 }
 
 #[test]
-fn loopback_environment_and_other_programs() {
+fn a_server_listens_on_loopback_and_runs_other_programs() {
     let server = Server::builder().tcp().env("TZDIR", "/nowhere").start().unwrap();
     let port = server.port().to_string();
     let args = ["-XAtq", "-h", "127.0.0.1", "-p", &port, "-c", "SELECT inet_server_addr()"];

@@ -1,4 +1,4 @@
-//! The program `throwaway`: the exit code, the environment, the control program, and that nothing stays.
+//! Tests of the program `throwaway`: its exit code, the environment, the control program, and the cleanup.
 
 use harness::wait_until;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn throwaway(options: &[&str], script: &str) -> Command {
 }
 
 #[test]
-fn passes_the_exit_code_and_the_environment() {
+fn the_exit_code_and_the_environment_are_passed_on() {
     let script = r#"[ "$(psql -XAtc 'SHOW work_mem')" = 5MB ] && [ -d "$PGDATA" ] && [ -x "$PG_BINDIR/psql" ] && exit 7"#;
     let status = throwaway(&["--config", "work_mem=5MB"], script).status().unwrap();
     assert_eq!(status.code(), Some(7));
@@ -40,7 +40,7 @@ fn the_command_can_stop_and_start_the_server() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n");
 }
 
-/// Sends the signal to `throwaway` once its command runs; the exit code, and whether all was cleaned up.
+/// Sends the signal to `throwaway` while its command runs. Returns the exit code, and whether everything was removed.
 fn after_signal(signal: &str) -> (Option<i32>, bool) {
     let mut child =
         throwaway(&[], r#"echo "$PGHOST"; exec sleep 60"#).stdout(Stdio::piped()).spawn().unwrap();

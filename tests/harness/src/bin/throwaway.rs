@@ -1,8 +1,8 @@
-//! `throwaway [OPTIONS] -- COMMAND ARGS`: runs a command beside a throwaway server.
+//! `throwaway [OPTIONS] -- COMMAND ARGS`: runs a command with a throwaway server.
 //!
-//! The command finds the server through PGHOST and its like, the server's programs first in its PATH, and
-//! in THROWAWAY_CTL the path of a program that stops and starts the server (`"$THROWAWAY_CTL" stop`). Whatever
-//! happens to the command, and on an interrupt too, the server is stopped and removed.
+//! The command finds the server by PGHOST and the other variables of libpq. The server's programs come first in its PATH.
+//! THROWAWAY_CTL is the path of a program that stops and starts the server (`"$THROWAWAY_CTL" stop`). When the
+//! command ends, or an interrupt arrives, the server is stopped and removed.
 
 use harness::{Error, Mode, Result, Server, is_libpq_variable};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -21,14 +21,14 @@ const USAGE: &str = "\
 usage: throwaway [--config NAME=VALUE]... [--env NAME=VALUE]... [--tcp] -- COMMAND [ARGS]
        throwaway ctl SOCKET stop|crash|start|restart
 
-Runs COMMAND beside a throwaway PostgreSQL server, with PGHOST, PGPORT, PGUSER, PGDATABASE, PGDATA,
+Runs COMMAND with a throwaway PostgreSQL server, with PGHOST, PGPORT, PGUSER, PGDATABASE, PGDATA,
 PG_CONFIG, PG_BINDIR, PATH and THROWAWAY_CTL set, and exits as COMMAND does.
   --config  a line of postgresql.conf
   --env     an environment variable of the server, such as LD_PRELOAD
-  --tcp     listen on 127.0.0.1 too
-PG_CONFIG says which PostgreSQL to run; THROWAWAY_DIR in which directory to make its own.";
+  --tcp     also listen on 127.0.0.1
+PG_CONFIG selects the PostgreSQL to run; THROWAWAY_DIR is where the server's directory is made.";
 
-/// How long the command may take to end after a signal.
+/// How long the command may take to end after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -50,9 +50,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the command beside a server; its exit code.
+/// Runs the command with a server and returns its exit code.
 fn run(args: Vec<OsString>) -> Result<u8> {
-    // Before the server is there, so that no signal finds it unguarded.
+    // Before the server is made, so that no signal can leave it behind.
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGINT, SIGTERM, SIGHUP] {
         let value = usize::try_from(number).map_err(|_| Error::new("a negative signal"))?;
@@ -82,7 +82,7 @@ fn run(args: Vec<OsString>) -> Result<u8> {
     }
 }
 
-/// Reads the options, starts the server; also the command to run.
+/// Reads the options and starts the server. Returns it with the command to run.
 fn parse(args: Vec<OsString>) -> Result<(Server, Vec<OsString>)> {
     let usage = || Error::new(USAGE);
     let mut builder = Server::builder();
@@ -130,7 +130,7 @@ fn spawn(server: &Server, command: &[OsString], ctl: &Path) -> Result<Child> {
     child.spawn().map_err(failed(&format!("cannot run {}", command[0].display())))
 }
 
-/// Ends the command: politely, then not.
+/// Ends the command: first by SIGTERM, then by SIGKILL.
 fn end(child: &mut Child) -> Result<()> {
     let kill = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "kill", &child.id().to_string()]).status();
     kill.map_err(failed("kill"))?;
@@ -149,7 +149,7 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
-/// The program that THROWAWAY_CTL names: it calls this one with the socket's path.
+/// Writes the program that THROWAWAY_CTL names. It calls this program with the socket's path.
 fn write_ctl_script(directory: &Path, socket: &Path) -> Result<PathBuf> {
     let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
     let program = std::env::current_exe().map_err(failed("the path of this program"))?;
@@ -161,7 +161,7 @@ fn write_ctl_script(directory: &Path, socket: &Path) -> Result<PathBuf> {
     Ok(script)
 }
 
-/// Does what `throwaway ctl` asks through the socket, and answers with nothing or with what failed.
+/// Does what `throwaway ctl` asks for through the socket. Answers with nothing, or with what failed.
 fn answer(server: &mut Server, stream: UnixStream) -> Result<()> {
     stream.set_nonblocking(false).map_err(failed("the control socket"))?;
     let mut word = String::new();
@@ -177,7 +177,7 @@ fn answer(server: &mut Server, stream: UnixStream) -> Result<()> {
     (&stream).write_all(text.as_bytes()).map_err(failed("the control socket"))
 }
 
-/// The other end: `throwaway ctl SOCKET WORD`.
+/// The client side: `throwaway ctl SOCKET WORD`.
 fn control(args: &[OsString]) -> Result<u8> {
     let [socket, word] = args else { return Err(Error::new(USAGE)) };
     let mut stream = UnixStream::connect(socket).map_err(failed("the server's control socket"))?;
