@@ -1,33 +1,40 @@
-# What a developer calls; each target is a few lines in scripts/.
+# The developer's commands; the work is done by scripts/.
 #
-#   PG_CONFIG=…   the PostgreSQL to install into, or to test a private copy of
-#   SERVER=16     for test, regress, isolation, bench: 15 (default), 16 or 18, in private copies below target/servers
-#   TESTS="a b"   for regress, isolation: these only
+#   PG_CONFIG=…   the PostgreSQL to install into; the tests run a private copy of it
+#   SERVER=16     the major version for test, regress, isolation, cluster, lint and bench, in a private copy
+#   TESTS="a b"   only these tests, for regress, isolation and cluster
+#
+# Targets that test call setup themselves. install and package only build: they never run a package manager.
 
-SERVER ?= 15
+include scripts/defaults
+
+SERVER ?= $(DEFAULT_MAJOR)
 TESTS ?=
 FUZZ_SECONDS ?= 60
 
-# The private copy's pg_config; made on first use.
+# Makes the private copy on first use.
 private = PG_CONFIG="$$(scripts/private-server $(SERVER))" && export PG_CONFIG
-# Where the extension's code has not changed, cargo knows.
+# Cargo builds only what has changed.
 built = $(private) && scripts/build-install
 
 .PHONY: help setup demo test test-all regress regress-accept isolation isolation-accept cluster bench bench-quick \
 	install package fmt lint fuzz clean
 
 help:
-	@echo 'make demo          see it work: audit, tamper, find out'
-	@echo 'make test          all tests, against PostgreSQL 15 (SERVER=16, SERVER=18, or PG_CONFIG=…)'
-	@echo 'make test-all      all tests, against PostgreSQL 15, 16 and 18'
-	@echo 'make regress       only the SQL tests (TESTS="capture guard"); regress-accept takes the results as expected'
-	@echo 'make isolation     only the concurrency tests (TESTS=…); isolation-accept likewise'
-	@echo 'make cluster       only the whole-server tests'
-	@echo 'make bench         side-by-side benchmarks (bench-quick: a short run)'
-	@echo 'make install       build and install into the server of PG_CONFIG (default: the pg_config on the PATH)'
-	@echo 'make package       an archive for the server of PG_CONFIG'
-	@echo 'make setup         install what building and testing need'
-	@echo 'make fmt lint fuzz clean'
+	@echo 'To see it work and to test it; these install what is missing on this machine (make setup):'
+	@echo '  make demo          the demo: audit, tamper, detect'
+	@echo '  make test          all tests, against PostgreSQL $(DEFAULT_MAJOR) (another: SERVER=16, or PG_CONFIG=…)'
+	@echo '  make test-all      all tests, against PostgreSQL $(ALL_MAJORS)'
+	@echo '  make regress       only the SQL tests (TESTS="capture guard"); regress-accept accepts their results'
+	@echo '  make isolation     only the concurrency tests (TESTS=…); isolation-accept accepts their results'
+	@echo '  make cluster       only the whole-server tests (TESTS=…)'
+	@echo '  make lint          rustfmt, clippy, and the scripts'
+	@echo '  make bench         the side-by-side benchmarks (bench-quick: a short run)'
+	@echo '  make setup         only install what building and testing need: PostgreSQL, libclang, cargo-pgrx'
+	@echo 'To install it; these only build, and say what is missing:'
+	@echo '  make install       build, and install into the server of PG_CONFIG (default: the pg_config on the PATH)'
+	@echo '  make package       build an archive for the server of PG_CONFIG'
+	@echo 'Others: make fmt, make fuzz, make clean'
 
 setup:
 	@scripts/setup
@@ -39,7 +46,7 @@ test: setup
 	@scripts/test $(SERVER)
 
 test-all: setup
-	@scripts/test 15 16 18
+	@scripts/test all
 
 regress: setup
 	@$(built) && scripts/regress sql $(TESTS)
@@ -62,10 +69,10 @@ bench: setup
 bench-quick: setup
 	@$(built) && cargo run --release --package bench -- --quick
 
-install: setup
+install:
 	@scripts/build-install
 
-package: setup
+package:
 	@scripts/package
 
 fmt:

@@ -7,8 +7,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # A build directory given relative to the caller stays the same one when we change directories.
 TARGET_DIR=$(mkdir -p "${CARGO_TARGET_DIR:-$ROOT/target}" && cd "${CARGO_TARGET_DIR:-$ROOT/target}" && pwd)
 export CARGO_TARGET_DIR=$TARGET_DIR
-# The private servers; not below the build directory, so that the harness finds them wherever that is.
-SERVERS=$ROOT/target/servers
+source "$ROOT/scripts/defaults"
+# Not below the build directory, so that the harness finds the private servers wherever that is.
+SERVERS=$ROOT/$PRIVATE_SERVERS
 
 say() { printf '==> %s\n' "$*" >&2; }
 
@@ -25,15 +26,62 @@ pinned() { sed -n "s/^$1 = .*\"=\([0-9.]*\)\".*/\1/p" "$ROOT/Cargo.toml"; }
 # The major version of the server that a pg_config belongs to.
 major_of() { "$1" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'; }
 
+# has_server PG_CONFIG: whether the installation is complete, with the server and its headers.
+has_server() { [ -x "$1" ] && [ -x "$("$1" --bindir)/postgres" ] && has_headers "$1"; }
+
+has_headers() { [ -f "$("$1" --includedir-server)/postgres.h" ]; }
+
+# Whether libclang is there, through which pgrx reads the server's headers.
+has_libclang() {
+    local directory
+    [ -z "${LIBCLANG_PATH:-}" ] || return 0
+    for directory in '/usr/lib/llvm-*/lib' '/usr/lib/*-linux-gnu' /usr/lib /usr/lib64 /usr/local/lib; do
+        ! compgen -G "$directory/libclang.so*" >/dev/null || return 0
+        ! compgen -G "$directory/libclang-[0-9]*.so*" >/dev/null || return 0
+    done
+    have llvm-config
+}
+
+has_cargo_pgrx() { [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $(pinned pgrx)" ]; }
+
+# Sets pg_config to the program that PG_CONFIG names, or else to the pg_config on the PATH.
+find_pg_config() {
+    pg_config=$(command -v "${PG_CONFIG:-pg_config}") ||
+        die "cannot find ${PG_CONFIG:-pg_config}: set PG_CONFIG to the pg_config of your PostgreSQL, or run 'make setup'"
+}
+
+# Also checks that everything is there that building the extension needs; if not, one line says what to install.
+prepare_build() {
+    find_pg_config
+    local setup="run 'make setup', or install" major
+    major=$(major_of "$pg_config")
+    have cargo || die "the Rust toolchain is missing: install rustup (https://rustup.rs)"
+    has_cargo_pgrx || die "cargo-pgrx $(pinned pgrx) is missing: $setup it by 'cargo install --locked cargo-pgrx@$(pinned pgrx)'"
+    # `make setup` installs the headers of one version only.
+    [ "$major" = "$DEFAULT_MAJOR" ] || setup=install
+    has_headers "$pg_config" ||
+        die "the server headers of PostgreSQL $major are missing: $setup its development package (Debian: postgresql-server-dev-$major)"
+    setup="run 'make setup', or install"
+    has_libclang || die "libclang is missing: $setup it (Debian: libclang-dev)"
+    have cc || die "a C compiler is missing: $setup one (Debian: gcc libc6-dev)"
+    # With this variable cargo-pgrx needs no `cargo pgrx init`. pgrx's build script reads it, too.
+    export PGRX_PG_CONFIG_PATH=$pg_config
+}
+
 # Runs a command as the user that servers run as: PostgreSQL refuses root.
 as_server_user() {
     if [ "$(id -u)" != 0 ]; then
         "$@"
-    elif id postgres >/dev/null 2>&1; then
-        setpriv --reuid postgres --regid "$(id -g postgres)" --clear-groups -- "$@"
-    else
-        setpriv --reuid nobody --regid "$(id -g nobody)" --clear-groups -- "$@"
+        return
     fi
+    local user
+    for user in ${SERVER_USERS//,/ }; do
+        if id "$user" >/dev/null 2>&1; then
+            setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
+            return
+        fi
+    done
+    die "root cannot run PostgreSQL, and none of these users exists: $SERVER_USERS"
 }
 
 # Makes the directory of the private servers. Where the server's user cannot get into this checkout (root's home is

@@ -8,7 +8,7 @@ CLIENTS=8
 TRANSACTIONS=250 # of each client
 TABLES='pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history'
 
-bold= plain=
+bold='' plain=''
 [ ! -t 1 ] || { bold=$(tput bold) && plain=$(tput sgr0); } 2>/dev/null || true
 shown=$(mktemp)
 trap 'rm -f "$shown"' EXIT
