@@ -119,7 +119,7 @@ impl<'a> Database<'a> {
 
     /// The log must be whole.
     #[track_caller]
-    pub fn whole(&self) -> Verdict {
+    pub fn assert_intact(&self) -> Verdict {
         let verdict = self.verdict();
         assert!(verdict.valid && verdict.problems == 0, "{verdict:?}\n{:?}", self.problems());
         assert_eq!(verdict.entries, self.entries("true"));
@@ -134,7 +134,7 @@ impl<'a> Database<'a> {
 
     /// The log must be found not to be whole, with just these problems.
     #[track_caller]
-    pub fn broken(&self, problems: &[&str]) {
+    pub fn assert_problems(&self, problems: &[&str]) {
         let verdict = self.verdict();
         assert!(!verdict.valid, "{verdict:?}");
         let mut found = self.problems();

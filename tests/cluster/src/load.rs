@@ -98,14 +98,14 @@ impl<'a> Workload<'a> {
     /// Makes the tables, audited from now on.
     pub fn install(database: &'a Database<'a>) -> Self {
         database.sql(TABLES);
-        let workload = Self::again(database);
+        let workload = Self::installed(database);
         std::fs::write(&workload.script, SCRIPT).unwrap();
         database.server.give(&workload.script).unwrap();
         workload
     }
 
     /// The one that has been installed.
-    pub fn again(database: &'a Database<'a>) -> Self {
+    pub fn installed(database: &'a Database<'a>) -> Self {
         let script = database.server.directory().join(format!("mixed-{}.sql", database.name));
         Self { database, script }
     }

@@ -68,7 +68,7 @@ impl Scene {
         write(&database, 200);
         let second = database.sql("SELECT audit_checkpoint()") + "\n";
         write(&database, 10);
-        database.whole();
+        database.assert_intact();
         assert_eq!(database.verdict().chains, 2);
         (scene.first, scene.second) = (first, second);
         for (name, note) in [("first", &scene.first), ("second", &scene.second)] {
@@ -94,7 +94,7 @@ impl Scene {
 
     /// What must be found: in the server and by the program, alone and with what the auditor keeps.
     #[track_caller]
-    fn found(&self, database: &Database<'_>, alone: &[&str], kept: &[&str]) {
+    fn assert_found(&self, database: &Database<'_>, alone: &[&str], kept: &[&str]) {
         assert_eq!(self.kinds(database, ""), alone, "alone");
         let given = format!("checkpoint => '{}', public_key => '{}'", self.second, self.key);
         assert_eq!(self.kinds(database, &given), kept, "with the kept checkpoint");
@@ -137,7 +137,7 @@ const SIZE: &str = "(SELECT min(tree_size) FROM audit_checkpoint_log)";
 #[test]
 fn every_attack_is_found_by_whom_it_can_be_found() {
     let scene = Scene::new();
-    scene.found(&Database::of(&scene.server, "original"), &[], &[]);
+    scene.assert_found(&Database::of(&scene.server, "original"), &[], &[]);
     let edit = "UPDATE audit_log SET new_row = '{\"id\":7,\"balance\":1000000}' WHERE chain = 0 AND seq = 8";
     let swap = "UPDATE audit_log SET seq = 100000 WHERE chain = 0 AND seq = 8;
                 UPDATE audit_log SET seq = 8 WHERE chain = 0 AND seq = 9;
@@ -152,11 +152,11 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
     let attack = |name: &str| scene.copy("original", name);
     let one_tail = attack("one_tail");
     one_tail.force("DELETE FROM audit_log WHERE chain = 1 AND seq > 150");
-    scene.found(&one_tail, TRUNCATED, TRUNCATED);
+    scene.assert_found(&one_tail, TRUNCATED, TRUNCATED);
 
     let chain_gone = attack("chain_gone");
     chain_gone.force("DELETE FROM audit_log WHERE chain = 1");
-    scene.found(&chain_gone, TRUNCATED, TRUNCATED);
+    scene.assert_found(&chain_gone, TRUNCATED, TRUNCATED);
 
     // All ends cut, and every trace of the checkpoint that covered them: only who kept it can know.
     let all_tails = attack("all_tails");
@@ -167,26 +167,26 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
          DELETE FROM audit_tile WHERE (index + 1) * 256 > {SIZE};
          DELETE FROM audit_checkpoint_log WHERE tree_size > {SIZE}"
     ));
-    scene.found(&all_tails, &[], TRUNCATED);
+    scene.assert_found(&all_tails, &[], TRUNCATED);
 
     // The stored tree tells the first entry that is another; with the tree made anew only the kept checkpoint tells.
     for (name, forgery) in [("edited", edit), ("swapped", swap), ("inserted", insert)] {
         let forged = attack(name);
         rewrite(&forged, forgery);
-        scene.found(&forged, MISMATCH, MISMATCH);
+        scene.assert_found(&forged, MISMATCH, MISMATCH);
         let place = "SELECT DISTINCT ON (kind) chain, seq FROM audit_problems() WHERE seq IS NOT NULL ORDER BY kind, seq";
         assert_eq!(forged.sql(place), if name == "inserted" { "0|21" } else { "0|8" });
         reseal(&forged);
-        scene.found(&forged, &[], MISMATCH);
+        scene.assert_found(&forged, &[], MISMATCH);
     }
 
     // An older copy; the same copy continued, so that it has more entries than the one it forked from.
     let older = scene.copy("older", "older_copy");
-    scene.found(&older, &[], TRUNCATED);
+    scene.assert_found(&older, &[], TRUNCATED);
     let forked = scene.copy("older", "forked");
     forked.sql("UPDATE account SET balance = 9 WHERE id <= 900");
     forked.sql("SELECT audit_checkpoint()");
-    scene.found(&forked, &[], MISMATCH);
+    scene.assert_found(&forked, &[], MISMATCH);
 
     // What is stored about checkpoints.
     for (number, sql) in [

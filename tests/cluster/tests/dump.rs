@@ -53,7 +53,7 @@ fn original(server: &Server) -> Database<'_> {
     other.batch_execute("BEGIN; INSERT INTO plain VALUES (10)").unwrap();
     database.sql("INSERT INTO plain VALUES (11)");
     other.batch_execute("COMMIT").unwrap();
-    assert_eq!(database.whole().chains, 2);
+    assert_eq!(database.assert_intact().chains, 2);
     database
 }
 
@@ -81,7 +81,7 @@ fn added_by_restore(log: &str, restored: &str) -> i64 {
 fn check(original: &Database<'_>, restored: &Database<'_>) {
     let log = original.export();
     let added = added_by_restore(&log, &restored.export());
-    let before = restored.whole();
+    let before = restored.assert_intact();
     assert_eq!(before.entries, original.verdict().entries + added);
     let identity = "SELECT log_id, created_at FROM audit_log_identity";
     assert_eq!(restored.sql(identity), original.sql(identity));
@@ -101,7 +101,7 @@ fn check(original: &Database<'_>, restored: &Database<'_>) {
     let heads = "SELECT chain, max(seq) FROM audit_log GROUP BY chain ORDER BY chain";
     let seq = restored.number("SELECT max(seq) FROM audit_log WHERE chain = 0");
     restored.sql(MORE);
-    let after = restored.whole();
+    let after = restored.assert_intact();
     assert_eq!((after.entries - before.entries, after.chains), (8, before.chains), "{}", restored.sql(heads));
     assert_eq!(restored.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), seq + 8);
     assert_eq!(restored.entries("coalesce(new_row, old_row)::text LIKE '%secret\"%'"), 0);
@@ -149,7 +149,7 @@ fn a_dump_keeps_the_log() {
     server.run("pg_dump", ["-Fc", "-f", &file, "parallel"]).unwrap();
     server.run("pg_restore", ["--exit-on-error", "-d", "again", &file]).unwrap();
     added_by_restore(&parallel.export(), &again.export());
-    again.whole();
+    again.assert_intact();
 }
 
 /// As somebody would who edits a dump: an entry whose content does not give its hash is refused.
@@ -179,5 +179,5 @@ fn a_dump_that_lost_an_entry_is_found() {
     assert_eq!(lines.len() + 1, dump.lines().count());
     let restored = Database::empty(&server, "lost");
     restored.sql(&lines.join("\n"));
-    restored.broken(&["missing 0.10"]);
+    restored.assert_problems(&["missing 0.10"]);
 }

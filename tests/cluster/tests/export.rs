@@ -31,7 +31,7 @@ fn odd_texts_verify_offline() {
     server.run("psql", ["-XqAt", "-h", "127.0.0.1", "-p", &port, "-c", event, "odd"]).unwrap();
     assert_eq!(database.entries("client_addr = '127.0.0.1'"), 1);
 
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     let id = database.sql("SELECT log_id FROM audit_log_identity");
     let offline = verify_offline(&database.export(), Some(&id));
     assert_eq!(offline.status, Some(0), "{offline:?}");
@@ -43,7 +43,7 @@ fn a_load_verifies_offline() {
     let server = server_of_fewest_chains();
     let database = Database::create(&server, "load");
     Workload::install(&database).run("", 50);
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     let offline = verify_offline(&database.export(), None);
     assert_eq!(offline.status, Some(0), "{offline:?}");
     let counts = format!("{} entries in {} chains", verdict.entries, verdict.chains);

@@ -64,7 +64,7 @@ fn images(database: &Database<'_>) -> String {
 
 /// Nothing of an audit_enable() that failed is there.
 #[track_caller]
-fn is_not_enabled(database: &Database<'_>, table: &str) {
+fn assert_not_enabled(database: &Database<'_>, table: &str) {
     let triggers = format!("SELECT count(*) FROM pg_trigger WHERE tgrelid = '{table}'::regclass");
     assert_eq!(database.number(&triggers), 0);
     assert_eq!(database.entries(&format!("table_name = '{table}' AND operation <> 'DDL'")), 0);
@@ -142,7 +142,7 @@ INSERT|accounts||{"id":6,"owner":"Fay","balance":null}"#;
     let last = "SELECT operation, coalesce(new_row ->> 'owner', detail ->> 'tag', detail ->> 'reason')
                 FROM audit_log ORDER BY seq DESC LIMIT 3";
     assert_eq!(database.sql(last), "DISABLE|done with it\nINSERT|Gus\nDDL|ALTER FOREIGN TABLE");
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn options_apply_to_foreign_tables_too() {
     );
     let masked = r#"UPDATE|accounts|{"balance":{"masked":true}}|{"id":1,"balance":{"masked":true}}"#;
     assert_eq!(images(&database), masked);
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -209,7 +209,7 @@ DELETE|there|{"id":12,"v":"new"}|"#;
     let coverage =
         "SELECT string_agg(table_name || ' ' || state, ', ' ORDER BY table_name) FROM audit_coverage";
     assert_eq!(database.sql(coverage), "accounts not audited, here audited, later audited, p audited");
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_schema_takes_in_what_is_imported() {
          INSERT INTO imported.part VALUES (1, 'x')",
     );
     assert_eq!(database.entries("operation = 'INSERT' AND table_schema = 'imported'"), 2);
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -245,9 +245,9 @@ BASELINE|accounts||{"id":2,"owner":"Bob","balance":null}"#;
     );
     let message = database.refused("SET ROLE owner; SELECT audit_enable('mine', baseline => true)");
     assert!(message.contains("user mapping not found for \"owner\""), "{message}");
-    is_not_enabled(&database, "mine");
+    assert_not_enabled(&database, "mine");
     database.sql("SET ROLE owner; SELECT audit_enable('mine')");
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -261,13 +261,13 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     assert_eq!(state(&error).code(), "08001", "{error}");
     let message = error.as_db_error().unwrap().message();
     assert_eq!(message, "could not connect to server \"other_side\"");
-    is_not_enabled(&database, "accounts");
+    assert_not_enabled(&database, "accounts");
     // Nor where the error is caught, and the transaction goes on.
     let caught =
         "DO $$ BEGIN PERFORM audit_event('before'); PERFORM audit_enable('accounts', baseline => true);
          EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN PERFORM audit_event('caught'); END $$";
     client.batch_execute(caught).unwrap();
-    is_not_enabled(&database, "accounts");
+    assert_not_enabled(&database, "accounts");
     assert_eq!(database.sql("SELECT detail ->> 'action' FROM audit_log WHERE operation = 'EVENT'"), "caught");
 
     // Auditing itself needs no other side; the changes do, and what fails there leaves no entry.
@@ -291,7 +291,7 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     insert(&mut client, 6).unwrap();
     let database = link.database();
     assert_eq!(database.sql("SELECT new_row ->> 'id' FROM audit_log WHERE operation = 'INSERT'"), "3\n6");
-    database.whole();
+    database.assert_intact();
 }
 
 /// What can be told of any server: a foreign table whose wrapper can do nothing.
@@ -307,7 +307,7 @@ fn a_foreign_table_that_nothing_serves_is_enabled_and_refuses_a_baseline() {
     let error = database.client().batch_execute("SELECT audit_enable('f', baseline => true)").unwrap_err();
     assert_eq!(state(&error).code(), "55000", "{error}");
     assert!(error.as_db_error().unwrap().message().contains("\"idle\" has no handler"), "{error}");
-    is_not_enabled(&database, "f");
+    assert_not_enabled(&database, "f");
 
     database.sql("SELECT audit_enable('f', exclude_columns => '{v}')");
     assert_eq!(database.sql("SELECT audited FROM audit_coverage WHERE table_name = 'f'"), "t");
@@ -325,5 +325,5 @@ fn a_foreign_table_that_nothing_serves_is_enabled_and_refuses_a_baseline() {
     let tags =
         "SELECT string_agg(detail ->> 'tag', ', ' ORDER BY seq) FROM audit_log WHERE operation = 'DDL'";
     assert_eq!(database.sql(tags), "ALTER FOREIGN TABLE, ALTER FOREIGN TABLE, DROP FOREIGN TABLE");
-    database.whole();
+    database.assert_intact();
 }

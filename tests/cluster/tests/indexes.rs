@@ -28,7 +28,7 @@ fn check_btrees(database: &Database<'_>) {
 
 /// A query answers the same by the index as by reading the table.
 #[track_caller]
-fn same_by_index(database: &Database<'_>, index: &str, query: &str) {
+fn assert_same_by_index(database: &Database<'_>, index: &str, query: &str) {
     let by_table = database.sql(&format!(
         "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; {query}"
     ));
@@ -50,10 +50,10 @@ fn every_index_is_maintained() {
     workload.run("-c audit_chain.actor=SomeBody", 100);
     // A statement in one go, with more rows than are written at once.
     database.sql("INSERT INTO ledger (note) SELECT 'bulk' FROM generate_series(1, 3000)");
-    database.whole();
+    database.assert_intact();
     check_btrees(&database);
     for id in [1, 33, 77] {
-        same_by_index(
+        assert_same_by_index(
             &database,
             "by_counter",
             &format!(
@@ -61,18 +61,26 @@ fn every_index_is_maintained() {
             ),
         );
     }
-    same_by_index(
+    assert_same_by_index(
         &database,
         "by_actor",
         "SELECT count(*) FROM audit_log WHERE lower(actor) = 'somebody' AND operation <> 'INSERT'",
     );
     let hash = database.sql("SELECT hash FROM audit_log ORDER BY at DESC LIMIT 1");
-    same_by_index(&database, "by_hash", &format!("SELECT count(*) FROM audit_log WHERE hash = '{hash}'"));
+    assert_same_by_index(
+        &database,
+        "by_hash",
+        &format!("SELECT count(*) FROM audit_log WHERE hash = '{hash}'"),
+    );
     let xid = database.sql("SELECT xid FROM audit_log ORDER BY at DESC LIMIT 1");
-    same_by_index(&database, "by_xid", &format!("SELECT count(*) FROM audit_log WHERE xid::text = '{xid}'"));
+    assert_same_by_index(
+        &database,
+        "by_xid",
+        &format!("SELECT count(*) FROM audit_log WHERE xid::text = '{xid}'"),
+    );
     database.sql("VACUUM audit_log; REINDEX TABLE audit_log");
     check_btrees(&database);
-    database.whole();
+    database.assert_intact();
 }
 
 /// An index's expression may fail: then the change fails with it, and neither is there.
@@ -92,7 +100,7 @@ fn an_index_that_fails_fails_the_change() {
     database.sql("INSERT INTO t VALUES (4)");
     assert_eq!(database.sql("SELECT string_agg(a::text, ',') FROM t"), "1,4");
     assert_eq!(database.entries("operation = 'INSERT'"), 2);
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -114,6 +122,6 @@ fn large_rows_are_stored_out_of_line() {
     assert_eq!(database.number(toast), before);
     assert_eq!(database.sql("SELECT new_row FROM audit_log WHERE operation = 'UPDATE'"), r#"{"id":2}"#);
     database.sql("UPDATE t SET w = 'short'; DELETE FROM t");
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     assert_eq!(verdict.entries, 5);
 }

@@ -50,7 +50,7 @@ fn each_session_has_its_own_until_it_ends() {
     assert!(place(&database, 60).starts_with("0|"));
     drop(clients);
     eventually("the locks' end", || database.number(HELD) == 0);
-    database.whole();
+    database.assert_intact();
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn rows_inserted_by_sql_are_continued() {
     database.sql(&format!("INSERT INTO audit_log SELECT ('{copy}'::audit_log).*"));
     write(&mut client, 4..6);
     assert_eq!(place(&database, 0), place(&database, 5));
-    assert_eq!(database.whole().entries, 7);
+    assert_eq!(database.assert_intact().entries, 7);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_transaction_that_fails_at_commit_leaves_the_head_as_it_was() {
     let error = client.batch_execute("INSERT INTO refers VALUES (77)").unwrap_err();
     assert_eq!(state(&error), &SqlState::FOREIGN_KEY_VIOLATION);
     client.batch_execute("INSERT INTO refers VALUES (1); INSERT INTO t VALUES (2)").unwrap();
-    assert_eq!(database.whole().entries, 6);
+    assert_eq!(database.assert_intact().entries, 6);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_log_made_anew_is_begun_anew() {
     database
         .sql("DROP EXTENSION audit_chain CASCADE; CREATE EXTENSION audit_chain; SELECT audit_enable('t')");
     write(&mut client, 3..5);
-    assert_eq!(database.whole().entries, 3);
+    assert_eq!(database.assert_intact().entries, 3);
     // The lock on the old log's chain is not kept.
     eventually("locks on the old log to go", || {
         database.number(&format!("{HELD} AND objid <> 'audit_log'::regclass")) == 0

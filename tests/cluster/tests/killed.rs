@@ -14,11 +14,11 @@ fn pid(client: &mut Client) -> i32 {
 
 /// The log is whole, agrees with the tables, and takes further changes.
 #[track_caller]
-fn all_is_well(database: &Database<'_>, workload: &Workload<'_>) {
-    let before = database.whole();
+fn assert_consistent(database: &Database<'_>, workload: &Workload<'_>) {
+    let before = database.assert_intact();
     workload.check();
     database.sql(CHANGE);
-    let after = database.whole();
+    let after = database.assert_intact();
     assert_eq!(after.entries, before.entries + 2);
     let left = "SELECT count(*) FROM pg_locks l WHERE locktype = 'advisory'
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)";
@@ -49,7 +49,7 @@ fn a_backend_killed_in_its_transaction() {
     recovered(&server);
 
     assert_eq!(database.verdict().entries, entries);
-    all_is_well(&database, &workload);
+    assert_consistent(&database, &workload);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_backend_killed_under_load() {
     server.kill_backend(i32::try_from(victim).unwrap()).unwrap();
     assert!(!load.wait().unwrap().success());
     recovered(&server);
-    all_is_well(&database, &workload);
+    assert_consistent(&database, &workload);
 }
 
 #[test]
@@ -73,13 +73,13 @@ fn an_immediate_shutdown_under_load() {
     for _ in 0..2 {
         let mut load = {
             let database = Database::of(&server, "crashed");
-            Workload::again(&database).start()
+            Workload::installed(&database).start()
         };
         server.stop(Mode::Immediate).unwrap();
         assert!(!load.wait().unwrap().success());
         server.start().unwrap();
         let database = Database::of(&server, "crashed");
-        all_is_well(&database, &Workload::again(&database));
+        assert_consistent(&database, &Workload::installed(&database));
     }
 }
 
@@ -91,7 +91,7 @@ fn backends_terminated_under_load() {
     let mut load = workload.start();
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'");
     assert!(!load.wait().unwrap().success());
-    all_is_well(&database, &workload);
+    assert_consistent(&database, &workload);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn statements_cancelled_under_load() {
         load.try_wait().unwrap().is_some()
     });
     assert!(!load.wait().unwrap().success());
-    all_is_well(&database, &workload);
+    assert_consistent(&database, &workload);
 }
 
 #[test]
@@ -140,5 +140,5 @@ fn a_cancelled_or_timed_out_statement_leaves_no_entry_and_the_session_at_work() 
     client.batch_execute(&format!("ROLLBACK; {CHANGE}")).unwrap();
 
     assert_eq!(database.entries("operation IN ('INSERT', 'UPDATE')"), 6);
-    all_is_well(&database, &workload);
+    assert_consistent(&database, &workload);
 }

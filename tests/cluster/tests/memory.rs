@@ -18,7 +18,7 @@ fn peak(client: &mut Client) -> i64 {
 }
 
 #[track_caller]
-fn grows_little(client: &mut Client, what: &str, sql: &str) {
+fn assert_grows_little(client: &mut Client, what: &str, sql: &str) {
     let before = peak(client);
     client.batch_execute(sql).unwrap();
     let growth = peak(client) - before;
@@ -34,26 +34,26 @@ fn bulk_changes_and_verification_are_bounded() {
     database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t')");
 
     let insert = format!("INSERT INTO t SELECT g, 'value ' || g FROM generate_series(1, {ROWS}) g");
-    grows_little(&mut database.client(), "one INSERT", &insert);
+    assert_grows_little(&mut database.client(), "one INSERT", &insert);
     // In a savepoint, and undone again.
     let undone = "BEGIN; SAVEPOINT s; DELETE FROM t WHERE id <= 100000; ROLLBACK TO s; COMMIT";
-    grows_little(&mut database.client(), "a DELETE undone", undone);
+    assert_grows_little(&mut database.client(), "a DELETE undone", undone);
     // A transaction of many statements, whose entries are small and wait in memory.
     let many = "DO $$ BEGIN FOR i IN 1..20000 LOOP UPDATE t SET v = 'x' WHERE id = i; END LOOP; END $$";
-    grows_little(&mut database.client(), "many statements", many);
+    assert_grows_little(&mut database.client(), "many statements", many);
 
     database.sql(&format!(
         "CREATE TABLE old AS SELECT g AS id, 'value ' || g AS v FROM generate_series(1, {ROWS}) g"
     ));
-    grows_little(&mut database.client(), "a baseline", "SELECT audit_enable('old', baseline => true)");
-    grows_little(&mut database.client(), "a checkpoint", "SELECT audit_checkpoint()");
+    assert_grows_little(&mut database.client(), "a baseline", "SELECT audit_enable('old', baseline => true)");
+    assert_grows_little(&mut database.client(), "a checkpoint", "SELECT audit_checkpoint()");
 
     let mut verifier = database.client();
-    grows_little(
+    assert_grows_little(
         &mut verifier,
         "verification",
         "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()",
     );
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     assert_eq!(verdict.entries, 2 * ROWS + 20_000 + 2);
 }

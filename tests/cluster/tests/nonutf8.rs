@@ -39,7 +39,7 @@ fn latin1_content_verifies_inside_and_offline() {
     let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(CONTENT);
-    assert_eq!(database.whole().entries, 5);
+    assert_eq!(database.assert_intact().entries, 5);
     let row =
         "SET client_encoding = 'UTF8'; SELECT actor, row_key, old_row ->> 'k' FROM audit_log WHERE seq = 3";
     assert_eq!(database.sql(row), r#"Zoë Müller|{"k":"è"}|é"#);
@@ -48,7 +48,7 @@ fn latin1_content_verifies_inside_and_offline() {
     assert_eq!(offline.status, Some(0), "{offline:?}");
 
     database.force("SET client_encoding = 'UTF8'; UPDATE audit_log SET actor = 'Zoé Müller' WHERE seq = 2");
-    database.broken(&["altered 0.2"]);
+    database.assert_problems(&["altered 0.2"]);
     assert_eq!(verify_offline(&database.export(), None).status, Some(1));
 }
 
@@ -57,7 +57,7 @@ fn latin1_names_are_audited_like_others() {
     let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "latin1", LATIN1);
     database.sql(NAMES);
-    database.whole();
+    database.assert_intact();
     let row = "SET client_encoding = 'UTF8';
         SELECT table_schema, table_name, effective_role FROM audit_log WHERE operation = 'DELETE'";
     assert_eq!(database.sql(row), "Maße|Größe|Zoë");
@@ -76,17 +76,17 @@ fn a_latin1_log_restores_into_utf8() {
     let dump = server.run("pg_dump", ["--encoding=UTF8", "latin1"]).unwrap();
     let restored = Database::empty(&server, "utf8");
     restored.sql(&dump);
-    restored.whole();
+    restored.assert_intact();
     assert_eq!(restored.export(), database.export());
     restored.sql("INSERT INTO t VALUES ('Ω', '🐘', '{}')");
-    restored.whole();
+    restored.assert_intact();
 }
 
 #[test]
 fn an_encoding_without_a_conversion_is_refused() {
     let server = server_of_fewest_chains();
     let database = Database::create_with(&server, "other", "ENCODING 'LATIN9' LC_COLLATE 'C' LC_CTYPE 'C'");
-    database.whole();
+    database.assert_intact();
     server
         .psql(
             "postgres",

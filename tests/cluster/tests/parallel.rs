@@ -55,7 +55,7 @@ fn workers_share_the_check_and_the_answer_is_the_same() {
     let server = server();
     let database = Database::create(&server, "parallel");
     fill(&database);
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     assert_eq!((verdict.entries, verdict.chains), (20001, 4));
 
     let with = verify(&database, 2);

@@ -27,7 +27,7 @@ fn pgbench_init(database: &Database<'_>) {
 
 /// The chains of a load. One that is set free while another client is looking may be overlooked, rarely.
 #[track_caller]
-fn few_chains(chains: i32) {
+fn assert_few_chains(chains: i32) {
     assert!(i64::from(chains) <= CLIENTS + 2, "{chains} chains for {CLIENTS} clients");
 }
 
@@ -41,18 +41,18 @@ fn tpcb_at_every_isolation_level() {
         let load = pgbench(&database, &isolation(level), &args);
         assert_eq!((load.transactions, load.failed), (800, 0), "{level}");
 
-        let verdict = database.whole();
-        few_chains(verdict.chains);
+        let verdict = database.assert_intact();
+        assert_few_chains(verdict.chains);
         // TPC-B updates three rows and inserts one.
         assert_eq!(database.entries("operation = 'UPDATE'"), 3 * load.transactions, "{level}");
         assert_eq!(database.entries("operation = 'INSERT'"), load.transactions, "{level}");
         assert_eq!(verdict.entries, 4 * load.transactions + 4, "with four of ENABLE, {level}");
-        money_adds_up(&database);
+        assert_balances_match(&database);
     }
 }
 
 /// What the entries say is what the tables hold.
-fn money_adds_up(database: &Database<'_>) {
+fn assert_balances_match(database: &Database<'_>) {
     let moved = database.number("SELECT sum(delta) FROM pgbench_history");
     for (table, column) in [("accounts", "abalance"), ("tellers", "tbalance"), ("branches", "bbalance")] {
         let total = database.number(&format!("SELECT sum({column}) FROM pgbench_{table}"));
@@ -74,8 +74,8 @@ fn savepoints_exceptions_and_rollbacks_at_random() {
         let workload = Workload::install(&database);
         let load = workload.run(&isolation(level), 150);
         assert_eq!((load.transactions, load.failed), (1200, 0), "{level}");
-        let verdict = database.whole();
-        few_chains(verdict.chains);
+        let verdict = database.assert_intact();
+        assert_few_chains(verdict.chains);
         assert!(verdict.entries > load.transactions, "{level}: {verdict:?}");
         workload.check();
     }
@@ -106,7 +106,7 @@ fn auditing_adds_no_serialization_failure() {
         let args = ["-n", "-c", "8", "-j", "2", "-t", "100", "-f", script.to_str().unwrap()];
         let load = pgbench(&database, &isolation(level), &args);
         assert_eq!((load.transactions, load.failed), (800, 0), "{level}");
-        assert_eq!(database.whole().entries - before, 1600, "{level}");
+        assert_eq!(database.assert_intact().entries - before, 1600, "{level}");
     }
 }
 
@@ -117,6 +117,6 @@ fn one_chain_orders_all_writers() {
     let database = tpcb(&server, "one");
     let load = pgbench(&database, "", &["-n", "-c", "8", "-j", "2", "-t", "40", "-N"]);
     assert_eq!(load.transactions, 320);
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     assert_eq!((verdict.chains, verdict.entries), (1, 2 * 320 + 4));
 }

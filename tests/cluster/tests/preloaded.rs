@@ -37,7 +37,7 @@ fn database(server: &Server) -> Database<'_> {
 
 /// Each must fail with that state and these words; the database stays whole and its log as it was.
 #[track_caller]
-fn refused(database: &Database<'_>, expected: &SqlState, words: &str, statements: &[&str]) {
+fn assert_refused(database: &Database<'_>, expected: &SqlState, words: &str, statements: &[&str]) {
     let content = "SELECT count(*), md5(string_agg(l::text, '|' ORDER BY chain, seq)) FROM audit_log l";
     let before = database.sql(content);
     for statement in statements {
@@ -50,7 +50,7 @@ fn refused(database: &Database<'_>, expected: &SqlState, words: &str, statements
         assert!(state(&error) == expected && message.contains(words), "{statement}: {error:?}");
     }
     assert_eq!(database.sql(content), before);
-    database.whole();
+    database.assert_intact();
 }
 
 const EDITS: [&str; 10] = [
@@ -70,7 +70,7 @@ const EDITS: [&str; 10] = [
 fn the_event_triggers_cannot_be_turned_off() {
     let server = preloaded();
     let database = database(&server);
-    refused(
+    assert_refused(
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
         "ALTER EVENT TRIGGER is refused: event trigger \"audit_chain_d",
@@ -82,13 +82,13 @@ fn the_event_triggers_cannot_be_turned_off() {
             "DO $$ BEGIN ALTER EVENT TRIGGER audit_chain_drop DISABLE; END $$",
         ],
     );
-    refused(
+    assert_refused(
         &database,
         &SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
         "audit_chain",
         &["DROP EVENT TRIGGER audit_chain_drop", "DROP EVENT TRIGGER audit_chain_drop CASCADE"],
     );
-    refused(
+    assert_refused(
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
         "catalog",
@@ -104,8 +104,8 @@ fn the_event_triggers_cannot_be_turned_off() {
         ],
     );
     // Which leaves the triggers to guard what they guard.
-    refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
-    refused(
+    assert_refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
+    assert_refused(
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
         "is refused",
@@ -156,12 +156,12 @@ fn what_is_nobody_elses_business_is_allowed() {
          REINDEX TABLE audit_log;
          CLUSTER audit_log USING audit_log_pkey;",
     );
-    inside.whole();
+    inside.assert_intact();
     // Dumped, and restored.
     server.run("pg_dump", ["--file=dump.sql", "guarded"]).unwrap();
     let copy = Database::empty(&server, "restored");
     server.run("psql", ["-Xq", "-v", "ON_ERROR_STOP=1", "-f", "dump.sql", "restored"]).unwrap();
-    assert_eq!(copy.whole().entries, inside.verdict().entries);
+    assert_eq!(copy.assert_intact().entries, inside.verdict().entries);
     // Neither a database without the extension, nor one that has had it, is told anything.
     copy.sql(
         "DROP EXTENSION audit_chain CASCADE; UPDATE pg_class SET relpages = relpages; CREATE TABLE v ()",
@@ -169,7 +169,7 @@ fn what_is_nobody_elses_business_is_allowed() {
     // A further crash changes nothing.
     server.stop(Mode::Immediate).unwrap();
     server.start().unwrap();
-    database(&server).whole();
+    database(&server).assert_intact();
 }
 
 #[test]
@@ -192,12 +192,12 @@ fn a_guard_that_was_turned_off_before_does_not_let_edits_pass() {
     server.set_config(PRELOAD, "audit_chain").unwrap();
     server.restart().unwrap();
     let database = database(&server);
-    refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
+    assert_refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
     let unchecked = &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
-    refused(&database, unchecked, "does not fire", &["INSERT INTO audit_log TABLE made_up"]);
+    assert_refused(&database, unchecked, "does not fire", &["INSERT INTO audit_log TABLE made_up"]);
     let copied = database.refused(&format!("COPY audit_log FROM STDIN;\n{row}\n\\.\n"));
     assert!(copied.contains("does not fire"), "{copied}");
-    refused(
+    assert_refused(
         &database,
         unchecked,
         "DDL is refused while event trigger",
@@ -223,7 +223,7 @@ fn a_guard_that_was_turned_off_before_does_not_let_edits_pass() {
          ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\";
          CREATE TABLE more ();",
     );
-    refused(&database, &SqlState::CHECK_VIOLATION, "hash", &["INSERT INTO audit_log TABLE made_up"]);
+    assert_refused(&database, &SqlState::CHECK_VIOLATION, "hash", &["INSERT INTO audit_log TABLE made_up"]);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn where_no_event_trigger_fires_ddl_is_refused() {
     let without = "DDL is refused while event triggers do not fire";
     // A session without them: PostgreSQL 17 brought the setting.
     if server.installation().major() >= 17 {
-        refused(
+        assert_refused(
             &database(&server),
             &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             without,

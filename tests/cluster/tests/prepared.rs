@@ -33,8 +33,8 @@ fn write_without_waiting(database: &Database<'_>, values: std::ops::Range<i32>) 
 
 /// The rows of the table and its entries are these, and the log is whole.
 #[track_caller]
-fn holds(database: &Database<'_>, values: &[i32]) {
-    database.whole();
+fn assert_holds(database: &Database<'_>, values: &[i32]) {
+    database.assert_intact();
     let expected: Vec<_> = values.iter().map(i32::to_string).collect();
     let expected = expected.join(",");
     assert_eq!(database.sql("SELECT string_agg(a::text, ',' ORDER BY a) FROM t"), expected);
@@ -52,14 +52,14 @@ fn committed_and_rolled_back_from_another_connection() {
     prepare(&database, 10);
     prepare(&database, 20);
     write_without_waiting(&database, 1..4);
-    holds(&database, &[1, 2, 3]);
+    assert_holds(&database, &[1, 2, 3]);
     database.sql("COMMIT PREPARED 'p10'");
     database.sql("ROLLBACK PREPARED 'p20'");
-    holds(&database, &[1, 2, 3, 10, 12]);
+    assert_holds(&database, &[1, 2, 3, 10, 12]);
     write_without_waiting(&database, 4..6);
-    holds(&database, &[1, 2, 3, 4, 5, 10, 12]);
+    assert_holds(&database, &[1, 2, 3, 4, 5, 10, 12]);
     // One of the transaction that was committed, one of those beside it; the rolled-back one's has no entries.
-    assert_eq!(database.whole().chains, 2);
+    assert_eq!(database.assert_intact().chains, 2);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn the_session_that_prepared_goes_on_with_another_chain() {
     client.batch_execute("SET lock_timeout = '1s'; INSERT INTO t VALUES (1)").unwrap();
     client.batch_execute("COMMIT PREPARED 'mine'").unwrap();
     client.batch_execute("INSERT INTO t VALUES (2)").unwrap();
-    holds(&database, &[1, 2, 10]);
+    assert_holds(&database, &[1, 2, 10]);
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn over_a_graceful_and_an_immediate_restart() {
         let database = Database::of(&server, "restarted");
         // The chains are still held: whoever took one of them would fork it.
         write_without_waiting(&database, first..first + 2);
-        holds(&database, if first == 1 { &[1, 2] } else { &[1, 2, 3, 4] });
+        assert_holds(&database, if first == 1 { &[1, 2] } else { &[1, 2, 3, 4] });
     }
     let database = Database::of(&server, "restarted");
     database.sql("COMMIT PREPARED 'p10'");
     database.sql("ROLLBACK PREPARED 'p20'");
     write_without_waiting(&database, 5..7);
-    holds(&database, &[1, 2, 3, 4, 5, 6, 10, 12]);
+    assert_holds(&database, &[1, 2, 3, 4, 5, 6, 10, 12]);
 }

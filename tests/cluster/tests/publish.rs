@@ -69,7 +69,7 @@ fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
     first.sql("INSERT INTO t SELECT generate_series(1, 5)");
     eventually("the next one", || status("first", "published_entries") == "26");
     assert_eq!(Database::of(&server, "second").number("SELECT count(*) FROM audit_checkpoint_log"), 1);
-    first.whole();
+    first.assert_intact();
 
     // It goes on after a restart, and after a crash.
     for mode in [Mode::Fast, Mode::Immediate] {
@@ -81,7 +81,7 @@ fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
         eventually("a checkpoint after the restart", || {
             first.number("SELECT published_entries FROM audit_status") == before + 1
         });
-        first.whole();
+        first.assert_intact();
     }
 }
 
@@ -170,7 +170,7 @@ fn a_standby_makes_none_until_it_is_promoted() {
     eventually("a checkpoint of the promoted server", || {
         promoted.sql("SELECT published_entries FROM audit_status") == "11"
     });
-    promoted.whole();
+    promoted.assert_intact();
 }
 
 #[test]
@@ -185,5 +185,5 @@ fn what_was_handed_out_survives_a_crash() {
     server.start().unwrap();
     let database = Database::of(&server, "audited");
     assert_eq!(newest(&database).trim_end(), note.trim_end());
-    database.whole();
+    database.assert_intact();
 }

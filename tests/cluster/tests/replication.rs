@@ -35,7 +35,7 @@ fn the_copy_and_every_applied_change_have_their_entries() {
         .unwrap();
     eventually("the last change", || database.sql("SELECT v FROM t WHERE id = 1") == "last");
 
-    database.whole();
+    database.assert_intact();
     let counts = "SELECT string_agg(operation || ' ' || n, ', ' ORDER BY operation) FROM
                       (SELECT operation, count(*) AS n FROM audit_log GROUP BY operation) c";
     assert_eq!(database.sql(counts), "DELETE 11, ENABLE 1, INSERT 52, TRUNCATE 1, UPDATE 11");
@@ -50,6 +50,6 @@ fn the_copy_and_every_applied_change_have_their_entries() {
     // A session's own changes, as if it were replication's.
     database.sql("SET session_replication_role = replica; UPDATE t SET v = 'as a replica'");
     assert_eq!(entries("new_row ->> 'v' = 'as a replica'"), 1);
-    database.whole();
+    database.assert_intact();
     database.sql("ALTER SUBSCRIPTION everything DISABLE; ALTER SUBSCRIPTION everything SET (slot_name = NONE); DROP SUBSCRIPTION everything");
 }

@@ -16,7 +16,7 @@ fn a_standby_verifies_and_goes_on_after_promotion() {
     standby.catch_up(&primary).unwrap();
 
     let copy = Database::of(&standby, "app");
-    assert_eq!(copy.whole(), original.whole());
+    assert_eq!(copy.assert_intact(), original.assert_intact());
     assert_eq!(copy.export(), original.export());
     let measured = format!("SELECT valid, checkpoints FROM audit_verify(checkpoint => '{note}')");
     assert_eq!(copy.sql(&measured), "t|1");
@@ -33,17 +33,17 @@ fn a_standby_verifies_and_goes_on_after_promotion() {
 
     assert_eq!(copy.sql("SELECT pg_promote()"), "t");
     eventually("the promotion", || copy.sql("SELECT pg_is_in_recovery()") == "f");
-    let before = copy.whole();
+    let before = copy.assert_intact();
     // The session that was there before the promotion, and others.
     client.batch_execute("SELECT audit_event('after the promotion')").unwrap();
     client.batch_execute("UPDATE counter SET n = n + 1").unwrap();
-    let after = copy.whole();
+    let after = copy.assert_intact();
     assert_eq!((after.entries, after.chains), (before.entries + 101, before.chains));
-    Workload::again(&copy).check();
+    Workload::installed(&copy).check();
 
     // The old primary went on by itself: each log is whole, and they are no longer one.
     original.sql("SELECT audit_event('in the other half')");
-    original.whole();
+    original.assert_intact();
     assert_ne!(copy.export(), original.export());
 }
 
@@ -60,7 +60,7 @@ fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
     copy.sql("SET lock_timeout = '1s'; INSERT INTO t VALUES (2)");
     copy.sql("COMMIT PREPARED 'p'");
     copy.sql("INSERT INTO t VALUES (3)");
-    copy.whole();
+    copy.assert_intact();
     assert_eq!(copy.entries("operation = 'INSERT'"), 3);
 }
 
@@ -74,6 +74,6 @@ fn a_restored_base_backup_goes_on() {
     let copy = Database::of(&copy, "app");
     assert_eq!(copy.export(), original.export());
     copy.sql("UPDATE counter SET n = n + 1");
-    copy.whole();
-    Workload::again(&copy).check();
+    copy.assert_intact();
+    Workload::installed(&copy).check();
 }

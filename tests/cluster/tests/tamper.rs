@@ -21,7 +21,7 @@ const CONTENT: &str = "
 fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(CONTENT);
-    let verdict = database.whole();
+    let verdict = database.assert_intact();
     assert_eq!((verdict.entries, verdict.chains), (10, 1));
     database
 }
@@ -47,9 +47,9 @@ impl<'a> Copies<'a> {
         let copy = Database::of(self.server, &name);
         copy.force(sql);
         if problems.is_empty() {
-            copy.whole();
+            copy.assert_intact();
         } else {
-            copy.broken(problems);
+            copy.assert_problems(problems);
         }
         // The second implementation agrees.
         let offline = verify_offline(&copy.export(), None);
@@ -164,12 +164,12 @@ fn a_broken_genesis_and_another_identity_are_found() {
     let flip = "UPDATE audit_log SET prev_hash = sha256('genesis') WHERE seq = 1";
     let copy = copies.tamper(flip, &["altered 0.1", "unlinked 0.1"]);
     rehash(&copy, "seq = 1");
-    copy.broken(&["unlinked 0.1", "unlinked 0.2"]);
+    copy.assert_problems(&["unlinked 0.1", "unlinked 0.2"]);
 
     // Without an identity nothing is reported as valid.
     let copy = create(&server, "nameless");
     copy.force("DELETE FROM audit_log_identity");
-    copy.broken(&["unlinked 0.1"]);
+    copy.assert_problems(&["unlinked 0.1"]);
     assert_eq!(verify_offline(&copy.export(), None).status, Some(2));
 }
 
@@ -180,7 +180,7 @@ fn a_hash_made_to_fit_breaks_the_next_link() {
     let edit = format!("UPDATE audit_log SET new_row = '{{\"id\":1,\"v\":\"innocent\"}}' WHERE {VICTIM}");
     let copy = copies.tamper(&edit, &["altered 0.5"]);
     rehash(&copy, VICTIM);
-    copy.broken(&["unlinked 0.6"]);
+    copy.assert_problems(&["unlinked 0.6"]);
 }
 
 /// A digest stands for a payload that is gone, and hides nothing that is there.
@@ -208,7 +208,7 @@ fn time_that_goes_back_is_found() {
     let copy = copies.tamper(back, &["altered 0.10", "clock 0.10"]);
     // The last entry has no follower that would be unlinked: its time alone tells.
     rehash(&copy, "seq = 10");
-    copy.broken(&["clock 0.10"]);
+    copy.assert_problems(&["clock 0.10"]);
 }
 
 /// What the log cannot know by itself. Only a checkpoint kept elsewhere finds these: docs/threat-model.md.
@@ -225,7 +225,7 @@ fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
     rewritten
         .force("UPDATE audit_log SET prev_hash = (SELECT hash FROM audit_log WHERE seq = 9) WHERE seq = 10");
     rehash(&rewritten, "seq = 10");
-    rewritten.whole();
+    rewritten.assert_intact();
 }
 
 /// With the server stopped, no trigger and no log of PostgreSQL notices a change of the table's file.
@@ -255,7 +255,7 @@ fn bytes_changed_in_the_data_file_are_found() {
 
     let database = Database::of(&server, "edited");
     assert_eq!(database.entries("new_row ->> 'v' = 'unsuspicious'"), 1, "the edit shows");
-    database.broken(&["altered 0.5"]);
+    database.assert_problems(&["altered 0.5"]);
     assert_eq!(database.sql("SELECT table_name FROM audit_problems()"), "public.t");
 }
 
@@ -283,12 +283,12 @@ fn a_session_goes_on_from_what_is_left() {
     database.force("DELETE FROM audit_log WHERE chain = 0 AND seq > 6");
     client.batch_execute("INSERT INTO t VALUES (22, 'z')").unwrap();
     assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 7);
-    database.whole();
+    database.assert_intact();
     // The same with nothing left but the identity.
     database.force("DELETE FROM audit_log");
     client.batch_execute("INSERT INTO t VALUES (23, 'z')").unwrap();
     assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 1);
-    database.whole();
+    database.assert_intact();
     // Another log, made meanwhile in the same session.
     client
         .batch_execute(
@@ -296,5 +296,5 @@ fn a_session_goes_on_from_what_is_left() {
              INSERT INTO t VALUES (24, 'z');",
         )
         .unwrap();
-    assert_eq!(database.whole().entries, 2);
+    assert_eq!(database.assert_intact().entries, 2);
 }
