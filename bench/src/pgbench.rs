@@ -31,7 +31,7 @@ pub fn script(server: &Server, name: &str, text: &str) -> Result<PathBuf> {
 
 /// One run against a database, with prepared statements and without pgbench's own VACUUM and TRUNCATE. It begins with
 /// a checkpoint, so that none falls into it.
-pub fn run(server: &Server, database: &str, work: &Work, clients: u32, time: Duration) -> Result<Run> {
+pub fn run(server: &Server, database: &str, work: &Work<'_>, clients: u32, time: Duration) -> Result<Run> {
     server.connect(database)?.batch_execute("CHECKPOINT")?;
     let mut args: Vec<String> = ["-n", "-M", "prepared", "-j", "2"].map(str::to_owned).to_vec();
     args.extend([format!("-c{clients}"), format!("-T{}", time.as_secs())]);

@@ -90,7 +90,7 @@ fn one(
         let (time, copied) = timed(|| client.execute("INSERT INTO copy SELECT * FROM audit_log", &[]))?;
         found.copy.0.push(time.as_secs_f64() * 1e6 / copied as f64);
     }
-    std::mem::drop(client);
+    drop(client);
     servers::drop(server, "bulk")
 }
 

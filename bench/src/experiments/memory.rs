@@ -39,7 +39,7 @@ fn update(
     enable(&mut client)?;
     let peak = peak(server, "memory", workload::UPDATE_ALL)?;
     subject.check(&mut client, rows.into())?;
-    std::mem::drop(client);
+    drop(client);
     servers::drop(server, "memory")?;
     Ok(peak)
 }

@@ -43,7 +43,7 @@ pub fn measure(server: &Server, setup: &Setup) -> Result<Row> {
     for subject in &setup.subjects {
         let mut client = server.connect(&name(*subject))?;
         subject.check(&mut client, transactions[*subject as usize] * 4)?;
-        std::mem::drop(client);
+        drop(client);
         servers::drop(server, &name(*subject))?;
     }
     servers::drop(server, "tpcb")?;

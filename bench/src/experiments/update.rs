@@ -44,7 +44,7 @@ impl<'a> Databases<'a> {
         for subject in &setup.subjects {
             let mut client = self.server.connect(&name(*subject))?;
             subject.check(&mut client, self.updates[*subject as usize])?;
-            std::mem::drop(client);
+            drop(client);
             servers::drop(self.server, &name(*subject))?;
         }
         Ok(())

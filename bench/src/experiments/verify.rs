@@ -59,7 +59,7 @@ pub fn measure(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
         }
     })?;
     let worker = takes_worker(server, &mut client)?;
-    std::mem::drop(client);
+    drop(client);
     servers::drop(server, "verify")?;
 
     let [one, two, scan, hash, statement] = [0, 1, 2, 3, 4].map(|n| &series[n]);
