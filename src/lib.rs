@@ -13,6 +13,8 @@ mod extension;
 mod guard;
 mod log;
 mod pg;
+#[cfg(feature = "pg_test")]
+pub mod pg_test;
 mod publish;
 mod settings;
 mod tree;
