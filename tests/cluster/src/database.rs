@@ -5,40 +5,36 @@ use harness::postgres::Client;
 
 /// A database with the extension in it.
 pub struct Database<'a> {
-    /// Where it is.
     pub server: &'a Server,
-    /// Its name.
     pub name: String,
 }
 
-/// The event triggers first: while they work, neither triggers nor constraints can be taken off.
-const GUARD_DOWN: &str = "
-    ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
-    ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
-    ALTER EVENT TRIGGER audit_chain_drop DISABLE;
-    ALTER TABLE audit_log DISABLE TRIGGER ALL;
-    ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
-    ALTER TABLE audit_checkpoint_log DISABLE TRIGGER ALL;
-    ALTER TABLE audit_checkpoint_span DISABLE TRIGGER ALL;
-    ALTER TABLE audit_tile DISABLE TRIGGER ALL;
-    DO $$ DECLARE checks name; BEGIN
-        FOR checks IN SELECT conname FROM pg_constraint WHERE conrelid = 'audit_log'::regclass AND contype = 'c' LOOP
-            EXECUTE format('ALTER TABLE audit_log DROP CONSTRAINT %I', checks);
-        END LOOP;
-    END $$;";
+// The guard's triggers are those of the extension's own tables. psql runs what the queries return (\gexec).
 
-const GUARD_UP: &str = "
-    ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
-    ALTER TABLE audit_log ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\";
-    ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
-    ALTER TABLE audit_checkpoint_log ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
-    ALTER TABLE audit_checkpoint_span ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
-    ALTER TABLE audit_tile ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\";
-    ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
-    ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
-    ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;";
+const DISABLE_EVENT_TRIGGERS: &str = r"
+    SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger
+    WHERE evtname LIKE 'audit\_chain\_%' \gexec
+";
+const ENABLE_EVENT_TRIGGERS: &str = r"
+    SELECT format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', evtname) FROM pg_event_trigger
+    WHERE evtname LIKE 'audit\_chain\_%' \gexec
+";
+const DISABLE_TRIGGERS: &str = r"
+    SELECT DISTINCT format('ALTER TABLE %s DISABLE TRIGGER ALL', tgrelid::regclass)
+    FROM pg_trigger JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
+    WHERE tgname LIKE '!audit\_chain\_%' \gexec
+";
+const ENABLE_TRIGGERS: &str = r"
+    SELECT format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', tgrelid::regclass, tgname)
+    FROM pg_trigger JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
+    WHERE tgname LIKE '!audit\_chain\_%' \gexec
+";
+const DROP_CHECKS: &str = r"
+    SELECT format('ALTER TABLE audit_log DROP CONSTRAINT %I', conname) FROM pg_constraint
+    WHERE conrelid = 'audit_log'::regclass AND contype = 'c' \gexec
+";
 
-/// What `audit_verify()` answers.
+/// The result of `audit_verify()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub valid: bool,
@@ -49,19 +45,19 @@ pub struct Verdict {
 }
 
 impl<'a> Database<'a> {
-    /// Makes it, encoded in UTF-8.
+    /// Creates the database, with encoding UTF8, and the extension.
     pub fn create(server: &'a Server, name: &str) -> Self {
         Self::create_with(server, name, "")
     }
 
-    /// Makes it with options of CREATE DATABASE.
+    /// Creates the database with options of CREATE DATABASE, and the extension.
     pub fn create_with(server: &'a Server, name: &str, options: &str) -> Self {
         let database = Self::empty_with(server, name, options);
         database.sql("CREATE EXTENSION audit_chain");
         database
     }
 
-    /// Makes it without the extension: something is to be restored into it.
+    /// Creates the database without the extension: a dump is to be restored into it.
     pub fn empty(server: &'a Server, name: &str) -> Self {
         Self::empty_with(server, name, "")
     }
@@ -71,22 +67,22 @@ impl<'a> Database<'a> {
         Self::of(server, name)
     }
 
-    /// One that is there, on this server or on a standby of its server.
+    /// An existing database.
     pub fn of(server: &'a Server, name: &str) -> Self {
         Self { server, name: name.to_owned() }
     }
 
-    /// A connection to it.
+    /// Connects to the database.
     pub fn client(&self) -> Client {
         self.server.connect(&self.name).unwrap()
     }
 
-    /// Runs SQL by psql and returns its unaligned output; an error ends the test.
+    /// Runs SQL by psql and returns the unaligned output. An error fails the test.
     pub fn sql(&self, sql: &str) -> String {
         self.server.psql(&self.name, sql).unwrap_or_else(|error| panic!("{error}\nin {sql}"))
     }
 
-    /// Runs SQL that must fail; what psql says.
+    /// Runs SQL that must fail, and returns what psql prints.
     pub fn refused(&self, sql: &str) -> String {
         match self.server.psql(&self.name, sql) {
             Ok(output) => panic!("not refused: {sql}\n{output}"),
@@ -94,7 +90,7 @@ impl<'a> Database<'a> {
         }
     }
 
-    /// The one number that a query gives.
+    /// The number that a query returns.
     pub fn number(&self, query: &str) -> i64 {
         let text = self.sql(query);
         text.parse().unwrap_or_else(|_| panic!("not a number: {text:?} of {query}"))
@@ -105,7 +101,7 @@ impl<'a> Database<'a> {
         self.number(&format!("SELECT count(*) FROM audit_log WHERE {condition}"))
     }
 
-    /// What `audit_verify()` answers.
+    /// The result of `audit_verify()`.
     pub fn verdict(&self) -> Verdict {
         let row = self.client().query_one("SELECT * FROM audit_verify()", &[]).unwrap();
         Verdict {
@@ -117,7 +113,7 @@ impl<'a> Database<'a> {
         }
     }
 
-    /// The log must be whole.
+    /// Checks that the log is intact.
     #[track_caller]
     pub fn assert_intact(&self) -> Verdict {
         let verdict = self.verdict();
@@ -126,13 +122,13 @@ impl<'a> Database<'a> {
         verdict
     }
 
-    /// What `audit_problems()` answers: `kind chain.seq` each.
+    /// The result of `audit_problems()`, as `kind chain.seq`.
     pub fn problems(&self) -> Vec<String> {
         let rows = self.sql("SELECT kind || ' ' || chain || '.' || seq FROM audit_problems()");
         rows.lines().map(str::to_owned).collect()
     }
 
-    /// The log must be found not to be whole, with just these problems.
+    /// Checks that the log is reported as tampered, with exactly these problems.
     #[track_caller]
     pub fn assert_problems(&self, problems: &[&str]) {
         let verdict = self.verdict();
@@ -145,18 +141,30 @@ impl<'a> Database<'a> {
         assert_eq!(verdict.problems, i64::try_from(found.len()).unwrap());
     }
 
-    /// Runs SQL as a superuser who gets past the guard would, in one transaction: the guard is taken down before, and
-    /// its triggers are put back afterwards.
-    pub fn force(&self, sql: &str) {
-        self.sql(&format!("BEGIN; {GUARD_DOWN} {sql}; {GUARD_UP} COMMIT"));
+    /// Disables the guard. The event triggers come first: while they fire, they refuse the rest.
+    pub fn disable_guard(&self) {
+        self.sql(&format!("{DISABLE_EVENT_TRIGGERS} {DISABLE_TRIGGERS}"));
     }
 
-    /// What the checkpoints recorded, as an auditor gets it, behind the log.
+    /// Enables the guard as an administrator does: the event triggers first.
+    pub fn enable_guard(&self) {
+        self.sql(&format!("{ENABLE_EVENT_TRIGGERS} {ENABLE_TRIGGERS}"));
+    }
+
+    /// Runs SQL as a superuser who bypasses the guard. One transaction disables the guard, drops the log's CHECK
+    /// constraints, runs the SQL, and enables the guard.
+    pub fn force(&self, sql: &str) {
+        self.sql(&format!(
+            "BEGIN; {DISABLE_EVENT_TRIGGERS} {DISABLE_TRIGGERS} {DROP_CHECKS} {sql}; {ENABLE_TRIGGERS} {ENABLE_EVENT_TRIGGERS} COMMIT"
+        ));
+    }
+
+    /// The log as an auditor receives it, followed by the recorded spans and checkpoints.
     pub fn export_with_tree(&self) -> String {
         self.export() + "\n" + &self.sql(include_str!("../../vectors/export-tree.sql"))
     }
 
-    /// The log as an auditor gets it: JSON lines.
+    /// The log as an auditor receives it: JSON lines.
     pub fn export(&self) -> String {
         self.sql(include_str!("../../vectors/export.sql"))
     }
