@@ -151,8 +151,8 @@ impl<'a> Database<'a> {
         self.sql(&format!("{ENABLE_EVENT_TRIGGERS} {ENABLE_TRIGGERS}"));
     }
 
-    /// Runs SQL as a superuser who bypasses the guard. One transaction disables the guard, drops the log's CHECK
-    /// constraints, runs the SQL, and enables the guard.
+    /// Runs SQL as a superuser who bypasses the guard. One transaction disables the guard, drops the log's
+    /// CHECK constraints, runs the SQL, and enables the guard.
     pub fn force(&self, sql: &str) {
         self.sql(&format!(
             "BEGIN; {DISABLE_EVENT_TRIGGERS} {DISABLE_TRIGGERS} {DROP_CHECKS} {sql}; {ENABLE_TRIGGERS} {ENABLE_EVENT_TRIGGERS} COMMIT"

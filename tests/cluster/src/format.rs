@@ -1,20 +1,20 @@
-//! The second implementation of the format, in Python: what an auditor runs.
+//! Runs the second implementation of the format, which is written in Python.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors");
 
-/// What the offline verifier says of an export.
+/// The result of the Python verifier for an export.
 #[derive(Debug)]
 pub struct Offline {
-    /// 0: whole, 1: not whole, 2: it could not be checked.
+    /// 0: intact, 1: tampered, 2: the export could not be checked.
     pub status: Option<i32>,
-    /// Its report.
+    /// What the verifier printed.
     pub report: String,
 }
 
-/// Verifies an export; with `log_id`, against the identity that the auditor keeps.
+/// Verifies an export. If `log_id` is given, the log must have this identity.
 pub fn verify_offline(export: &str, log_id: Option<&str>) -> Offline {
     let mut args = vec!["audit_chain_format.py", "verify"];
     args.extend(log_id.iter().flat_map(|id| ["--log-id", id]));
@@ -23,12 +23,12 @@ pub fn verify_offline(export: &str, log_id: Option<&str>) -> Offline {
     Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
 }
 
-/// The hash, in hexadecimal, that one exported entry's content gives: what somebody who rewrites history would compute.
+/// Computes the hash of an exported entry, in hexadecimal, as an attacker who rewrites history does.
 pub fn entry_hash(line: &str) -> String {
     digest("entry_hash", line)
 }
 
-/// The digest, in hexadecimal, of one exported entry's payload.
+/// Computes the payload digest of an exported entry, in hexadecimal.
 pub fn payload_digest(line: &str) -> String {
     digest("payload_digest", line)
 }
@@ -48,14 +48,14 @@ fn python(args: &[&str], input: &str) -> Output {
     let mut child = command.spawn().expect("python3 runs");
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // From another thread, lest each waits for the other to read.
+        // In another thread, to avoid a deadlock if both processes wait for the other to read.
         scope.spawn(move || stdin.write_all(input.as_bytes()));
         child.wait_with_output().unwrap()
     })
 }
 
-/// The links of an export's chains computed anew from the entries' contents: SQL that gives the log these. It is what
-/// somebody does who rewrites history and knows the format.
+/// Recomputes the hashes and links of an export from the contents of its entries, as an attacker who knows
+/// the format does. Returns SQL that writes them to the log.
 pub fn relinked(export: &str) -> String {
     let program = "
 import json, sys, audit_chain_format as f
@@ -75,7 +75,7 @@ for line in sys.stdin:
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Measures an export, with its spans and checkpoints, by these and by a checkpoint kept in a file.
+/// Verifies an export against the spans and checkpoints in it and, if given, a checkpoint in a file.
 pub fn verify_tree_offline(export: &str, checkpoint: Option<&str>) -> Offline {
     let mut args = vec!["audit_chain_tree.py"];
     args.extend(checkpoint.iter().flat_map(|file| ["--checkpoint", file]));

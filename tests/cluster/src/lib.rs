@@ -1,4 +1,4 @@
-//! What the whole-server tests in `tests/` share.
+//! Helpers that the whole-server tests in `tests/` share.
 
 mod database;
 mod format;
@@ -12,31 +12,32 @@ use harness::postgres::error::SqlState;
 use harness::{Builder, Server, postgres, wait_until};
 use std::time::Duration;
 
-/// How long a test waits for something that must happen.
+/// How long a test waits for an event before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server of one's own, with the defaults.
+/// Starts a server with the default settings.
 pub fn server() -> Server {
     Server::builder().start().unwrap()
 }
 
-/// As [`builder_of_fewest_chains`], with the defaults otherwise.
+/// Starts a server of [`builder_of_fewest_chains`].
 pub fn server_of_fewest_chains() -> Server {
     builder_of_fewest_chains().start().unwrap()
 }
 
-/// A server whose logs have no more chains than there were writers at once, for tests that name them or count them: else
-/// a session that is about to end may still keep its chain when the next one begins.
+/// Options for a server whose logs have only as many chains as there were concurrent writers. For tests that
+/// name or count chains: by default, a session that is about to end may still hold its chain when the next
+/// session begins.
 pub fn builder_of_fewest_chains() -> Builder {
     Server::builder().config("audit_chain.keep_chain", "off")
 }
 
-/// Waits until `condition` holds.
+/// Waits until `condition` returns true.
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     wait_until(what, PATIENCE, condition).unwrap();
 }
 
 /// The SQLSTATE of an error that the server raised.
 pub fn state(error: &postgres::Error) -> &SqlState {
-    error.code().unwrap_or_else(|| panic!("not an error of the server: {error}"))
+    error.code().unwrap_or_else(|| panic!("not an error that the server raised: {error}"))
 }

@@ -1,26 +1,26 @@
-//! Load: pgbench, and a workload whose tables tell by themselves how many entries there must be.
+//! Load on a database: pgbench, and a workload whose tables determine how many entries the log must have.
 
 use crate::{Database, eventually};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-/// What a run of pgbench did.
+/// The result of a pgbench run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Transactions that committed.
+    /// The number of transactions that committed.
     pub transactions: i64,
-    /// Transactions that were given up after a serialization failure or a deadlock.
+    /// The number of transactions that pgbench abandoned after a serialization failure or a deadlock.
     pub failed: i64,
 }
 
-/// Runs pgbench to its end.
+/// Runs pgbench and waits for its end.
 pub fn pgbench(database: &Database<'_>, options: &str, args: &[&str]) -> Load {
     let mut command = database.server.command("pgbench");
     command.env("PGOPTIONS", options).args(args).arg(&database.name);
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    parse(&text).unwrap_or_else(|| panic!("pgbench said something unexpected:\n{text}"))
+    parse(&text).unwrap_or_else(|| panic!("cannot read the output of pgbench:\n{text}"))
 }
 
 fn parse(text: &str) -> Option<Load> {
@@ -34,9 +34,9 @@ fn parse(text: &str) -> Option<Load> {
     })
 }
 
-/// Two audited tables and a transaction on them that mixes savepoints, released and rolled back, errors caught in
-/// PL/pgSQL and rollbacks at random. The tables tell how many entries there must be: a counter counts its updates, the
-/// ledger's keys are used once.
+/// Two audited tables, and a pgbench script that mixes released and rolled-back savepoints, errors caught in
+/// PL/pgSQL, and rollbacks at random. The tables determine the expected entries: each counter counts its own
+/// updates, and each key of the ledger is used once.
 pub struct Workload<'a> {
     database: &'a Database<'a>,
     script: PathBuf,
@@ -56,7 +56,8 @@ const TABLES: &str = "
     END $$;
     SELECT audit_enable('counter'), audit_enable('ledger')";
 
-// Every path locks its first counter, then its second one, then the ledger's row: there is no deadlock.
+// Every path locks the first counter, then the second one, then a row of the ledger, so that no deadlock
+// occurs.
 const SCRIPT: &str = r"
 \set a random(1, 50)
 \set b random(51, 100)
@@ -95,7 +96,7 @@ COMMIT;
 ";
 
 impl<'a> Workload<'a> {
-    /// Makes the tables, audited from now on.
+    /// Creates the tables and audits them.
     pub fn install(database: &'a Database<'a>) -> Self {
         database.sql(TABLES);
         let workload = Self::installed(database);
@@ -104,21 +105,22 @@ impl<'a> Workload<'a> {
         workload
     }
 
-    /// The one that has been installed.
+    /// The workload of a database in which it is installed.
     pub fn installed(database: &'a Database<'a>) -> Self {
         let script = database.server.directory().join(format!("mixed-{}.sql", database.name));
         Self { database, script }
     }
 
-    /// Runs it with 8 clients.
+    /// Runs the script with 8 clients.
     pub fn run(&self, options: &str, transactions: u32) -> Load {
         let (script, count) = (self.script.to_str().unwrap(), transactions.to_string());
-        // Enough tries for every one to succeed in the end.
+        // Enough tries for every transaction to succeed.
         let args = ["-n", "-c", "8", "-j", "2", "--max-tries=10000", "-t", &count, "-f", script];
         pgbench(self.database, options, &args)
     }
 
-    /// Starts it with 8 clients, to run until something ends it; returns when it is at work.
+    /// Starts the script with 8 clients, to run until something ends it. Returns when it has written some
+    /// entries.
     pub fn start(&self) -> Child {
         let before = self.database.entries("true");
         let mut command = self.database.server.command("pgbench");
@@ -126,11 +128,11 @@ impl<'a> Workload<'a> {
         command.arg(&self.database.name);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        eventually("the load to do something", || self.database.entries("true") > before + 300);
+        eventually("the load to write entries", || self.database.entries("true") > before + 300);
         child
     }
 
-    /// Every committed change has exactly one entry, and no other one has any.
+    /// Checks that every committed change has exactly one entry, and that there are no other entries.
     #[track_caller]
     pub fn check(&self) {
         let wrong = self.database.sql(
@@ -139,7 +141,7 @@ impl<'a> Workload<'a> {
                   WHERE table_name = 'counter' AND operation = 'UPDATE' GROUP BY 1) e USING (id)
              WHERE n <> coalesce(updates, 0)",
         );
-        assert_eq!(wrong, "", "counter, its updates, and its entries");
+        assert_eq!(wrong, "", "counters whose value differs from the number of their entries");
         let wrong = self.database.sql(
             "SELECT id, l.id IS NOT NULL, inserts, deletes FROM ledger l FULL JOIN
                  (SELECT (row_key ->> 'id')::bigint AS id,
@@ -149,7 +151,7 @@ impl<'a> Workload<'a> {
                  USING (id)
              WHERE (coalesce(inserts, 0), coalesce(deletes, 0)) <> (1, (l.id IS NULL)::integer)",
         );
-        assert_eq!(wrong, "", "a row of the ledger, whether it is there, and its entries");
+        assert_eq!(wrong, "", "rows of the ledger with missing or surplus entries");
     }
 }
 
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_of_pgbench_is_read() {
+    fn the_summary_of_pgbench_is_parsed() {
         let text = "pgbench (15.20)\nnumber of transactions per client: 5\n\
                     number of transactions actually processed: 38/40\n\
                     number of failed transactions: 2 (5.000%)\ntps = 617.5\n";

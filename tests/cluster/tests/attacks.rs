@@ -1,5 +1,6 @@
-//! Attacks on a whole log, by somebody who got past every guard, recomputes whatever can be recomputed, and does not have
-//! the key: which are found in the server and offline, without and with the checkpoint that an auditor keeps elsewhere.
+//! Attacks by someone who bypasses every guard and recomputes whatever can be recomputed, but does not have
+//! the signing key. Which attacks verification detects: in the server and offline, without and with a
+//! checkpoint that the auditor keeps elsewhere.
 
 use cluster_tests::{Database, builder_of_fewest_chains, relinked, verify_tree_offline};
 use harness::Server;
@@ -10,7 +11,8 @@ use std::process::Command;
 const MISMATCH: &[&str] = &["checkpoint_mismatch"];
 const TRUNCATED: &[&str] = &["truncated"];
 
-/// A log of two chains with two signed checkpoints and entries after them, and what the auditor keeps of it.
+/// A log of two chains, with two signed checkpoints and unsealed entries after them, and what the auditor
+/// keeps of it.
 struct Scene {
     server: Server,
     directory: PathBuf,
@@ -19,7 +21,7 @@ struct Scene {
     second: String,
 }
 
-/// Runs the auditor's program; its exit code and what it printed.
+/// Runs the program audit-chain. Returns its exit code and output.
 fn audit_chain(arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--package", "audit-chain", "--"]).args(arguments);
@@ -28,7 +30,7 @@ fn audit_chain(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout) + &text(&output.stderr))
 }
 
-/// Makes a key that the server may read; its file and its public half.
+/// Makes a key that the server can read. Returns its file and its public key.
 fn make_key(server: &Server, directory: &Path, name: &str) -> (String, String) {
     let file = directory.join(name).to_str().unwrap().to_owned();
     let (status, public) = audit_chain(&["keygen", "--name", "example.com/log", "--out", &file]);
@@ -37,7 +39,7 @@ fn make_key(server: &Server, directory: &Path, name: &str) -> (String, String) {
     (file, public.lines().last().unwrap().trim().to_owned())
 }
 
-/// Adds entries to both chains: a prepared transaction holds the first while the second is written.
+/// Adds entries to both chains: a prepared transaction holds the first chain while the second is written.
 fn write(database: &Database<'_>, number: i32) {
     database.sql(&format!(
         "BEGIN; UPDATE account SET balance = balance + 1 WHERE id <= {number}; PREPARE TRANSACTION 'first';
@@ -77,13 +79,13 @@ impl Scene {
         scene
     }
 
-    /// A copy of a database of the scene.
+    /// Copies a database of the scene.
     fn copy(&self, of: &str, name: &str) -> Database<'_> {
         self.server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {of}")).unwrap();
         Database::of(&self.server, name)
     }
 
-    /// The kinds of problems that the server finds, each once.
+    /// The kinds of problems that the server reports, each once.
     fn kinds(&self, database: &Database<'_>, arguments: &str) -> Vec<String> {
         let sql = format!("SELECT DISTINCT kind FROM audit_problems({arguments}) ORDER BY 1");
         let kinds: Vec<String> = database.sql(&sql).lines().map(str::to_owned).collect();
@@ -92,14 +94,15 @@ impl Scene {
         kinds
     }
 
-    /// What must be found: in the server and by the program, alone and with what the auditor keeps.
+    /// Checks what the server, the program and the Python verifier detect: `alone` without, `kept` with the
+    /// second checkpoint.
     #[track_caller]
     fn assert_found(&self, database: &Database<'_>, alone: &[&str], kept: &[&str]) {
         assert_eq!(self.kinds(database, ""), alone, "alone");
         let given = format!("checkpoint => '{}', public_key => '{}'", self.second, self.key);
         assert_eq!(self.kinds(database, &given), kept, "with the kept checkpoint");
 
-        // The second implementation looks at the tree alone: what the chains tell is not its business.
+        // The Python verifier of the tree does not check the chains.
         let export = database.export_with_tree();
         let second = self.directory.join("second");
         for (checkpoint, expected) in [(None, alone), (second.to_str(), kept)] {
@@ -117,13 +120,13 @@ impl Scene {
     }
 }
 
-/// Forces an edit and recomputes all links after it.
+/// Forces an edit and recomputes the hashes and links of all entries.
 fn rewrite(database: &Database<'_>, sql: &str) {
     database.force(sql);
     database.force(&relinked(&database.export()));
 }
 
-/// Makes all checkpoints anew, of the log as it is now, as the key's owner would but without the key.
+/// Replaces all checkpoints by an unsigned one of the log as it is now.
 fn reseal(database: &Database<'_>) {
     database.force(
         "DELETE FROM audit_checkpoint_log; DELETE FROM audit_checkpoint_span; DELETE FROM audit_tile;
@@ -135,7 +138,7 @@ fn reseal(database: &Database<'_>) {
 const SIZE: &str = "(SELECT min(tree_size) FROM audit_checkpoint_log)";
 
 #[test]
-fn every_attack_is_found_by_whom_it_can_be_found() {
+fn each_attack_is_detected_where_it_can_be() {
     let scene = Scene::new();
     scene.assert_found(&Database::of(&scene.server, "original"), &[], &[]);
     let edit = "UPDATE audit_log SET new_row = '{\"id\":7,\"balance\":1000000}' WHERE chain = 0 AND seq = 8";
@@ -158,7 +161,8 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
     chain_gone.force("DELETE FROM audit_log WHERE chain = 1");
     scene.assert_found(&chain_gone, TRUNCATED, TRUNCATED);
 
-    // All ends cut, and every trace of the checkpoint that covered them: only who kept it can know.
+    // All chains truncated, and all traces of the checkpoint that sealed their ends removed: only the kept
+    // checkpoint detects this.
     let all_tails = attack("all_tails");
     all_tails.force(&format!(
         "DELETE FROM audit_log l WHERE seq > (SELECT max(last_seq) FROM audit_checkpoint_span s
@@ -169,7 +173,8 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
     ));
     scene.assert_found(&all_tails, &[], TRUNCATED);
 
-    // The stored tree tells the first entry that is another; with the tree made anew only the kept checkpoint tells.
+    // The stored tree names the first entry that differs. If the tree is recomputed too, only the kept
+    // checkpoint detects the attack.
     for (name, forgery) in [("edited", edit), ("swapped", swap), ("inserted", insert)] {
         let forged = attack(name);
         rewrite(&forged, forgery);
@@ -180,7 +185,8 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
         scene.assert_found(&forged, &[], MISMATCH);
     }
 
-    // An older copy; the same copy continued, so that it has more entries than the one it forked from.
+    // An older copy of the database. Then the same copy continued until it has more entries than the
+    // original.
     let older = scene.copy("older", "older_copy");
     scene.assert_found(&older, &[], TRUNCATED);
     let forked = scene.copy("older", "forked");
@@ -188,7 +194,7 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
     forked.sql("SELECT audit_checkpoint()");
     scene.assert_found(&forked, &[], MISMATCH);
 
-    // What is stored about checkpoints.
+    // Damage to the stored checkpoints, spans and tiles.
     for (number, sql) in [
         "UPDATE audit_checkpoint_log SET root = sha256('') WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
         "UPDATE audit_checkpoint_log SET note = replace(note, E'\\n' || tree_size, E'\\n7')",
@@ -212,7 +218,7 @@ fn every_attack_is_found_by_whom_it_can_be_found() {
 }
 
 #[test]
-fn a_checkpoint_by_another_key_is_no_checkpoint_of_this_log() {
+fn a_checkpoint_signed_by_another_key_is_rejected() {
     let scene = Scene::new();
     let (file, key) = make_key(&scene.server, &scene.directory, "other.key");
     let forged = scene.copy("original", "forged");
@@ -220,7 +226,7 @@ fn a_checkpoint_by_another_key_is_no_checkpoint_of_this_log() {
     let by = |key: &str| scene.kinds(&forged, &format!("checkpoint => '{note}', public_key => '{key}'"));
     assert_eq!(by(&scene.key), MISMATCH);
     assert_eq!(by(&key), [""; 0]);
-    // Rotated: both keys are trusted.
+    // After a rotation, both keys are trusted.
     assert_eq!(by(&format!("{}\n{key}", scene.key)), [""; 0]);
 
     let wrong = scene.second.replacen("audit_chain/", "audit_chain/x", 1);
@@ -229,7 +235,7 @@ fn a_checkpoint_by_another_key_is_no_checkpoint_of_this_log() {
 }
 
 #[test]
-fn what_came_after_a_trusted_checkpoint_is_checked_by_it() {
+fn entries_after_a_trusted_checkpoint_are_verified() {
     let scene = Scene::new();
     let since = format!("since_checkpoint => '{}', public_key => '{}'", scene.first, scene.key);
     let original = Database::of(&scene.server, "original");

@@ -1,4 +1,5 @@
-//! pg_dump and pg_restore of the whole database keep the log, byte for byte, and auditing goes on where it ended.
+//! A dump of the whole database and its restoration keep the log byte for byte, and auditing continues
+//! afterwards.
 
 use cluster_tests::{Database, server_of_fewest_chains};
 use harness::Server;
@@ -34,7 +35,7 @@ const CONTENT: &str = r#"
     SET audit_chain.log_statement = on;
     SELECT audit_event('user.login', '{"ip":  "192.0.2.1",  "ip": "twice"}')"#;
 
-/// Changes after the restoration, of each table.
+/// Changes of each table after the restoration.
 const MORE: &str = r#"
     INSERT INTO "Odd schema"."Odd ""table""" VALUES (4, 'more', NULL, NULL, NULL);
     UPDATE plain SET note = 'more', secret = 'new secret';
@@ -45,7 +46,7 @@ const MORE: &str = r#"
     INSERT INTO unaudited VALUES (1);
     SELECT audit_event('user.logout')"#;
 
-/// A database with a log of several chains.
+/// Makes a database with a log of two chains.
 fn original(server: &Server) -> Database<'_> {
     let database = Database::create(server, "original");
     let mut other = database.client();
@@ -61,8 +62,8 @@ fn path(server: &Server, name: &str) -> String {
     server.directory().join(name).to_str().unwrap().to_owned()
 }
 
-/// The log is kept byte for byte; how many entries the restore has added. What it does to audited tables after their
-/// triggers are there is history of its own: keys and indexes.
+/// Checks that the restored log contains every entry byte for byte. Returns the number of entries that the
+/// restore added: it adds keys and indexes to audited tables after it has created their triggers.
 fn added_by_restore(log: &str, restored: &str) -> i64 {
     assert!(
         log.lines().all(|entry| restored.lines().any(|kept| kept == entry)),
@@ -77,7 +78,7 @@ fn added_by_restore(log: &str, restored: &str) -> i64 {
     added.len() as i64
 }
 
-/// The restored database has the same log, and goes on with it.
+/// Checks that the restored database has the same log and continues it.
 fn check(original: &Database<'_>, restored: &Database<'_>) {
     let log = original.export();
     let added = added_by_restore(&log, &restored.export());
@@ -108,12 +109,12 @@ fn check(original: &Database<'_>, restored: &Database<'_>) {
     restored.refused("DELETE FROM audit_log");
     restored.refused("ALTER TABLE plain DISABLE TRIGGER ALL");
     restored.refused("DROP TRIGGER \"!audit_chain_row\" ON parts");
-    // What is new was not there before: the original is as it was.
+    // The original database is unchanged.
     assert_eq!(original.export(), log);
 }
 
 #[test]
-fn a_dump_keeps_the_log() {
+fn a_restored_dump_has_the_same_log() {
     let server = server_of_fewest_chains();
     let original = original(&server);
 
@@ -143,7 +144,7 @@ fn a_dump_keeps_the_log() {
     server.run("pg_restore", ["--exit-on-error", "-j4", "-d", "directory", &file]).unwrap();
     check(&original, &directory);
 
-    // A dump of what was restored is restored as well.
+    // A dump of a restored database can be restored, too.
     let again = Database::empty(&server, "again");
     let file = path(&server, "again.dump");
     server.run("pg_dump", ["-Fc", "-f", &file, "parallel"]).unwrap();
@@ -152,7 +153,7 @@ fn a_dump_keeps_the_log() {
     again.assert_intact();
 }
 
-/// As somebody would who edits a dump: an entry whose content does not give its hash is refused.
+/// An entry whose content does not match its hash is refused.
 #[test]
 fn an_edited_dump_is_refused() {
     let server = server_of_fewest_chains();
@@ -165,9 +166,9 @@ fn an_edited_dump_is_refused() {
     assert!(message.contains("is refused: its hash is not the hash of its content"), "{message}");
 }
 
-/// A lone UPDATE between dump and restore of an entry removed is found: the chain has a gap.
+/// Removing an entry from a dump leaves a gap in its chain.
 #[test]
-fn a_dump_that_lost_an_entry_is_found() {
+fn an_entry_removed_from_a_dump_is_detected() {
     let server = server_of_fewest_chains();
     original(&server);
     let dump = server.run("pg_dump", ["original"]).unwrap();

@@ -1,4 +1,4 @@
-//! The exported log is verified by the second implementation, in plain Python, and edits are found by it.
+//! The second implementation, in Python, verifies an exported log and detects edits.
 
 use cluster_tests::{Database, Workload, server_of_fewest_chains, verify_offline};
 
@@ -21,11 +21,11 @@ const ODD: &str = r#"
     SELECT audit_event('nothing', 'null')"#;
 
 #[test]
-fn odd_texts_verify_offline() {
+fn unusual_texts_verify_offline() {
     let server = harness::Server::builder().tcp().start().unwrap();
     let database = Database::create(&server, "odd");
     database.sql(ODD);
-    // With an address, of a client on the network.
+    // An entry of a client with a network address.
     let port = server.port().to_string();
     let event = "SELECT audit_event('from afar')";
     server.run("psql", ["-XqAt", "-h", "127.0.0.1", "-p", &port, "-c", event, "odd"]).unwrap();
@@ -51,7 +51,7 @@ fn a_load_verifies_offline() {
 }
 
 #[test]
-fn an_edit_a_gap_and_another_identity_are_found_offline() {
+fn an_edit_a_gap_and_another_identity_are_detected_offline() {
     let server = server_of_fewest_chains();
     let database = Database::create(&server, "edited");
     database.sql("SELECT audit_event('event ' || g) FROM generate_series(1, 9) g");
@@ -74,7 +74,7 @@ fn an_edit_a_gap_and_another_identity_are_found_offline() {
             .contains("unlinked chain=0 seq=1")
     );
 
-    // And what was forced into the database is found in its export too.
+    // An edit forced in the database is detected in the export, too.
     database.force("UPDATE audit_log SET actor = 'somebody else' WHERE seq = 7");
     assert!(report(&database.export(), None).contains("altered chain=0 seq=7"));
 }

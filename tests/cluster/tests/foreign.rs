@@ -1,10 +1,11 @@
-//! Foreign tables: what is changed through them is recorded here, whatever becomes of the other side.
+//! Foreign tables: changes made through them are recorded in the local log, whatever happens to the remote
+//! server.
 
 use cluster_tests::{Database, server, state};
 use harness::postgres::Client;
 use harness::{Mode, Server};
 
-/// The other side, and a database here that reaches it.
+/// A remote server, and a local server with a database that accesses it.
 struct Link {
     remote: Server,
     local: Server,
@@ -13,7 +14,8 @@ struct Link {
 const DATABASE: &str = "app";
 
 impl Link {
-    /// `None`, and a message, where the server comes without postgres_fdw. (A test then says less than its name.)
+    /// Prints a message and returns `None` if the installation has no postgres_fdw. The test then checks
+    /// nothing.
     fn new() -> Option<Self> {
         let local = server();
         let available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'";
@@ -55,14 +57,14 @@ impl Link {
     }
 }
 
-/// The entries' images, without ENABLE.
+/// The row images of all entries except ENABLE and DDL.
 fn images(database: &Database<'_>) -> String {
     database.sql(
         "SELECT operation, table_name, old_row, new_row FROM audit_log WHERE operation NOT IN ('ENABLE', 'DDL') ORDER BY seq",
     )
 }
 
-/// Nothing of an audit_enable() that failed is there.
+/// Checks that a failed audit_enable() has left nothing behind.
 #[track_caller]
 fn assert_not_enabled(database: &Database<'_>, table: &str) {
     let triggers = format!("SELECT count(*) FROM pg_trigger WHERE tgrelid = '{table}'::regclass");
@@ -99,7 +101,7 @@ INSERT|accounts||{"id":6,"owner":"Fay","balance":null}"#;
     assert_eq!(images(&database), expected);
     assert_eq!(link.remote("SELECT count(*), sum(id), sum(balance) FROM accounts"), "5|35|92.50");
 
-    // What is undone here is undone there, and has no entry.
+    // Changes rolled back locally are rolled back remotely, and have no entries.
     database.sql(
         "BEGIN;
          INSERT INTO accounts VALUES (7, 'kept', 1);
@@ -115,7 +117,7 @@ INSERT|accounts||{"id":6,"owner":"Fay","balance":null}"#;
     assert_eq!(database.entries("new_row ->> 'owner' LIKE 'kept%'"), 2);
     assert_eq!(link.remote("SELECT count(*), max(owner) FROM accounts WHERE id IN (1, 7)"), "2|kept too");
 
-    // An error of the other side, caught here.
+    // A remote error that is caught locally.
     database.sql(
         "DO $$ BEGIN
             INSERT INTO accounts VALUES (8, 'undone', 1);
@@ -132,7 +134,7 @@ INSERT|accounts||{"id":6,"owner":"Fay","balance":null}"#;
     assert_eq!(link.remote("SELECT count(*) FROM accounts"), "0");
     assert_eq!(database.entries("operation = 'TRUNCATE' AND table_name = 'accounts'"), i64::from(major > 15));
 
-    // The table's own DDL, and its end.
+    // DDL on the table, and the end of its auditing.
     database.sql(
         "ALTER FOREIGN TABLE accounts DROP COLUMN balance;
          INSERT INTO accounts VALUES (10, 'Gus');
@@ -194,7 +196,7 @@ DELETE|there|{"id":12,"v":"new"}|"#;
         database.sql("SELECT DISTINCT detail ->> 'partition_of' FROM audit_log WHERE table_name = 'there' AND operation <> 'DDL'"),
         "public.p"
     );
-    // One that is attached later, and detached again: it stays audited.
+    // A partition that is attached later and then detached stays audited.
     link.remote.psql("postgres", "CREATE TABLE later (id integer, v text)").unwrap();
     database.sql(
         "CREATE FOREIGN TABLE later (id integer, v text) SERVER other_side;
@@ -213,7 +215,7 @@ DELETE|there|{"id":12,"v":"new"}|"#;
 }
 
 #[test]
-fn a_schema_takes_in_what_is_imported() {
+fn tables_imported_into_an_audited_schema_are_audited() {
     let Some(link) = Link::new() else { return };
     let database = link.database();
     database.sql(
@@ -236,7 +238,7 @@ fn a_baseline_is_read_as_the_caller() {
 BASELINE|accounts||{"id":2,"owner":"Bob","balance":null}"#;
     assert_eq!(images(&database), rows);
 
-    // Whoever has no mapping to the other side gets its error, and nothing is enabled.
+    // Without a user mapping, the caller gets the error of postgres_fdw, and nothing is enabled.
     database.sql(
         "CREATE FOREIGN TABLE mine (id integer, v text) SERVER other_side OPTIONS (table_name 'part');
          CREATE ROLE owner;
@@ -251,7 +253,7 @@ BASELINE|accounts||{"id":2,"owner":"Bob","balance":null}"#;
 }
 
 #[test]
-fn a_server_that_is_down_leaves_nothing_half_enabled() {
+fn a_remote_server_that_is_down_leaves_nothing_half_enabled() {
     let Some(mut link) = Link::new() else { return };
     link.remote.stop(Mode::Fast).unwrap();
     let database = link.database();
@@ -262,7 +264,7 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     let message = error.as_db_error().unwrap().message();
     assert_eq!(message, "could not connect to server \"other_side\"");
     assert_not_enabled(&database, "accounts");
-    // Nor where the error is caught, and the transaction goes on.
+    // The same if the error is caught and the transaction continues.
     let caught =
         "DO $$ BEGIN PERFORM audit_event('before'); PERFORM audit_enable('accounts', baseline => true);
          EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN PERFORM audit_event('caught'); END $$";
@@ -270,7 +272,7 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     assert_not_enabled(&database, "accounts");
     assert_eq!(database.sql("SELECT detail ->> 'action' FROM audit_log WHERE operation = 'EVENT'"), "caught");
 
-    // Auditing itself needs no other side; the changes do, and what fails there leaves no entry.
+    // Enabling does not need the remote server. Changes do, and a change that fails leaves no entry.
     client.batch_execute("SELECT audit_enable('accounts')").unwrap();
     let error = client.batch_execute("INSERT INTO accounts VALUES (3, 'Cid', 1)").unwrap_err();
     assert_eq!(state(&error).code(), "08001", "{error}");
@@ -279,7 +281,7 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     let database = link.database();
     assert_eq!(database.entries("operation = 'INSERT'"), 1);
 
-    // The other side is lost in the middle of a transaction.
+    // The remote server restarts in the middle of a transaction.
     let insert = |client: &mut Client, id| {
         client.batch_execute(&format!("INSERT INTO accounts VALUES ({id}, 'x', 1)"))
     };
@@ -294,9 +296,9 @@ fn a_server_that_is_down_leaves_nothing_half_enabled() {
     database.assert_intact();
 }
 
-/// What can be told of any server: a foreign table whose wrapper can do nothing.
+/// This also works without postgres_fdw: a foreign table whose wrapper has no handler.
 #[test]
-fn a_foreign_table_that_nothing_serves_is_enabled_and_refuses_a_baseline() {
+fn a_foreign_table_without_a_handler_is_audited_but_has_no_baseline() {
     let local = server();
     let database = Database::create(&local, DATABASE);
     database.sql(

@@ -1,4 +1,5 @@
-//! Entries are written with every index of the log: a DBA's expression and partial ones too. Large rows are TOASTed.
+//! Writing entries maintains every index of the log, including expression and partial indexes that an
+//! administrator creates. Large rows are TOASTed.
 
 use cluster_tests::{Database, Workload, server};
 use harness::Server;
@@ -14,7 +15,7 @@ const BTREES: &str =
     "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
     WHERE i.indrelid = 'audit_log'::regclass AND a.amname = 'btree' AND i.indisvalid ORDER BY 1";
 
-/// Every row of the log is in its B-trees, by contrib's amcheck where it is at hand.
+/// Checks by contrib's amcheck, if it is installed, that every row of the log is in its B-trees.
 fn check_btrees(database: &Database<'_>) {
     if database.sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == "0" {
         eprintln!("amcheck is not installed: only the results of queries are compared");
@@ -26,7 +27,7 @@ fn check_btrees(database: &Database<'_>) {
     }
 }
 
-/// A query answers the same by the index as by reading the table.
+/// Checks that a query returns the same by the index as by a sequential scan.
 #[track_caller]
 fn assert_same_by_index(database: &Database<'_>, index: &str, query: &str) {
     let by_table = database.sql(&format!(
@@ -41,14 +42,14 @@ fn assert_same_by_index(database: &Database<'_>, index: &str, query: &str) {
 
 #[test]
 fn every_index_is_maintained() {
-    // Without statistics the plans are always the same.
+    // Without statistics, the plans are always the same.
     let server = Server::builder().config("autovacuum", "off").start().unwrap();
     let database = Database::create(&server, "indexes");
     let workload = Workload::install(&database);
     workload.run("", 20);
     database.sql(INDEXES);
     workload.run("-c audit_chain.actor=SomeBody", 100);
-    // A statement in one go, with more rows than are written at once.
+    // One statement with more rows than are written at once.
     database.sql("INSERT INTO ledger (note) SELECT 'bulk' FROM generate_series(1, 3000)");
     database.assert_intact();
     check_btrees(&database);
@@ -83,7 +84,7 @@ fn every_index_is_maintained() {
     database.assert_intact();
 }
 
-/// An index's expression may fail: then the change fails with it, and neither is there.
+/// If the expression of an index fails, the change fails, too.
 #[test]
 fn an_index_that_fails_fails_the_change() {
     let server = server();
@@ -116,7 +117,7 @@ fn large_rows_are_stored_out_of_line() {
         database.sql("SELECT bool_and(new_row ->> 'v' = t.v AND new_row ->> 'w' = t.w) FROM audit_log, t WHERE operation = 'INSERT'"),
         "t"
     );
-    // What an UPDATE leaves as it is, is not recorded again.
+    // Columns that an UPDATE leaves unchanged are not recorded again.
     let before = database.number(toast);
     database.sql("UPDATE t SET id = 2");
     assert_eq!(database.number(toast), before);

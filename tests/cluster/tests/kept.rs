@@ -1,4 +1,4 @@
-//! Chains that sessions keep between transactions: what they hold, and what makes them look for the head again.
+//! Chains that sessions keep between transactions: what a session holds, and when it looks up the head again.
 
 use cluster_tests::{Database, eventually, server, state};
 use harness::postgres::Client;
@@ -18,7 +18,7 @@ fn write(client: &mut Client, values: std::ops::Range<i32>) {
     }
 }
 
-/// The entries of the chain that the client keeps, by the row that it wrote first.
+/// The chain that contains the entry of row `first`, and the chain's last number.
 fn place(database: &Database<'_>, first: i32) -> String {
     database.sql(&format!(
         "SELECT chain, max(seq) FROM audit_log WHERE chain =
@@ -27,10 +27,10 @@ fn place(database: &Database<'_>, first: i32) -> String {
 }
 
 #[test]
-fn each_session_has_its_own_until_it_ends() {
+fn each_session_keeps_its_own_chain_until_it_ends() {
     let server = server();
     let database = create(&server, "own");
-    // The session that made the table has ended, though perhaps not yet.
+    // The session that created the table may not have ended yet.
     eventually("the first session's end", || database.number(HELD) == 0);
     let mut clients: Vec<_> = (0..3).map(|_| database.client()).collect();
     for round in 0..4 {
@@ -42,9 +42,9 @@ fn each_session_has_its_own_until_it_ends() {
     assert_eq!(place(&database, 10), "3|4");
     assert_eq!(place(&database, 20), "5|4");
     assert_eq!(database.number(HELD), 3);
-    // What sessions keep holds up nobody at the bound.
+    // At the limit of chains, a chain that a session only keeps blocks nobody.
     database.sql("SET audit_chain.max_chains = 2; SET lock_timeout = '1s'; INSERT INTO t VALUES (50)");
-    // Without keeping: nothing is held between transactions, and the lowest chain is free.
+    // Without keep_chain, a session holds nothing between transactions, and the lowest chain is free.
     clients[2].batch_execute("SET audit_chain.keep_chain = off; INSERT INTO t VALUES (60)").unwrap();
     assert_eq!(database.number(HELD), 2);
     assert!(place(&database, 60).starts_with("0|"));
@@ -54,12 +54,13 @@ fn each_session_has_its_own_until_it_ends() {
 }
 
 #[test]
-fn rows_inserted_by_sql_are_continued() {
+fn a_chain_continues_after_rows_inserted_by_sql() {
     let server = server();
     let database = create(&server, "inserted");
     let mut client = database.client();
     write(&mut client, 0..3);
-    // What a restore brings: a whole entry, here the one that follows. A transaction that is rolled back shows it.
+    // A restore inserts complete entries. This is the next entry of the chain, from a transaction that is
+    // rolled back.
     let next = "SELECT l::text FROM audit_log l WHERE row_key ->> 'a' = '3'";
     let copy = {
         let row = client
@@ -73,7 +74,7 @@ fn rows_inserted_by_sql_are_continued() {
             .unwrap();
         row.replace('\'', "''")
     };
-    // The rollback made the session look for the head; now it knows it again, and nobody else writes.
+    // The rollback made the session look up the head. Now it knows the head again, and nobody else writes.
     client.batch_execute("BEGIN; SAVEPOINT s; INSERT INTO t VALUES (9); ROLLBACK TO s; COMMIT").unwrap();
     database.sql(&format!("INSERT INTO audit_log SELECT ('{copy}'::audit_log).*"));
     write(&mut client, 4..6);
@@ -82,7 +83,7 @@ fn rows_inserted_by_sql_are_continued() {
 }
 
 #[test]
-fn a_transaction_that_fails_at_commit_leaves_the_head_as_it_was() {
+fn a_transaction_that_fails_at_commit_does_not_move_the_head() {
     let server = server();
     let database = create(&server, "deferred");
     database.sql("CREATE TABLE refers (a integer REFERENCES t DEFERRABLE INITIALLY DEFERRED); SELECT audit_enable('refers')");
@@ -95,7 +96,7 @@ fn a_transaction_that_fails_at_commit_leaves_the_head_as_it_was() {
 }
 
 #[test]
-fn a_log_made_anew_is_begun_anew() {
+fn a_recreated_extension_begins_a_new_log() {
     let server = server();
     let database = create(&server, "anew");
     let mut client = database.client();

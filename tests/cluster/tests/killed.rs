@@ -1,5 +1,5 @@
-//! Writers that do not end by themselves: killed, terminated, cancelled, timed out, and the whole server with them.
-//! Afterwards every committed change has its one entry, and nothing else has any.
+//! Writers that are killed, terminated, cancelled or timed out, and crashes of the whole server. Afterwards,
+//! every committed change has exactly one entry, and there are no other entries.
 
 use cluster_tests::{Database, Workload, eventually, server, state};
 use harness::postgres::Client;
@@ -12,7 +12,7 @@ fn pid(client: &mut Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
 }
 
-/// The log is whole, agrees with the tables, and takes further changes.
+/// Checks that the log is intact, agrees with the tables, and accepts further changes.
 #[track_caller]
 fn assert_consistent(database: &Database<'_>, workload: &Workload<'_>) {
     let before = database.assert_intact();
@@ -26,7 +26,7 @@ fn assert_consistent(database: &Database<'_>, workload: &Workload<'_>) {
     workload.check();
 }
 
-/// Waits until the server has noticed the crash and come back: the postmaster may take connections a moment longer.
+/// Waits until the server has recovered. For a moment after the crash, it may still accept connections.
 fn recovered(server: &Server) {
     let ready = "database system is ready to accept connections";
     eventually("recovery", || server.log().matches(ready).count() >= 2);
@@ -42,7 +42,7 @@ fn a_backend_killed_in_its_transaction() {
 
     let mut victim = database.client();
     let victim_pid = pid(&mut victim);
-    // Entries written, and entries still in the backend's memory.
+    // Some entries are written, others are still in the backend's memory.
     victim.batch_execute(&format!("BEGIN; {CHANGE}; SAVEPOINT s; {CHANGE}")).unwrap();
     server.kill_backend(victim_pid).unwrap();
     assert!(victim.batch_execute("COMMIT").is_err());
@@ -100,7 +100,7 @@ fn statements_cancelled_under_load() {
     let database = Database::create(&server, "cancelled");
     let workload = Workload::install(&database);
     let mut load = workload.start();
-    // A cancelled statement ends its client of pgbench, so that each call ends some and spares others.
+    // A cancelled statement ends its pgbench client. Each call reaches only the clients that run a statement.
     let mut client = database.client();
     eventually("every client to be cancelled", || {
         let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'";
@@ -112,7 +112,7 @@ fn statements_cancelled_under_load() {
 }
 
 #[test]
-fn a_cancelled_or_timed_out_statement_leaves_no_entry_and_the_session_at_work() {
+fn a_cancelled_or_timed_out_statement_leaves_no_entry_and_the_session_continues() {
     let server = server();
     let database = Database::create(&server, "timed_out");
     let workload = Workload::install(&database);
@@ -120,10 +120,10 @@ fn a_cancelled_or_timed_out_statement_leaves_no_entry_and_the_session_at_work() 
     let client_pid = pid(&mut client);
     let slow = "UPDATE counter SET n = n + 1 WHERE id <= 5; SELECT pg_sleep(3600)";
 
-    // The whole transaction is undone …
+    // The whole transaction is rolled back …
     let error = client.batch_execute(&format!("SET statement_timeout = '300ms'; {slow}")).unwrap_err();
     assert_eq!(state(&error), &SqlState::QUERY_CANCELED);
-    // … or the savepoint, and what was before it stays.
+    // … or only to the savepoint.
     client.batch_execute(&format!("RESET statement_timeout; BEGIN; {CHANGE}; SAVEPOINT s")).unwrap();
     client.batch_execute(&format!("{CHANGE}; SET LOCAL statement_timeout = '300ms'")).unwrap();
     assert_eq!(state(&client.batch_execute(slow).unwrap_err()), &SqlState::QUERY_CANCELED);

@@ -1,15 +1,16 @@
-//! Neither a large change nor the verification of a large log takes memory that grows with it.
+//! The memory that a change needs does not grow with its size, nor does that of verification with the size of
+//! the log.
 
 use cluster_tests::Database;
 use harness::Server;
 use harness::postgres::Client;
 
-/// The rows that are changed: their entries are some 120 MB.
+/// The number of rows that are changed. Their entries take about 120 MB.
 const ROWS: i64 = 300_000;
-/// By how much a backend may grow, in kB. Generous: PostgreSQL's own queue of trigger events is a part of it.
+/// How much a backend may grow, in kB. This includes PostgreSQL's own queue of trigger events.
 const GROWTH: i64 = 48 * 1024;
 
-/// The most memory that the session's process has ever had, in kB.
+/// The peak memory of the session's process, in kB.
 fn peak(client: &mut Client) -> i64 {
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -28,17 +29,17 @@ fn assert_grows_little(client: &mut Client, what: &str, sql: &str) {
 
 #[test]
 fn bulk_changes_and_verification_are_bounded() {
-    // Shared buffers count for each process that has touched them: a small, known part.
+    // The shared buffers that a process has touched count as its memory: keep them small.
     let server = Server::builder().config("shared_buffers", "8MB").config("jit", "off").start().unwrap();
     let database = Database::create(&server, "memory");
     database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t')");
 
     let insert = format!("INSERT INTO t SELECT g, 'value ' || g FROM generate_series(1, {ROWS}) g");
     assert_grows_little(&mut database.client(), "one INSERT", &insert);
-    // In a savepoint, and undone again.
+    // A change that is rolled back to a savepoint.
     let undone = "BEGIN; SAVEPOINT s; DELETE FROM t WHERE id <= 100000; ROLLBACK TO s; COMMIT";
     assert_grows_little(&mut database.client(), "a DELETE undone", undone);
-    // A transaction of many statements, whose entries are small and wait in memory.
+    // A transaction of many statements, whose small entries wait in memory.
     let many = "DO $$ BEGIN FOR i IN 1..20000 LOOP UPDATE t SET v = 'x' WHERE id = i; END LOOP; END $$";
     assert_grows_little(&mut database.client(), "many statements", many);
 

@@ -1,10 +1,10 @@
-//! A database in another encoding: its content is hashed as UTF-8, and verifies everywhere.
+//! Databases in other encodings than UTF-8: their content is hashed as UTF-8, so that it verifies everywhere.
 
 use cluster_tests::{Database, server_of_fewest_chains, verify_offline};
 
 const LATIN1: &str = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
 
-/// Content that is not ASCII, in tables whose names are. LATIN1 has no elephant.
+/// Content that is not ASCII, in tables whose names are ASCII.
 const CONTENT: &str = r#"
     SET client_encoding = 'UTF8';
     CREATE TABLE t (k text PRIMARY KEY, v text, j json);
@@ -16,7 +16,7 @@ const CONTENT: &str = r#"
     DELETE FROM t;
     SELECT audit_event('Prüfung', '{"ergebnis": "gut ÷ nein: gut"}'::text::json)"#;
 
-/// Names that are not ASCII either.
+/// Names that are not ASCII.
 const NAMES: &str = r#"
     SET client_encoding = 'UTF8';
     CREATE ROLE "Zoë";
@@ -67,7 +67,7 @@ fn latin1_names_are_audited_like_others() {
     assert_eq!(verify_offline(&database.export(), None).status, Some(0));
 }
 
-/// The same log in a database of another encoding: the hashes are of the same UTF-8.
+/// The hashes remain valid in a database of another encoding, because they are hashes of the same UTF-8.
 #[test]
 fn a_latin1_log_restores_into_utf8() {
     let server = server_of_fewest_chains();

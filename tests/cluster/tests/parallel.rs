@@ -1,10 +1,10 @@
-//! Verification runs under PostgreSQL's own parallel query, and answers the same.
+//! Verification uses parallel query, and its result is the same with and without.
 
 use cluster_tests::{Database, builder_of_fewest_chains, eventually, state};
 use harness::Server;
 use harness::postgres::error::SqlState;
 
-/// A server on which any query that can be parallel is.
+/// Starts a server that runs every query in parallel if possible.
 fn server() -> Server {
     let mut builder = builder_of_fewest_chains();
     for (name, value) in [
@@ -12,7 +12,7 @@ fn server() -> Server {
         ("parallel_tuple_cost", "0"),
         ("min_parallel_table_scan_size", "0"),
         ("max_parallel_workers_per_gather", "2"),
-        // The start of each worker goes to the log.
+        // The server logs the start of each worker.
         ("log_min_messages", "debug1"),
     ] {
         builder = builder.config(name, value);
@@ -20,7 +20,7 @@ fn server() -> Server {
     builder.start().unwrap()
 }
 
-/// A log of several chains.
+/// Makes a log of several chains.
 fn fill(database: &Database<'_>) {
     database.sql("CREATE TABLE t (a integer); SELECT audit_enable('t')");
     let mut writers: Vec<_> = (0..4).map(|_| database.client()).collect();
@@ -32,7 +32,7 @@ fn fill(database: &Database<'_>) {
     }
 }
 
-/// Verification in a session of its own; its answer, its problems, and how many workers it had.
+/// Verifies in a new session. Returns the verdict, the problems, and the number of workers that were started.
 fn verify(database: &Database<'_>, workers: u32) -> (String, String, usize) {
     let mut client = database.client();
     client.batch_execute(&format!("SET max_parallel_workers_per_gather = {workers}")).unwrap();
@@ -51,7 +51,7 @@ fn verify(database: &Database<'_>, workers: u32) -> (String, String, usize) {
 }
 
 #[test]
-fn workers_share_the_check_and_the_answer_is_the_same() {
+fn parallel_verification_has_the_same_result() {
     let server = server();
     let database = Database::create(&server, "parallel");
     fill(&database);
@@ -60,7 +60,7 @@ fn workers_share_the_check_and_the_answer_is_the_same() {
 
     let with = verify(&database, 2);
     let without = verify(&database, 0);
-    // Two queries with two workers each. A machine without free slots would give fewer, but none is not parallel.
+    // Two queries with two workers each, or fewer if the server has no free slots.
     assert!(with.2 > 0, "no worker was started");
     assert_eq!(without.2, 0);
     assert_eq!((&with.0, &with.1), (&without.0, &without.1));
@@ -79,7 +79,7 @@ fn workers_share_the_check_and_the_answer_is_the_same() {
 }
 
 #[test]
-fn a_parallel_check_can_be_cancelled() {
+fn parallel_verification_can_be_cancelled() {
     let server = server();
     let database = Database::create(&server, "cancelled");
     fill(&database);
@@ -87,7 +87,7 @@ fn a_parallel_check_can_be_cancelled() {
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let workers = format!("SELECT count(*) FROM pg_stat_activity WHERE leader_pid = {pid}");
     let error = std::thread::scope(|scope| {
-        // For ever, so that the cancellation cannot come too late.
+        // An endless loop, so that the cancellation cannot come too late.
         let endless = "DO $$ BEGIN LOOP PERFORM audit_verify(); END LOOP; END $$";
         let verifier = scope.spawn(|| client.batch_execute(endless).unwrap_err());
         eventually("workers", || database.number(&workers) > 0);

@@ -1,4 +1,5 @@
-//! pgbench's own schema and load, audited: as many entries as row changes, and the log is whole.
+//! The audited tables and load of pgbench: the log has as many entries as there were row changes, and is
+//! intact.
 
 use cluster_tests::{Database, Workload, pgbench, server};
 use harness::Server;
@@ -11,7 +12,7 @@ fn isolation(level: &str) -> String {
     format!("-c default_transaction_isolation={}", level.replace(' ', r"\ "))
 }
 
-/// A database with pgbench's tables, audited.
+/// Makes a database with the tables of pgbench and audits them.
 fn tpcb<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     pgbench_init(&database);
@@ -25,7 +26,8 @@ fn pgbench_init(database: &Database<'_>) {
     database.server.run("pgbench", ["-i", "-q", "-s", "2", &database.name]).unwrap();
 }
 
-/// The chains of a load. One that is set free while another client is looking may be overlooked, rarely.
+/// Checks the number of chains after a load. Rarely, a client overlooks a chain that another one has just
+/// released.
 #[track_caller]
 fn assert_few_chains(chains: i32) {
     assert!(i64::from(chains) <= CLIENTS + 2, "{chains} chains for {CLIENTS} clients");
@@ -36,7 +38,8 @@ fn tpcb_at_every_isolation_level() {
     let server = server();
     for (number, level) in ISOLATION_LEVELS.into_iter().enumerate() {
         let database = tpcb(&server, &format!("tpcb{number}"));
-        // Everybody wants the same two branches: serialization failures are pgbench's own, and it tries again.
+        // All clients update the same two branches. pgbench retries after the serialization failures this
+        // causes.
         let args = ["-n", "-c", "8", "-j", "2", "-t", "100", "--max-tries=10000"];
         let load = pgbench(&database, &isolation(level), &args);
         assert_eq!((load.transactions, load.failed), (800, 0), "{level}");
@@ -46,12 +49,12 @@ fn tpcb_at_every_isolation_level() {
         // TPC-B updates three rows and inserts one.
         assert_eq!(database.entries("operation = 'UPDATE'"), 3 * load.transactions, "{level}");
         assert_eq!(database.entries("operation = 'INSERT'"), load.transactions, "{level}");
-        assert_eq!(verdict.entries, 4 * load.transactions + 4, "with four of ENABLE, {level}");
+        assert_eq!(verdict.entries, 4 * load.transactions + 4, "including four of ENABLE, {level}");
         assert_balances_match(&database);
     }
 }
 
-/// What the entries say is what the tables hold.
+/// Checks that the entries and the tables have the same totals.
 fn assert_balances_match(database: &Database<'_>) {
     let moved = database.number("SELECT sum(delta) FROM pgbench_history");
     for (table, column) in [("accounts", "abalance"), ("tellers", "tbalance"), ("branches", "bbalance")] {
@@ -61,7 +64,7 @@ fn assert_balances_match(database: &Database<'_>) {
             "SELECT sum((new_row ->> '{column}')::integer - (old_row ->> '{column}')::integer) FROM audit_log
              WHERE table_name = 'pgbench_{table}' AND operation = 'UPDATE'"
         ));
-        // A delta of 0 changes nothing: then there is no old value.
+        // An update by 0 has no old value: it changes nothing.
         assert_eq!(recorded, moved, "the entries of {table}");
     }
 }
@@ -81,7 +84,8 @@ fn savepoints_exceptions_and_rollbacks_at_random() {
     }
 }
 
-/// Clients that share nothing never fail, at any level; so they must not when audited, though they share the log.
+/// Clients that share no rows have no serialization failures. Auditing adds none, although they share the
+/// log.
 #[test]
 fn auditing_adds_no_serialization_failure() {
     let server = server();
@@ -110,7 +114,7 @@ fn auditing_adds_no_serialization_failure() {
     }
 }
 
-/// At the bound of chains the clients wait for one another; nothing is lost and nobody hangs.
+/// At the limit of chains, clients wait for one another. No entry is lost, and no client hangs.
 #[test]
 fn one_chain_orders_all_writers() {
     let server = Server::builder().config("audit_chain.max_chains", "1").start().unwrap();

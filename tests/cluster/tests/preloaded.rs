@@ -1,5 +1,5 @@
-//! The guard with the library preloaded: it refuses to be turned off, and where it was turned off before, edits of the
-//! log are refused all the same.
+//! The guard with the library preloaded: it cannot be disabled, and if it was disabled before, edits of the
+//! log are still refused.
 
 use cluster_tests::{Database, state};
 use harness::postgres::error::SqlState;
@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 const PRELOAD: &str = "shared_preload_libraries";
 
-/// A server with the library preloaded, and with a database that has an audited table.
+/// Starts a server with the library preloaded and with a database that has an audited table.
 fn preloaded() -> Server {
     let server = Server::builder()
         .config(PRELOAD, "audit_chain")
@@ -35,7 +35,8 @@ fn database(server: &Server) -> Database<'_> {
     Database::of(server, "guarded")
 }
 
-/// Each must fail with that state and these words; the database stays whole and its log as it was.
+/// Checks that each statement fails with this SQLSTATE and these words, and that the log is unchanged and
+/// intact.
 #[track_caller]
 fn assert_refused(database: &Database<'_>, expected: &SqlState, words: &str, statements: &[&str]) {
     let content = "SELECT count(*), md5(string_agg(l::text, '|' ORDER BY chain, seq)) FROM audit_log l";
@@ -67,7 +68,7 @@ const EDITS: [&str; 10] = [
 ];
 
 #[test]
-fn the_event_triggers_cannot_be_turned_off() {
+fn the_event_triggers_cannot_be_disabled() {
     let server = preloaded();
     let database = database(&server);
     assert_refused(
@@ -103,7 +104,7 @@ fn the_event_triggers_cannot_be_turned_off() {
             "WITH gone AS (DELETE FROM pg_trigger RETURNING 1) SELECT count(*) FROM gone",
         ],
     );
-    // Which leaves the triggers to guard what they guard.
+    // The triggers therefore still fire.
     assert_refused(&database, &SqlState::INSUFFICIENT_PRIVILEGE, "append-only", &EDITS);
     assert_refused(
         &database,
@@ -117,10 +118,10 @@ fn the_event_triggers_cannot_be_turned_off() {
 }
 
 #[test]
-fn what_is_nobody_elses_business_is_allowed() {
+fn commands_that_do_not_weaken_the_guard_are_allowed() {
     let mut server = preloaded();
     let inside = database(&server);
-    // Another's event trigger; ours under another owner; rows locked, and read.
+    // Other event triggers, another owner of our own ones, row locks, and similar names.
     inside.sql(
         "CREATE FUNCTION nothing() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
          CREATE EVENT TRIGGER another ON ddl_command_end EXECUTE FUNCTION nothing();
@@ -140,7 +141,7 @@ fn what_is_nobody_elses_business_is_allowed() {
          TRUNCATE audit_notes;
          DROP TABLE audit_notes;",
     );
-    // All that the extension does itself.
+    // Everything that the extension itself does, and maintenance.
     inside.sql(
         "CREATE SCHEMA s;
          CREATE TABLE s.u (id integer);
@@ -157,30 +158,30 @@ fn what_is_nobody_elses_business_is_allowed() {
          CLUSTER audit_log USING audit_log_pkey;",
     );
     inside.assert_intact();
-    // Dumped, and restored.
+    // Dump and restore.
     server.run("pg_dump", ["--file=dump.sql", "guarded"]).unwrap();
     let copy = Database::empty(&server, "restored");
     server.run("psql", ["-Xq", "-v", "ON_ERROR_STOP=1", "-f", "dump.sql", "restored"]).unwrap();
     assert_eq!(copy.assert_intact().entries, inside.verdict().entries);
-    // Neither a database without the extension, nor one that has had it, is told anything.
+    // A database from which the extension was dropped is not guarded.
     copy.sql(
         "DROP EXTENSION audit_chain CASCADE; UPDATE pg_class SET relpages = relpages; CREATE TABLE v ()",
     );
-    // A further crash changes nothing.
+    // The same after a crash.
     server.stop(Mode::Immediate).unwrap();
     server.start().unwrap();
     database(&server).assert_intact();
 }
 
 #[test]
-fn a_guard_that_was_turned_off_before_does_not_let_edits_pass() {
+fn a_guard_that_was_disabled_before_still_refuses_edits() {
     let mut server = Server::builder().start().unwrap();
     let copy = "CREATE TABLE made_up AS SELECT * FROM audit_log WHERE seq = 2;
                 UPDATE made_up SET seq = 9;
                 COPY made_up TO STDOUT";
     let row = create(&server).sql(copy);
     database(&server).disable_guard();
-    // So far it is as it says.
+    // Without the library, the guard is off.
     database(&server).sql("BEGIN; DELETE FROM audit_log; ROLLBACK");
     server.set_config(PRELOAD, "audit_chain").unwrap();
     server.restart().unwrap();
@@ -217,7 +218,7 @@ fn a_guard_that_was_turned_off_before_does_not_let_edits_pass() {
 fn where_no_event_trigger_fires_ddl_is_refused() {
     let mut server = preloaded();
     let without = "DDL is refused while event triggers do not fire";
-    // A session without them: PostgreSQL 17 brought the setting.
+    // A session can disable event triggers: from PostgreSQL 17 on.
     if server.installation().major() >= 17 {
         assert_refused(
             &database(&server),
@@ -230,7 +231,7 @@ fn where_no_event_trigger_fires_ddl_is_refused() {
                 "SET event_triggers = off; DROP EXTENSION audit_chain CASCADE",
             ],
         );
-        // Temporary tables end with their session all the same, and auditing is begun.
+        // Temporary tables are still dropped when their session ends, and auditing can be enabled.
         database(&server).sql(
             "CREATE TEMP TABLE scratch (); CREATE TABLE more ();
              SET event_triggers = off; SELECT audit_enable('more'); SELECT lo_unlink(lo_create(0));",

@@ -1,4 +1,4 @@
-//! Two-phase commit: a prepared transaction keeps its chain, over restarts too, and holds up nobody.
+//! Two-phase commit: a prepared transaction keeps its chain, also across restarts, and blocks nobody.
 
 use cluster_tests::{Database, builder_of_fewest_chains};
 use harness::{Mode, Server};
@@ -15,7 +15,7 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     database
 }
 
-/// Prepares a transaction with entries in a savepoint and outside.
+/// Prepares a transaction with entries inside and outside of savepoints.
 fn prepare(database: &Database<'_>, first: i32) {
     let (a, b, c) = (first, first + 1, first + 2);
     database.sql(&format!(
@@ -24,14 +24,14 @@ fn prepare(database: &Database<'_>, first: i32) {
     ));
 }
 
-/// Writes as others do meanwhile: with a lock_timeout, which a wait for a prepared transaction would run into.
+/// Writes with a lock_timeout, which expires if the session waits for a prepared transaction.
 fn write_without_waiting(database: &Database<'_>, values: std::ops::Range<i32>) {
     for value in values {
         database.sql(&format!("SET lock_timeout = '1s'; INSERT INTO t VALUES ({value})"));
     }
 }
 
-/// The rows of the table and its entries are these, and the log is whole.
+/// Checks that the table and its entries have exactly these rows, and that the log is intact.
 #[track_caller]
 fn assert_holds(database: &Database<'_>, values: &[i32]) {
     database.assert_intact();
@@ -46,7 +46,7 @@ fn assert_holds(database: &Database<'_>, values: &[i32]) {
 }
 
 #[test]
-fn committed_and_rolled_back_from_another_connection() {
+fn transactions_are_committed_and_rolled_back_by_another_session() {
     let server = server();
     let database = create(&server, "plain");
     prepare(&database, 10);
@@ -58,12 +58,13 @@ fn committed_and_rolled_back_from_another_connection() {
     assert_holds(&database, &[1, 2, 3, 10, 12]);
     write_without_waiting(&database, 4..6);
     assert_holds(&database, &[1, 2, 3, 4, 5, 10, 12]);
-    // One of the transaction that was committed, one of those beside it; the rolled-back one's has no entries.
+    // One chain of the committed transaction, and one of the other writers. The chain of the transaction that
+    // was rolled back has no entries.
     assert_eq!(database.assert_intact().chains, 2);
 }
 
 #[test]
-fn the_session_that_prepared_goes_on_with_another_chain() {
+fn the_session_that_prepared_continues_with_another_chain() {
     let server = server();
     let database = create(&server, "same");
     let mut client = database.client();
@@ -75,7 +76,7 @@ fn the_session_that_prepared_goes_on_with_another_chain() {
 }
 
 #[test]
-fn over_a_graceful_and_an_immediate_restart() {
+fn chains_stay_held_across_a_restart_and_a_crash() {
     let mut server = server();
     create(&server, "restarted");
     prepare(&Database::of(&server, "restarted"), 10);
@@ -84,7 +85,7 @@ fn over_a_graceful_and_an_immediate_restart() {
         server.stop(mode).unwrap();
         server.start().unwrap();
         let database = Database::of(&server, "restarted");
-        // The chains are still held: whoever took one of them would fork it.
+        // The chains must still be held: otherwise other writers would fork them.
         write_without_waiting(&database, first..first + 2);
         assert_holds(&database, if first == 1 { &[1, 2] } else { &[1, 2, 3, 4] });
     }

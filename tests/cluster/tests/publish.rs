@@ -1,11 +1,12 @@
-//! Checkpoints that the server makes and publishes by itself.
+//! Checkpoints that the server makes and publishes on its own.
 
 use cluster_tests::{Database, eventually};
 use harness::{Mode, Server};
 use std::fs;
 use std::path::PathBuf;
 
-/// A server with the library preloaded, that makes checkpoints every second.
+/// Starts a server that has the library preloaded and makes a checkpoint every second. Returns it with the
+/// directory that the publish command gets.
 fn server(command: impl Fn(&str) -> String) -> (Server, PathBuf) {
     let server = Server::builder()
         .config("shared_preload_libraries", "audit_chain")
@@ -19,14 +20,14 @@ fn server(command: impl Fn(&str) -> String) -> (Server, PathBuf) {
     (server, elsewhere)
 }
 
-/// Changes a setting of the running server.
+/// Changes a setting while the server runs.
 fn set(server: &Server, name: &str, value: &str) {
     let value = value.replace('\'', "''");
     server.psql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
     server.psql("postgres", "SELECT pg_reload_conf()").unwrap();
 }
 
-/// A database with one audited table of `rows` rows.
+/// Makes a database with one audited table of `rows` rows.
 fn audited<'a>(server: &'a Server, name: &str, rows: u32) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(&format!(
@@ -46,7 +47,7 @@ fn newest(database: &Database<'_>) -> String {
 }
 
 #[test]
-fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
+fn new_entries_are_sealed_and_published() {
     let (mut server, elsewhere) = server(copy_to);
     let names = ["first", "second"];
     for name in names {
@@ -64,14 +65,14 @@ fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
             "t|"
         );
     }
-    // Only one of them has something new.
+    // Only one of the databases has new entries.
     let first = Database::of(&server, "first");
     first.sql("INSERT INTO t SELECT generate_series(1, 5)");
-    eventually("the next one", || status("first", "published_entries") == "26");
+    eventually("the next checkpoint", || status("first", "published_entries") == "26");
     assert_eq!(Database::of(&server, "second").number("SELECT count(*) FROM audit_checkpoint_log"), 1);
     first.assert_intact();
 
-    // It goes on after a restart, and after a crash.
+    // Publishing continues after a restart and after a crash.
     for mode in [Mode::Fast, Mode::Immediate] {
         server.stop(mode).unwrap();
         server.start().unwrap();
@@ -86,7 +87,7 @@ fn what_is_new_is_sealed_and_published_and_what_is_not_is_left_alone() {
 }
 
 #[test]
-fn a_command_that_fails_is_tried_again_and_shown() {
+fn a_command_that_fails_is_retried_and_reported() {
     let (server, elsewhere) = server(|_| "echo no way there: 100 %% >&2; exit 3".into());
     let database = audited(&server, "audited", 20);
     let status = |column: &str| database.sql(&format!("SELECT {column} FROM audit_status"));
@@ -95,13 +96,13 @@ fn a_command_that_fails_is_tried_again_and_shown() {
     assert!(error.contains("exit status: 3") && error.contains("no way there: 100 %"), "{error}");
     assert!(server.log().contains("could not publish the checkpoint of database \"audited\""));
     assert_eq!(status("published_entries, checkpoint_entries"), "|21");
-    // The error is for those who monitor.
+    // The error text is not for every role that can read the view.
     database.sql("CREATE ROLE auditor; GRANT SELECT ON audit_status TO auditor");
     let seen = database
         .sql("SET ROLE auditor; SELECT publish_failures > 1, publish_error IS NULL FROM audit_status");
     assert!(seen.ends_with("t|t"), "{seen}");
 
-    // A newer checkpoint takes the place of one that waits.
+    // A newer checkpoint replaces the waiting one.
     database.sql("INSERT INTO t VALUES (0)");
     eventually("the newer checkpoint", || status("unsealed_entries") == "0");
     set(&server, "audit_chain.publish_command", &copy_to(elsewhere.to_str().unwrap()));
@@ -111,18 +112,18 @@ fn a_command_that_fails_is_tried_again_and_shown() {
 }
 
 #[test]
-fn a_command_that_hangs_holds_up_nobody() {
+fn a_command_that_hangs_blocks_nobody() {
     let (mut server, _) = server(|directory| format!("touch {directory}/began; sleep 1000"));
     let began = server.directory().join("elsewhere/began");
     audited(&server, "audited", 20);
     eventually("the command", || began.exists());
-    // No transaction, and no connection to a database.
+    // The workers are in no transaction and connected to no database.
     let held = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'audit_chain%'
                 AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL OR datid IS NOT NULL)";
     assert_eq!(server.psql("postgres", held).unwrap(), "0");
     Database::of(&server, "audited").sql("DROP EXTENSION audit_chain CASCADE");
     server.psql("postgres", "DROP DATABASE audited").unwrap();
-    // The server stops at once, and ends what the command started.
+    // The server stops at once, and ends the command.
     server.stop(Mode::Fast).unwrap();
 
     server.start().unwrap();
@@ -135,7 +136,7 @@ fn a_command_that_hangs_holds_up_nobody() {
 }
 
 #[test]
-fn a_database_or_an_extension_that_goes_disturbs_no_other() {
+fn dropping_a_database_or_the_extension_does_not_affect_other_databases() {
     let (server, elsewhere) = server(copy_to);
     for round in 0..3 {
         let gone = audited(&server, &format!("gone{round}"), 10);
@@ -145,7 +146,7 @@ fn a_database_or_an_extension_that_goes_disturbs_no_other() {
     }
     let stays = audited(&server, "stays", 10);
     eventually("the other's checkpoint", || stays.sql("SELECT published_entries FROM audit_status") == "11");
-    // With the interval 0 the server makes none.
+    // With the interval 0, the server makes no checkpoints.
     set(&server, "audit_chain.checkpoint_interval", "0");
     std::thread::sleep(std::time::Duration::from_millis(1500));
     stays.sql("INSERT INTO t VALUES (0)");
@@ -156,7 +157,7 @@ fn a_database_or_an_extension_that_goes_disturbs_no_other() {
 }
 
 #[test]
-fn a_standby_makes_none_until_it_is_promoted() {
+fn a_standby_makes_no_checkpoints_until_it_is_promoted() {
     let (primary, _) = server(|_| "true".into());
     set(&primary, "audit_chain.checkpoint_interval", "0");
     let standby = Server::standby_of(&primary).unwrap();
@@ -174,7 +175,7 @@ fn a_standby_makes_none_until_it_is_promoted() {
 }
 
 #[test]
-fn what_was_handed_out_survives_a_crash() {
+fn a_returned_checkpoint_survives_a_crash() {
     let mut server = Server::builder().config("wal_writer_delay", "10s").start().unwrap();
     let note = {
         let database = audited(&server, "audited", 3);

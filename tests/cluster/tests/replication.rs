@@ -1,4 +1,4 @@
-//! What logical replication's workers write is captured like everything else.
+//! Changes applied by the workers of logical replication are captured like all others.
 
 use cluster_tests::{Database, eventually, server};
 use harness::Server;
@@ -6,7 +6,7 @@ use harness::Server;
 const SCHEMA: &str = "CREATE TABLE t (id integer PRIMARY KEY, v text)";
 
 #[test]
-fn the_copy_and_every_applied_change_have_their_entries() {
+fn the_initial_copy_and_every_applied_change_are_recorded() {
     let publisher = Server::builder().config("wal_level", "logical").start().unwrap();
     publisher
         .psql(
@@ -22,7 +22,7 @@ fn the_copy_and_every_applied_change_have_their_entries() {
     let source = publisher.conn_string("postgres").replace('\'', "''");
     database.sql(&format!("CREATE SUBSCRIPTION everything CONNECTION '{source}' PUBLICATION everything"));
     let entries = |condition: &str| database.entries(condition);
-    eventually("the first copy", || entries("operation = 'INSERT'") == 50);
+    eventually("the initial copy", || entries("operation = 'INSERT'") == 50);
 
     publisher
         .psql(
@@ -47,7 +47,7 @@ fn the_copy_and_every_applied_change_have_their_entries() {
     );
     assert_eq!(entries("session_role = 'postgres' AND client_addr IS NULL"), database.verdict().entries);
 
-    // A session's own changes, as if it were replication's.
+    // A session with session_replication_role = replica.
     database.sql("SET session_replication_role = replica; UPDATE t SET v = 'as a replica'");
     assert_eq!(entries("new_row ->> 'v' = 'as a replica'"), 1);
     database.assert_intact();

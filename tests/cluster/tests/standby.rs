@@ -1,11 +1,11 @@
-//! A hot standby verifies its copy of the log, refuses to write to it, and goes on with it once promoted.
+//! A hot standby verifies its copy of the log, cannot write to it, and continues it after its promotion.
 
 use cluster_tests::{Database, Workload, eventually, server_of_fewest_chains, state};
 use harness::Server;
 use harness::postgres::error::SqlState;
 
 #[test]
-fn a_standby_verifies_and_goes_on_after_promotion() {
+fn a_standby_verifies_the_log_and_continues_it_after_promotion() {
     let primary = server_of_fewest_chains();
     let original = Database::create(&primary, "app");
     let workload = Workload::install(&original);
@@ -34,21 +34,21 @@ fn a_standby_verifies_and_goes_on_after_promotion() {
     assert_eq!(copy.sql("SELECT pg_promote()"), "t");
     eventually("the promotion", || copy.sql("SELECT pg_is_in_recovery()") == "f");
     let before = copy.assert_intact();
-    // The session that was there before the promotion, and others.
+    // A session that began before the promotion.
     client.batch_execute("SELECT audit_event('after the promotion')").unwrap();
     client.batch_execute("UPDATE counter SET n = n + 1").unwrap();
     let after = copy.assert_intact();
     assert_eq!((after.entries, after.chains), (before.entries + 101, before.chains));
     Workload::installed(&copy).check();
 
-    // The old primary went on by itself: each log is whole, and they are no longer one.
+    // The old primary continues, too: both logs are intact, but they differ.
     original.sql("SELECT audit_event('in the other half')");
     original.assert_intact();
     assert_ne!(copy.export(), original.export());
 }
 
 #[test]
-fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
+fn a_prepared_transaction_keeps_its_chain_across_a_promotion() {
     let primary = Server::builder().config("max_prepared_transactions", "10").start().unwrap();
     let original = Database::create(&primary, "app");
     original.sql("CREATE TABLE t (a integer); SELECT audit_enable('t')");
@@ -64,9 +64,9 @@ fn a_prepared_transaction_keeps_its_chain_over_a_promotion() {
     assert_eq!(copy.entries("operation = 'INSERT'"), 3);
 }
 
-/// A base backup that is started on its own verifies and goes on.
+/// A restored base backup verifies and continues the log.
 #[test]
-fn a_restored_base_backup_goes_on() {
+fn a_restored_base_backup_continues_the_log() {
     let server = server_of_fewest_chains();
     let original = Database::create(&server, "app");
     Workload::install(&original).run("", 20);

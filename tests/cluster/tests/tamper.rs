@@ -1,10 +1,10 @@
-//! Every kind of tampering, done by somebody who got past every guard, and what verification says of it; also what it
-//! cannot say without a checkpoint that is kept elsewhere.
+//! Every kind of tampering by someone who bypasses the guard, and what verification reports. Also what it
+//! cannot detect without a checkpoint that is kept elsewhere.
 
 use cluster_tests::{Database, entry_hash, payload_digest, server_of_fewest_chains, verify_offline};
 use harness::{Mode, Server};
 
-/// The entry that is tampered with: an UPDATE in the middle of its chain, with a value in every column.
+/// The entry that is altered: an UPDATE in the middle of its chain, with a value in almost every column.
 const VICTIM: &str = "chain = 0 AND seq = 5";
 
 const CONTENT: &str = "
@@ -17,7 +17,7 @@ const CONTENT: &str = "
     RESET audit_chain.log_statement;
     INSERT INTO t SELECT g, 'v' || g FROM generate_series(4, 8) g;";
 
-/// A database with one chain of ten entries.
+/// Makes a database with one chain of ten entries.
 fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(CONTENT);
@@ -26,7 +26,7 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     database
 }
 
-/// Databases that are the same at first, each to be tampered with by itself.
+/// Makes copies of one database, each to be tampered with.
 struct Copies<'a> {
     server: &'a Server,
     number: std::cell::Cell<u32>,
@@ -38,7 +38,7 @@ impl<'a> Copies<'a> {
         Self { server, number: Default::default() }
     }
 
-    /// A copy in which `sql` has been forced, and which must then have these problems.
+    /// Makes a copy, forces `sql` in it, and checks that exactly these problems are reported.
     #[track_caller]
     fn tamper(&self, sql: &str, problems: &[&str]) -> Database<'a> {
         self.number.set(self.number.get() + 1);
@@ -51,7 +51,7 @@ impl<'a> Copies<'a> {
         } else {
             copy.assert_problems(problems);
         }
-        // The second implementation agrees.
+        // The second implementation reports the same.
         let offline = verify_offline(&copy.export(), None);
         let expected = if problems.is_empty() { 0 } else { 1 };
         assert_eq!(offline.status, Some(expected), "{sql}: {offline:?}");
@@ -59,7 +59,7 @@ impl<'a> Copies<'a> {
     }
 }
 
-/// The one entry that satisfies the condition, as exported.
+/// The line of the export for the entry that satisfies the condition.
 fn exported(database: &Database<'_>, condition: &str) -> String {
     let place = database.sql(&format!("SELECT chain, seq FROM audit_log WHERE {condition}"));
     let (chain, seq) = place.split_once('|').unwrap();
@@ -68,14 +68,14 @@ fn exported(database: &Database<'_>, condition: &str) -> String {
     export.lines().find(|line| line.starts_with(&start)).unwrap().to_owned()
 }
 
-/// Gives an entry the hash that its changed content has: what an attacker who knows the format does.
+/// Sets the hash of an entry to the hash of its content, as an attacker who knows the format does.
 fn rehash(database: &Database<'_>, condition: &str) {
     let hash = entry_hash(&exported(database, condition));
     database.force(&format!(r"UPDATE audit_log SET hash = '\x{hash}' WHERE {condition}"));
 }
 
 #[test]
-fn a_change_of_any_column_is_found() {
+fn a_change_of_any_column_is_detected() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let altered: &[&str] = &["altered 0.5"];
@@ -93,13 +93,13 @@ fn a_change_of_any_column_is_found() {
         ("application_name", "''", altered),
         ("client_addr", "'192.0.2.1'", altered),
         ("row_key", "'{\"id\":2}'", altered),
-        // The bytes count, not only what they mean.
+        // The bytes are hashed, not the JSON value.
         ("old_row", "(old_row::text || ' ')::json", altered),
         ("new_row", "replace(new_row::text, 'recognisable', 'Recognisable')::json", altered),
         ("detail", "'{}'", altered),
         ("statement", "null", altered),
         ("salt", "set_bit(salt, 0, 1 - get_bit(salt, 0))", altered),
-        // An erased payload's digest must be the payload's.
+        // The digest of an erased payload must be that of the payload.
         ("payload_digest", "sha256('')", altered),
         (
             "prev_hash",
@@ -111,7 +111,7 @@ fn a_change_of_any_column_is_found() {
     let columns: Vec<_> = cases.iter().map(|(column, _, _)| *column).collect();
     let all = "SELECT attname FROM pg_attribute WHERE attrelid = 'audit_log'::regclass AND attnum > 0 ORDER BY attnum";
     let original = Database::of(&server, "original");
-    assert_eq!(original.sql(all).lines().collect::<Vec<_>>(), columns, "no column is left out");
+    assert_eq!(original.sql(all).lines().collect::<Vec<_>>(), columns, "every column is tested");
     for (column, value, problems) in cases {
         let changes =
             format!("SELECT ({value})::text IS DISTINCT FROM {column}::text FROM audit_log WHERE {VICTIM}");
@@ -121,7 +121,7 @@ fn a_change_of_any_column_is_found() {
 }
 
 #[test]
-fn deleted_swapped_and_duplicated_entries_are_found() {
+fn deleted_swapped_and_duplicated_entries_are_detected() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     copies.tamper(&format!("DELETE FROM audit_log WHERE {VICTIM}"), &["missing 0.5"]);
@@ -133,7 +133,7 @@ fn deleted_swapped_and_duplicated_entries_are_found() {
         swap,
         &["altered 0.5", "altered 0.6", "unlinked 0.5", "unlinked 0.6", "unlinked 0.7", "clock 0.6"],
     );
-    // The entries' places exchanged with all their links: then their contents give them away.
+    // Contents exchanged, but not the places and links.
     copies.tamper(
         "UPDATE audit_log a SET (operation, row_key, old_row, new_row, statement, salt) =
              (b.operation, b.row_key, b.old_row, b.new_row, b.statement, b.salt)
@@ -156,17 +156,17 @@ fn deleted_swapped_and_duplicated_entries_are_found() {
 }
 
 #[test]
-fn a_broken_genesis_and_another_identity_are_found() {
+fn a_broken_genesis_and_another_identity_are_detected() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     copies.tamper("UPDATE audit_log_identity SET log_id = gen_random_uuid()", &["unlinked 0.1"]);
-    // A chain that begins later: its first entry renumbered, with a hash of its own.
+    // A first entry that links to something else than the genesis, then with a hash to match.
     let flip = "UPDATE audit_log SET prev_hash = sha256('genesis') WHERE seq = 1";
     let copy = copies.tamper(flip, &["altered 0.1", "unlinked 0.1"]);
     rehash(&copy, "seq = 1");
     copy.assert_problems(&["unlinked 0.1", "unlinked 0.2"]);
 
-    // Without an identity nothing is reported as valid.
+    // Without an identity, no log is valid.
     let copy = create(&server, "nameless");
     copy.force("DELETE FROM audit_log_identity");
     copy.assert_problems(&["unlinked 0.1"]);
@@ -174,7 +174,7 @@ fn a_broken_genesis_and_another_identity_are_found() {
 }
 
 #[test]
-fn a_hash_made_to_fit_breaks_the_next_link() {
+fn a_recomputed_hash_breaks_the_next_link() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let edit = format!("UPDATE audit_log SET new_row = '{{\"id\":1,\"v\":\"innocent\"}}' WHERE {VICTIM}");
@@ -183,7 +183,7 @@ fn a_hash_made_to_fit_breaks_the_next_link() {
     copy.assert_problems(&["unlinked 0.6"]);
 }
 
-/// A digest stands for a payload that is gone, and hides nothing that is there.
+/// A digest replaces an erased payload. It does not vouch for a payload that is present.
 #[test]
 fn a_digest_does_not_vouch_for_another_payload() {
     let server = server_of_fewest_chains();
@@ -201,19 +201,19 @@ fn a_digest_does_not_vouch_for_another_payload() {
 }
 
 #[test]
-fn time_that_goes_back_is_found() {
+fn time_that_goes_backwards_is_detected() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let back = "UPDATE audit_log SET at = at - interval '1 day' WHERE seq = 10";
     let copy = copies.tamper(back, &["altered 0.10", "clock 0.10"]);
-    // The last entry has no follower that would be unlinked: its time alone tells.
+    // No entry follows the last one, so that no link breaks: only its time is wrong.
     rehash(&copy, "seq = 10");
     copy.assert_problems(&["clock 0.10"]);
 }
 
-/// What the log cannot know by itself. Only a checkpoint kept elsewhere finds these: docs/threat-model.md.
+/// Only a checkpoint that is kept elsewhere detects these attacks: see docs/threat-model.md.
 #[test]
-fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
+fn a_truncated_or_rewritten_tail_is_not_detected_without_a_checkpoint() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let cut = copies.tamper("DELETE FROM audit_log WHERE seq > 5", &[]);
@@ -228,9 +228,9 @@ fn a_cut_or_rewritten_tail_is_not_found_without_a_checkpoint() {
     rewritten.assert_intact();
 }
 
-/// With the server stopped, no trigger and no log of PostgreSQL notices a change of the table's file.
+/// PostgreSQL does not notice a change of the table's file while the server is stopped.
 #[test]
-fn bytes_changed_in_the_data_file_are_found() {
+fn bytes_changed_in_the_data_file_are_detected() {
     let mut server = server_of_fewest_chains();
     let file = {
         let database = create(&server, "edited");
@@ -240,12 +240,12 @@ fn bytes_changed_in_the_data_file_are_found() {
     let checksums = server.psql("postgres", "SHOW data_checksums").unwrap() == "on";
     server.stop(Mode::Fast).unwrap();
     if checksums {
-        // Whoever may write the file may do this, too.
+        // An attacker who can write the file can do this, too.
         let directory = server.data_dir();
         server.run("pg_checksums", ["--disable", "-D", directory.to_str().unwrap()]).unwrap();
     }
     let mut bytes = std::fs::read(&file).unwrap();
-    // The new value of the row; not its place in the statement, which has quotes around it.
+    // The value in new_row. In the statement, it stands between other quotes.
     let old = br#""v":"recognisable""#;
     let at = bytes.windows(old.len()).position(|window| window == old).expect("the value is in the file");
     bytes[at..at + old.len()].copy_from_slice(br#""v":"unsuspicious""#);
@@ -254,14 +254,14 @@ fn bytes_changed_in_the_data_file_are_found() {
     server.start().unwrap();
 
     let database = Database::of(&server, "edited");
-    assert_eq!(database.entries("new_row ->> 'v' = 'unsuspicious'"), 1, "the edit shows");
+    assert_eq!(database.entries("new_row ->> 'v' = 'unsuspicious'"), 1, "the forged value is visible");
     database.assert_problems(&["altered 0.5"]);
     assert_eq!(database.sql("SELECT table_name FROM audit_problems()"), "public.t");
 }
 
-/// A row that stands in a child table is not in the log, and a child cannot hide one that is.
+/// Verification of a range detects an altered entry inside it.
 #[test]
-fn other_ranges_do_not_hide_a_problem() {
+fn a_range_that_contains_the_problem_is_invalid() {
     let server = server_of_fewest_chains();
     let database = create(&server, "ranges");
     database.force(&format!("UPDATE audit_log SET actor = 'another' WHERE {VICTIM}"));
@@ -272,9 +272,10 @@ fn other_ranges_do_not_hide_a_problem() {
     assert_eq!(database.sql(&format!("SELECT valid FROM audit_verify(until => {at})")), "f");
 }
 
-/// A session remembers where its chain ended; what is left counts.
+/// A session remembers the head of its chain. If entries are deleted, it continues from the entries that
+/// remain.
 #[test]
-fn a_session_goes_on_from_what_is_left() {
+fn a_session_continues_from_the_entries_that_remain() {
     let server = server_of_fewest_chains();
     let database = create(&server, "cut");
     let mut client = database.client();
@@ -284,12 +285,12 @@ fn a_session_goes_on_from_what_is_left() {
     client.batch_execute("INSERT INTO t VALUES (22, 'z')").unwrap();
     assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 7);
     database.assert_intact();
-    // The same with nothing left but the identity.
+    // The same with no entries left.
     database.force("DELETE FROM audit_log");
     client.batch_execute("INSERT INTO t VALUES (23, 'z')").unwrap();
     assert_eq!(database.number("SELECT max(seq) FROM audit_log WHERE chain = 0"), 1);
     database.assert_intact();
-    // Another log, made meanwhile in the same session.
+    // The same session creates a new log.
     client
         .batch_execute(
             "DROP EXTENSION audit_chain CASCADE; CREATE EXTENSION audit_chain; SELECT audit_enable('t');

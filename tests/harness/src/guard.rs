@@ -1,8 +1,9 @@
 //! The guard: a small process that cleans up if the process that holds the server cannot.
 //!
-//! A killed process drops no values. The guard reads from a pipe whose other end only this process holds. The kernel
-//! closes that end when the process ends, for whatever reason. The guard then stops the server and removes its
-//! directory. (A parent-death signal does not work: it fires when the *thread* that started the server ends.)
+//! A killed process drops no values. The guard reads from a pipe whose other end only this process holds. The
+//! kernel closes that end when the process ends, for whatever reason. The guard then stops the server and
+//! removes its directory. (A parent-death signal does not work: it fires when the *thread* that started the
+//! server ends.)
 
 use crate::error::{Context, Result};
 use std::io::Write;

@@ -15,9 +15,9 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Returns the installation that the environment variable `PG_CONFIG` names. Without `PG_CONFIG`, returns the first of
-    /// these that exists: this checkout's private copy of the default major version, Debian's installation of
-    /// that version, the installation of the `pg_config` on the PATH.
+    /// Returns the installation that the environment variable `PG_CONFIG` names. Without `PG_CONFIG`, returns
+    /// the first of these that exists: this checkout's private copy of the default major version, Debian's
+    /// installation of that version, the installation of the `pg_config` on the PATH.
     pub fn find() -> Result<Self> {
         if let Some(path) = std::env::var_os("PG_CONFIG").filter(|path| !path.is_empty()) {
             return Self::new(path);
@@ -60,8 +60,8 @@ impl Installation {
         self.bindir.join(name)
     }
 
-    /// Checks that the account can run the server. It cannot if a directory on the path is closed to it, such as a
-    /// private home directory.
+    /// Checks that the account can run the server. It cannot if a directory on the path is closed to it, such
+    /// as a private home directory.
     pub(crate) fn check_usable_by(&self, account: &Account) -> Result<()> {
         let postgres = self.program("postgres");
         let output = account.command(&postgres).arg("--version").current_dir("/").output();

@@ -13,9 +13,10 @@
 //! # }
 //! ```
 //!
-//! The server runs the installation that [`Installation::find`] finds. It has a directory of its own and listens on a
-//! socket there. If the caller is root, it runs as an unprivileged user. Dropping the [`Server`] stops it and removes
-//! the directory. If the process that holds it is killed, a guard process does the same (see `guard.rs`).
+//! The server runs the installation that [`Installation::find`] finds. It has a directory of its own and
+//! listens on a socket there. If the caller is root, it runs as an unprivileged user. Dropping the [`Server`]
+//! stops it and removes the directory. If the process that holds it is killed, a guard process does the same
+//! (see `guard.rs`).
 //!
 //! These servers are for tests: connections need no password, and the defaults trade durability for speed
 //! (`fsync=off`). Pass `.config("fsync", "on")` if the test involves the disk.
@@ -48,8 +49,9 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     Ok(())
 }
 
-/// Whether PostgreSQL's client library reads this environment variable to find a server or to set up a connection.
-/// Programs that use a throwaway server do not inherit these variables, so that they find only that server.
+/// Whether PostgreSQL's client library reads this environment variable to find a server or to set up a
+/// connection. Programs that use a throwaway server do not inherit these variables, so that they find only
+/// that server.
 pub fn is_libpq_variable(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     let other = ["PG_", "PGRX", "PGISOLATIONTIMEOUT"].iter().any(|prefix| name.starts_with(prefix));

@@ -145,7 +145,8 @@ impl Server {
         format!("host='{host}' port={} user=postgres dbname='{}'", self.port, quoted(database))
     }
 
-    /// Runs SQL by psql, which stops at the first error. Returns the unaligned output without the last newline.
+    /// Runs SQL by psql, which stops at the first error. Returns the unaligned output without the last
+    /// newline.
     pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let mut command = self.command("psql");
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database]).stdin(Stdio::piped());
@@ -160,9 +161,9 @@ impl Server {
         checked("psql", output).map(|text| text.trim_end_matches('\n').to_owned())
     }
 
-    /// Runs one of the server's programs (pgbench, pg_dump, …) and returns its output. The program runs in the server's
-    /// [directory](Self::directory) and under the server's account, which must be able to access the files that `args`
-    /// name.
+    /// Runs one of the server's programs (pgbench, pg_dump, …) and returns its output. The program runs in
+    /// the server's [directory](Self::directory) and under the server's account, which must be able to access
+    /// the files that `args` name.
     pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
         let mut command = self.command(program);
         command.args(args);
@@ -183,7 +184,8 @@ impl Server {
         self.directory.join("data")
     }
 
-    /// The server's directory. It contains the socket, the log and the data; tests may put their own files there.
+    /// The server's directory. It contains the socket, the log and the data; tests may put their own files
+    /// there.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

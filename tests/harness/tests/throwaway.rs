@@ -40,7 +40,8 @@ fn the_command_can_stop_and_start_the_server() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n");
 }
 
-/// Sends the signal to `throwaway` while its command runs. Returns the exit code, and whether everything was removed.
+/// Sends the signal to `throwaway` while its command runs. Returns the exit code, and whether everything was
+/// removed.
 fn after_signal(signal: &str) -> (Option<i32>, bool) {
     let mut child =
         throwaway(&[], r#"echo "$PGHOST"; exec sleep 60"#).stdout(Stdio::piped()).spawn().unwrap();

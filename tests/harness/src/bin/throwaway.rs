@@ -1,8 +1,8 @@
 //! `throwaway [OPTIONS] -- COMMAND ARGS`: runs a command with a throwaway server.
 //!
-//! The command finds the server by PGHOST and the other variables of libpq. The server's programs come first in its PATH.
-//! THROWAWAY_CTL is the path of a program that stops and starts the server (`"$THROWAWAY_CTL" stop`). When the
-//! command ends, or an interrupt arrives, the server is stopped and removed.
+//! The command finds the server by PGHOST and the other variables of libpq. The server's programs come first
+//! in its PATH. THROWAWAY_CTL is the path of a program that stops and starts the server (`"$THROWAWAY_CTL"
+//! stop`). When the command ends, or an interrupt arrives, the server is stopped and removed.
 
 use harness::{Error, Mode, Result, Server, is_libpq_variable};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
