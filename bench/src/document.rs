@@ -1,4 +1,4 @@
-//! Puts the table into a document, between two markers, and leaves the rest of it alone.
+//! Writes the table into a document, between two markers. The rest of the document does not change.
 
 use harness::{Error, Result};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 const BEGIN: &str = "<!-- benchmark: begin; written by `make bench`, changes are lost -->";
 const END: &str = "<!-- benchmark: end -->";
 
-/// Rewrites what stands between the markers of a file.
+/// Replaces the text between the markers of a file.
 pub fn rewrite(path: &Path, content: &str) -> Result<()> {
     let failed = |error: std::io::Error| Error::new(format!("{}: {error}", path.display()));
     let text = fs::read_to_string(path).map_err(failed)?;
@@ -16,7 +16,7 @@ pub fn rewrite(path: &Path, content: &str) -> Result<()> {
     fs::write(path, text).map_err(failed)
 }
 
-/// That a file can be rewritten: better known before the measurements than after.
+/// Checks that [`rewrite`] will work, before the measurements begin.
 pub fn check(path: &Path) -> Result<()> {
     let text =
         fs::read_to_string(path).map_err(|error| Error::new(format!("{}: {error}", path.display())))?;

@@ -1,4 +1,4 @@
-//! On what it was measured.
+//! The machine on which the benchmark runs.
 
 use crate::servers::{CONFIG, commit_latency};
 use harness::{Result, Server};
@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-/// What a reader must know to compare the figures with others; Markdown list items.
+/// Describes the conditions of the measurements, for comparison with other results, as Markdown list items.
 pub fn describe(server: &Server, command: &str, quick: bool) -> Result<String> {
     let mut client = server.connect("postgres")?;
     let mut ask = |query: &str| client.query_one(query, &[]).map(|row| row.get::<_, String>(0));
@@ -33,7 +33,7 @@ pub fn describe(server: &Server, command: &str, quick: bool) -> Result<String> {
     Ok(lines.iter().map(|line| format!("* {line}\n")).collect())
 }
 
-/// The commit of the source, and whether it was changed since.
+/// The commit of this checkout, and whether there are uncommitted changes.
 fn commit() -> String {
     let directory = env!("CARGO_MANIFEST_DIR");
     let output = Command::new("git").args(["-C", directory, "describe", "--always", "--dirty"]).output();
@@ -66,11 +66,11 @@ fn hardware() -> String {
     )
 }
 
-/// What the cores have done since the machine's start, in ticks (proc(5), `/proc/stat`).
+/// The time of all cores since the machine started, in ticks (proc(5), `/proc/stat`).
 #[derive(Clone, Copy)]
 struct Ticks {
     busy: f64,
-    /// Ready to run, while the host ran another virtual machine.
+    /// The time in which the host ran other virtual machines instead of this one.
     stolen: f64,
     all: f64,
 }
@@ -83,14 +83,14 @@ fn ticks() -> Option<Ticks> {
     Some(Ticks { busy: all - times.get(3)? - times.get(4)?, stolen: *times.get(7)?, all })
 }
 
-/// How busy the cores are while nothing is measured: a share that is not near nothing spoils every figure.
+/// Returns how busy the cores are while nothing is measured. Other work makes the figures unreliable.
 pub fn other_work() -> f64 {
     let watch = Busy::start();
     std::thread::sleep(Duration::from_millis(1500));
     watch.share()
 }
 
-/// Watches how busy the machine's cores are.
+/// Measures how busy the cores are.
 pub struct Busy(Option<Ticks>);
 
 impl Busy {
@@ -98,12 +98,12 @@ impl Busy {
         Self(ticks())
     }
 
-    /// The share of the cores' time that was used since, 0 to 1.
+    /// The share of the cores' time that was used since the start, 0 to 1.
     pub fn share(&self) -> f64 {
         self.share_of(|ticks| ticks.busy)
     }
 
-    /// The share of the cores' time that other virtual machines of the same host took since, 0 to 1.
+    /// The share of the cores' time that other virtual machines of the host took since the start, 0 to 1.
     pub fn stolen(&self) -> f64 {
         self.share_of(|ticks| ticks.stolen)
     }

@@ -1,5 +1,5 @@
-//! Side-by-side benchmarks: an unaudited table, audit_chain, and two baselines of other designs, on the same work, in
-//! one run, in alternating rounds. `docs/performance.md` explains the measures.
+//! Side-by-side benchmarks: an unaudited table, audit_chain, and two baselines of other designs do the same
+//! work in one run, in alternating rounds. `docs/performance.md` explains the measures.
 
 mod document;
 mod experiments;
@@ -26,10 +26,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use subject::{ALL, Subject};
 
-/// What a disk sync takes longer on the slow server.
+/// How much longer a disk sync takes on the slow server.
 const DELAY: Duration = Duration::from_millis(2);
 
-/// From this share of the cores' time on, other work spoils the figures.
+/// If other work takes this share of the cores' time, the figures are not judged.
 const BUSY: f64 = 0.1;
 
 fn main() -> ExitCode {
@@ -58,7 +58,7 @@ fn run() -> Result<()> {
     if setup.with_audit_chain() && !servers::has_audit_chain(&server)? {
         let pg_config = server.installation().pg_config().display();
         return Err(Error::new(format!(
-            "audit_chain is not installed in {pg_config}: run `make install`, or leave it out with --peers-only"
+            "audit_chain is not installed in {pg_config}: run `make install`, or use --peers-only"
         )));
     }
     let machine = machine::describe(&server, &command(), options.quick)?;
@@ -89,10 +89,11 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// What the machine did besides, and whether it was quiet enough for the figures to be judged. Load that comes and goes
-/// within an experiment is not seen here: the spread of the rounds shows it, and what the host took.
+/// Describes the other work on the machine, and returns whether the figures can be judged. Load that comes
+/// and goes within an experiment is not visible here; the spread of the rounds and the time that the host
+/// took show it.
 fn judge(other_work: &[f64]) -> (String, bool) {
-    let quiet = other_work.iter().all(|share| *share < BUSY); // false too where it is not known
+    let quiet = other_work.iter().all(|share| *share < BUSY); // false if a share is unknown (NaN)
     let verdict = if quiet { "" } else { " (**not quiet: no goal is judged**)" };
     let text = format!(
         "* other work on the cores, in % before each experiment and at the end: {}{verdict}\n",
@@ -105,18 +106,18 @@ fn percentages(shares: &[f64]) -> String {
     shares.iter().map(|share| format!("{:.0}", share * 100.0)).collect::<Vec<_>>().join(", ")
 }
 
-/// The rows so far.
+/// The results so far.
 struct Log {
     begun: Instant,
     rows: Vec<Row>,
     /// How busy the cores were between the experiments.
     other_work: Vec<f64>,
-    /// What share of the cores' time the host gave to others during each.
+    /// The share of the cores' time that the host gave to other virtual machines during each experiment.
     stolen: Vec<f64>,
 }
 
 impl Log {
-    /// Runs an experiment if it is wanted.
+    /// Runs an experiment if the options select it.
     fn add(
         &mut self,
         options: &Options,
@@ -165,7 +166,7 @@ fn on_slow_server(setup: &Setup, options: &Options, log: &mut Log) -> Result<Vec
     Ok(curves)
 }
 
-/// The command that runs this again.
+/// The command that repeats this run.
 fn command() -> String {
     let mut words = vec!["cargo run --release -p bench --".to_owned()];
     words.extend(std::env::args().skip(1));
@@ -177,7 +178,7 @@ mod tests {
     use super::judge;
 
     #[test]
-    fn one_busy_moment_is_enough_not_to_judge() {
+    fn one_busy_moment_prevents_a_judgement() {
         assert!(judge(&[0.0, 0.02]).1);
         assert!(!judge(&[0.0, 0.4, 0.0]).1);
         assert!(!judge(&[0.0, f64::NAN]).1);

@@ -1,7 +1,7 @@
 //! Rounds, medians and ratios.
 //!
-//! What is compared is measured in alternation, each round beginning with another subject, so that a machine that
-//! slows down or speeds up meanwhile touches all of them alike.
+//! Subjects are measured in alternation, and each round begins with another subject. If the machine becomes
+//! slower or faster, this affects all subjects equally.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct Series(pub Vec<f64>);
 
 impl Series {
-    /// The middle value; NaN of nothing.
+    /// The median, or NaN if there are no values.
     pub fn median(&self) -> f64 {
         let mut values = self.0.clone();
         values.sort_by(f64::total_cmp);
@@ -21,18 +21,18 @@ impl Series {
         }
     }
 
-    /// The figures of two series, round by round, by a function.
+    /// Combines the figures of two series, round by round.
     pub fn zip(&self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| f(*a, *b)).collect())
     }
 
-    /// The lowest and the highest.
+    /// The lowest and the highest value.
     pub fn range(&self) -> (f64, f64) {
         self.0.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
     }
 }
 
-/// Measures every item once a round; a series for each.
+/// Measures every item once per round. Returns a series for each item.
 pub fn alternate<T, E>(
     items: &[T],
     rounds: usize,
@@ -48,7 +48,7 @@ pub fn alternate<T, E>(
     Ok(series)
 }
 
-/// How long something took.
+/// Returns how long `f` took, and its result.
 pub fn timed<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<(Duration, T), E> {
     let start = Instant::now();
     let value = f()?;
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn every_round_begins_with_another() {
+    fn every_round_begins_with_another_item() {
         let mut order = String::new();
         let series = alternate(&["a", "b", "c"], 3, |item| {
             order.push_str(item);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
+    fn ratios_are_computed_round_by_round() {
         let ratio = Series(vec![2.0, 9.0]).zip(&Series(vec![1.0, 3.0]), |a, b| a / b);
         assert_eq!((ratio.0.clone(), ratio.range()), (vec![2.0, 3.0], (2.0, 3.0)));
     }

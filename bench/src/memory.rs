@@ -1,12 +1,12 @@
-//! How much memory a backend takes of its own.
+//! The private memory of a backend.
 
 use harness::{Result, Server, postgres::Client};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Runs SQL in a backend of its own and returns the most private memory (RssAnon: without shared buffers) that it had
-/// meanwhile beyond what it began with, in MB. Looked at every 5 ms: what comes and goes faster is missed.
+/// Runs SQL in a new backend and returns by how much its private memory grew at most, in MB. Private memory
+/// is RssAnon, which excludes shared buffers. It is read every 5 ms: shorter peaks are missed.
 pub fn peak(server: &Server, database: &str, sql: &str) -> Result<f64> {
     let mut client = server.connect(database)?;
     client.batch_execute("SELECT 1")?;
@@ -34,7 +34,7 @@ fn pid(client: &mut Client) -> Result<i32> {
     Ok(client.query_one("SELECT pg_backend_pid()", &[])?.get(0))
 }
 
-/// A process's private memory, in MB; NaN where the system does not tell.
+/// The private memory of a process in MB, or NaN if the system does not report it.
 fn anonymous(pid: i32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 pub const USAGE: &str = "\
 Usage: cargo run --release -p bench -- [--quick] [--only NAME]... [--peers-only] [--output docs/performance.md]
 
-  --quick        small sizes, few rounds: under three minutes; shows that all of it works, and judges no goal
-  --only NAME    this experiment only (may be repeated): update, update-slow, tpcb, bulk, verify, memory, growth, clients
-  --peers-only   leave audit_chain out: for a machine where it is not installed
-  --output FILE  also write the table into FILE, between its markers, and the plot beside it (a whole run only)
+  --quick        small sizes and few rounds, under three minutes: shows that everything works, and judges no goal
+  --only NAME    run only this experiment (may be repeated): update, update-slow, tpcb, bulk, verify, memory, growth, clients
+  --peers-only   leave audit_chain out, on a machine where it is not installed
+  --output FILE  also write the table into FILE, between its markers, and the plot beside it (only for a whole run)
 
-The installation is the one that PG_CONFIG names. The servers' directories are made in THROWAWAY_DIR or the usual
-place for temporary files: that disk is part of what is measured.";
+PG_CONFIG selects the PostgreSQL installation. The servers' directories are made in THROWAWAY_DIR, or else in the
+directory for temporary files. The speed of that disk affects the results.";
 
 /// The experiments, in the order in which they run.
 pub const NAMES: [&str; 8] =
@@ -41,7 +41,7 @@ impl Options {
                     let name = value()?;
                     if !NAMES.contains(&name.as_str()) {
                         return Err(Error::new(format!(
-                            "no experiment {name}; there are {}",
+                            "there is no experiment {name}; the experiments are {}",
                             NAMES.join(", ")
                         )));
                     }
@@ -53,12 +53,14 @@ impl Options {
             }
         }
         if options.output.is_some() && (options.peers_only || !options.only.is_empty()) {
-            return Err(Error::new("--output takes a whole run: leave --only and --peers-only out"));
+            return Err(Error::new(
+                "--output needs a whole run: it cannot be combined with --only or --peers-only",
+            ));
         }
         Ok(options)
     }
 
-    /// Whether this experiment is wanted.
+    /// Whether to run this experiment.
     pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }

@@ -1,21 +1,21 @@
-//! Runs pgbench and reads what it says.
+//! Runs pgbench and parses its output.
 
 use harness::{Error, Result, Server};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Run {
-    /// Transactions a second, without the time of connecting.
+    /// Transactions per second, without the time that connecting takes.
     pub tps: f64,
     pub transactions: i64,
 }
 
-/// What the clients do.
+/// The work of the clients.
 pub enum Work<'a> {
-    /// A script, as a file that the server's account can read.
+    /// A script file that the server's account can read.
     Script(&'a PathBuf),
     /// pgbench's own TPC-B-like transaction.
     TpcB,
@@ -29,8 +29,8 @@ pub fn script(server: &Server, name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// One run against a database, with prepared statements and without pgbench's own VACUUM and TRUNCATE. It begins with
-/// a checkpoint, so that none falls into it.
+/// Runs pgbench with prepared statements and without its own VACUUM and TRUNCATE. A checkpoint comes first,
+/// so that none happens during the run.
 pub fn run(server: &Server, database: &str, work: &Work<'_>, clients: u32, time: Duration) -> Result<Run> {
     server.connect(database)?.batch_execute("CHECKPOINT")?;
     let mut args: Vec<String> = ["-n", "-M", "prepared", "-j", "2"].map(str::to_owned).to_vec();
@@ -40,7 +40,7 @@ pub fn run(server: &Server, database: &str, work: &Work<'_>, clients: u32, time:
     }
     args.push(database.to_owned());
     let output = server.run("pgbench", &args)?;
-    parse(&output).ok_or_else(|| Error::new(format!("pgbench said something unexpected:\n{output}")))
+    parse(&output).ok_or_else(|| Error::new(format!("cannot read the output of pgbench:\n{output}")))
 }
 
 fn parse(output: &str) -> Option<Run> {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_is_read() {
+    fn the_summary_is_parsed() {
         let text = "pgbench (15.20)\nnumber of transactions actually processed: 1234\n\
                     number of failed transactions: 0 (0.000%)\nlatency average = 1 ms\n\
                     tps = 617.5 (without initial connection time)\n";

@@ -1,4 +1,4 @@
-//! The plot of throughput against clients.
+//! The plot of throughput against the number of clients.
 
 use crate::experiments::clients::Curve;
 use crate::subject::Subject;
@@ -6,7 +6,7 @@ use harness::{Error, Result};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// Writes the curves as an SVG file; both axes logarithmic.
+/// Writes the curves to an SVG file, with logarithmic axes.
 pub fn write(curves: &[Curve], title: &str, path: &Path) -> Result<()> {
     draw(curves, title, path).map_err(|error| Error::new(format!("{}: {error}", path.display())))
 }
@@ -55,7 +55,7 @@ fn draw(curves: &[Curve], title: &str, path: &Path) -> std::result::Result<(), B
     Ok(())
 }
 
-/// Colours that remain apart for readers who see few of them.
+/// Colours that colour-blind readers can tell apart.
 fn color(subject: Subject) -> RGBColor {
     match subject {
         Subject::Unaudited => RGBColor(90, 90, 90),

@@ -1,22 +1,22 @@
-//! The table: one row for each measure.
+//! The table of results: one row per measure.
 
 use crate::measure::Series;
 use crate::subject::{ALL, Subject};
 use std::fmt::Write;
 
-/// What a measure must be.
+/// The goal of a measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// The figure that a goal is about.
+/// The figure that is compared with the goal.
 #[derive(Clone, Debug)]
 struct Outcome {
     what: String,
     value: f64,
-    /// The lowest and the highest of the rounds.
+    /// The lowest and the highest value of the rounds.
     range: Option<(f64, f64)>,
 }
 
@@ -43,31 +43,31 @@ impl Row {
         Self { measure: measure.into(), unit, ..Self::default() }
     }
 
-    /// A subject's figure.
+    /// Adds the figure of a subject.
     pub fn figure(mut self, subject: Subject, value: f64) -> Self {
         self.figures.push((subject, value));
         self
     }
 
-    /// Every subject's median.
+    /// Adds the median of every subject.
     pub fn medians(mut self, subjects: &[Subject], series: &[Series]) -> Self {
         self.figures.extend(subjects.iter().zip(series).map(|(subject, series)| (*subject, series.median())));
         self
     }
 
-    /// What the figures are compared with, where that is not one of the subjects.
+    /// Sets the reference that the figures are compared with, if it is not a subject.
     pub fn reference(mut self, what: impl Into<String>, value: f64) -> Self {
         self.reference = Some((what.into(), value));
         self
     }
 
-    /// The figure that the goal is about.
+    /// Sets the figure that is compared with the goal.
     pub fn result(mut self, what: impl Into<String>, value: f64) -> Self {
         self.result = Some(Outcome { what: what.into(), value, range: None });
         self
     }
 
-    /// The figure that the goal is about, with the lowest and the highest of the rounds.
+    /// Sets the figure that is compared with the goal, and the range of its rounds.
     pub fn result_in(mut self, what: impl Into<String>, value: f64, rounds: &Series) -> Self {
         let range = (rounds.0.len() > 1).then(|| rounds.range());
         self.result = Some(Outcome { what: what.into(), value, range });
@@ -79,13 +79,13 @@ impl Row {
         self
     }
 
-    /// A remark below the table.
+    /// Adds a note below the table.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 
-    /// Whether the goal is reached; `None` where there is nothing to tell.
+    /// Whether the goal is reached, or `None` if there is no goal or no result.
     fn reached(&self) -> Option<bool> {
         let value = self.result.as_ref()?.value;
         if value.is_nan() {
@@ -126,7 +126,7 @@ impl Row {
     }
 }
 
-/// Three significant digits, and whole numbers from 100 on.
+/// Formats a figure with three significant digits, or as a whole number from 100 on.
 pub fn figure(value: f64) -> String {
     if value.is_nan() {
         return "–".into();
@@ -144,9 +144,8 @@ pub fn figure(value: f64) -> String {
     text
 }
 
-/// The rows as a Markdown table, in columns of equal width so that it also reads well on a terminal.
-///
-/// Only where the figures are fit to be `judged` does it say whether goals are reached.
+/// Formats the rows as a Markdown table. The columns are aligned, so that it also reads well on a terminal.
+/// It says whether goals are reached only if the figures can be `judged`.
 pub fn table(rows: &[Row], judged: bool) -> String {
     let mut lines = vec![vec!["measure".to_owned()]];
     lines[0].extend(ALL.map(|subject| subject.label().to_owned()));
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn unfit_figures_are_not_judged() {
+    fn unreliable_figures_are_not_judged() {
         let rows = [Row::new("m", "u").result("a", 1.0).goal(Goal::AtLeast(0.5))];
         assert!(table(&rows, true).contains("| yes"));
         assert!(!table(&rows, false).contains("yes"));

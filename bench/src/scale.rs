@@ -1,22 +1,22 @@
-//! How much of everything: the full run and the quick one.
+//! The sizes and the number of rounds of the full and the quick run.
 
 use std::time::Duration;
 
 pub struct Scale {
-    /// Rounds of every alternating measurement with pgbench.
+    /// The rounds of each measurement with pgbench.
     pub rounds: usize,
-    /// How long each pgbench run lasts.
+    /// The duration of each pgbench run.
     pub run: Duration,
-    /// Rows of the table that single-row updates choose from.
+    /// The rows of the table that single-row updates change.
     pub update_rows: u32,
     pub tpcb_scale: u32,
     pub bulk_rows: u32,
     pub bulk_rounds: usize,
     pub verify_entries: u32,
     pub verify_rounds: usize,
-    /// A smaller and the full size of the change whose memory is watched.
+    /// The numbers of rows that are changed when memory is measured.
     pub memory_rows: [u32; 2],
-    /// Sizes of the log between which capture and verification are compared.
+    /// The sizes of the log at which capture and verification are compared.
     pub growth_entries: [u32; 3],
     pub growth_rounds: usize,
     pub clients: &'static [u32],
@@ -52,7 +52,7 @@ impl Scale {
             tpcb_scale: 16,
             bulk_rows: 10_000,
             bulk_rounds: 1,
-            // Enough for the planner to take a parallel worker.
+            // Enough for the planner to use a parallel worker.
             verify_entries: 400_000,
             verify_rounds: 3,
             memory_rows: [50_000, 250_000],

@@ -1,12 +1,12 @@
-//! The servers that are measured, and how they are set up.
+//! The servers that the experiments measure.
 
 use crate::shim::Shim;
 use crate::subject::Subject;
 use harness::{Error, Result, Server, postgres::Client};
 use std::time::{Duration, Instant};
 
-/// Settings that differ from PostgreSQL's own: a medium-sized server, on which no checkpoint and no autovacuum falls
-/// into one measurement and not into its neighbour.
+/// The settings that differ from PostgreSQL's defaults: those of a medium-sized server without autovacuum and
+/// without timed checkpoints, which would affect some measurements and not others.
 pub const CONFIG: &[(&str, &str)] = &[
     ("fsync", "on"),
     ("wal_sync_method", "fdatasync"),
@@ -19,7 +19,7 @@ pub const CONFIG: &[(&str, &str)] = &[
     ("jit", "off"),
 ];
 
-/// A server as it is.
+/// Starts a server without the shim.
 pub fn plain() -> Result<Server> {
     let mut builder = Server::builder();
     for (name, value) in CONFIG {
@@ -30,7 +30,7 @@ pub fn plain() -> Result<Server> {
     Ok(server)
 }
 
-/// A server whose disk syncs take `delay` longer; that they do is checked.
+/// Starts a server whose disk syncs take `delay` longer, and checks that they do.
 pub fn slow(shim: &Shim, delay: Duration) -> Result<Server> {
     let mut builder = Server::builder();
     for (name, value) in CONFIG {
@@ -46,10 +46,11 @@ pub fn slow(shim: &Shim, delay: Duration) -> Result<Server> {
     Ok(server)
 }
 
-/// Uses every shared buffer once, as any server has that has run for a while: a page's first use costs several
-/// microseconds in the kernel, which finds memory for it, and only those pay who write to new pages.
+/// Uses every shared buffer once, as a server that has run for some time has. The first use of a page costs
+/// several microseconds in the kernel, which allocates memory for it. Only the subjects that write to new
+/// pages would pay this.
 fn fill_buffers(server: &Server) -> Result<()> {
-    // Two rows to a page of 8 kB, a few pages more than there are buffers.
+    // Two rows per page of 8 kB, and a few more pages than there are buffers.
     const FILL: &str = "INSERT INTO filler SELECT repeat('x', 3900) FROM generate_series(1, \
         (SELECT 2 * setting::bigint + 1000 FROM pg_settings WHERE name = 'shared_buffers'))";
     let mut client = server.connect("postgres")?;
@@ -60,7 +61,7 @@ fn fill_buffers(server: &Server) -> Result<()> {
     Ok(client.batch_execute("DROP TABLE filler")?)
 }
 
-/// How long a small commit takes one client alone: the median of a few.
+/// Returns how long a small transaction of a single client takes: the median of several.
 pub fn commit_latency(server: &Server) -> Result<Duration> {
     let mut client = server.connect("postgres")?;
     client.batch_execute("CREATE TABLE commit_latency (n integer)")?;
@@ -75,7 +76,7 @@ pub fn commit_latency(server: &Server) -> Result<Duration> {
     Ok(times[times.len() / 2])
 }
 
-/// Makes a database with a subject in it and connects to it.
+/// Creates a database, installs a subject in it, and connects to it.
 pub fn database(server: &Server, name: &str, subject: Subject) -> Result<Client> {
     create(server, name, "template1")?;
     let mut client = server.connect(name)?;
@@ -83,9 +84,9 @@ pub fn database(server: &Server, name: &str, subject: Subject) -> Result<Client>
     Ok(client)
 }
 
-/// Makes a database like another one, which nobody may be using.
+/// Creates a database as a copy of another one, to which nobody may be connected.
 pub fn create(server: &Server, name: &str, template: &str) -> Result<()> {
-    // Copying files and not pages through the WAL, where there is the choice (15 and later).
+    // Copies files instead of writing pages to the WAL. PostgreSQL 14 has no such option.
     let strategy = if server.installation().major() >= 15 { " STRATEGY file_copy" } else { "" };
     let mut client = server.connect("postgres")?;
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {name}"))?;
@@ -93,12 +94,12 @@ pub fn create(server: &Server, name: &str, template: &str) -> Result<()> {
     Ok(())
 }
 
-/// Drops a database that a client that has just left may still seem to use.
+/// Drops a database, even if the session of a disconnected client has not ended yet.
 pub fn drop(server: &Server, name: &str) -> Result<()> {
     Ok(server.connect("postgres")?.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?)
 }
 
-/// Whether the installation has audit_chain.
+/// Whether audit_chain is installed in the server.
 pub fn has_audit_chain(server: &Server) -> Result<bool> {
     let query = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'audit_chain')";
     Ok(server.connect("postgres")?.query_one(query, &[])?.get(0))

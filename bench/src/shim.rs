@@ -1,4 +1,4 @@
-//! The library that slows disk syncs down, compiled when needed.
+//! The library that slows down disk syncs. It is compiled when needed.
 
 use harness::{Error, Result};
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 const SOURCE: &str = include_str!("../shim/slow_sync.c");
 
-/// The compiled library; its directory goes with it.
+/// The compiled library. Dropping it removes its directory.
 pub struct Shim {
     directory: PathBuf,
     library: PathBuf,
@@ -20,7 +20,7 @@ impl Shim {
         let failed = |error: std::io::Error| Error::new(format!("{}: {error}", directory.display()));
         fs::create_dir(&directory).map_err(failed)?;
         let shim = Self { library: directory.join("slow_sync.so"), directory: directory.clone() };
-        // The server may run under another account.
+        // The server may run as another user.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(failed)?;
         let source = directory.join("slow_sync.c");
         fs::write(&source, SOURCE).map_err(failed)?;

@@ -1,4 +1,5 @@
-//! The four that are compared: a table without auditing, with audit_chain, and with two baselines of other designs.
+//! The subjects that are compared: a table without auditing, with audit_chain, and with two baselines of
+//! other designs.
 
 use harness::{Error, Result, postgres::Client};
 
@@ -13,12 +14,12 @@ pub enum Subject {
 pub const ALL: [Subject; 4] = [Subject::Unaudited, Subject::AuditChain, Subject::SupaLike, Subject::HomeMade];
 
 impl Subject {
-    /// Whether it is one of the baselines of other designs.
+    /// Whether the subject is a baseline of another design.
     pub fn is_peer(self) -> bool {
         matches!(self, Self::SupaLike | Self::HomeMade)
     }
 
-    /// As a part of a database's name.
+    /// The name, as a part of a database name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unaudited => "unaudited",
@@ -28,7 +29,7 @@ impl Subject {
         }
     }
 
-    /// As a heading.
+    /// The name, as a heading.
     pub fn label(self) -> &'static str {
         match self {
             Self::Unaudited => "unaudited",
@@ -38,7 +39,7 @@ impl Subject {
         }
     }
 
-    /// Puts it into a database.
+    /// Installs the subject in a database.
     pub fn install(self, client: &mut Client) -> Result<()> {
         match self {
             Self::Unaudited => Ok(()),
@@ -48,7 +49,7 @@ impl Subject {
         }
     }
 
-    /// Begins to audit a table.
+    /// Audits a table.
     pub fn enable(self, client: &mut Client, table: &str) -> Result<()> {
         let function = match self {
             Self::Unaudited => return Ok(()),
@@ -65,7 +66,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Its log, and in the log the column that names the operation.
+    /// The table that contains the log, and its column that names the operation.
     pub fn log(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Unaudited => None,
@@ -75,27 +76,33 @@ impl Subject {
         }
     }
 
-    /// How many row changes its log holds.
+    /// The number of row changes in the log.
     pub fn row_changes(self, client: &mut Client) -> Result<i64> {
         let Some((log, operation)) = self.log() else { return Ok(0) };
         let query = format!("SELECT count(*) FROM {log} WHERE {operation} IN ('INSERT', 'UPDATE', 'DELETE')");
         Ok(client.query_one(&query, &[])?.get(0))
     }
 
-    /// That its log holds exactly the changes that were made, and that audit_chain's verifies: a figure of a log that
-    /// lost entries would be worth nothing.
+    /// Checks that the log contains as many entries as there were changes and, for audit_chain, that it
+    /// verifies. The figures of a log that lost entries are worthless.
     pub fn check(self, client: &mut Client, changes: i64) -> Result<()> {
         if self == Self::Unaudited {
             return Ok(());
         }
         let found = self.row_changes(client)?;
         if found != changes {
-            return Err(Error::new(format!("{}: {found} entries of {changes} changes", self.label())));
+            return Err(Error::new(format!(
+                "{}: the log has {found} entries for {changes} changes",
+                self.label()
+            )));
         }
         if self == Self::AuditChain {
             let row = client.query_one("SELECT valid, summary FROM audit_verify()", &[])?;
             if !row.get::<_, bool>(0) {
-                return Err(Error::new(format!("audit_chain's log is broken: {}", row.get::<_, &str>(1))));
+                return Err(Error::new(format!(
+                    "the log of audit_chain does not verify: {}",
+                    row.get::<_, &str>(1)
+                )));
             }
         }
         Ok(())

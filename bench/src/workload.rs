@@ -1,4 +1,4 @@
-//! The table that most measurements change, and the changes.
+//! The table that most experiments use, and the changes that they make to it.
 
 use harness::{Result, postgres::Client};
 
@@ -12,7 +12,7 @@ pub const TABLE: &str = "CREATE TABLE accounts (
     updated timestamptz NOT NULL
 ) WITH (fillfactor = 80)";
 
-/// Makes rows 1 to `rows`.
+/// Inserts the rows 1 to `rows`.
 pub fn insert(rows: u32) -> String {
     format!(
         "INSERT INTO accounts SELECT n, 'account owner number ' || n, 'owner' || n || '@example.org', n % 10000, \
@@ -33,7 +33,7 @@ pub fn update_one(rows: u32) -> String {
     )
 }
 
-/// The table with its rows, as a restored database has it.
+/// Creates the table with its rows, vacuumed and analyzed.
 pub fn prepare(client: &mut Client, rows: u32) -> Result<()> {
     client.batch_execute(TABLE)?;
     client.batch_execute(&insert(rows))?;

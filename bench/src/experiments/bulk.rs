@@ -1,4 +1,5 @@
-//! One statement that changes many rows, against the bare copy of the entries that it made; and the log's size.
+//! One statement that changes many rows, compared with a bare copy of the entries that it made. Also the
+//! log's size.
 
 use super::Setup;
 use crate::measure::{Series, timed};
@@ -9,17 +10,17 @@ use harness::{Result, Server, postgres::Client};
 
 const OPERATIONS: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
 
-/// The peers, which take most of the time and differ by factors, take part in each round whose number this divides.
+/// The peers take part only in every so many rounds: they take most of the time, and differ by factors.
 const PEER_ROUNDS: usize = 5;
 
-/// What one round of one subject and operation found.
+/// The results of one subject and operation.
 #[derive(Clone, Debug, Default)]
 struct Found {
-    /// µs for each row.
+    /// µs per row, in each round.
     cost: Series,
-    /// µs for each entry of a bare copy of the log.
+    /// µs per entry of a bare copy of the log, in each round.
     copy: Series,
-    /// Bytes of the log, indexes included, that the statement added.
+    /// The bytes that the statement added to the log, including indexes.
     bytes: f64,
 }
 
@@ -60,7 +61,7 @@ fn template(subject: Subject, operation: &str) -> String {
     format!("bulk_{}_{}", subject.name(), operation.to_lowercase())
 }
 
-/// One statement in a fresh copy of its database.
+/// Measures one statement in a new copy of its database.
 fn one(
     server: &Server,
     subject: Subject,
@@ -84,7 +85,7 @@ fn one(
     found.bytes = size(&mut client, subject)? - size_before;
     subject.check(&mut client, rows.into())?;
     if subject == Subject::AuditChain {
-        // Only its indexes: constraints and triggers would make the copy slower.
+        // Without constraints and triggers, which would make the copy slower.
         client.batch_execute("CREATE TABLE copy (LIKE audit_log INCLUDING INDEXES INCLUDING STORAGE)")?;
         client.batch_execute("CHECKPOINT")?;
         let (time, copied) = timed(|| client.execute("INSERT INTO copy SELECT * FROM audit_log", &[]))?;

@@ -1,5 +1,5 @@
-//! Throughput of single-row UPDATEs against the number of clients, each subject, with the delay on disk syncs: that is
-//! where a lock held until commit shows.
+//! The throughput of single-row UPDATEs against the number of clients, for each subject. The delay on disk
+//! syncs makes the cost of a lock that is held until commit visible.
 
 use super::Setup;
 use super::update::Databases;
@@ -9,7 +9,7 @@ use crate::subject::Subject;
 use harness::{Result, Server};
 use std::time::Duration;
 
-/// A subject's throughput at each number of clients.
+/// The throughput of a subject at each number of clients.
 pub type Curve = (Subject, Vec<(u32, f64)>);
 
 pub fn measure(server: &Server, setup: &Setup, what: &str) -> Result<(Vec<Row>, Vec<Curve>)> {

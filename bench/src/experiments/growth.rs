@@ -1,4 +1,4 @@
-//! What a longer log costs: capture and verification at several sizes of it.
+//! The cost of capture and verification at several sizes of the log.
 
 use super::{Setup, verify};
 use crate::measure::{Series, alternate, timed};
@@ -8,14 +8,14 @@ use crate::subject::Subject;
 use crate::{servers, workload};
 use harness::{Result, Server, postgres, postgres::Client};
 
-/// Rows of the table that is changed, in every database.
+/// The rows of the table that is changed.
 const ROWS: u32 = 200;
-/// UPDATEs of all those rows in a measurement: few, so that the smallest log stays small.
+/// UPDATEs of all rows per measurement: few, so that the smallest log stays small.
 const STATEMENTS: u32 = 3;
-/// Single-row transactions in a measurement.
+/// Single-row transactions per measurement.
 const SINGLE: u32 = ROWS;
 
-/// What is timed in each database, with and without auditing.
+/// The tables that are changed, without and with auditing.
 const TABLES: [&str; 2] = ["plain", "audited"];
 
 pub fn measure(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
@@ -60,7 +60,7 @@ fn name(entries: u32) -> String {
     format!("growth_{entries}")
 }
 
-/// What auditing adds, in each database, round by round.
+/// The time that auditing adds in each database, round by round.
 fn cost(
     clients: &mut [Client],
     setup: &Setup,
@@ -77,7 +77,8 @@ fn cost(
         .collect())
 }
 
-/// µs a row of the median of some statements that change many, each a transaction that waits for no disk.
+/// The median time per row, in µs, of statements that change many rows. The transactions do not wait for the
+/// disk.
 fn bulk(client: &mut Client, table: &str) -> Result<f64> {
     let sql = workload::UPDATE_ALL.replace("accounts", table);
     client.batch_execute(&format!("VACUUM {table}"))?;
@@ -85,7 +86,7 @@ fn bulk(client: &mut Client, table: &str) -> Result<f64> {
     Ok(median_time(STATEMENTS, |_| client.batch_execute(&sql))? / f64::from(ROWS))
 }
 
-/// µs of the median of some transactions that change one row and wait for no disk.
+/// The median time, in µs, of transactions that change one row and do not wait for the disk.
 fn single(client: &mut Client, table: &str) -> Result<f64> {
     client.batch_execute("SET synchronous_commit = off")?;
     let sql = format!("{} WHERE id = $1", workload::UPDATE_ALL.replace("accounts", table));
@@ -93,8 +94,8 @@ fn single(client: &mut Client, table: &str) -> Result<f64> {
     median_time(SINGLE, |n| client.execute(&statement, &[&(n as i32 + 1)]))
 }
 
-/// The median of so many times, in µs. A mean would be that of whatever else the machine did meanwhile: what is looked
-/// for is a few µs in a hundred.
+/// The median time of `count` changes, in µs. A mean would include whatever else the machine does: the
+/// difference looked for is a few µs in a hundred.
 fn median_time<T>(
     count: u32,
     mut change: impl FnMut(u32) -> std::result::Result<T, postgres::Error>,
@@ -117,7 +118,7 @@ fn row(what: &str, unit: &'static str, sizes: &[u32], added: &[Series]) -> Row {
         .note(format!("added by auditing, {unit}: {}", texts.join(", ")))
 }
 
-/// Time and memory of the verification of the whole log, on one core.
+/// The time and memory of verifying the whole log on one core.
 fn verification(server: &Server, entries: u32) -> Result<Row> {
     let sql = "SET max_parallel_workers_per_gather = 0; SELECT * FROM audit_verify()";
     let memory = peak(server, &name(entries), sql)?;

@@ -1,4 +1,4 @@
-//! A backend's memory in a change of many rows: what auditing adds to PostgreSQL's own trigger queue.
+//! The memory of a backend that changes many rows: what auditing adds to PostgreSQL's own trigger queue.
 
 use super::Setup;
 use crate::memory::peak;
@@ -7,7 +7,8 @@ use crate::subject::Subject;
 use crate::{servers, workload};
 use harness::{Result, Server, postgres::Client};
 
-/// An AFTER ROW trigger that does nothing: PostgreSQL queues it for every row, as it does any other.
+/// An AFTER ROW trigger that does nothing. PostgreSQL queues an event for every row, as for any other
+/// trigger.
 const NOTHING: &str = "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     CREATE TRIGGER nothing AFTER INSERT OR UPDATE OR DELETE ON accounts FOR EACH ROW EXECUTE FUNCTION nothing()";
 
@@ -27,7 +28,7 @@ fn change(server: &Server, rows: u32) -> Result<Row> {
     Ok(row)
 }
 
-/// The peak in one UPDATE of every row.
+/// The peak memory during one UPDATE of every row.
 fn update(
     server: &Server,
     subject: Subject,

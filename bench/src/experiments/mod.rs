@@ -1,4 +1,4 @@
-//! One file for each experiment; each returns rows of the table.
+//! The experiments. Each returns rows of the table.
 
 pub mod bulk;
 pub mod clients;
@@ -11,10 +11,10 @@ pub mod verify;
 use crate::scale::Scale;
 use crate::subject::Subject;
 
-/// What all experiments share.
+/// The options that all experiments share.
 pub struct Setup {
     pub scale: Scale,
-    /// Who takes part: all, or without audit_chain.
+    /// The subjects that take part: all, or all except audit_chain.
     pub subjects: Vec<Subject>,
 }
 
@@ -23,7 +23,7 @@ impl Setup {
         self.subjects.contains(&Subject::AuditChain)
     }
 
-    /// The place of a subject among those that take part.
+    /// The index of a subject among those that take part.
     pub fn place(&self, subject: Subject) -> Option<usize> {
         self.subjects.iter().position(|s| *s == subject)
     }

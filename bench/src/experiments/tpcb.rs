@@ -1,4 +1,4 @@
-//! pgbench's TPC-B-like transaction with all four tables audited.
+//! The TPC-B-like transaction of pgbench, with all four tables audited.
 
 use super::Setup;
 use super::update::audited_against_unaudited;
@@ -28,7 +28,8 @@ pub fn measure(server: &Server, setup: &Setup) -> Result<Row> {
 
     let mut transactions = [0; 4];
     let mut run = |subject: Subject, time: Duration| {
-        // The few rows of branches and tellers are changed all the time: begin each round without their old versions.
+        // The few rows of branches and tellers change all the time: remove their old versions before each
+        // round.
         let mut client = server.connect(&name(subject))?;
         client.batch_execute("VACUUM pgbench_branches")?;
         client.batch_execute("VACUUM pgbench_tellers")?;

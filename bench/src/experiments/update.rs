@@ -1,4 +1,4 @@
-//! Single-row UPDATEs by primary key, many clients at once.
+//! Single-row UPDATEs by primary key, by many concurrent clients.
 
 use super::Setup;
 use crate::machine::Busy;
@@ -17,7 +17,7 @@ const CLIENTS: u32 = 32;
 pub struct Databases<'a> {
     server: &'a Server,
     script: PathBuf,
-    /// How many updates each subject has seen, in the order of [`crate::subject::ALL`].
+    /// The number of updates of each subject, in the order of [`crate::subject::ALL`].
     updates: [i64; 4],
 }
 
@@ -39,7 +39,7 @@ impl<'a> Databases<'a> {
         Ok(run)
     }
 
-    /// That no log lost an entry; then the databases go.
+    /// Checks that no log lost an entry, and drops the databases.
     pub fn finish(self, setup: &Setup) -> Result<()> {
         for subject in &setup.subjects {
             let mut client = self.server.connect(&name(*subject))?;
@@ -55,7 +55,7 @@ fn name(subject: Subject) -> String {
     format!("update_{}", subject.name())
 }
 
-/// The row of one server, with or without delay.
+/// Measures on one server, with or without a delay on disk syncs.
 pub fn measure(server: &Server, setup: &Setup, what: &str, goal: f64) -> Result<Row> {
     let mut databases = Databases::prepare(server, setup)?;
     for subject in &setup.subjects {

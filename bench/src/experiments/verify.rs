@@ -1,4 +1,4 @@
-//! Verification against the least that it must do: read the entries and hash them.
+//! Verification, compared with the minimum that it must do: read the entries and hash them.
 
 use super::Setup;
 use crate::measure::{Series, alternate, timed};
@@ -9,7 +9,7 @@ use harness::{Error, Result, Server, postgres::Client};
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
 
-/// What is timed, in s.
+/// The steps that are timed, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     /// `audit_verify()` on one core.
@@ -18,15 +18,15 @@ enum Step {
     TwoCores,
     /// A sequential scan that reads each entry as far as `new_row`.
     Scan,
-    /// SHA-256 over as many bytes, in as many pieces, as the entries' hashes cover: by the same library.
+    /// SHA-256 over as many bytes, in as many pieces, as the entries hash, by the same library.
     Hash,
-    /// One statement: a sequential scan with PostgreSQL's own SHA-256 over `new_row`.
+    /// One statement: a sequential scan with PostgreSQL's SHA-256 of `new_row`.
     ScanAndHash,
 }
 
 const STEPS: [Step; 5] = [Step::OneCore, Step::TwoCores, Step::Scan, Step::Hash, Step::ScanAndHash];
 
-/// The least and most usual bytes of an entry that are hashed besides its text fields' own: see docs/format.md.
+/// The average lengths of the payload and the leaf that are hashed for an entry: see docs/format.md.
 const LENGTHS: &str = "SELECT
     (avg(16 + 20 + coalesce(octet_length(row_key::text), 0) + coalesce(octet_length(old_row::text), 0)
          + coalesce(octet_length(new_row::text), 0) + coalesce(octet_length(detail::text), 0)
@@ -85,19 +85,19 @@ pub fn measure(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     ])
 }
 
-/// The speed-up, if there was a worker to give one.
+/// The speed-up by a parallel worker, if there was one.
 fn second_core(one: &Series, two: &Series, worker: bool) -> Row {
     let row = Row::new("the same with a second core", "s")
         .figure(Subject::AuditChain, two.median())
         .reference("one core", one.median())
         .goal(Goal::AtLeast(1.9));
     if !worker {
-        return row.note("the planner took no parallel worker: nothing to compare");
+        return row.note("the planner used no parallel worker: there is nothing to compare");
     }
     row.result_in("speed-up", one.median() / two.median(), &one.zip(two, |a, b| a / b))
 }
 
-/// Whether verification takes a parallel worker, seen in a run that is not timed.
+/// Whether verification uses a parallel worker. This is a run of its own that is not timed.
 fn takes_worker(server: &Server, client: &mut Client) -> Result<bool> {
     client.batch_execute("SET max_parallel_workers_per_gather = 1")?;
     let mut watcher = server.connect("verify")?;
@@ -114,7 +114,7 @@ fn takes_worker(server: &Server, client: &mut Client) -> Result<bool> {
     })
 }
 
-/// A log with entries of INSERT and UPDATE, half each, as VACUUM leaves it.
+/// Makes a log with entries of INSERT and UPDATE, half each, and vacuums it.
 pub fn fill(client: &mut Client, entries: u32) -> Result<()> {
     client.batch_execute(workload::TABLE)?;
     Subject::AuditChain.enable(client, "accounts")?;
@@ -124,11 +124,11 @@ pub fn fill(client: &mut Client, entries: u32) -> Result<()> {
     Ok(client.batch_execute("CHECKPOINT")?)
 }
 
-/// The time of one `audit_verify()`, which must find the log whole.
+/// The time of one `audit_verify()`. The log must be intact.
 pub fn verify(client: &mut Client) -> Result<f64> {
     let (time, row) = timed(|| client.query_one("SELECT valid, summary FROM audit_verify()", &[]))?;
     if !row.get::<_, bool>(0) {
-        return Err(Error::new(format!("the log is not whole: {}", row.get::<_, &str>(1))));
+        return Err(Error::new(format!("the log is not intact: {}", row.get::<_, &str>(1))));
     }
     Ok(time.as_secs_f64())
 }
@@ -137,7 +137,7 @@ fn query(client: &mut Client, sql: &str) -> Result<f64> {
     Ok(timed(|| client.query_one(sql, &[]))?.0.as_secs_f64())
 }
 
-/// SHA-256 of a payload and a leaf of these lengths, for each entry.
+/// Computes the SHA-256 of a payload and a leaf of these lengths for each entry.
 fn hash(entries: usize, lengths: [usize; 2]) -> f64 {
     let bytes = vec![0x5A_u8; lengths[0].max(lengths[1])];
     let start = std::time::Instant::now();
