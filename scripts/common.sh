@@ -1,14 +1,15 @@
-# Sourced by the other scripts: paths, messages, and who runs PostgreSQL.
+# What the other scripts share: paths, messages, the checks before a build, and the user that runs PostgreSQL. They
+# source this file.
 # shellcheck shell=bash
 
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# A build directory given relative to the caller stays the same one when we change directories.
+# An absolute path, so that a build directory that was given as a relative path survives a change of directory.
 TARGET_DIR=$(mkdir -p "${CARGO_TARGET_DIR:-$ROOT/target}" && cd "${CARGO_TARGET_DIR:-$ROOT/target}" && pwd)
 export CARGO_TARGET_DIR=$TARGET_DIR
 source "$ROOT/scripts/defaults"
-# Not below the build directory, so that the harness finds the private servers wherever that is.
+# Not in the build directory, so that the harness finds the private servers wherever the build directory is.
 SERVERS=$ROOT/$PRIVATE_SERVERS
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -20,10 +21,10 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The value of a pinned dependency in the root manifest: `pinned pgrx` prints 0.18.1.
+# pinned NAME: the version of a dependency that Cargo.toml pins. `pinned pgrx` prints 0.18.1.
 pinned() { sed -n "s/^$1 = .*\"=\([0-9.]*\)\".*/\1/p" "$ROOT/Cargo.toml"; }
 
-# The major version of the server that a pg_config belongs to.
+# major_of PG_CONFIG: the major version of that PostgreSQL.
 major_of() { "$1" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'; }
 
 # has_server PG_CONFIG: whether the installation is complete, with the server and its headers.
@@ -31,7 +32,7 @@ has_server() { [ -x "$1" ] && [ -x "$("$1" --bindir)/postgres" ] && has_headers 
 
 has_headers() { [ -f "$("$1" --includedir-server)/postgres.h" ]; }
 
-# Whether libclang is there, through which pgrx reads the server's headers.
+# Whether libclang is installed: pgrx uses it to read the server's headers.
 has_libclang() {
     local directory
     [ -z "${LIBCLANG_PATH:-}" ] || return 0
@@ -44,13 +45,14 @@ has_libclang() {
 
 has_cargo_pgrx() { [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $(pinned pgrx)" ]; }
 
-# Sets pg_config to the program that PG_CONFIG names, or else to the pg_config on the PATH.
+# Sets the variable pg_config to the program that PG_CONFIG names, or to the pg_config on the PATH.
 find_pg_config() {
     pg_config=$(command -v "${PG_CONFIG:-pg_config}") ||
         die "cannot find ${PG_CONFIG:-pg_config}: set PG_CONFIG to the pg_config of your PostgreSQL, or run 'make setup'"
 }
 
-# Also checks that everything is there that building the extension needs; if not, one line says what to install.
+# Does the same, and checks what building the extension needs. If something is missing, one line says what to
+# install.
 prepare_build() {
     find_pg_config
     local setup="run 'make setup', or install" major
@@ -64,7 +66,7 @@ prepare_build() {
     setup="run 'make setup', or install"
     has_libclang || die "libclang is missing: $setup it (Debian: libclang-dev)"
     have cc || die "a C compiler is missing: $setup one (Debian: gcc libc6-dev)"
-    # With this variable cargo-pgrx needs no `cargo pgrx init`. pgrx's build script reads it, too.
+    # cargo-pgrx and pgrx's build script read this variable. With it, `cargo pgrx init` is not necessary.
     export PGRX_PG_CONFIG_PATH=$pg_config
 }
 
@@ -84,8 +86,8 @@ as_server_user() {
     die "root cannot run PostgreSQL, and none of these users exists: $SERVER_USERS"
 }
 
-# Makes the directory of the private servers. Where the server's user cannot get into this checkout (root's home is
-# closed to others), it is a link to a directory outside.
+# Makes the directory of the private servers. If the server's user cannot access this checkout, for example because
+# it is in root's home directory, makes a link to a directory elsewhere.
 make_servers_directory() {
     mkdir -p "$ROOT/target"
     if [ ! -e "$SERVERS" ]; then

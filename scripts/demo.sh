@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The demo: what audit_chain does, as a DBA sees it in psql. Run it by `make demo`, beside a throwaway server: it finds
-# the server by PGHOST and its like, and stops and starts it through THROWAWAY_CTL. Exit status 0 only if every step
-# showed what it should.
+# The demo: what audit_chain does, as an administrator sees it in psql. `make demo` runs it with a throwaway server.
+# It finds the server by PGHOST and the other variables of libpq, and stops and starts it by THROWAWAY_CTL. The exit
+# status is 0 only if every step shows the expected result.
 source "$(dirname "$0")/common.sh"
 
 CLIENTS=8
@@ -20,13 +20,13 @@ fail() {
     exit 1
 }
 
-# shell COMMAND...: as typed into a shell.
+# shell COMMAND...: runs a command as if it were typed into a shell.
 shell() {
     printf '%s$ %s%s\n' "$bold" "$*" "$plain"
     "$@" 2>&1 | tee "$shown"
 }
 
-# prompt SQL: with psql's prompts before each line.
+# prompt SQL: prints each line after psql's prompt.
 prompt() {
     local sign='=' line
     while IFS= read -r line; do
@@ -35,20 +35,20 @@ prompt() {
     done <<<"$1"
 }
 
-# sql COMMANDS: as typed into psql; an error is shown, too.
+# sql COMMANDS: runs SQL as if it were typed into psql, and shows errors, too.
 sql() {
     printf '%s%s%s\n' "$bold" "$(prompt "$1")" "$plain"
-    # -f, so that psql goes on after an error as it does at a terminal.
+    # With -f, psql continues after an error, as it does at a terminal.
     psql -Xq -P pager=off -P null=∅ -f - <<<"$1" 2>&1 | sed -E 's/^psql:[^ ]* //; /^$/d' | tee "$shown"
 }
 
-# expect PATTERN WHAT: in what was shown last.
+# expect PATTERN WHAT: fails unless the last output matches.
 expect() { grep -Eq -- "$1" "$shown" || fail "$2"; }
 
-# ask QUERY: a value, not shown.
+# ask QUERY: returns a value without showing the query.
 ask() { psql -XAtqc "$1"; }
 
-# replace FILE OLD NEW: the only occurrence of OLD in the file, by NEW of the same length.
+# replace FILE OLD NEW: replaces the only occurrence of OLD in the file by NEW, which has the same length.
 replace() {
     python3 - "$@" <<'PYTHON'
 import sys
