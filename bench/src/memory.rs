@@ -1,7 +1,6 @@
 //! The private memory of a backend.
 
-use harness::{Result, Server, postgres::Client};
-use std::fs;
+use harness::{Result, Server, backend_pid, process_memory};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use std::time::Duration;
 pub fn peak(server: &Server, database: &str, sql: &str) -> Result<f64> {
     let mut client = server.connect(database)?;
     client.batch_execute("SELECT 1")?;
-    let before = anonymous(pid(&mut client)?);
-    let pid = pid(&mut client)?;
+    let pid = backend_pid(&mut client)?;
+    let before = anonymous(pid);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -30,14 +29,7 @@ pub fn peak(server: &Server, database: &str, sql: &str) -> Result<f64> {
     })
 }
 
-fn pid(client: &mut Client) -> Result<i32> {
-    Ok(client.query_one("SELECT pg_backend_pid()", &[])?.get(0))
-}
-
 /// The private memory of a process in MB, or NaN if the system does not report it.
 fn anonymous(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes: Option<f64> = line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
-    kilobytes.map_or(f64::NAN, |kb| kb / 1024.0)
+    process_memory(pid, "RssAnon").map_or(f64::NAN, |kilobytes| kilobytes as f64 / 1024.0)
 }

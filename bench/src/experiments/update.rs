@@ -3,11 +3,11 @@
 use super::Setup;
 use crate::machine::Busy;
 use crate::measure::{Series, alternate};
-use crate::pgbench::{self, Run, Work};
+use crate::pgbench::{self, Work};
 use crate::report::{Goal, Row};
 use crate::subject::Subject;
 use crate::{servers, workload};
-use harness::{Result, Server};
+use harness::{PgbenchSummary, Result, Server};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl<'a> Databases<'a> {
         Ok(Self { server, script, updates: [0; 4] })
     }
 
-    pub fn run(&mut self, subject: Subject, clients: u32, time: Duration) -> Result<Run> {
+    pub fn run(&mut self, subject: Subject, clients: u32, time: Duration) -> Result<PgbenchSummary> {
         self.server.connect(&name(subject))?.batch_execute("VACUUM accounts")?;
         let run = pgbench::run(self.server, &name(subject), &Work::Script(&self.script), clients, time)?;
         self.updates[subject as usize] += run.transactions;

@@ -18,9 +18,7 @@ pub struct Offline {
 pub fn verify_offline(export: &str, log_id: Option<&str>) -> Offline {
     let mut args = vec!["audit_chain_format.py", "verify"];
     args.extend(log_id.iter().flat_map(|id| ["--log-id", id]));
-    let output = python(&args, export);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
+    offline(&args, export)
 }
 
 /// Computes the hash of an exported entry, in hexadecimal, as an attacker who rewrites history does.
@@ -79,7 +77,11 @@ for line in sys.stdin:
 pub fn verify_tree_offline(export: &str, checkpoint: Option<&str>) -> Offline {
     let mut args = vec!["audit_chain_tree.py"];
     args.extend(checkpoint.iter().flat_map(|file| ["--checkpoint", file]));
-    let output = python(&args, export);
+    offline(&args, export)
+}
+
+fn offline(args: &[&str], export: &str) -> Offline {
+    let output = python(args, export);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
 }

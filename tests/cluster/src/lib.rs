@@ -6,7 +6,7 @@ mod load;
 
 pub use database::{Database, Verdict};
 pub use format::{Offline, entry_hash, payload_digest, relinked, verify_offline, verify_tree_offline};
-pub use load::{Load, Workload, pgbench};
+pub use load::{Workload, pgbench};
 
 use harness::postgres::error::SqlState;
 use harness::{Builder, Server, postgres, wait_until};

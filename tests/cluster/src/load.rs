@@ -1,37 +1,18 @@
 //! Load on a database: pgbench, and a workload whose tables determine how many entries the log must have.
 
 use crate::{Database, eventually};
+use harness::PgbenchSummary;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-/// The result of a pgbench run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
-    /// The number of transactions that committed.
-    pub transactions: i64,
-    /// The number of transactions that pgbench abandoned after a serialization failure or a deadlock.
-    pub failed: i64,
-}
-
 /// Runs pgbench and waits for its end.
-pub fn pgbench(database: &Database<'_>, options: &str, args: &[&str]) -> Load {
+pub fn pgbench(database: &Database<'_>, options: &str, args: &[&str]) -> PgbenchSummary {
     let mut command = database.server.command("pgbench");
     command.env("PGOPTIONS", options).args(args).arg(&database.name);
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    parse(&text).unwrap_or_else(|| panic!("cannot read the output of pgbench:\n{text}"))
-}
-
-fn parse(text: &str) -> Option<Load> {
-    let number = |start: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(start))?;
-        rest.split(['/', ' ']).next()?.parse().ok()
-    };
-    Some(Load {
-        transactions: number("number of transactions actually processed: ")?,
-        failed: number("number of failed transactions: ")?,
-    })
+    PgbenchSummary::parse(&text).unwrap_or_else(|| panic!("cannot read the output of pgbench:\n{text}"))
 }
 
 /// Two audited tables, and a pgbench script that mixes released and rolled-back savepoints, errors caught in
@@ -112,7 +93,7 @@ impl<'a> Workload<'a> {
     }
 
     /// Runs the script with 8 clients.
-    pub fn run(&self, options: &str, transactions: u32) -> Load {
+    pub fn run(&self, options: &str, transactions: u32) -> PgbenchSummary {
         let (script, count) = (self.script.to_str().unwrap(), transactions.to_string());
         // Enough tries for every transaction to succeed.
         let args = ["-n", "-c", "8", "-j", "2", "--max-tries=10000", "-t", &count, "-f", script];
@@ -152,19 +133,5 @@ impl<'a> Workload<'a> {
              WHERE (coalesce(inserts, 0), coalesce(deletes, 0)) <> (1, (l.id IS NULL)::integer)",
         );
         assert_eq!(wrong, "", "rows of the ledger with missing or surplus entries");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_of_pgbench_is_parsed() {
-        let text = "pgbench (15.20)\nnumber of transactions per client: 5\n\
-                    number of transactions actually processed: 38/40\n\
-                    number of failed transactions: 2 (5.000%)\ntps = 617.5\n";
-        assert_eq!(parse(text), Some(Load { transactions: 38, failed: 2 }));
-        assert_eq!(parse("pgbench: error"), None);
     }
 }

@@ -2,15 +2,10 @@
 //! every committed change has exactly one entry, and there are no other entries.
 
 use cluster_tests::{Database, Workload, eventually, server, state};
-use harness::postgres::Client;
 use harness::postgres::error::SqlState;
-use harness::{Mode, Server};
+use harness::{Mode, Server, backend_pid};
 
 const CHANGE: &str = "UPDATE counter SET n = n + 1 WHERE id = 1; INSERT INTO ledger (note) VALUES ('change')";
-
-fn pid(client: &mut Client) -> i32 {
-    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
-}
 
 /// Checks that the log is intact, agrees with the tables, and accepts further changes.
 #[track_caller]
@@ -41,7 +36,7 @@ fn a_backend_killed_in_its_transaction() {
     let entries = database.verdict().entries;
 
     let mut victim = database.client();
-    let victim_pid = pid(&mut victim);
+    let victim_pid = backend_pid(&mut victim).unwrap();
     // Some entries are written, others are still in the backend's memory.
     victim.batch_execute(&format!("BEGIN; {CHANGE}; SAVEPOINT s; {CHANGE}")).unwrap();
     server.kill_backend(victim_pid).unwrap();
@@ -117,7 +112,7 @@ fn a_cancelled_or_timed_out_statement_leaves_no_entry_and_the_session_continues(
     let database = Database::create(&server, "timed_out");
     let workload = Workload::install(&database);
     let mut client = database.client();
-    let client_pid = pid(&mut client);
+    let client_pid = backend_pid(&mut client).unwrap();
     let slow = "UPDATE counter SET n = n + 1 WHERE id <= 5; SELECT pg_sleep(3600)";
 
     // The whole transaction is rolled back …

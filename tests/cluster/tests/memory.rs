@@ -2,8 +2,8 @@
 //! the log.
 
 use cluster_tests::Database;
-use harness::Server;
 use harness::postgres::Client;
+use harness::{Server, backend_pid, process_memory};
 
 /// The number of rows that are changed. Their entries take about 120 MB.
 const ROWS: i64 = 300_000;
@@ -12,10 +12,7 @@ const GROWTH: i64 = 48 * 1024;
 
 /// The peak memory of the session's process, in kB.
 fn peak(client: &mut Client) -> i64 {
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    process_memory(backend_pid(client).unwrap(), "VmHWM").unwrap()
 }
 
 #[track_caller]

@@ -1,8 +1,8 @@
 //! Verification uses parallel query, and its result is the same with and without.
 
 use cluster_tests::{Database, builder_of_fewest_chains, eventually, state};
-use harness::Server;
 use harness::postgres::error::SqlState;
+use harness::{Server, backend_pid};
 
 /// Starts a server that runs every query in parallel if possible.
 fn server() -> Server {
@@ -36,7 +36,7 @@ fn fill(database: &Database<'_>) {
 fn verify(database: &Database<'_>, workers: u32) -> (String, String, usize) {
     let mut client = database.client();
     client.batch_execute(&format!("SET max_parallel_workers_per_gather = {workers}")).unwrap();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = backend_pid(&mut client).unwrap();
     let text = |row: harness::postgres::Row| row.get::<_, Option<String>>(0).unwrap_or_default();
     let verdict = text(client.query_one("SELECT v::text FROM audit_verify() v", &[]).unwrap());
     let problems =
@@ -84,7 +84,7 @@ fn parallel_verification_can_be_cancelled() {
     let database = Database::create(&server, "cancelled");
     fill(&database);
     let mut client = database.client();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = backend_pid(&mut client).unwrap();
     let workers = format!("SELECT count(*) FROM pg_stat_activity WHERE leader_pid = {pid}");
     let error = std::thread::scope(|scope| {
         // An endless loop, so that the cancellation cannot come too late.

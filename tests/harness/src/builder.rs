@@ -4,10 +4,9 @@ use crate::account::Account;
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::installation::Installation;
-use crate::server::{Server, clean, output_of};
+use crate::server::{SUPERUSER, Server, append_config, output_of, remove_libpq_variables};
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -93,17 +92,8 @@ impl Builder {
         let mut command = match &self.origin {
             None => {
                 let mut initdb = account.command(installation.program("initdb"));
-                initdb.args([
-                    "-U",
-                    "postgres",
-                    "-A",
-                    "trust",
-                    "-E",
-                    "UTF8",
-                    "--no-locale",
-                    "--no-sync",
-                    "-D",
-                ]);
+                initdb.args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]);
+                initdb.args(["--no-locale", "--no-sync", "-D"]);
                 initdb.arg(&data);
                 initdb
             }
@@ -114,20 +104,14 @@ impl Builder {
                 basebackup
             }
         };
-        clean(&mut command, &directory);
+        remove_libpq_variables(&mut command);
+        command.current_dir(&directory);
         output_of(command)?;
 
-        let mut lines = String::new();
-        let defaults = DEFAULTS.iter().map(|(name, value)| (*name, *value)).filter(|_| self.origin.is_none());
-        for (name, value) in defaults.chain(self.config.iter().map(|(n, v)| (n.as_str(), v.as_str()))) {
-            lines += &format!("{name} = '{}'\n", value.replace('\'', "''"));
-        }
-        let file = data.join("postgresql.conf");
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&file)
-            .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .context(|| format!("cannot write {}", file.display()))?;
+        // A copy has the lines of its original.
+        let defaults = DEFAULTS.iter().copied().filter(|_| self.origin.is_none());
+        let own = self.config.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        append_config(&data, defaults.chain(own))?;
 
         // The port only names the Unix socket, which is in the server's own directory: any number works.
         let port = if self.tcp { free_port()? } else { 5432 };

@@ -27,13 +27,17 @@ mod defaults;
 mod error;
 mod guard;
 mod installation;
+mod pgbench;
+mod process;
 mod server;
 
 pub use builder::Builder;
 pub use error::{Error, Result};
 pub use installation::Installation;
+pub use pgbench::PgbenchSummary;
 pub use postgres;
-pub use server::{Mode, Server};
+pub use process::{backend_pid, process_memory};
+pub use server::{Mode, Server, signal};
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +56,7 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
 /// Whether PostgreSQL's client library reads this environment variable to find a server or to set up a
 /// connection. Programs that use a throwaway server do not inherit these variables, so that they find only
 /// that server.
-pub fn is_libpq_variable(name: &std::ffi::OsStr) -> bool {
+fn is_libpq_variable(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     let other = ["PG_", "PGRX", "PGISOLATIONTIMEOUT"].iter().any(|prefix| name.starts_with(prefix));
     name.starts_with("PG") && !other

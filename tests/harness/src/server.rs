@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long the server may take to start, recovery included, or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The superuser of every throwaway server.
+pub(crate) const SUPERUSER: &str = "postgres";
+
 /// How to stop a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -70,7 +73,8 @@ impl Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file());
         let log = log.context(|| format!("cannot write {}", self.log_file().display()))?;
         let mut command = self.account.command(self.installation.program("postgres"));
-        clean(&mut command, &self.directory);
+        remove_libpq_variables(&mut command);
+        command.current_dir(&self.directory);
         command.arg("-D").arg(self.data_dir()).args(["-p", &self.port.to_string()]);
         command.arg("-k").arg(&self.directory).args(["-h", if self.tcp { "127.0.0.1" } else { "" }]);
         command.args(["-c", "logging_collector=off", "-c", "log_destination=stderr"]);
@@ -128,7 +132,7 @@ impl Server {
 
     /// Connects as the superuser `postgres`.
     pub fn connect(&self, database: &str) -> Result<Client> {
-        self.connect_as("postgres", database)
+        self.connect_as(SUPERUSER, database)
     }
 
     /// Connects as another role.
@@ -142,7 +146,7 @@ impl Server {
     pub fn conn_string(&self, database: &str) -> String {
         let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
         let host = quoted(&self.directory.to_string_lossy());
-        format!("host='{host}' port={} user=postgres dbname='{}'", self.port, quoted(database))
+        format!("host='{host}' port={} user={SUPERUSER} dbname='{}'", self.port, quoted(database))
     }
 
     /// Runs SQL by psql, which stops at the first error. Returns the unaligned output without the last
@@ -173,10 +177,16 @@ impl Server {
     /// Returns a command for one of the server's programs, with the environment that it needs to connect.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.account.command(self.installation.program(program));
-        clean(&mut command, &self.directory);
-        command.env("PGHOST", &self.directory).env("PGPORT", self.port.to_string());
-        command.env("PGUSER", "postgres").env("PGDATABASE", "postgres");
+        command.current_dir(&self.directory);
+        self.set_connection_env(&mut command);
         command
+    }
+
+    /// Sets the environment by which libpq connects to this server, and removes its other variables.
+    pub fn set_connection_env(&self, command: &mut Command) {
+        remove_libpq_variables(command);
+        command.env("PGHOST", &self.directory).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", SUPERUSER).env("PGDATABASE", "postgres");
     }
 
     /// The data directory.
@@ -208,13 +218,7 @@ impl Server {
 
     /// Adds a line to `postgresql.conf`. It takes effect at the next restart or `pg_reload_conf()`.
     pub fn set_config(&self, name: &str, value: &str) -> Result<()> {
-        let file = self.data_dir().join("postgresql.conf");
-        let line = format!("{name} = '{}'\n", value.replace('\'', "''"));
-        let written = fs::OpenOptions::new()
-            .append(true)
-            .open(&file)
-            .and_then(|mut file| file.write_all(line.as_bytes()));
-        written.context(|| format!("cannot write {}", file.display()))
+        append_config(&self.data_dir(), [(name, value)])
     }
 
     /// Makes the server's account the owner of a file that a test has made.
@@ -263,12 +267,26 @@ impl Drop for Server {
     }
 }
 
-/// Removes libpq's variables from the command's environment, and sets a directory that its account can enter.
-pub(crate) fn clean(command: &mut Command, directory: &Path) {
+/// Removes the variables from the command's environment by which libpq would find another server.
+pub(crate) fn remove_libpq_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_libpq_variable(name)) {
         command.env_remove(name);
     }
-    command.current_dir(directory);
+}
+
+/// Adds lines to `postgresql.conf`.
+pub(crate) fn append_config<'a>(
+    data_dir: &Path,
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<()> {
+    let file = data_dir.join("postgresql.conf");
+    let mut lines = String::new();
+    for (name, value) in settings {
+        lines += &format!("{name} = '{}'\n", value.replace('\'', "''"));
+    }
+    let opened = fs::OpenOptions::new().append(true).open(&file);
+    let written = opened.and_then(|mut file| file.write_all(lines.as_bytes()));
+    written.context(|| format!("cannot write {}", file.display()))
 }
 
 /// Runs a command and returns its output.
@@ -288,7 +306,7 @@ fn checked(what: &str, output: Output) -> Result<String> {
 }
 
 /// Sends a signal by the shell's `kill`, which every system has.
-fn signal(pid: u32, name: &str) -> Result<()> {
+pub fn signal(pid: u32, name: &str) -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -s \"$1\" \"$2\"", "kill", name, &pid.to_string()]);
     output_of(command).map(drop)

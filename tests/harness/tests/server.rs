@@ -1,6 +1,6 @@
 //! Tests of the harness itself, on which the tests of the extension rely.
 
-use harness::{Mode, Server, wait_until};
+use harness::{Mode, Server, backend_pid, wait_until};
 use std::fs;
 use std::time::Duration;
 
@@ -41,8 +41,7 @@ fn committed_data_survives_stops_and_crashes() {
 fn a_killed_backend_restarts_the_server() {
     let server = Server::builder().start().unwrap();
     let mut client = server.connect("postgres").unwrap();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    server.kill_backend(pid).unwrap();
+    server.kill_backend(backend_pid(&mut client).unwrap()).unwrap();
     assert!(client.simple_query("SELECT 1").is_err());
     wait_until("recovery", Duration::from_secs(60), || server.connect("postgres").is_ok()).unwrap();
     assert!(server.kill_backend(0).is_err());

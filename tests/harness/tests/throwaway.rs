@@ -52,8 +52,7 @@ fn after_signal(signal: &str) -> (Option<i32>, bool) {
     let postmaster = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
     let process = format!("/proc/{}", postmaster.lines().next().unwrap());
     assert!(Path::new(&process).exists());
-    let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
-    assert!(kill.success());
+    harness::signal(child.id(), signal).unwrap();
     let code = child.wait().unwrap().code();
     let gone = || !directory.exists() && !Path::new(&process).exists();
     (code, wait_until("the cleanup", Duration::from_secs(20), gone).is_ok())

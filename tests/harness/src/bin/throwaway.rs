@@ -4,7 +4,7 @@
 //! in its PATH. THROWAWAY_CTL is the path of a program that stops and starts the server (`"$THROWAWAY_CTL"
 //! stop`). When the command ends, or an interrupt arrives, the server is stopped and removed.
 
-use harness::{Error, Mode, Result, Server, is_libpq_variable};
+use harness::{Error, Mode, Result, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -117,23 +117,15 @@ fn spawn(server: &Server, command: &[OsString], ctl: &Path) -> Result<Child> {
     }
     let mut child = Command::new(&command[0]);
     child.args(&command[1..]);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_libpq_variable(name)) {
-        child.env_remove(name);
-    }
-    child
-        .env("PATH", path)
-        .env("PG_BINDIR", installation.bindir())
-        .env("PG_CONFIG", installation.pg_config());
-    child.env("PGHOST", server.directory()).env("PGPORT", server.port().to_string());
-    child.env("PGUSER", "postgres").env("PGDATABASE", "postgres").env("PGDATA", server.data_dir());
-    child.env("THROWAWAY_CTL", ctl);
+    server.set_connection_env(&mut child);
+    child.env("PATH", path).env("PGDATA", server.data_dir()).env("THROWAWAY_CTL", ctl);
+    child.env("PG_BINDIR", installation.bindir()).env("PG_CONFIG", installation.pg_config());
     child.spawn().map_err(failed(&format!("cannot run {}", command[0].display())))
 }
 
 /// Ends the command: first by SIGTERM, then by SIGKILL.
 fn end(child: &mut Child) -> Result<()> {
-    let kill = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "kill", &child.id().to_string()]).status();
-    kill.map_err(failed("kill"))?;
+    harness::signal(child.id(), "TERM")?;
     let deadline = Instant::now() + GRACE;
     while Instant::now() < deadline {
         if child.try_wait().map_err(failed("waiting for the command"))?.is_some() {
