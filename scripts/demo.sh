@@ -62,12 +62,12 @@ with open(path, "r+b") as file:
 PYTHON
 }
 
-explain "A database with the tables of pgbench, PostgreSQL's own bank of a benchmark."
+explain "A database with the tables of pgbench, PostgreSQL's benchmark of a bank."
 shell createdb bank
 export PGDATABASE=bank
 shell pgbench -i -q
 
-explain "Auditing them takes one call for each."
+explain "Auditing takes one call per table."
 sql 'CREATE EXTENSION audit_chain;'
 sql "SELECT audit_enable(t) FROM unnest('{$TABLES}'::regclass[]) t;"
 
@@ -87,7 +87,7 @@ explain "The log is whole: each entry's hash covers its content and the entry be
 sql 'SELECT * FROM audit_verify();'
 expect '^ t ' "a log that is whole"
 
-explain "The application says on whose behalf it writes."
+explain "The application sets on whose behalf it writes."
 sql "SET audit_chain.actor = 'alice';
 UPDATE pgbench_accounts SET abalance = 500 WHERE aid = 42;
 SET audit_chain.actor = 'mallory';
@@ -100,12 +100,12 @@ FROM audit_log WHERE table_name = 'pgbench_accounts' AND row_key ->> 'aid' = '42
 sql "$history"
 expect 'mallory .* 777001 *$' "the change to 777001"
 
-explain "What is no row change is recorded by the application itself, in the same log."
+explain "The application can record other events in the same log."
 sql "SELECT audit_event('user.login', '{\"user\": \"mallory\", \"ip\": \"192.0.2.7\"}');
 SELECT chain, seq, session_role, detail FROM audit_log WHERE operation = 'EVENT';"
 expect 'user\.login' "the event"
 
-explain "Nobody edits the log, superusers neither."
+explain "Nobody can edit the log, not even a superuser."
 sql "UPDATE audit_log SET actor = 'bob' WHERE actor = 'mallory';"
 expect '^ERROR:.*append-only' "that an UPDATE of the log is refused"
 sql "DELETE FROM audit_log;"
@@ -113,7 +113,7 @@ expect '^ERROR:.*append-only' "that a DELETE of the log is refused"
 sql "ALTER TABLE pgbench_accounts DISABLE TRIGGER ALL;"
 expect '^ERROR:.*refused' "that the capture triggers stay"
 
-explain "So mallory, who is root here, stops the server and changes the bytes in the log's file."
+explain "But mallory, who is root on this machine, stops the server and changes bytes in the log's file."
 file=$PGDATA/$(ask "SELECT pg_relation_filepath('audit_log')")
 checksums=$(ask 'SHOW data_checksums')
 shell "$THROWAWAY_CTL" stop

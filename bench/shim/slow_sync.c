@@ -4,8 +4,8 @@
  *   cc -shared -fPIC -O2 -o slow_sync.so slow_sync.c -ldl
  *   LD_PRELOAD=./slow_sync.so SLOW_SYNC_US=2000 postgres …
  *
- * With wal_sync_method = fdatasync a commit waits in fdatasync; the other calls are covered for the rest of the server.
- * The call that was asked for is still made: the delay comes on top.
+ * With wal_sync_method = fdatasync, a commit waits in fdatasync. The rest of the server also uses the other calls.
+ * After the delay, the real call follows.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

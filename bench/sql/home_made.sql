@@ -1,5 +1,5 @@
--- The usual home-made hash chain: PL/pgSQL, pgcrypto's digest, one chain, and an advisory lock, held until commit, so
--- that concurrent writers do not fork it.
+-- The usual home-made hash chain, in PL/pgSQL with pgcrypto's digest. There is one chain. An advisory lock, held until
+-- commit, keeps concurrent writers from forking it.
 
 CREATE EXTENSION IF NOT EXISTS pgcrypto;
 

@@ -1,6 +1,6 @@
--- A baseline in the design that supa_audit 0.3.1 documents: one table of jsonb images, a UUID made of the row's key,
--- four indexes, a PL/pgSQL row trigger that looks the key's columns up for each row. Written from that description;
--- it is not supa_audit.
+-- A baseline of the design that supa_audit 0.3.1 documents: one table of jsonb images, a UUID computed from the row's
+-- key, four indexes, and a PL/pgSQL row trigger that looks up the key's columns for each row. It is written from that
+-- description; it is not supa_audit.
 
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
 
