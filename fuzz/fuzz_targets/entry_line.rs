@@ -6,6 +6,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(parsed) = parse_entry(data) {
-        let _ = parsed.payload.map(|payload| payload.digest());
+        let _ = parsed.payload.map(|payload| payload.as_hashed().digest());
     }
 });

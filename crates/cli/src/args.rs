@@ -4,23 +4,27 @@ use crate::{
     check_proof, export, files, keys,
     outcome::{OrFailure, Result, Verdict, unchecked},
     prove,
-    record::{DEFAULT_MAX_ENTRY_MIB, entry_line},
-    source,
-    verify::{self, Report},
-    witness,
+    record::DEFAULT_MAX_ENTRY_MIB,
+    source, verify, witness,
 };
-use audit_chain_core::{key::KeyKind, note::MAX_NOTE, proof_text::MAX_PROOF};
+use audit_chain_core::{
+    check::{Report, ReportedCheckpoint},
+    key::KeyKind,
+    note::MAX_NOTE,
+    proof_text::MAX_PROOF,
+    supplied::KEPT_SLACK,
+};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// How many faults are printed for a human.
+/// How many problems are printed for a human.
 const SHOWN: usize = 20;
 
-const ANSWERS: &str =
-    "Exit codes: 0 verified, 1 tampered, 2 could not check (a wrong command line included).";
+const ANSWERS: &str = "Exit codes: 0 intact, 1 tampered, 2 could not check (including a wrong command line).";
 
-/// Verify, offline and trusting nobody, what audit_chain recorded.
+/// Verify, offline and without trusting the server, what audit_chain recorded.
 #[derive(Debug, Parser)]
 #[command(name = "audit-chain", version, after_help = ANSWERS)]
 pub struct Args {
@@ -36,7 +40,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a signing key: the private key goes to a file, the verifier key is printed
+    /// Make a signing key: write the private key to a file and print the verifier key
     Keygen {
         /// The name to sign under, as in example.com/log; the same for a successor of this key
         #[arg(long)]
@@ -44,7 +48,7 @@ enum Command {
         /// The private key's file; must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// A key for `witness` rather than for a log
+        /// Make a witness's key instead of a log's
         #[arg(long)]
         witness: bool,
     },
@@ -53,13 +57,13 @@ enum Command {
         /// The private key's file
         file: PathBuf,
     },
-    /// Write a log to a folder: tiles, entries, payloads; verifies nothing
+    /// Write a log to a folder: tiles, entries and payloads. Verifies nothing
     Export {
         /// A connection: postgres://user@host/database, or "host=… dbname=…"
         source: String,
         /// A folder that is new or empty
         folder: PathBuf,
-        /// Also the entries that no checkpoint covers yet
+        /// Also export the entries that no checkpoint seals yet
         #[arg(long)]
         unsealed: bool,
     },
@@ -67,13 +71,13 @@ enum Command {
     Verify {
         /// An export's folder, or a connection
         source: String,
-        /// A checkpoint that you keep: the log must still be what it says
+        /// A checkpoint kept elsewhere, which the log must still match
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
-        /// A verifier key, or a file of such; repeatable
+        /// A verifier key, or a file with one key a line; repeatable
         #[arg(long, value_name = "KEY")]
         key: Vec<String>,
-        /// The longest payload line that is read from an export
+        /// The longest payload line to read from an export
         #[arg(long, value_name = "MIB", default_value_t = DEFAULT_MAX_ENTRY_MIB)]
         max_entry_mib: usize,
     },
@@ -90,31 +94,31 @@ enum Command {
         /// The size of the earlier checkpoint
         #[arg(long, conflicts_with_all = ["chain", "seq"], required_unless_present = "chain")]
         old_size: Option<u64>,
-        /// The size of the checkpoint to prove against, rather than the newest
+        /// The size of the checkpoint to prove against; the newest if not given
         #[arg(long)]
         size: Option<u64>,
-        /// Where to write the proof, rather than to the standard output
+        /// Where to write the proof; standard output if not given
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         /// Where to write the entry's payload
         #[arg(long, value_name = "FILE", requires = "chain")]
         payload: Option<PathBuf>,
     },
-    /// Check a proof by a key or a checkpoint that you trust
+    /// Check a proof against a key or a checkpoint that you trust
     CheckProof {
         /// The proof; `-` for the standard input
         file: PathBuf,
-        /// The log's verifier key, or a file of such; repeatable
+        /// The log's verifier key, or a file with one key a line; repeatable
         #[arg(long, value_name = "KEY")]
         key: Vec<String>,
-        /// A checkpoint that you keep: the one of an inclusion proof, the older one of a consistency proof
+        /// A checkpoint kept elsewhere: that of an inclusion proof, the older one of a consistency proof
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
         /// The entry's payload, as `prove --payload` writes it
         #[arg(long, value_name = "FILE")]
         payload: Option<PathBuf>,
     },
-    /// Take a log's next checkpoint if it continues the last one seen, and cosign it
+    /// Accept a log's next checkpoint if it continues the last one seen, and cosign it
     Witness {
         /// An export's folder, or a connection; or give --proof
         #[arg(required_unless_present = "proof", conflicts_with = "proof")]
@@ -122,19 +126,19 @@ enum Command {
         /// A consistency proof from the last checkpoint seen; `-` for the standard input
         #[arg(long, value_name = "FILE")]
         proof: Option<PathBuf>,
-        /// The file that keeps the last checkpoint seen
+        /// The file that holds the last checkpoint seen
         #[arg(long, value_name = "FILE")]
         state: PathBuf,
-        /// The log's verifier key, or a file of such; repeatable
+        /// The log's verifier key, or a file with one key a line; repeatable
         #[arg(long, value_name = "KEY", required = true)]
         key: Vec<String>,
-        /// The witness's private key, to cosign
+        /// The witness's private key, to cosign with
         #[arg(long, value_name = "FILE")]
         signing_key: Option<PathBuf>,
-        /// Begin: there is no state yet
+        /// Start a new state: this log was never witnessed here
         #[arg(long)]
         init: bool,
-        /// Where to write the checkpoint, rather than to the standard output
+        /// Where to write the checkpoint; standard output if not given
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -154,26 +158,28 @@ pub fn run(args: Args) -> Result<Verdict> {
             return export::run(&mut *source::open(&source, max_entry)?, &folder, unsealed, quiet);
         }
         Command::Verify { source, checkpoint, key, max_entry_mib } => {
-            let checkpoint = checkpoint.map(|path| files::read_or_stdin(&path, MAX_NOTE)).transpose()?;
+            let checkpoint =
+                checkpoint.map(|path| files::read_or_stdin(&path, MAX_NOTE + KEPT_SLACK)).transpose()?;
             let options = verify::Options { checkpoint, keys: keys::verifier_keys(&key)?, quiet };
             let Some(max_entry) = max_entry_mib.checked_mul(1 << 20) else {
                 return unchecked("--max-entry-mib is too large");
             };
             let report = verify::verify(&mut *source::open(&source, max_entry)?, &options)?;
             if as_json {
-                println!("{}", serde_json::to_string(&report).or_unchecked("the report")?);
+                let json = JsonReport { summary: report.summary(), report: &report };
+                println!("{}", serde_json::to_string(&json).or_unchecked("the report")?);
             } else if !quiet {
                 print_report(&report);
             }
-            return Ok(report.verdict());
+            return Ok(report.verdict);
         }
         Command::Prove { source, chain, seq, old_size, size, out, payload } => {
             let mut source = source::open(&source, max_entry)?;
             let text = match (chain, seq, old_size) {
                 (Some(chain), Some(seq), None) => {
-                    let (proof, entry) = prove::inclusion(&mut *source, chain, seq, size)?;
+                    let (proof, line) = prove::inclusion(&mut *source, chain, seq, size)?;
                     if let Some(path) = payload {
-                        files::write_atomically(&path, entry_line(&entry, false).as_bytes())?;
+                        files::write_atomically(&path, line.as_bytes())?;
                     }
                     proof.to_string()
                 }
@@ -185,12 +191,12 @@ pub fn run(args: Args) -> Result<Verdict> {
         Command::CheckProof { file, key, checkpoint, payload } => {
             let trust = check_proof::Trust {
                 keys: keys::verifier_keys(&key)?,
-                checkpoint: checkpoint.map(|path| files::read(&path, MAX_NOTE)).transpose()?,
+                checkpoint: checkpoint.map(|path| files::read(&path, MAX_NOTE + KEPT_SLACK)).transpose()?,
                 payload: payload.map(|path| files::read(&path, max_entry)).transpose()?,
             };
-            let proved = check_proof::check(&files::read_or_stdin(&file, MAX_PROOF)?, &trust)?;
+            let proved = check_proof::check(&files::read_or_stdin(&file, MAX_PROOF + KEPT_SLACK)?, &trust)?;
             if as_json {
-                println!("{}", json!({ "result": Verdict::Verified.name(), "proved": proved }));
+                println!("{}", json!({ "result": Verdict::Intact.name(), "proved": proved }));
             } else if !quiet {
                 print_proved(&proved);
             }
@@ -210,7 +216,7 @@ pub fn run(args: Args) -> Result<Verdict> {
             write_out(out.as_deref(), &note.to_string())?;
         }
     }
-    Ok(Verdict::Verified)
+    Ok(Verdict::Intact)
 }
 
 fn write_out(path: Option<&Path>, text: &str) -> Result<()> {
@@ -223,15 +229,27 @@ fn write_out(path: Option<&Path>, text: &str) -> Result<()> {
     }
 }
 
+/// A report with its summary, as one JSON object.
+#[derive(Serialize)]
+struct JsonReport<'r> {
+    summary: String,
+    #[serde(flatten)]
+    report: &'r Report,
+}
+
 fn print_report(report: &Report) {
-    println!("{}", report.summary);
-    if let Some(anchor) = &report.anchor {
-        let whose = if anchor.given { "the given checkpoint" } else { "the log's own newest checkpoint" };
-        println!("measured by {whose}: {}, {} entries", anchor.origin, anchor.tree_size);
-        for signature in &anchor.signed_by {
-            let (name, kind) = (&signature.name, if signature.witness { "witness" } else { "log" });
-            println!("  signed by {name} ({kind})");
+    println!("{}", report.summary());
+    let checkpoint = |which: &str, checkpoint: &Option<ReportedCheckpoint>| {
+        if let Some(checkpoint) = checkpoint {
+            println!("{which} checkpoint: {}, {} entries", checkpoint.origin, checkpoint.tree_size);
+            for signer in &checkpoint.signed_by {
+                println!("  signed by {} ({})", signer.name, if signer.witness { "witness" } else { "log" });
+            }
         }
+    };
+    match &report.supplied {
+        None => checkpoint("newest recorded", &report.newest),
+        supplied => checkpoint("supplied", supplied),
     }
     for problem in report.problems.iter().take(SHOWN) {
         let kind = serde_json::to_value(problem.kind).ok();
@@ -244,7 +262,7 @@ fn print_report(report: &Report) {
         let table = problem.table_name.as_ref().map_or_else(String::new, |table| format!(" ({table})"));
         println!("{kind}{place}{table}: {}", problem.detail);
     }
-    let more = report.problems_total.saturating_sub(SHOWN as u64);
+    let more = report.problem_count.saturating_sub(SHOWN as u64);
     if more > 0 {
         println!("… and {more} more; --json names up to {}", verify::MAX_PROBLEMS);
     }
@@ -260,7 +278,7 @@ fn print_proved(proved: &check_proof::Proved) {
     if let Some(entry) = &proved.entry {
         println!("{}", serde_json::to_string_pretty(entry).unwrap_or_default());
         if !entry.payload_checked {
-            println!("note: the rows themselves were not checked; give the payload with --payload");
+            println!("note: the row itself was not checked; give the payload with --payload");
         }
     }
 }

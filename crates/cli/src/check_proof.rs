@@ -1,6 +1,7 @@
 //! `check-proof`: whether a proof proves what it says, by a key or a checkpoint that is trusted.
 //!
-//! **Invariant**: without something to trust there is no `verified`: anyone can make up a checkpoint for a proof.
+//! **Invariant**: a proof is never accepted without a key or a checkpoint that is trusted: anyone can make up a
+//! checkpoint for a proof. Proofs and checkpoints are read as people keep them ([`normalise`]).
 
 use crate::{
     outcome::{OrFailure, Result, tampered, unchecked},
@@ -12,6 +13,7 @@ use audit_chain_core::{
     key::VerifierKey,
     note::Note,
     proof_text::{ConsistencyProof, InclusionProof, ProofTextError},
+    supplied::{SuppliedCheckpoint, normalise},
 };
 use serde::Serialize;
 
@@ -31,7 +33,7 @@ pub struct Trust {
 pub struct Proved {
     /// The log's name.
     pub origin: String,
-    /// How many entries the checkpoint covers.
+    /// How many entries the checkpoint seals.
     pub tree_size: u64,
     /// The keys that signed it.
     pub signed_by: Vec<String>,
@@ -62,7 +64,7 @@ pub struct EntryShown {
     pub client_addr: Option<String>,
     /// In hex.
     pub payload_digest: String,
-    /// Whether the given payload is the entry's.
+    /// Whether a payload was given and is the entry's.
     pub payload_checked: bool,
 }
 
@@ -73,7 +75,8 @@ pub fn check(proof: &[u8], trust: &Trust) -> Result<Proved> {
             "a proof proves nothing by itself: give the log's key (--key) or a checkpoint that you keep (--checkpoint)",
         );
     }
-    if proof.starts_with(b"old ") { consistency(proof, trust) } else { inclusion(proof, trust) }
+    let proof = normalise(proof);
+    if proof.starts_with(b"old ") { consistency(&proof, trust) } else { inclusion(&proof, trust) }
 }
 
 fn inclusion(proof: &[u8], trust: &Trust) -> Result<Proved> {
@@ -82,15 +85,15 @@ fn inclusion(proof: &[u8], trust: &Trust) -> Result<Proved> {
     if let Some(kept) = &trust.checkpoint
         && parse_checkpoint(kept)? != checkpoint
     {
-        return tampered("the proof is by another checkpoint than the given one");
+        return tampered("the proof is by another checkpoint than the supplied one");
     }
     let signed_by = signatures(&proof.note, &trust.keys)?;
     let bytes = proof.leaf.unwrap_or_default();
     let leaf = Leaf::decode(&bytes).or_unchecked("the proof's entry")?;
     if let Some(line) = &trust.payload {
-        let parsed = parse_entry(line.trim_ascii_end()).or_unchecked("the payload")?;
+        let parsed = parse_entry(normalise(line).trim_ascii_end()).or_unchecked("the payload")?;
         let Some(payload) = parsed.payload else { return unchecked("the payload has been erased") };
-        if payload.digest() != leaf.payload_digest {
+        if payload.as_hashed().digest() != leaf.payload_digest {
             return tampered("the payload is not that of the entry");
         }
     }
@@ -108,7 +111,7 @@ fn consistency(proof: &[u8], trust: &Trust) -> Result<Proved> {
     let old = parse_checkpoint(kept)?;
     if old.size != proof.old {
         return unchecked(format!(
-            "the proof begins at {} entries, the given checkpoint at {}",
+            "the proof begins at {} entries, the supplied checkpoint at {}",
             proof.old, old.size
         ));
     }
@@ -117,7 +120,7 @@ fn consistency(proof: &[u8], trust: &Trust) -> Result<Proved> {
     Ok(Proved { origin: new.origin, tree_size: new.size, signed_by, entry: None, continues: Some(old.size) })
 }
 
-/// A proof that is wrong has been tampered with; one that cannot be read has not been checked.
+/// A proof that does not hold is evidence of tampering; one that cannot be read is not checked.
 fn proved(result: std::result::Result<Checkpoint, ProofTextError>) -> Result<Checkpoint> {
     match result {
         Err(ProofTextError::Proof(error)) => tampered(error),
@@ -127,8 +130,8 @@ fn proved(result: std::result::Result<Checkpoint, ProofTextError>) -> Result<Che
 
 /// Reads a checkpoint that is kept, whoever signed it.
 pub fn parse_checkpoint(bytes: &[u8]) -> Result<Checkpoint> {
-    let note = Note::parse(bytes).or_unchecked("the given checkpoint")?;
-    Checkpoint::parse(note.text()).or_unchecked("the given checkpoint")
+    let supplied = SuppliedCheckpoint::parse(bytes).or_unchecked("the supplied checkpoint")?;
+    Ok(supplied.checkpoint().clone())
 }
 
 /// The names of the given keys that signed; an error if there are keys and none has.

@@ -1,19 +1,21 @@
 //! `export`: a log as files, which anyone can verify without a server: C2SP tlog-tiles, and the payloads.
 //!
-//! **Invariant**: `log.json` is written last, so that an export that was broken off is not taken for one. What is
-//! exported is what the log has stored, right or wrong: judging is `verify`'s.
+//! **Invariant**: `log.json` is written last, so that an incomplete export is not mistaken for one. What the log has
+//! stored is exported as it is, right or wrong: `verify` checks it.
 
 use crate::{
     files,
-    outcome::{Failure, OrFailure, Result, Verdict, tampered, unchecked},
+    outcome::{OrFailure, Result, Verdict, tampered, unchecked},
     progress,
     record::{EXPORT_FORMAT, LogJson, SpanLine, checkpoint_line, entry_line},
-    source::{Entry, Source, batches, directory::payload_path},
+    source::{Entry, Source, directory::payload_path},
 };
 use audit_chain_core::{
     bundle,
+    check::{BATCH, batches},
+    entry::Defect,
     span::{Span, SpanCheck},
-    tile::{TILE_WIDTH, TileId},
+    tile::{CompleteTile, TILE_WIDTH, TileId},
     tree::TreeFrontier,
 };
 use std::{
@@ -28,9 +30,9 @@ const LEVEL: i32 = 3;
 /// What was exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exported {
-    /// How many entries the newest checkpoint covers.
+    /// How many entries the newest checkpoint seals.
     pub sealed: u64,
-    /// How many entries beyond it were exported.
+    /// How many entries were exported that it does not seal.
     pub unsealed: u64,
 }
 
@@ -51,8 +53,7 @@ pub fn export(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: boo
         let mut lines = Lines::create(&folder.join("unsealed.jsonl.zst"))?;
         source.unsealed(&sealed, &mut |entry| {
             count += 1;
-            leaf_of(&entry)?;
-            lines.write(&entry_line(&entry, true))
+            lines.write(&or_defect(entry, entry_line(entry, true))?)
         })?;
         lines.finish()?;
     }
@@ -68,24 +69,24 @@ pub fn run(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: bool) 
     let exported = export(source, folder, unsealed, quiet)?;
     if !quiet {
         let also = if unsealed {
-            format!(", and {} that no checkpoint covers", exported.unsealed)
+            format!(", and {} that no checkpoint seals yet", exported.unsealed)
         } else {
             "".into()
         };
         println!("exported {} entries to {}{also}", exported.sealed, folder.display());
-        println!("nothing of it is verified; run: audit-chain verify {}", folder.display());
+        println!("nothing was verified; run: audit-chain verify {}", folder.display());
     }
-    Ok(Verdict::Verified)
+    Ok(Verdict::Intact)
 }
 
 fn write_checkpoints(source: &mut dyn Source, folder: &Path) -> Result<()> {
     let path = folder.join("checkpoints.jsonl");
     let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
-    let mut newest = None;
+    let (mut after, mut newest) = (None, None);
     loop {
-        let next = source.next_checkpoints()?;
+        let next = source.checkpoints(after)?;
         let Some(last) = next.last() else { break };
-        newest = Some(last.note.clone());
+        (after, newest) = (Some(last.size), Some(last.note.clone()));
         for recorded in &next {
             file.write_all(checkpoint_line(recorded).as_bytes()).or_unchecked(path.display())?;
         }
@@ -107,16 +108,16 @@ fn write_spans(
     let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
     let mut check = SpanCheck::new();
     loop {
-        let spans = source.next_spans()?;
+        let spans = source.spans(check.size())?;
         if spans.is_empty() {
             break;
         }
         for span in &spans {
-            check.push(span).or_tampered("the spans of the checkpoints do not fit together")?;
+            check.push(span).or_tampered("the spans of the checkpoints do not continue one another")?;
             let line = serde_json::to_string(&SpanLine::from(*span)).expect("numbers are JSON");
             writeln!(file, "{line}").or_unchecked(path.display())?;
         }
-        for batch in batches(&spans) {
+        for batch in batches(&spans, BATCH) {
             writer.batch(source, &batch)?;
             bar.set_position(writer.frontier.size());
         }
@@ -124,7 +125,7 @@ fn write_spans(
     file.flush().or_unchecked(path.display())?;
     if check.size() != writer.tree_size {
         return tampered(format!(
-            "the newest checkpoint covers {} entries, the log's spans {}",
+            "the newest checkpoint seals {} entries, the log's spans cover {}",
             writer.tree_size,
             check.size()
         ));
@@ -153,14 +154,15 @@ impl Writer {
             batch.iter().flat_map(|span| (span.first_seq..=span.last_seq).map(|seq| (span.chain, seq)));
         let mut completed = Vec::new();
         source.entries(batch, &mut |entry| {
-            if awaited.next() != Some((entry.chain, entry.seq)) {
-                return missing(entry.chain, entry.seq);
+            let expected = awaited.next();
+            if expected.is_none() || expected != entry.place() {
+                return missing(expected.or(entry.place()));
             }
-            completed.extend(self.entry(&entry)?);
+            completed.extend(self.entry(entry)?);
             Ok(())
         })?;
-        if let Some((chain, seq)) = awaited.next() {
-            return missing(chain, seq);
+        if let Some(place) = awaited.next() {
+            return missing(Some(place));
         }
         for tile in completed {
             let id = TileId { level: tile.level, index: tile.index, width: TILE_WIDTH as u16 };
@@ -170,10 +172,10 @@ impl Writer {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<Vec<audit_chain_core::tile::CompleteTile>> {
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<Vec<CompleteTile>> {
         let leaf_index = self.frontier.size();
-        bundle::put_entry(&mut self.bundle, leaf_of(entry)?)
-            .or_unchecked(format!("entry {} of chain {}", entry.seq, entry.chain))?;
+        let leaf = or_defect(entry, entry.leaf())?;
+        bundle::put_entry(&mut self.bundle, &leaf).or_unchecked(named(entry))?;
         let path = payload_path(leaf_index);
         if self.payloads.as_ref().is_none_or(|(open, _)| *open != path) {
             self.finish_payloads()?;
@@ -181,9 +183,12 @@ impl Writer {
             self.payloads = Some((path, lines));
         }
         if let Some((_, lines)) = &mut self.payloads {
-            lines.write(&entry_line(entry, false))?;
+            lines.write(&or_defect(entry, entry_line(entry, false))?)?;
         }
-        let completed = self.frontier.push(entry.hash);
+        let Some(hash) = entry.hash() else {
+            return tampered(format!("{}: column hash is not 32 bytes", named(entry)));
+        };
+        let completed = self.frontier.push(hash);
         if self.frontier.size().is_multiple_of(TILE_WIDTH as u64) {
             self.finish_bundle(leaf_index)?;
         }
@@ -214,15 +219,20 @@ impl Writer {
     }
 }
 
-fn missing<T>(chain: u32, seq: u64) -> Result<T> {
+fn missing<T>(place: Option<(u32, u64)>) -> Result<T> {
+    let (chain, seq) = place.unwrap_or_default();
     tampered(format!(
-        "at entry {seq} of chain {chain} the log does not have the entries that its checkpoints cover; run verify on it"
+        "at entry {seq} of chain {chain} the log does not have the entries that its checkpoints seal; run verify on it"
     ))
 }
 
-fn leaf_of(entry: &Entry) -> Result<&[u8]> {
-    let leaf = entry.leaf.as_deref();
-    leaf.map_err(|why| Failure::Tampered(format!("entry {} of chain {}: {why}", entry.seq, entry.chain)))
+fn named(entry: &Entry<'_>) -> String {
+    let (chain, seq) = entry.place().unwrap_or_default();
+    format!("entry {seq} of chain {chain}")
+}
+
+fn or_defect<T>(entry: &Entry<'_>, result: std::result::Result<T, Defect>) -> Result<T> {
+    result.or_tampered(named(entry))
 }
 
 /// A compressed file of lines.

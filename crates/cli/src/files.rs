@@ -1,7 +1,8 @@
-//! Files: read up to a limit, written whole or not at all.
+//! Files: read up to a limit, written completely or not at all.
 
 use crate::outcome::{OrFailure, Result, unchecked};
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -15,7 +16,7 @@ pub fn read_if_exists(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     file.take(max as u64 + 1).read_to_end(&mut bytes).or_unchecked(path.display())?;
     if bytes.len() > max {
         return unchecked(format!(
-            "{} is longer than {max} bytes, which no such file may be",
+            "{} is longer than {max} bytes, the most that such a file may have",
             path.display()
         ));
     }
@@ -69,7 +70,7 @@ pub fn read_secret(path: &Path, max: usize) -> Result<String> {
     String::from_utf8(read(path, max)?).or_unchecked(path.display())
 }
 
-/// Writes a new file that only its owner can read; never over an existing one.
+/// Writes a new file that only its owner can read; never replaces an existing one.
 pub fn create_secret(path: &Path, content: &str) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -80,7 +81,7 @@ pub fn create_secret(path: &Path, content: &str) -> Result<()> {
     file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).or_unchecked(path.display())
 }
 
-/// Replaces a file atomically: after a crash it is the old one or the new one, whole.
+/// Replaces a file atomically: after a crash it is the old one or the new one, never a part.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let folder = parent(path);
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -111,20 +112,49 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).or_unchecked(path.display())
 }
 
+/// Why a line could not be read.
+#[derive(Debug)]
+pub enum LineError {
+    /// It is longer than so many bytes.
+    TooLong(usize),
+    /// The file ends within it.
+    Cut,
+    /// The file is not what a compressed file must be.
+    Corrupt(io::Error),
+    /// The system could not read the file. This says nothing about what it holds.
+    Io(io::Error),
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(max) => write!(f, "a line is longer than {max} bytes"),
+            Self::Cut => f.write_str("the file ends within a line"),
+            Self::Corrupt(error) | Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
 /// Reads the next line, without its newline, of at most `max` bytes; false at the end. A last line without a newline
 /// is an error: it was cut.
-pub fn read_line(reader: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Result<bool> {
+pub fn read_line(
+    reader: &mut impl BufRead,
+    max: usize,
+    line: &mut Vec<u8>,
+) -> std::result::Result<bool, LineError> {
     line.clear();
-    reader.take(max as u64 + 1).read_until(b'\n', line)?;
-    if line.is_empty() {
-        return Ok(false);
+    // An error of the system has its number, one of the decompressor has none.
+    let classify = |error: io::Error| match error.raw_os_error() {
+        Some(_) => LineError::Io(error),
+        None => LineError::Corrupt(error),
+    };
+    reader.take(max as u64 + 1).read_until(b'\n', line).map_err(classify)?;
+    match line.pop() {
+        None => Ok(false),
+        Some(b'\n') => Ok(true),
+        Some(_) if line.len() >= max => Err(LineError::TooLong(max)),
+        Some(_) => Err(LineError::Cut),
     }
-    if line.pop() != Some(b'\n') {
-        let why =
-            if line.len() >= max { format!("a line is longer than {max} bytes") } else { "cut short".into() };
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -132,15 +162,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_bounded_and_whole() {
+    fn lines_are_bounded_and_complete() {
         let mut line = Vec::new();
         let mut reader = &b"one\n\nthree"[..];
         assert!(read_line(&mut reader, 10, &mut line).unwrap() && line == b"one");
         assert!(read_line(&mut reader, 10, &mut line).unwrap() && line.is_empty());
-        assert_eq!(read_line(&mut reader, 10, &mut line).unwrap_err().to_string(), "cut short");
+        assert!(matches!(read_line(&mut reader, 10, &mut line), Err(LineError::Cut)));
         assert!(!read_line(&mut &b""[..], 10, &mut line).unwrap());
         assert!(read_line(&mut &b"12345\n"[..], 5, &mut line).unwrap());
-        assert!(read_line(&mut &b"123456\n"[..], 5, &mut line).unwrap_err().to_string().contains("longer"));
+        assert!(matches!(read_line(&mut &b"123456\n"[..], 5, &mut line), Err(LineError::TooLong(5))));
+        let corrupt = zstd::encode_all(&b"one\n"[..], 3).unwrap();
+        let mut decoder = io::BufReader::new(zstd::Decoder::new(&corrupt[..corrupt.len() - 2]).unwrap());
+        assert!(matches!(read_line(&mut decoder, 10, &mut line), Err(LineError::Corrupt(_))));
     }
 
     #[test]
@@ -155,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_leaves_nothing_behind() {
+    fn a_file_is_replaced_completely_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         write_atomically(&path, b"one").unwrap();

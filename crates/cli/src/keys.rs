@@ -4,13 +4,16 @@ use crate::{
     files,
     outcome::{OrFailure, Result, unchecked},
 };
-use audit_chain_core::key::{KeyKind, MAX_KEY, SigningKey, VerifierKey};
+use audit_chain_core::{
+    key::{KeyKind, MAX_KEY, SigningKey, VerifierKey},
+    supplied::normalise,
+};
 use std::path::Path;
 
 /// The longest file of verifier keys.
 const MAX_KEY_FILE: usize = 64 * 1024;
 
-/// Makes a key, writes it to a new file that only its owner can read, and returns its public side.
+/// Makes a key, writes it to a new file that only its owner can read, and returns its public key.
 pub fn generate(name: &str, kind: KeyKind, path: &Path) -> Result<VerifierKey> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).or_unchecked("no randomness")?;
@@ -25,12 +28,13 @@ pub fn read_private(path: &Path) -> Result<SigningKey> {
 }
 
 /// The verifier keys of the command line: each is a key, or a file with one key a line. Empty lines and lines that
-/// begin with `#` are passed over.
+/// begin with `#` are ignored.
 pub fn verifier_keys(given: &[String]) -> Result<Vec<VerifierKey>> {
     let mut keys = Vec::new();
     for given in given {
         if Path::new(given).is_file() {
-            let text = String::from_utf8(files::read(Path::new(given), MAX_KEY_FILE)?).or_unchecked(given)?;
+            let text = files::read(Path::new(given), MAX_KEY_FILE)?;
+            let text = String::from_utf8(normalise(&text).into_owned()).or_unchecked(given)?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             let before = keys.len();
             for line in lines {

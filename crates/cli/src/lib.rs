@@ -1,6 +1,6 @@
-//! `audit-chain`: verifies, offline and trusting nobody, what audit_chain recorded; witnesses its checkpoints.
+//! `audit-chain`: verifies, offline and without trusting the server, what audit_chain recorded; witnesses its checkpoints.
 //!
-//! * [`outcome`]: the three answers and their exit codes.
+//! * [`outcome`]: the three verdicts and their exit codes.
 //! * [`args`]: the command line.
 //! * [`source`]: where a log is read from: a server, or an export.
 //! * [`export`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
@@ -23,7 +23,7 @@ pub mod verify;
 pub mod witness;
 
 use clap::Parser;
-use outcome::{Failure, Verdict};
+use outcome::{Failure, Verdict, code};
 use serde_json::json;
 use std::{
     io::{self, Write},
@@ -39,16 +39,16 @@ pub fn main() -> ExitCode {
     // A bug must not look like an answer: Rust's own exit code for a panic is replaced by "could not check".
     let result = panic::catch_unwind(panic::AssertUnwindSafe(|| args::run(args)));
     let failure = match result {
-        Ok(Ok(verdict)) => return verdict.exit_code(),
+        Ok(Ok(verdict)) => return code(verdict).into(),
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::Unchecked("a fault of this program; please report it".into()),
+        Err(_) => Failure::Unchecked("a bug of this program; please report it".into()),
     };
     let verdict = failure.verdict();
     if as_json {
-        let _ =
-            writeln!(io::stdout(), "{}", json!({ "result": verdict.name(), "summary": failure.to_string() }));
+        let json = json!({ "result": verdict.name(), "summary": failure.to_string() });
+        let _ = writeln!(io::stdout(), "{json}");
     }
-    let label = if verdict == Verdict::Tampered { "TAMPERED" } else { "could not check" };
+    let label = if verdict == Verdict::Tampered { "tampered" } else { "could not check" };
     let _ = writeln!(io::stderr(), "audit-chain: {label}: {failure}");
-    verdict.exit_code()
+    code(verdict).into()
 }

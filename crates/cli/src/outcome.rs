@@ -1,47 +1,21 @@
 //! The program's three answers, in one place.
 //!
-//! **Invariant**: 0 is returned only where everything that was asked for was checked and found whole. 1 means that
-//! what was checked is not what it claims to be. Whatever keeps the program from checking is 2, a wrong command line
-//! and a fault of the program itself included.
+//! **Invariant**: the exit code is 0 only if everything that was asked for was checked and found intact. 1 means that
+//! what was checked is not what it claims to be. Whatever keeps the program from checking is 2, including a wrong
+//! command line and a bug of the program itself.
 
-use std::{fmt, process::ExitCode};
+pub use audit_chain_core::problem::Verdict;
 
-/// What a command found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Checked, and whole.
-    Verified,
-    /// Checked, and not what it claims to be.
-    Tampered,
-    /// Not checked.
-    Unchecked,
-}
+use audit_chain_core::check::ReadError;
+use std::fmt;
 
-impl Verdict {
-    /// The process's exit code.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Verified => 0,
-            Self::Tampered => 1,
-            Self::Unchecked => 2,
-        }
-    }
-
-    /// The same, as the standard library wants it.
-    #[must_use]
-    pub fn exit_code(self) -> ExitCode {
-        self.code().into()
-    }
-
-    /// The answer's name in JSON output.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Tampered => "tampered",
-            Self::Unchecked => "unchecked",
-        }
+/// The process's exit code for a verdict.
+#[must_use]
+pub fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Intact => 0,
+        Verdict::Tampered => 1,
+        Verdict::Unchecked => 2,
     }
 }
 
@@ -55,7 +29,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The answer that it amounts to.
+    /// The verdict that follows from it.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match self {
@@ -73,6 +47,24 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<Failure> for ReadError<String> {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Tampered(what) => Self::Damaged(what),
+            Failure::Unchecked(what) => Self::Failed(what),
+        }
+    }
+}
+
+impl From<ReadError<String>> for Failure {
+    fn from(error: ReadError<String>) -> Self {
+        match error {
+            ReadError::Damaged(what) => Self::Tampered(what),
+            ReadError::Failed(what) => Self::Unchecked(what),
+        }
+    }
+}
 
 /// What most functions of this program return.
 pub type Result<T> = std::result::Result<T, Failure>;
@@ -111,8 +103,8 @@ mod tests {
 
     #[test]
     fn the_exit_codes_are_those_documented() {
-        let all = [Verdict::Verified, Verdict::Tampered, Verdict::Unchecked];
-        assert_eq!(all.map(Verdict::code), [0, 1, 2]);
-        assert_eq!(all.map(Verdict::name), ["verified", "tampered", "unchecked"]);
+        let all = [Verdict::Intact, Verdict::Tampered, Verdict::Unchecked];
+        assert_eq!(all.map(code), [0, 1, 2]);
+        assert_eq!(all.map(Verdict::name), ["intact", "tampered", "unchecked"]);
     }
 }

@@ -4,14 +4,16 @@
 
 use crate::{
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
-    source::{Entry, Recorded, Source, complete_tile, frontier},
+    record::entry_line,
+    source::{Source, complete_tile, right_edge},
 };
 use audit_chain_core::{
-    checkpoint::Checkpoint,
+    check::RecordedCheckpoint,
     note::Note,
     proof::{consistency_proof, inclusion_proof, root_at, verify_consistency},
     proof_text::{ConsistencyProof, InclusionProof},
     span::Span,
+    supplied::SuppliedCheckpoint,
     tile::{TileId, TileReader, TreeError},
     tree::TreeFrontier,
 };
@@ -24,11 +26,11 @@ struct Tiles<'s> {
 
 impl<'s> Tiles<'s> {
     fn new(source: &'s mut dyn Source) -> Result<Self> {
-        if source.has_partial_tiles() {
+        if source.stores_partial_tiles() {
             return Ok(Self { source, frontier: None });
         }
         let size = source.tree_size()?;
-        let frontier = Some(frontier(source, size)?);
+        let frontier = Some(right_edge(source, size)?);
         Ok(Self { source, frontier })
     }
 }
@@ -52,41 +54,44 @@ fn from_tree<T>(result: std::result::Result<T, TreeError<Failure>>) -> Result<T>
     })
 }
 
-/// The proof that an entry is in the tree of the recorded checkpoint of `size`, or of the newest one; and the entry.
+/// The proof that an entry is in the tree of the recorded checkpoint of `size` entries, or of the newest one; and the
+/// entry's payload as a line.
 pub fn inclusion(
     source: &mut dyn Source,
     chain: u32,
     seq: u64,
     size: Option<u64>,
-) -> Result<(InclusionProof, Entry)> {
+) -> Result<(InclusionProof, String)> {
     let (recorded, note) = recorded(source, size)?;
     let Some(index) = source.locate(chain, seq)? else {
         return unchecked(format!(
-            "no checkpoint covers entry {seq} of chain {chain} yet, if it exists; SELECT audit_checkpoint() makes one"
+            "no checkpoint seals entry {seq} of chain {chain} yet, if it exists; SELECT audit_checkpoint() makes one"
         ));
     };
     if index >= recorded.size {
         return unchecked(format!(
-            "the checkpoint of {} entries does not cover entry {seq} of chain {chain}, which is leaf {index}; name a \
+            "the checkpoint of {} entries does not seal entry {seq} of chain {chain}, which is leaf {index}; name a \
              later one with --size",
             recorded.size
         ));
     }
-    let mut entry = None;
-    source.entries(&[Span { leaf_index: index, chain, first_seq: seq, last_seq: seq }], &mut |found| {
-        entry = Some(found);
+    let mut found = None;
+    source.entries(&[Span { leaf_index: index, chain, first_seq: seq, last_seq: seq }], &mut |entry| {
+        let what = || format!("entry {seq} of chain {chain}");
+        entry.check().or_tampered(what())?;
+        let payload = entry_line(entry, false).or_tampered(what())?;
+        found = Some((entry.leaf().or_tampered(what())?, payload));
         Ok(())
     })?;
-    let Some(entry) = entry else {
+    let Some((leaf, payload)) = found else {
         return tampered(format!(
-            "entry {seq} of chain {chain} is missing from the log, and a checkpoint covers it"
+            "entry {seq} of chain {chain} is missing from the log, and a checkpoint seals it"
         ));
     };
-    entry.check().or_tampered(format!("entry {seq} of chain {chain}"))?;
     let hashes = from_tree(inclusion_proof(&mut Tiles::new(source)?, index, recorded.size))?;
-    let proof = InclusionProof { leaf: entry.leaf.clone().ok(), index, hashes, note };
+    let proof = InclusionProof { leaf: Some(leaf), index, hashes, note };
     proof.check().or_tampered("the log's tiles do not prove the entry")?;
-    Ok((proof, entry))
+    Ok((proof, payload))
 }
 
 /// The proof that the tree of the first `old` entries is a beginning of that of the recorded checkpoint of `new`
@@ -95,34 +100,36 @@ pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Resul
     let (recorded, note) = recorded(source, new)?;
     if old > recorded.size {
         return unchecked(format!(
-            "the log's checkpoint covers only {} entries; if you keep one of {old}, the log has lost its end: run \
-             verify --checkpoint",
+            "the log's checkpoint seals only {} entries; if you keep one of {old}, the log was truncated: run verify \
+             --checkpoint",
             recorded.size
         ));
     }
     let mut tiles = Tiles::new(source)?;
     let hashes = from_tree(consistency_proof(&mut tiles, old, recorded.size))?;
     let old_root = from_tree(root_at(&mut tiles, old))?;
-    verify_consistency(old, recorded.size, &old_root, &recorded.root, &hashes)
+    let root = recorded.root.as_slice().try_into().or_tampered("the recorded checkpoint")?;
+    verify_consistency(old, recorded.size, &old_root, root, &hashes)
         .or_tampered("the log's tiles are not those of its checkpoint")?;
     Ok(ConsistencyProof { old, hashes, note })
 }
 
 /// The recorded checkpoint of this size, or the newest, with its note.
-pub fn recorded(source: &mut dyn Source, size: Option<u64>) -> Result<(Recorded, Note)> {
+pub fn recorded(source: &mut dyn Source, size: Option<u64>) -> Result<(RecordedCheckpoint, Note)> {
     let Some(recorded) = source.checkpoint(size)? else {
         return unchecked(match size {
             Some(size) => format!("the log has no checkpoint of {size} entries"),
             None => "the log has no checkpoint; SELECT audit_checkpoint() makes one".into(),
         });
     };
-    let note = Note::parse(recorded.note.as_bytes()).or_tampered("the recorded checkpoint")?;
-    let checkpoint = Checkpoint::parse(note.text()).or_tampered("the recorded checkpoint")?;
-    if (checkpoint.size, checkpoint.root) != (recorded.size, recorded.root) {
+    let noted =
+        SuppliedCheckpoint::parse_strict(recorded.note.as_bytes()).or_tampered("the recorded checkpoint")?;
+    let checkpoint = noted.checkpoint();
+    if (checkpoint.size, &checkpoint.root[..]) != (recorded.size, &recorded.root[..]) {
         return tampered(format!(
-            "the note of the recorded checkpoint of {} entries says something else",
+            "the note of the recorded checkpoint of {} entries says something else than its row",
             recorded.size
         ));
     }
-    Ok((recorded, note))
+    Ok((recorded, noted.note().clone()))
 }

@@ -4,9 +4,9 @@
 
 use crate::{
     outcome::{Failure, OrFailure, Result},
-    source::{Entry, Payload, Recorded},
+    source::Entry,
 };
-use audit_chain_core::{Hash, span::Span};
+use audit_chain_core::{Hash, check::RecordedCheckpoint, entry::Defect, format, span::Span};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
@@ -84,18 +84,18 @@ struct CheckpointLine {
 }
 
 /// Reads a line of `checkpoints.jsonl`.
-pub fn parse_checkpoint(line: &[u8]) -> std::result::Result<Recorded, String> {
+pub fn parse_checkpoint(line: &[u8]) -> std::result::Result<RecordedCheckpoint, String> {
     let line: CheckpointLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let root = hex_array(&line.root).ok_or("a root is not 32 bytes in hex")?;
-    Ok(Recorded { size: line.tree_size, root, note: line.note })
+    let root: Hash = hex_array(&line.root).ok_or("a root is not 32 bytes in hex")?;
+    Ok(RecordedCheckpoint { size: line.tree_size, root: root.to_vec(), note: line.note })
 }
 
 /// The line that [`parse_checkpoint`] reads.
 #[must_use]
-pub fn checkpoint_line(recorded: &Recorded) -> String {
+pub fn checkpoint_line(recorded: &RecordedCheckpoint) -> String {
     to_line(&CheckpointLine {
         tree_size: recorded.size,
-        root: hex::encode(recorded.root),
+        root: hex::encode(&recorded.root),
         note: recorded.note.clone(),
     })
 }
@@ -126,24 +126,44 @@ struct EntryLine {
     hash: Option<String>,
 }
 
-/// An entry's payload as a line; with its leaf and hash if `whole`.
-#[must_use]
-pub fn entry_line(entry: &Entry, whole: bool) -> String {
-    let text = |at: usize| entry.payload.as_ref().and_then(|payload| payload.blobs[at].clone());
-    let leaf = entry.leaf.as_ref().ok().filter(|_| whole);
-    to_line(&EntryLine {
-        chain: entry.chain,
-        seq: entry.seq,
-        erased: entry.payload.is_none(),
-        salt: entry.payload.as_ref().map(|payload| hex::encode(payload.salt)),
-        row_key: text(0),
-        old_row: text(1),
-        new_row: text(2),
-        detail: text(3),
-        statement: text(4),
+/// An entry's payload as a line; with its leaf and hash if `complete`. A defect keeps the entry from being written.
+pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<String, Defect> {
+    let leaf = if complete { Some(entry.leaf()?) } else { None };
+    let payload = entry.payload();
+    let text = |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
+    let (chain, seq) = entry.place().unwrap_or((u32::MAX, 0));
+    Ok(to_line(&EntryLine {
+        chain,
+        seq,
+        erased: payload.is_none(),
+        salt: payload.map(|payload| hex::encode(payload.salt)),
+        row_key: payload.and_then(|payload| text(payload.row_key)),
+        old_row: payload.and_then(|payload| text(payload.old_row)),
+        new_row: payload.and_then(|payload| text(payload.new_row)),
+        detail: payload.and_then(|payload| text(payload.detail)),
+        statement: payload.and_then(|payload| text(payload.statement)),
         leaf: leaf.map(|leaf| BASE64_STANDARD.encode(leaf)),
-        hash: whole.then(|| hex::encode(entry.hash)),
-    })
+        hash: complete.then(|| hex::encode(entry.hash().unwrap_or_default())),
+    }))
+}
+
+/// An entry's payload, as a line holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The salt.
+    pub salt: [u8; 16],
+    /// `row_key`, `old_row`, `new_row`, `detail`, `statement`.
+    pub texts: [Option<String>; 5],
+}
+
+impl Payload {
+    /// The payload as its digest covers it.
+    #[must_use]
+    pub fn as_hashed(&self) -> format::Payload<'_> {
+        let [row_key, old_row, new_row, detail, statement] =
+            self.texts.each_ref().map(|text| text.as_ref().map(String::as_bytes));
+        format::Payload { salt: self.salt, row_key, old_row, new_row, detail, statement }
+    }
 }
 
 /// What a line says of an entry.
@@ -154,23 +174,23 @@ pub struct ParsedEntry {
     /// Its payload; `None` if it has been erased.
     pub payload: Option<Payload>,
     /// Its leaf and hash, in a line of `unsealed.jsonl.zst`.
-    pub whole: Option<(Vec<u8>, Hash)>,
+    pub leaf_and_hash: Option<(Vec<u8>, Hash)>,
 }
 
 /// Reads a line that [`entry_line`] wrote.
 pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
     let line: EntryLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let blobs = [line.row_key, line.old_row, line.new_row, line.detail, line.statement];
+    let texts = [line.row_key, line.old_row, line.new_row, line.detail, line.statement];
     let payload = if line.erased {
-        if line.salt.is_some() || blobs.iter().any(Option::is_some) {
+        if line.salt.is_some() || texts.iter().any(Option::is_some) {
             return Err("a payload is marked as erased and present".into());
         }
         None
     } else {
         let salt = line.salt.as_deref().and_then(hex_array).ok_or("a salt is not 16 bytes in hex")?;
-        Some(Payload { salt, blobs })
+        Some(Payload { salt, texts })
     };
-    let whole = match (line.leaf, line.hash) {
+    let leaf_and_hash = match (line.leaf, line.hash) {
         (None, None) => None,
         (Some(leaf), Some(hash)) => {
             let leaf = BASE64_STANDARD.decode(leaf).map_err(|_| "a leaf is not base64")?;
@@ -178,7 +198,7 @@ pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
         }
         _ => return Err("a leaf without its hash, or a hash without its leaf".into()),
     };
-    Ok(ParsedEntry { place: (line.chain, line.seq), payload, whole })
+    Ok(ParsedEntry { place: (line.chain, line.seq), payload, leaf_and_hash })
 }
 
 fn to_line(value: &impl Serialize) -> String {
@@ -196,23 +216,29 @@ fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use audit_chain_core::entry::EncodedEntry;
 
     #[test]
     fn the_bytes_of_a_payload_survive_the_line() {
         let text = "{\"a\" :\n 1.0e5,\t\"ü\u{1F600}\\u0000\": \"\u{7f}\"}";
         let payload =
-            Payload { salt: [9; 16], blobs: [None, Some(text.into()), Some(String::new()), None, None] };
-        let entry =
-            Entry { chain: 1, seq: 2, leaf: Ok(vec![1, 2]), hash: [3; 32], payload: Some(payload.clone()) };
-        let line = entry_line(&entry, true);
+            Payload { salt: [9; 16], texts: [None, Some(text.into()), Some(String::new()), None, None] };
+        let encoded = EncodedEntry {
+            chain: 1,
+            seq: 2,
+            leaf: &[1, 2],
+            hash: [3; 32],
+            payload: Some(payload.as_hashed()),
+            payload_place: (1, 2),
+        };
+        let line = entry_line(&Entry::Encoded(encoded), true).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let parsed = parse_entry(line.as_bytes()).unwrap();
-        assert_eq!(
-            parsed,
-            ParsedEntry { place: (1, 2), payload: Some(payload), whole: Some((vec![1, 2], [3; 32])) }
-        );
-        let erased = parse_entry(entry_line(&Entry { payload: None, ..entry }, false).as_bytes()).unwrap();
-        assert_eq!(erased, ParsedEntry { place: (1, 2), payload: None, whole: None });
+        let leaf_and_hash = Some((vec![1, 2], [3; 32]));
+        assert_eq!(parsed, ParsedEntry { place: (1, 2), payload: Some(payload.clone()), leaf_and_hash });
+        let erased = Entry::Encoded(EncodedEntry { payload: None, ..encoded });
+        let erased = parse_entry(entry_line(&erased, false).unwrap().as_bytes()).unwrap();
+        assert_eq!(erased, ParsedEntry { place: (1, 2), payload: None, leaf_and_hash: None });
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! `witness`: remembers the last checkpoint of a log, demands that the next one continues it, and says so under its
+//! `witness`: remembers the last checkpoint of a log, demands that the next one continues it, and signs that one with its
 //! own key.
 //!
 //! **Invariant**: the state only ever moves to a checkpoint that the log signed and that continues the one before. It
-//! is written before the cosignature is given out, atomically, and under a lock: a witness never vouches for two
+//! is written before the cosignature is printed, atomically, and under a lock: a witness never vouches for two
 //! histories.
 
 use crate::{
@@ -16,6 +16,7 @@ use audit_chain_core::{
     key::{KeyKind, SigningKey, VerifierKey},
     note::{MAX_NOTE, Note},
     proof_text::{ConsistencyProof, MAX_PROOF, ProofTextError},
+    supplied::{KEPT_SLACK, SuppliedCheckpoint, normalise},
 };
 use std::{
     fs::{File, TryLockError},
@@ -25,7 +26,7 @@ use std::{
 
 /// Where the next checkpoint comes from.
 pub enum Next<'n> {
-    /// From a consistency proof that was handed over.
+    /// From the file of a consistency proof.
     Proof(&'n Path),
     /// From the log itself.
     Log(&'n mut dyn Source),
@@ -55,8 +56,8 @@ pub fn witness(options: &Options<'_>, next: Next<'_>) -> Result<Note> {
     let old = read_state(options)?;
     let proof = match next {
         Next::Proof(path) => {
-            let bytes = files::read_or_stdin(path, MAX_PROOF)?;
-            ConsistencyProof::parse(&bytes).or_unchecked("the proof")?
+            let bytes = files::read_or_stdin(path, MAX_PROOF + KEPT_SLACK)?;
+            ConsistencyProof::parse(&normalise(&bytes)).or_unchecked("the proof")?
         }
         Next::Log(source) => from_log(source, old.as_ref().map_or(0, |old| old.size))?,
     };
@@ -74,7 +75,7 @@ pub fn witness(options: &Options<'_>, next: Next<'_>) -> Result<Note> {
     Ok(note)
 }
 
-/// A log that has not grown needs no proof; whether it may be as it is, is judged later.
+/// A log that has not grown needs no proof; its checkpoint is compared with the last one later.
 fn from_log(source: &mut dyn Source, old: u64) -> Result<ConsistencyProof> {
     let (recorded, note) = prove::recorded(source, None)?;
     if recorded.size <= old {
@@ -133,7 +134,7 @@ fn check_continuation(
 /// The last checkpoint; none with `init`.
 fn read_state(options: &Options<'_>) -> Result<Option<Checkpoint>> {
     let path = options.state;
-    match (files::read_if_exists(path, MAX_NOTE)?, options.init) {
+    match (files::read_if_exists(path, MAX_NOTE + KEPT_SLACK)?, options.init) {
         (Some(_), true) => unchecked(format!("{} exists already; run without --init", path.display())),
         (None, false) => unchecked(format!(
             "{} does not exist; if this log was never witnessed here, run with --init, otherwise restore the file: \
@@ -142,8 +143,8 @@ fn read_state(options: &Options<'_>) -> Result<Option<Checkpoint>> {
         )),
         (None, true) => Ok(None),
         (Some(bytes), false) => {
-            let note = Note::parse(&bytes).or_unchecked(path.display())?;
-            Checkpoint::parse(note.text()).map(Some).or_unchecked(path.display())
+            let kept = SuppliedCheckpoint::parse(&bytes).or_unchecked(path.display())?;
+            Ok(Some(kept.checkpoint().clone()))
         }
     }
 }

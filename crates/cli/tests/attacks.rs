@@ -2,17 +2,21 @@
 
 mod common;
 
-use audit_chain_cli::verify::{Options, Report, verify};
-use audit_chain_core::chain::ProblemKind::{
-    self, Altered, CheckpointMismatch, Clock, Missing, Truncated, Unlinked,
+use audit_chain_cli::verify::{Options, verify};
+use audit_chain_core::testing::DAMAGES;
+use audit_chain_core::{
+    check::{Remark, Report},
+    problem::{
+        ProblemKind::{self, Altered, CheckpointMismatch, Clock, Missing, Truncated, Unlinked},
+        Verdict,
+    },
+    tile::TILE_BYTES,
 };
-use common::{MemoryLog, key, path, run};
+use common::{Live, key, path, run};
 
 /// Verifies against nothing, a key, and a checkpoint kept elsewhere.
-fn check(log: &MemoryLog, kept: Option<&str>, with_key: bool) -> Report {
-    let keys = if with_key { vec![key(1).verifier().clone()] } else { Vec::new() };
-    let options = Options { checkpoint: kept.map(|note| note.as_bytes().to_vec()), keys, quiet: true };
-    verify(log.clone().rewind(), &options).unwrap()
+fn check(log: &Live, kept: Option<&str>, with_key: bool) -> Report {
+    log.clone().verify(kept, with_key)
 }
 
 fn kinds(report: &Report) -> Vec<ProblemKind> {
@@ -23,48 +27,48 @@ fn kinds(report: &Report) -> Vec<ProblemKind> {
 
 /// The exit code of verifying an export of the log, with key and kept checkpoint; an export that is refused counts as
 /// its own exit code.
-fn exported(log: &MemoryLog, kept: &str) -> i32 {
+fn exported(log: &Live, kept: &str) -> i32 {
     let folder = tempfile::tempdir().unwrap();
     let (export, checkpoint) = (folder.path().join("export"), folder.path().join("kept"));
     std::fs::write(&checkpoint, kept).unwrap();
-    if let Err(failure) = audit_chain_cli::export::export(log.clone().rewind(), &export, true, true) {
-        return failure.verdict().code().into();
+    if let Err(failure) = audit_chain_cli::export::export(&mut log.clone(), &export, true, true) {
+        return audit_chain_cli::outcome::code(failure.verdict()).into();
     }
     let key = key(1).verifier().to_string();
     run(&["verify", path(&export), "--quiet", "--key", &key, "--checkpoint", path(&checkpoint)]).0
 }
 
-fn sample() -> (MemoryLog, String) {
-    let log = MemoryLog::sample();
+fn sample() -> (Live, String) {
+    let log = Live::sample();
     let kept = log.newest().note.clone();
     (log, kept)
 }
 
 #[test]
-fn a_whole_log_is_verified() {
+fn an_intact_log_is_intact() {
     let (log, kept) = sample();
     let report = check(&log, Some(&kept), true);
     assert_eq!(report.problems, []);
     assert_eq!((report.entries, report.sealed, report.chains, report.checkpoints), (575, 570, 3, 3));
-    let anchor = report.anchor.as_ref().unwrap();
-    assert!(anchor.given && anchor.signed_by[0].name == "example.com/log");
-    assert_eq!((report.result, exported(&log, &kept)), ("verified", 0));
+    let supplied = report.supplied.as_ref().unwrap();
+    assert!(supplied.compared && supplied.signed_by[0].name == "example.com/log");
+    assert_eq!((report.verdict, exported(&log, &kept)), (Verdict::Intact, 0));
     for older in &log.checkpoints {
-        assert_eq!(check(&log, Some(&older.note), true).result, "verified");
+        assert_eq!(check(&log, Some(&older.note), true).verdict, Verdict::Intact);
         assert_eq!(exported(&log, &older.note), 0);
     }
     let alone = check(&log, None, false);
-    assert_eq!(alone.result, "verified");
-    assert!(alone.remarks.iter().any(|remark| remark.contains("--checkpoint")), "{:?}", alone.remarks);
+    assert_eq!(alone.verdict, Verdict::Intact);
+    assert!(alone.remarks.contains(&Remark::NoCheckpointSupplied), "{:?}", alone.remarks);
 }
 
 #[test]
-fn a_log_without_checkpoints_or_entries_is_verified() {
-    let mut log = MemoryLog::default();
-    assert_eq!(check(&log, None, false).result, "verified");
+fn a_log_without_checkpoints_or_entries_is_intact() {
+    let mut log = Live::default();
+    assert_eq!(check(&log, None, false).verdict, Verdict::Intact);
     log.append(0, 3);
     let report = check(&log, None, false);
-    assert_eq!((report.result, report.entries, report.sealed), ("verified", 3, 0));
+    assert_eq!((report.verdict, report.entries, report.sealed), (Verdict::Intact, 3, 0));
     let folder = tempfile::tempdir().unwrap();
     log.export(folder.path(), true);
     assert_eq!(run(&["verify", path(folder.path())]).0, 0);
@@ -72,12 +76,12 @@ fn a_log_without_checkpoints_or_entries_is_verified() {
 
 #[test]
 fn an_unsigned_log_says_so() {
-    let mut log = MemoryLog::default();
+    let mut log = Live::default();
     log.append(0, 300);
     let kept = log.checkpoint(None);
     let report = check(&log, Some(&kept), false);
-    assert_eq!(report.result, "verified");
-    assert!(report.remarks.iter().any(|remark| remark.contains("unsigned")), "{:?}", report.remarks);
+    assert_eq!(report.verdict, Verdict::Intact);
+    assert!(report.remarks.contains(&Remark::UnsignedCheckpoints(1)), "{:?}", report.remarks);
     assert_eq!(kinds(&check(&log, Some(&kept), true)), [CheckpointMismatch], "a key was given");
     assert_eq!(kinds(&check(&log, None, true)), [CheckpointMismatch], "a key was given");
 }
@@ -94,11 +98,15 @@ fn the_cut_tail_of_one_chain() {
 
 #[test]
 fn the_cut_tail_of_all_chains_with_their_checkpoints() {
-    let mut log = MemoryLog::sample();
+    let mut log = Live::sample();
     let older = log.clone();
     log.append(0, 20);
     let kept = log.checkpoint(Some(&key(1)));
-    assert_eq!(check(&older, None, true).result, "verified", "it cannot be seen without the kept checkpoint");
+    assert_eq!(
+        check(&older, None, true).verdict,
+        Verdict::Intact,
+        "it cannot be seen without the kept checkpoint"
+    );
     assert_eq!(kinds(&check(&older, Some(&kept), true)), [Truncated]);
     assert_eq!(exported(&older, &kept), 1);
 }
@@ -116,15 +124,16 @@ fn a_whole_chain_gone() {
 #[test]
 fn an_entry_edited() {
     for edit in [
-        |log: &mut MemoryLog| log.chains.get_mut(&0).unwrap()[99].actor.push('!'),
-        |log: &mut MemoryLog| log.chains.get_mut(&0).unwrap()[99].payload.blobs[2] = Some("{}".into()),
-        |log: &mut MemoryLog| log.chains.get_mut(&0).unwrap()[99].payload.salt[0] ^= 1,
-        |log: &mut MemoryLog| log.chains.get_mut(&0).unwrap()[99].erased = Some([0; 32]),
+        |log: &mut Live| log.entry(0, 100).actor = Some("nobody".into()),
+        |log: &mut Live| log.entry(0, 100).new_row = Some("{}".into()),
+        |log: &mut Live| log.entry(0, 100).salt = Some(vec![0; 16]),
+        |log: &mut Live| log.entry(0, 100).payload_digest = Some(vec![0; 32]),
+        |log: &mut Live| log.entry(0, 100).at = None,
     ] {
         let (mut log, kept) = sample();
         edit(&mut log);
         let report = check(&log, None, false);
-        assert_eq!(kinds(&report), [Altered]);
+        assert_eq!(report.problems[0].kind, Altered);
         assert_eq!((report.problems[0].chain, report.problems[0].seq), (Some(0), Some(100)));
         assert_eq!(report.problems[0].table_name.as_deref(), Some("public.accounts"));
         assert_eq!(exported(&log, &kept), 1);
@@ -134,26 +143,25 @@ fn an_entry_edited() {
 #[test]
 fn an_erased_payload_is_not_tampering() {
     let (mut log, kept) = sample();
-    let entry = &mut log.chains.get_mut(&0).unwrap()[99];
-    entry.erased = Some(entry.payload.digest());
+    log.entry(0, 100).erase();
     let report = check(&log, Some(&kept), true);
-    assert_eq!((report.result, report.erased), ("verified", 1));
+    assert_eq!((report.verdict, report.erased), (Verdict::Intact, 1));
     assert_eq!(exported(&log, &kept), 0);
 }
 
 /// Rewrites the history in some way and recomputes every hash; then also every checkpoint, unsigned and with another
 /// key. The kept checkpoint tells in each case.
-fn rewritten(rewrite: impl Fn(&mut MemoryLog)) {
+fn rewritten(rewrite: impl Fn(&mut Live)) {
     let (mut log, kept) = sample();
     rewrite(&mut log);
     log.rehash(0, 1);
     assert!(kinds(&check(&log, None, false)).contains(&CheckpointMismatch), "the log's own checkpoints tell");
     assert_eq!(exported(&log, &kept), 1);
     for forger in [None, Some(key(66))] {
-        log.recompute(forger.as_ref());
+        log.reseal(forger.as_ref());
         assert_eq!(
-            check(&log, None, false).result,
-            "verified",
+            check(&log, None, false).verdict,
+            Verdict::Intact,
             "without key and checkpoint it cannot be seen"
         );
         assert_eq!(kinds(&check(&log, None, true)), [CheckpointMismatch], "by the key");
@@ -164,14 +172,14 @@ fn rewritten(rewrite: impl Fn(&mut MemoryLog)) {
 
 #[test]
 fn an_entry_rewritten_and_everything_recomputed() {
-    rewritten(|log| log.chains.get_mut(&0).unwrap()[10].actor = "nobody".into());
+    rewritten(|log| log.entry(0, 11).actor = Some("nobody".into()));
 }
 
 /// Where no complete tile holds it, only the root tells.
 #[test]
 fn the_newest_entry_rewritten_and_its_hash_recomputed() {
     let (mut log, kept) = sample();
-    log.chains.get_mut(&1).unwrap()[49].actor = "nobody".into();
+    log.entry(1, 50).actor = Some("nobody".into());
     log.rehash(1, 50);
     let report = check(&log, None, false);
     assert_eq!(kinds(&report), [CheckpointMismatch]);
@@ -184,7 +192,7 @@ fn two_entries_swapped_and_everything_recomputed() {
     rewritten(|log| {
         let entries = log.chains.get_mut(&0).unwrap();
         entries.swap(10, 20);
-        (entries[10].at, entries[20].at) = (entries[20].at, entries[10].at);
+        log.renumber(0);
     });
 }
 
@@ -194,6 +202,7 @@ fn an_entry_inserted_in_the_past_and_everything_recomputed() {
         let entries = log.chains.get_mut(&0).unwrap();
         let copy = entries[50].clone();
         entries.insert(50, copy);
+        log.renumber(0);
     });
 }
 
@@ -202,11 +211,11 @@ fn an_entry_removed_and_two_swapped_without_recomputing() {
     let (mut log, kept) = sample();
     log.chains.get_mut(&0).unwrap().remove(10);
     let report = check(&log, None, false);
-    assert!(kinds(&report).contains(&Altered) && kinds(&report).contains(&CheckpointMismatch), "{report:?}");
+    assert_eq!(kinds(&report), [Missing], "{report:?}");
     assert_eq!(exported(&log, &kept), 1);
 
     let (mut log, kept) = sample();
-    log.chains.get_mut(&0).unwrap().swap(10, 20);
+    (log.entry(0, 11).seq, log.entry(0, 21).seq) = (21, 11);
     let found = kinds(&check(&log, None, false));
     assert!([Altered, Unlinked, Clock].iter().all(|kind| found.contains(kind)), "{found:?}");
     assert_eq!(exported(&log, &kept), 1);
@@ -214,13 +223,13 @@ fn an_entry_removed_and_two_swapped_without_recomputing() {
 
 #[test]
 fn a_forked_copy_continued() {
-    let mut one = MemoryLog::sample();
+    let mut one = Live::sample();
     let mut two = one.clone();
     one.append(0, 10);
     let kept = one.checkpoint(Some(&key(1)));
     two.append(1, 10);
     two.checkpoint(Some(&key(1)));
-    assert_eq!(check(&two, None, true).result, "verified", "each of the two is whole");
+    assert_eq!(check(&two, None, true).verdict, Verdict::Intact, "each of the two is intact");
     assert_eq!(kinds(&check(&two, Some(&kept), true)), [CheckpointMismatch]);
     assert_eq!(exported(&two, &kept), 1);
 }
@@ -228,7 +237,7 @@ fn a_forked_copy_continued() {
 #[test]
 fn a_checkpoint_rewritten_in_the_database() {
     let (log, kept) = sample();
-    let edits: [fn(&mut MemoryLog); 6] = [
+    let edits: [fn(&mut Live); 6] = [
         |log| log.checkpoints[1].root[0] ^= 1,
         |log| log.checkpoints[1].note = log.checkpoints[0].note.clone(),
         |log| log.checkpoints[1].note = "nonsense".into(),
@@ -248,16 +257,16 @@ fn a_checkpoint_rewritten_in_the_database() {
 #[test]
 fn spans_that_do_not_fit() {
     let (log, kept) = sample();
-    let edits: [fn(&mut MemoryLog); 4] = [
+    let edits: [fn(&mut Live); 4] = [
         |log| log.spans[1].first_seq += 1,
-        |log| log.spans.swap(0, 1),
+        |log| (log.spans[0].leaf_index, log.spans[1].leaf_index) = (200, 0),
         |log| log.spans.truncate(4),
         |log| log.spans[2].last_seq = u64::MAX - 1,
     ];
     for (number, edit) in edits.into_iter().enumerate() {
         let mut log = log.clone();
         edit(&mut log);
-        assert_eq!(check(&log, None, true).result, "tampered", "edit {number}");
+        assert_eq!(check(&log, None, true).verdict, Verdict::Tampered, "edit {number}");
         assert_eq!(exported(&log, &kept), 1, "edit {number}");
     }
 }
@@ -266,14 +275,14 @@ fn spans_that_do_not_fit() {
 fn tiles_edited_or_gone() {
     let (log, kept) = sample();
     for edit in [
-        |log: &mut MemoryLog| log.tiles.get_mut(&(0, 1)).unwrap()[77] ^= 1,
-        |log: &mut MemoryLog| log.tiles.get_mut(&(0, 1)).unwrap().truncate(100),
-        |log: &mut MemoryLog| drop(log.tiles.remove(&(0, 1))),
+        |log: &mut Live| log.tiles.get_mut(&(0, 1)).unwrap()[77] ^= 1,
+        |log: &mut Live| log.tiles.get_mut(&(0, 1)).unwrap().truncate(100),
+        |log: &mut Live| drop(log.tiles.remove(&(0, 1))),
     ] {
         let mut edited = log.clone();
         edit(&mut edited);
         assert_eq!(kinds(&check(&edited, Some(&kept), true)), [CheckpointMismatch]);
-        // An export writes a tile that is gone anew, from the entries: then it is whole.
+        // An export computes a missing tile from the entries: then it is intact.
         let expected = i32::from(edited.tiles.len() == log.tiles.len());
         assert_eq!(exported(&edited, &kept), expected);
     }
@@ -283,7 +292,7 @@ fn tiles_edited_or_gone() {
 fn a_checkpoint_by_another_key() {
     let (mut log, _) = sample();
     let mut other = log.clone();
-    other.recompute(Some(&key(2)));
+    other.reseal(Some(&key(2)));
     assert_eq!(kinds(&check(&log, Some(&other.newest().note), true)), [CheckpointMismatch]);
     log.append(0, 1);
     log.checkpoint(Some(&key(2)));
@@ -291,34 +300,32 @@ fn a_checkpoint_by_another_key() {
 }
 
 #[test]
-fn a_rotated_key_needs_both_keys_only_where_both_signed() {
+fn a_rotated_key_needs_the_newest_key_and_that_of_the_kept_checkpoint() {
     let (mut log, old) = sample();
     log.append(0, 9);
     let new = log.checkpoint(Some(&key(2)));
     let with = |seeds: &[u8], kept: &str| {
         let keys = seeds.iter().map(|&seed| key(seed).verifier().clone()).collect();
         let options = Options { checkpoint: Some(kept.into()), keys, quiet: true };
-        verify(log.clone().rewind(), &options).unwrap().result
+        verify(&mut log.clone(), &options).unwrap().verdict
     };
-    assert_eq!(
-        [with(&[1, 2], &old), with(&[1, 2], &new), with(&[2], &new), with(&[1], &old)],
-        ["verified"; 4]
-    );
-    assert_eq!([with(&[2], &old), with(&[1], &new)], ["tampered"; 2]);
+    assert_eq!([with(&[1, 2], &old), with(&[1, 2], &new), with(&[2], &new)], [Verdict::Intact; 3]);
+    // The newest recorded checkpoint must be signed by a given key, whatever is supplied: the server says the same.
+    assert_eq!([with(&[2], &old), with(&[1], &new), with(&[1], &old)], [Verdict::Tampered; 3]);
 }
 
 #[test]
 fn a_log_of_another_identity_is_unlinked() {
     let (mut log, kept) = sample();
     for entries in log.chains.values_mut() {
-        entries[0].prev_hash = [0; 32];
+        entries[0].prev_hash = Some(vec![0; 32]);
     }
     let found = kinds(&check(&log, Some(&kept), true));
     assert!(found.contains(&Unlinked) && found.contains(&Altered), "{found:?}");
 }
 
 #[test]
-fn missing_is_told_from_truncated() {
+fn a_missing_file_is_not_called_a_truncated_log() {
     let (log, kept) = sample();
     let folder = tempfile::tempdir().unwrap();
     log.clone().export(folder.path(), false);
@@ -329,4 +336,65 @@ fn missing_is_told_from_truncated() {
     let (code, text) = run(&["verify", path(folder.path()), "--json", "--checkpoint", path(&checkpoint)]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains(&format!("{:?}", Missing).to_lowercase()) && !text.contains("truncated"), "{text}");
+}
+
+/// The table of damages on which the server and the program once disagreed: each is found, live and in an export.
+#[test]
+fn a_checkpoint_of_another_log_and_a_tile_beyond_the_tree_are_found_beside_a_kept_checkpoint() {
+    let (log, kept) = sample();
+    let another = |log: &mut Live, from: usize| {
+        for recorded in &mut log.checkpoints[from..] {
+            recorded.note = recorded.note.replacen("audit_chain/", "other/", 1);
+        }
+    };
+    let damages: [&dyn Fn(&mut Live); 3] = [&|log| another(log, 2), &|log| another(log, 0), &|log| {
+        drop(log.tiles.insert((0, 99), vec![7; TILE_BYTES]))
+    }];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let mut log = log.clone();
+        damage(&mut log);
+        assert_eq!(kinds(&check(&log, Some(&kept), true)), [CheckpointMismatch], "damage {number}");
+        // The stored tile is not exported: the export has only the tiles of its tree.
+        assert_eq!(exported(&log, &kept), i32::from(number < 2), "damage {number}");
+    }
+}
+
+/// Any damage that the check in core finds in memory, the program finds in what it reads.
+#[test]
+fn every_damage_is_found_live() {
+    let (log, kept) = sample();
+    for (number, (name, damage)) in DAMAGES.iter().enumerate() {
+        let mut damaged = log.clone();
+        if damage(&mut damaged, 101, number) {
+            assert_eq!(check(&damaged, Some(&kept), true).verdict, Verdict::Tampered, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_the_tree_does_not_have_is_found_in_an_export() {
+    let (log, kept) = sample();
+    for extra in [
+        "tile/0/099",
+        "tile/0/002",
+        "tile/0/002.p/57",
+        "tile/1/000",
+        "tile/2/000.p/1",
+        "tile/entries/003",
+        "tile/entries/002.p/59",
+        "tile/notes",
+        "payload/001.jsonl.zst",
+        "payload/x001/000.jsonl.zst",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (export, checkpoint) = (folder.path().join("export"), folder.path().join("kept"));
+        std::fs::write(&checkpoint, &kept).unwrap();
+        log.clone().export(&export, true);
+        audit_chain_cli::files::write_new(&export.join(extra), &[7; TILE_BYTES]).unwrap();
+        for arguments in [&[][..], &["--checkpoint", path(&checkpoint)]] {
+            let (code, text) = run(&[&["verify", path(&export)], arguments].concat());
+            assert_eq!(code, 1, "{extra}: {text}");
+            assert!(text.contains(extra), "{extra}: {text}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{MemoryLog, key, path, program, run, witness_key};
+use common::{Live, key, path, program, run, witness_key};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -13,12 +13,12 @@ use tempfile::TempDir;
 /// An export with its newest checkpoint kept elsewhere, and keys.
 struct Setting {
     folder: TempDir,
-    log: MemoryLog,
+    log: Live,
 }
 
 impl Setting {
     fn new() -> Self {
-        let setting = Self { folder: tempfile::tempdir().unwrap(), log: MemoryLog::sample() };
+        let setting = Self { folder: tempfile::tempdir().unwrap(), log: Live::sample() };
         setting.log.clone().export(&setting.at("export"), true);
         for (number, recorded) in setting.log.checkpoints.iter().enumerate() {
             fs::write(setting.at(&format!("checkpoint-{number}")), &recorded.note).unwrap();
@@ -63,16 +63,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn verified_is_0_tampered_is_1_could_not_check_is_2() {
+fn intact_is_0_tampered_is_1_could_not_check_is_2() {
     let setting = Setting::new();
     let text = setting.expect(0, "verify @export --key @keys --checkpoint @kept");
-    assert!(text.starts_with("whole: 575 entries in 3 chains, 3 checkpoints\n"), "{text}");
+    assert!(text.starts_with(
+            "intact: 575 entries in 3 chains; 3 checkpoints; compared with the supplied checkpoint of 570 entries \
+             (signature verified)\n"
+        ), "{text}");
     assert_eq!(setting.expect(0, "verify @export --quiet"), "");
 
     fs::write(setting.at("forged"), fs::read_to_string(setting.at("kept")).unwrap().replace("570", "571"))
         .unwrap();
     let text = setting.expect(1, "verify @export --checkpoint @forged");
-    assert!(text.contains("NOT whole") && text.contains("truncated"), "{text}");
+    assert!(text.starts_with("tampered, 1 problem: ") && text.contains("truncated"), "{text}");
 
     fs::write(setting.at("nonsense"), "nonsense").unwrap();
     for line in [
@@ -106,7 +109,7 @@ fn verified_is_0_tampered_is_1_could_not_check_is_2() {
 fn json_is_one_object_whatever_the_answer() {
     let setting = Setting::new();
     for (line, code, result) in [
-        ("verify @export --json", 0, "verified"),
+        ("verify @export --json", 0, "intact"),
         ("verify @export --json --checkpoint @does-not-exist", 2, "unchecked"),
         (
             "verify @export --json --key example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
@@ -125,9 +128,9 @@ fn json_is_one_object_whatever_the_answer() {
     }
 }
 
-/// Every file of an export, damaged in each of these ways: the answer is never "verified", and never a crash.
+/// Every file of an export, damaged in each of these ways: the answer is never "intact", and never a crash.
 #[test]
-fn a_damaged_export_is_never_verified() {
+fn a_damaged_export_is_never_intact() {
     let setting = Setting::new();
     let all = files(&setting.at("export"));
     assert!(all.len() == 13, "{all:?}");
@@ -164,7 +167,7 @@ fn a_damaged_export_is_never_verified() {
                 "{} damage {number}: {text}",
                 file.display()
             );
-            assert!(!text.contains("panicked") && !text.contains("a fault of this program"), "{text}");
+            assert!(!text.contains("panicked") && !text.contains("a bug of this program"), "{text}");
         }
         fs::remove_file(file).unwrap();
         let (code, text) = setting.run("verify @export --key @keys --checkpoint @kept");
@@ -190,7 +193,7 @@ fn an_export_is_not_written_over_anything() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("something"), "").unwrap();
     let refused =
-        audit_chain_cli::export::export(&mut MemoryLog::sample(), folder.path(), false, true).unwrap_err();
+        audit_chain_cli::export::export(&mut Live::sample(), folder.path(), false, true).unwrap_err();
     assert!(refused.to_string().contains("not empty"), "{refused}");
 }
 
@@ -233,13 +236,10 @@ fn payloads_edited_or_exchanged_in_an_export_are_found() {
     let damages = [
         (
             original.replacen("\\\"id\\\": 100,", "\\\"id\\\": 101,", 1),
-            "altered chain 0 entry 100 (public.accounts): its payload",
+            "altered chain 0 entry 100 (public.accounts): this INSERT entry is not what was recorded: the payload does not",
         ),
-        (
-            original.replacen("\"seq\":50,", "\"seq\":51,", 1),
-            "altered chain 0 entry 50: the payload of entry 51",
-        ),
-        (exchanged.join("\n") + "\n", "altered chain 0 entry 11: the payload of entry 12"),
+        (original.replacen("\"seq\":50,", "\"seq\":51,", 1), "the payload is that of entry 51"),
+        (exchanged.join("\n") + "\n", "the payload is that of entry 12"),
         (original.replacen("\"chain\"", "\"erased\":true,\"chain\"", 1), "marked as erased and present"),
     ];
     for (damaged, found) in damages {
@@ -252,9 +252,9 @@ fn payloads_edited_or_exchanged_in_an_export_are_found() {
 
 /// More entries than a payload file and a tile of level 1 hold.
 #[test]
-fn an_export_of_several_payload_files_is_verified() {
+fn an_export_of_several_payload_files_is_intact() {
     let folder = tempfile::tempdir().unwrap();
-    let mut log = MemoryLog::default();
+    let mut log = Live::default();
     log.append(0, 40_000);
     log.checkpoint(Some(&key(1)));
     log.append(1, 25_536);
@@ -266,7 +266,7 @@ fn an_export_of_several_payload_files_is_verified() {
     for (name, entries) in [("boundary", 65_536), ("beyond", 66_236)] {
         let (code, text) = run(&["verify", path(&folder.path().join(name))]);
         assert_eq!(code, 0, "{text}");
-        assert!(text.starts_with(&format!("whole: {entries} entries")), "{text}");
+        assert!(text.starts_with(&format!("intact: {entries} entries")), "{text}");
     }
     let (code, text) = run(&["prove", path(&folder.path().join("beyond")), "--chain", "0", "--seq", "40700"]);
     assert_eq!(code, 0, "{text}");
@@ -337,7 +337,7 @@ fn a_proof_of_an_entry_is_checked_by_key_or_checkpoint() {
 /// Every entry's proof, from an export and from a log without partial tiles.
 #[test]
 fn every_entry_can_be_proved() {
-    let mut log = MemoryLog::sample();
+    let mut log = Live::sample();
     for (chain, entries) in log.chains.clone() {
         for seq in (1..=entries.len() as u64).step_by(37) {
             if chain == 0 && seq > 500 {
@@ -357,7 +357,7 @@ fn a_proof_of_consistency_is_checked_against_the_older_checkpoint() {
     assert!(text.contains("continues the checkpoint of 240"), "{text}");
     setting.expect(2, "check-proof @proof --key @keys");
     setting.expect(2, "check-proof @proof --checkpoint @checkpoint-1");
-    let forged = MemoryLog::default().checkpoint(None).replace("\n0\n", "\n240\n");
+    let forged = Live::default().checkpoint(None).replace("\n0\n", "\n240\n");
     fs::write(setting.at("forged"), forged).unwrap();
     setting.expect(1, "check-proof @proof --checkpoint @forged");
     setting.expect(2, "prove @export --old-size 10000");
@@ -367,11 +367,11 @@ fn a_proof_of_consistency_is_checked_against_the_older_checkpoint() {
 fn a_witness_follows_a_log_and_refuses_a_fork() {
     let setting = Setting::new();
     let with = "--state @state --key @keys --signing-key @witness.key";
-    let export = |log: &MemoryLog, name: &str| log.clone().export(&setting.at(name), false);
+    let export = |log: &Live, name: &str| log.clone().export(&setting.at(name), false);
     let mut log = setting.log.clone();
     log.checkpoints.truncate(1);
     log.spans.truncate(2);
-    let mut first = MemoryLog::default();
+    let mut first = Live::default();
     first.append(0, 200);
     first.append(1, 40);
     first.checkpoint(Some(&key(1)));
@@ -431,4 +431,35 @@ fn a_witness_follows_a_log_and_refuses_a_fork() {
     assert_eq!(checkpoint(&fs::read_to_string(setting.at("state")).unwrap()), checkpoint(&state));
     fs::write(setting.at("state"), "damaged").unwrap();
     setting.expect(2, &format!("witness @third {with}"));
+}
+
+/// A checkpoint and proofs in the ways in which people keep them.
+#[test]
+fn kept_texts_are_accepted_however_they_were_kept() {
+    let setting = Setting::new();
+    setting.expect(0, "prove @export --chain 0 --seq 3 --out @inclusion");
+    setting.expect(0, "prove @export --old-size 240 --out @consistency");
+    let read = |name: &str| fs::read_to_string(setting.at(name)).unwrap();
+    let ways: [fn(&str) -> String; 6] = [
+        |text| text.to_owned(),
+        |text| text.trim_end().to_owned(),
+        |text| format!("{text}\n"),
+        |text| format!("{text}\n\n\n"),
+        |text| text.replace('\n', "\r\n"),
+        |text| format!("\u{FEFF}{}\r\n", text.replace('\n', "\r\n")),
+    ];
+    for (number, way) in ways.into_iter().enumerate() {
+        for name in ["kept", "checkpoint-0", "inclusion", "consistency"] {
+            fs::write(setting.at(&format!("{name}-way")), way(&read(name))).unwrap();
+        }
+        setting.expect(0, "verify @export --checkpoint @kept-way --key @keys");
+        setting.expect(0, "check-proof @inclusion-way --checkpoint @kept-way --key @keys");
+        setting.expect(0, "check-proof @consistency-way --checkpoint @checkpoint-0-way --key @keys");
+        fs::write(setting.at(&format!("state-{number}")), way(&read("checkpoint-0"))).unwrap();
+        setting.expect(0, &format!("witness --proof @consistency-way --state @state-{number} --key @keys"));
+        fs::write(setting.at(&format!("state-{number}")), way(&read("kept"))).unwrap();
+        setting.expect(0, &format!("witness @export --state @state-{number} --key @keys"));
+    }
+    fs::write(setting.at("damaged"), read("kept").replacen('\n', "\n\n", 1)).unwrap();
+    setting.expect(2, "verify @export --checkpoint @damaged");
 }

@@ -6,7 +6,9 @@
 use crate::{
     Hash,
     chain::{Link, Scope},
-    check::{EntryCheck, LogCheck, LogReader, Options, Read, RecordedCheckpoint, Report, is_beyond},
+    check::{
+        EntryCheck, LogCheck, LogReader, Options, Read, RecordedCheckpoint, Report, ResumeReader, is_beyond,
+    },
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
     format::genesis,
@@ -345,7 +347,9 @@ impl LogReader for MemoryLog {
         let beyond = self.tiles.keys().find(|(level, index)| !has(*level, *index));
         Ok(beyond.map(|(level, index)| format!("the tile {level}/{index}")))
     }
+}
 
+impl ResumeReader for MemoryLog {
     fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Infallible> {
         let mut last: BTreeMap<u32, Span> = BTreeMap::new();
         let before = self.spans.iter().filter(|span| span.leaf_index < size);

@@ -1,20 +1,22 @@
 //! An export's folder (`docs/checkpoints.md` describes its layout).
 //!
-//! **Invariant**: no file is read beyond what its kind may be long, and never more than one bundle, one tile and one
-//! payload line is held. A file that is missing or damaged is [`Failure::Tampered`]: the export is not what its own
-//! `log.json` says.
+//! **Invariant**: no file is read beyond the most bytes that its kind may have, and never more than one bundle, one tile
+//! and one payload line is held. A file that is missing or damaged is [`Failure::Tampered`]: the export is not what its
+//! own `log.json` says. So is a file among tiles, bundles and payloads that the tree does not have.
 
 use crate::{
-    files,
+    files::{self, LineError},
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
     record::{
         LogJson, MAX_CHECKPOINT_LINE, MAX_LOG_JSON, MAX_SPAN_LINE, PAYLOAD_FILE, ParsedEntry,
         parse_checkpoint, parse_entry, parse_span,
     },
-    source::{Each, Entry, Recorded, Source},
+    source::{Each, Entry, Source},
 };
 use audit_chain_core::{
     Hash, bundle,
+    check::{LogReader, Read, RecordedCheckpoint},
+    entry::EncodedEntry,
     note::MAX_NOTE,
     span::Span,
     tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of, index_path},
@@ -43,13 +45,64 @@ pub struct Directory {
     log: LogJson,
     log_id: Option<[u8; 16]>,
     max_entry: usize,
-    checkpoints: Option<BufReader<File>>,
-    spans: Option<BufReader<File>>,
+    checkpoints: Lines<Option<u64>>,
+    spans: Lines<u64>,
     /// The last note that was given.
     newest: Option<String>,
     bundle: Option<Bundle>,
     payloads: Option<Payloads>,
 }
+
+/// A file of lines that is read page by page.
+#[derive(Default)]
+struct Lines<K> {
+    reader: Option<BufReader<File>>,
+    /// What the page that comes next is asked for by; none before the first page.
+    next: Option<K>,
+}
+
+impl<K: PartialEq> Lines<K> {
+    /// The next page; from the beginning, but for lines that are not `wanted`, if it is not the one that comes next.
+    fn page<T, E: std::fmt::Display>(
+        &mut self,
+        root: &Path,
+        kind: &Kind<T, E>,
+        asked: K,
+        wanted: impl Fn(&T) -> bool,
+        next: impl Fn(&T) -> K,
+    ) -> Result<Vec<T>> {
+        let again = self.next.take().is_none_or(|next| next != asked);
+        if again {
+            self.reader = lines_of(root, kind.name)?;
+        }
+        let mut page;
+        loop {
+            page = next_lines(self.reader.as_mut(), kind)?;
+            let end = page.is_empty();
+            if again {
+                page.retain(&wanted);
+            }
+            if end || !page.is_empty() {
+                break;
+            }
+        }
+        self.next = Some(page.last().map_or(asked, next));
+        Ok(page)
+    }
+}
+
+/// A kind of lines: the file's name, the longest line, and how one is read.
+struct Kind<T, E> {
+    name: &'static str,
+    max: usize,
+    parse: fn(&[u8]) -> std::result::Result<T, E>,
+}
+
+const CHECKPOINTS: Kind<RecordedCheckpoint, String> =
+    Kind { name: "checkpoints.jsonl", max: MAX_CHECKPOINT_LINE, parse: parse_checkpoint };
+
+const SPANS: Kind<Span, serde_json::Error> =
+    Kind { name: "spans.jsonl", max: MAX_SPAN_LINE, parse: parse_span };
 
 /// The bundle that was read last, with its tile.
 struct Bundle {
@@ -76,8 +129,8 @@ impl Directory {
         };
         let (log, log_id) = LogJson::parse(&bytes)?;
         Ok(Self {
-            checkpoints: lines_of(root, "checkpoints.jsonl")?,
-            spans: lines_of(root, "spans.jsonl")?,
+            checkpoints: Lines::default(),
+            spans: Lines::default(),
             root: root.to_owned(),
             log,
             log_id,
@@ -140,7 +193,7 @@ impl Directory {
         let mut line = Vec::new();
         while payloads.next <= leaf {
             if !files::read_line(&mut payloads.reader, self.max_entry, &mut line)
-                .map_err(|error| line_failure(&path, &error))?
+                .map_err(|error| line_failure(&path, error))?
             {
                 return tampered(format!("{path} ends before the payload of leaf {leaf}"));
             }
@@ -149,7 +202,8 @@ impl Directory {
         let parsed = parse_entry(&line).or_tampered(format!("{path}, leaf {leaf}"))?;
         // What follows the last payload must be the file's end: it holds the checksum too.
         if (payloads.next.is_multiple_of(PAYLOAD_FILE) || payloads.next == self.log.tree_size)
-            && files::read_line(&mut payloads.reader, self.max_entry, &mut line).or_tampered(&path)?
+            && files::read_line(&mut payloads.reader, self.max_entry, &mut line)
+                .map_err(|error| line_failure(&path, error))?
         {
             return tampered(format!("{path} has more payloads than the tree has entries"));
         }
@@ -159,11 +213,13 @@ impl Directory {
 }
 
 /// A line that is too long may be honest: the limit is the reader's choice.
-fn line_failure(path: &str, error: &std::io::Error) -> Failure {
-    if error.to_string().contains("longer than") {
-        Failure::Unchecked(format!("{path}: {error}; if that is so, raise --max-entry-mib"))
-    } else {
-        Failure::Tampered(format!("{path}: {error}"))
+fn line_failure(path: &str, error: LineError) -> Failure {
+    match error {
+        LineError::TooLong(_) => {
+            Failure::Unchecked(format!("{path}: {error}; if that is so, raise --max-entry-mib"))
+        }
+        LineError::Io(error) => Failure::Unchecked(format!("{path}: {error}")),
+        LineError::Cut | LineError::Corrupt(_) => Failure::Tampered(format!("{path}: {error}")),
     }
 }
 
@@ -177,27 +233,59 @@ fn lines_of(root: &Path, name: &str) -> Result<Option<BufReader<File>>> {
     Ok(files::open_if_exists(&root.join(name))?.map(BufReader::new))
 }
 
-/// The next lines of a file, parsed.
+/// The next lines of a file, parsed. These lines have a fixed length: one that is longer is damaged.
 fn next_lines<T, E: std::fmt::Display>(
     reader: Option<&mut BufReader<File>>,
-    name: &str,
-    max: usize,
-    parse: impl Fn(&[u8]) -> std::result::Result<T, E>,
+    kind: &Kind<T, E>,
 ) -> Result<Vec<T>> {
     let (mut parsed, mut line) = (Vec::new(), Vec::new());
     let Some(reader) = reader else { return Ok(parsed) };
-    while parsed.len() < LINES && files::read_line(reader, max, &mut line).or_tampered(name)? {
-        parsed.push(parse(&line).or_tampered(name)?);
+    let read = |reader: &mut BufReader<File>, line: &mut Vec<u8>| {
+        files::read_line(reader, kind.max, line).map_err(|error| match error {
+            LineError::Io(error) => Failure::Unchecked(format!("{}: {error}", kind.name)),
+            error => Failure::Tampered(format!("{}: {error}", kind.name)),
+        })
+    };
+    while parsed.len() < LINES && read(reader, &mut line)? {
+        parsed.push((kind.parse)(&line).or_tampered(kind.name)?);
     }
     Ok(parsed)
 }
 
+/// How deep the folders of an export can lie: `tile/entries/` and one for each three digits of a number.
+const DEPTH: usize = 10;
+
 impl Directory {
+    /// A file of tiles, bundles or payloads that an export of `size` entries does not have.
+    fn unexpected(&self, path: &str, size: u64, depth: usize) -> Result<Option<String>> {
+        let folder = self.root.join(path);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return unchecked(format!("{}: {error}", folder.display())),
+        };
+        for entry in entries {
+            let entry = entry.or_unchecked(folder.display())?;
+            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+            let found = if depth < DEPTH && std::fs::metadata(entry.path()).is_ok_and(|file| file.is_dir()) {
+                self.unexpected(&path, size, depth + 1)?
+            } else if is_part(&path, size) {
+                None
+            } else {
+                Some(path)
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     /// The first span for which `wanted` gives something.
     fn find_span<T>(&self, wanted: impl Fn(&Span) -> Option<T>) -> Result<Option<T>> {
-        let mut reader = lines_of(&self.root, "spans.jsonl")?;
+        let mut reader = lines_of(&self.root, SPANS.name)?;
         loop {
-            let spans = next_lines(reader.as_mut(), "spans.jsonl", MAX_SPAN_LINE, parse_span)?;
+            let spans = next_lines(reader.as_mut(), &SPANS)?;
             if spans.is_empty() {
                 return Ok(None);
             }
@@ -208,54 +296,114 @@ impl Directory {
     }
 }
 
-impl Source for Directory {
-    fn log_id(&mut self) -> Result<Option<[u8; 16]>> {
+/// Whether an export of `size` entries has this file.
+fn is_part(path: &str, size: u64) -> bool {
+    let number = |path: &str| {
+        let path = path.split_once(".p/").map_or(path, |(path, _)| path);
+        path.split('/').try_fold(0_u64, |number, group| {
+            let digits = group.strip_prefix('x').unwrap_or(group);
+            number.checked_mul(1000)?.checked_add(digits.parse::<u16>().ok()?.into())
+        })
+    };
+    let expected = if let Some(rest) = path.strip_prefix("payload/") {
+        let file = rest.strip_suffix(".jsonl.zst").and_then(number);
+        let first = file.and_then(|file| file.checked_mul(PAYLOAD_FILE)).filter(|&first| first < size);
+        first.map(payload_path)
+    } else if let Some(rest) = path.strip_prefix("tile/entries/") {
+        number(rest).and_then(|index| TileId::at(0, index, size)).map(|tile| tile.bundle_path())
+    } else {
+        path.strip_prefix("tile/").and_then(|rest| rest.split_once('/')).and_then(|(level, rest)| {
+            TileId::at(level.parse().ok()?, number(rest)?, size).map(|tile| tile.path())
+        })
+    };
+    expected.as_deref() == Some(path)
+}
+
+impl LogReader for Directory {
+    type Error = String;
+
+    fn log_id(&mut self) -> Read<Option<[u8; 16]>, String> {
         Ok(self.log_id)
     }
 
-    fn tree_size(&mut self) -> Result<u64> {
-        Ok(self.log.tree_size)
-    }
-
-    fn next_checkpoints(&mut self) -> Result<Vec<Recorded>> {
-        let next = next_lines(
-            self.checkpoints.as_mut(),
-            "checkpoints.jsonl",
-            MAX_CHECKPOINT_LINE,
-            parse_checkpoint,
-        )?;
+    fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, String> {
+        let wanted = |recorded: &RecordedCheckpoint| after.is_none_or(|after| recorded.size > after);
+        let next = self.checkpoints.page(&self.root, &CHECKPOINTS, after, wanted, |last| Some(last.size))?;
         if let Some(last) = next.last() {
             self.newest = Some(last.note.clone());
         } else if self.part("checkpoint", MAX_NOTE)?
             != self.newest.as_ref().map(|note| note.as_bytes().to_vec())
         {
-            return tampered("the file `checkpoint` is not the newest of checkpoints.jsonl");
+            return Ok(tampered("the file `checkpoint` is not the newest of checkpoints.jsonl")?);
         }
         Ok(next)
     }
 
-    fn next_spans(&mut self) -> Result<Vec<Span>> {
-        next_lines(self.spans.as_mut(), "spans.jsonl", MAX_SPAN_LINE, parse_span)
+    fn spans(&mut self, from: u64) -> Read<Vec<Span>, String> {
+        let next = |last: &Span| last.leaf_index.saturating_add(1);
+        Ok(self.spans.page(&self.root, &SPANS, from, |span| span.leaf_index >= from, next)?)
+    }
+
+    fn span_at(&mut self, leaf: u64) -> Read<Option<Span>, String> {
+        Ok(self.find_span(|span| span.entry_at(leaf).map(|_| *span))?)
+    }
+
+    fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), String> {
+        for span in spans {
+            for (leaf, seq) in (span.leaf_index..).zip(span.first_seq..=span.last_seq) {
+                let bundle = self.bundle(leaf / TILE_WIDTH as u64)?;
+                let Some(&hash) = bundle.hashes.get((leaf % TILE_WIDTH as u64) as usize) else {
+                    return Ok(tampered(format!("the export ends before leaf {leaf}"))?);
+                };
+                visit(span.chain, seq, hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn tile(&mut self, tile: TileId) -> Read<Option<Vec<u8>>, String> {
+        // The tile of a smaller tree is a beginning of the one that the export has.
+        let stored = TileId::at(tile.level, tile.index, self.log.tree_size).unwrap_or(tile);
+        Ok(self.part(&stored.path(), TILE_BYTES)?)
+    }
+
+    fn stores_partial_tiles(&self) -> bool {
+        true
+    }
+
+    fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {
+        for folder in ["tile", "payload"] {
+            let found = self.unexpected(folder, size, 0)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Source for Directory {
+    fn tree_size(&mut self) -> Result<u64> {
+        Ok(self.log.tree_size)
     }
 
     fn entries(&mut self, spans: &[Span], each: Each<'_>) -> Result<()> {
         for span in spans {
             for (leaf, seq) in (span.leaf_index..).zip(span.first_seq..=span.last_seq) {
+                let parsed = self.payload(leaf)?;
                 let bundle = self.bundle(leaf / TILE_WIDTH as u64)?;
                 let at = (leaf % TILE_WIDTH as u64) as usize;
-                let (Some(bytes), Some(hash)) =
-                    (bundle.entries.get(at).cloned(), bundle.hashes.get(at).copied())
-                else {
+                let (Some(bytes), Some(&hash)) = (bundle.entries.get(at), bundle.hashes.get(at)) else {
                     return tampered(format!("the export ends before leaf {leaf}"));
                 };
-                let parsed = self.payload(leaf)?;
-                let leaf = if parsed.place == (span.chain, seq) {
-                    Ok(bytes)
-                } else {
-                    let (chain, seq) = parsed.place;
-                    Err(format!("the payload of entry {seq} of chain {chain} lies in its place"))
-                };
-                each(Entry { chain: span.chain, seq, leaf, hash, payload: parsed.payload })?;
+                each(&Entry::Encoded(EncodedEntry {
+                    chain: span.chain,
+                    seq,
+                    leaf: bytes,
+                    hash,
+                    payload: parsed.payload.as_ref().map(|payload| payload.as_hashed()),
+                    payload_place: parsed.place,
+                }))?;
             }
         }
         Ok(())
@@ -269,43 +417,38 @@ impl Source for Directory {
         let mut reader = decompress(file).or_unchecked(name)?;
         let mut line = Vec::new();
         while files::read_line(&mut reader, self.max_entry, &mut line)
-            .map_err(|error| line_failure(name, &error))?
+            .map_err(|error| line_failure(name, error))?
         {
-            let ParsedEntry { place: (chain, seq), payload, whole } = parse_entry(&line).or_tampered(name)?;
-            let Some((leaf, hash)) = whole else {
+            let ParsedEntry { place: (chain, seq), payload, leaf_and_hash } =
+                parse_entry(&line).or_tampered(name)?;
+            let Some((leaf, hash)) = leaf_and_hash else {
                 return tampered(format!("{name}: entry {seq} of chain {chain} has no leaf"));
             };
-            each(Entry { chain, seq, leaf: Ok(leaf), hash, payload })?;
+            each(&Entry::Encoded(EncodedEntry {
+                chain,
+                seq,
+                leaf: &leaf,
+                hash,
+                payload: payload.as_ref().map(|payload| payload.as_hashed()),
+                payload_place: (chain, seq),
+            }))?;
         }
         Ok(())
-    }
-
-    fn tile(&mut self, tile: TileId) -> Result<Option<Vec<u8>>> {
-        // The tile of a smaller tree is a beginning of the one that the export has.
-        let stored = TileId::at(tile.level, tile.index, self.log.tree_size).unwrap_or(tile);
-        self.part(&stored.path(), TILE_BYTES)
-    }
-
-    fn has_partial_tiles(&self) -> bool {
-        true
     }
 
     fn locate(&mut self, chain: u32, seq: u64) -> Result<Option<u64>> {
         self.find_span(|span| span.leaf_of(chain, seq))
     }
 
-    fn span_at(&mut self, leaf_index: u64) -> Result<Option<Span>> {
-        self.find_span(|span| span.entry_at(leaf_index).map(|_| *span))
-    }
-
-    fn checkpoint(&mut self, size: Option<u64>) -> Result<Option<Recorded>> {
-        let mut reader = lines_of(&self.root, "checkpoints.jsonl")?;
+    fn checkpoint(&mut self, size: Option<u64>) -> Result<Option<RecordedCheckpoint>> {
+        let mut reader = lines_of(&self.root, CHECKPOINTS.name)?;
         let mut newest = None;
         loop {
-            let next =
-                next_lines(reader.as_mut(), "checkpoints.jsonl", MAX_CHECKPOINT_LINE, parse_checkpoint)?;
+            let next = next_lines(reader.as_mut(), &CHECKPOINTS)?;
             if next.is_empty() {
-                return Ok(newest.filter(|newest: &Recorded| size.is_none_or(|size| newest.size == size)));
+                return Ok(
+                    newest.filter(|newest: &RecordedCheckpoint| size.is_none_or(|size| newest.size == size))
+                );
             }
             for recorded in next {
                 if size == Some(recorded.size) {
@@ -314,5 +457,45 @@ impl Source for Directory {
                 newest = Some(recorded);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_has_the_files_of_its_tree_and_no_others() {
+        for path in
+            ["tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/44"]
+        {
+            assert!(is_part(path, 300), "{path}");
+        }
+        assert!(is_part("payload/000.jsonl.zst", 300) && is_part("payload/001.jsonl.zst", 65_537));
+        assert!(is_part("tile/0/x001/000", 257_000) && is_part("tile/0/x001/003.p/232", 257_000));
+        for path in [
+            "tile/0/001",
+            "tile/0/001.p/43",
+            "tile/0/002",
+            "tile/0/099",
+            "tile/1/000",
+            "tile/2/000",
+            "tile/8/000",
+            "tile/0/0",
+            "tile/0/x000/000",
+            "tile/0/000.p/256",
+            "tile/entries/001",
+            "tile/entries/002.p/1",
+            "payload/001.jsonl.zst",
+            "payload/000.jsonl",
+            "payload/x",
+            "tile/x",
+            "tile/0/000.bak",
+            "tile/-1/000",
+            "tile/0/x999999/x999999/x999999/999",
+        ] {
+            assert!(!is_part(path, 300), "{path}");
+        }
+        assert!(!is_part("payload/001.jsonl.zst", 65_536) && !is_part("tile/0/000", 0));
     }
 }

@@ -20,7 +20,8 @@ mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
 pub use reader::{
-    BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, batches, frontier, is_beyond,
+    BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
+    is_beyond,
 };
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
 pub use walk::{LogCheck, Options};

@@ -86,12 +86,14 @@ pub trait LogReader {
     /// One thing that is stored although the tree of `size` entries does not have it, such as a tile's path
     /// ([`is_beyond`]); `None` if there is nothing.
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Self::Error>;
+}
 
-    /// Of each chain, the last span that begins before leaf `size`. Needed to resume from a trusted checkpoint.
+/// A log that can be checked from a trusted checkpoint on ([`LogCheck::resume`](crate::check::LogCheck::resume)).
+pub trait ResumeReader: LogReader {
+    /// Of each chain, the last span that begins before leaf `size`.
     fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Self::Error>;
 
-    /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the entry. Needed
-    /// to resume from a trusted checkpoint.
+    /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the entry.
     fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Self::Error>;
 }
 

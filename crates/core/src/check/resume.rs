@@ -8,7 +8,7 @@
 use crate::{
     chain::Link,
     check::{
-        LogCheck, LogReader, ReportedCheckpoint,
+        LogCheck, LogReader, ReportedCheckpoint, ResumeReader,
         reader::{FrontierError, ReadError, frontier},
         walk::truncated,
     },
@@ -73,7 +73,7 @@ impl LogCheck {
     ///
     /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and all must be checked. An
     /// error means that the reader failed.
-    pub fn resume<R: LogReader + ?Sized>(
+    pub fn resume<R: ResumeReader + ?Sized>(
         &mut self,
         reader: &mut R,
         trusted: &SuppliedCheckpoint,
@@ -103,7 +103,7 @@ impl LogCheck {
         }
     }
 
-    fn start<R: LogReader + ?Sized>(
+    fn start<R: ResumeReader + ?Sized>(
         &mut self,
         reader: &mut R,
         trusted: &VerifiedCheckpoint,
@@ -155,7 +155,7 @@ impl LogCheck {
 }
 
 /// Each chain's last span of the tree of `size` entries, cut where that ends; together they must fill the tree.
-fn last_spans<R: LogReader + ?Sized>(
+fn last_spans<R: ResumeReader + ?Sized>(
     reader: &mut R,
     size: u64,
 ) -> Result<BTreeMap<u32, Span>, NotResumed<R::Error>> {

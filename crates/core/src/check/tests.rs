@@ -277,6 +277,8 @@ fn damage_is_evidence_and_failure_is_none() {
             let read = self.log.beyond(size);
             self.fault(5, read)
         }
+    }
+    impl ResumeReader for Faulty {
         fn last_spans(&mut self, size: u64) -> Read<Vec<crate::span::Span>, Self::Error> {
             let read = self.log.last_spans(size);
             self.fault(7, read)
