@@ -152,8 +152,8 @@ impl<'a> Command<'a> {
     /// The old and new name of a column or schema that the command renames.
     pub fn renamed(self) -> Option<Renamed> {
         let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;
-        // SAFETY: null or C strings of the parse tree.
         let text = |name: *const std::ffi::c_char| {
+            // SAFETY: null or a C string of the parse tree.
             (!name.is_null()).then(|| from_server(unsafe { CStr::from_ptr(name) }.to_bytes()))
         };
         let (old, new) = (text(statement.subname), text(statement.newname)?);

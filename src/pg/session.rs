@@ -81,10 +81,8 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
 /// Fills `bytes` with strong random bytes.
 pub fn random(bytes: &mut [u8]) {
     // SAFETY: writes exactly `len` bytes.
-    assert!(
-        unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) },
-        "no random bytes to be had"
-    );
+    let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+    assert!(filled, "the operating system has no random bytes");
 }
 
 /// Settings that are changed until the value is dropped, as a function's SET clause does.

@@ -4,10 +4,10 @@
     audit_chain_format.py verify [--log-id UUID] [FILE]
 
 reads an exported log (export.sql; one JSON object a line; standard input without FILE), prints every problem and a
-summary. Exit status: 0 the log is whole, 1 it is not, 2 it could not be checked.
+summary. Exit status: 0 the log is intact, 1 it is tampered, 2 it could not be checked.
 
 Without --log-id the identity is the one that the export begins with: the audited server's own word. Give the
-identity that you keep elsewhere; where both are there and differ, the log is not whole.
+identity that you keep elsewhere; where both are there and differ, the log is tampered.
 """
 
 import argparse
@@ -251,7 +251,7 @@ def verify(lines, log_id=None):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Verifies an exported audit_chain log.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("verify", help="print every problem; exit 0 whole, 1 not whole, 2 not checked")
+    command = commands.add_parser("verify", help="print every problem; exit 0 intact, 1 tampered, 2 could not check")
     command.add_argument("--log-id", help="the log's identity, as kept by the auditor")
     command.add_argument("file", nargs="?", help="the export; standard input by default")
     options = parser.parse_args(arguments)
@@ -269,9 +269,9 @@ def main(arguments=None):
         print(f"{kind} chain={chain} seq={seq}: {words}")
     counts = f"{check.entries} entries in {len(check.chains)} chains"
     if check.problems:
-        print(f"NOT WHOLE: {len(check.problems)} problems, {counts}")
+        print(f"tampered, {len(check.problems)} problems: {counts}")
         return 1
-    print(f"whole: {counts}")
+    print(f"intact: {counts}")
     return 0
 
 

@@ -67,7 +67,7 @@ def run(*arguments, stdin=b""):
 
 
 def check_command(log):
-    """The exit statuses: whole, not whole, not checked."""
+    """The exit statuses: intact, tampered, could not check."""
     lines = b"".join(lines_of(log))
     named = b'{"log_id": "%s"}\n' % log["log_id"].encode()
     other = "00000000-0000-0000-0000-000000000000"

@@ -21,7 +21,7 @@ const GATHERED: usize = 1024;
 /// The prefix of a Merkle tree's leaf hash (RFC 6962, section 2.1).
 const LEAF_PREFIX: u8 = 0x00;
 
-/// What may be erased by law while the chain stays whole: the leaf holds only this payload's salted digest.
+/// What may be erased by law while the chain stays intact: the leaf holds only this payload's salted digest.
 ///
 /// All fields but `salt` are UTF-8 text, `None` for SQL null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,7 +35,7 @@ fn unusual_texts_verify_offline() {
     let id = database.sql("SELECT log_id FROM audit_log_identity");
     let offline = verify_offline(&database.export(), Some(&id));
     assert_eq!(offline.status, Some(0), "{offline:?}");
-    assert!(offline.report.contains(&format!("whole: {} entries", verdict.entries)), "{offline:?}");
+    assert!(offline.report.contains(&format!("intact: {} entries", verdict.entries)), "{offline:?}");
 }
 
 #[test]

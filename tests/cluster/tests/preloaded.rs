@@ -74,7 +74,7 @@ fn the_event_triggers_cannot_be_disabled() {
     assert_refused(
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
-        "ALTER EVENT TRIGGER is refused: event trigger \"audit_chain_d",
+        "ALTER EVENT TRIGGER is not allowed: event trigger \"audit_chain_d",
         &[
             "ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE",
             "ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE",
@@ -109,7 +109,7 @@ fn the_event_triggers_cannot_be_disabled() {
     assert_refused(
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
-        "is refused",
+        "is not allowed",
         &[
             "ALTER TABLE t DISABLE TRIGGER ALL",
             "ALTER EXTENSION audit_chain DROP EVENT TRIGGER audit_chain_drop",
@@ -194,7 +194,7 @@ fn a_guard_that_was_disabled_before_still_refuses_edits() {
     assert_refused(
         &database,
         unchecked,
-        "DDL is refused while event trigger",
+        "DDL is not allowed while event trigger",
         &[
             "ALTER TABLE t DISABLE TRIGGER ALL",
             "DROP TRIGGER \"!audit_chain_row\" ON t",
@@ -217,7 +217,7 @@ fn a_guard_that_was_disabled_before_still_refuses_edits() {
 #[test]
 fn where_no_event_trigger_fires_ddl_is_refused() {
     let mut server = preloaded();
-    let without = "DDL is refused while event triggers do not fire";
+    let without = "DDL is not allowed while event triggers do not fire";
     // A session can disable event triggers: from PostgreSQL 17 on.
     if server.installation().major() >= 17 {
         assert_refused(
