@@ -11,7 +11,7 @@ use crate::tree::store::TreeStore;
 use audit_chain_core::{
     Hash,
     chain::Link,
-    check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, frontier},
+    check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, frontier},
     entry::{Defect, Scratch},
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId},
@@ -187,7 +187,9 @@ impl LogReader for Reader<'_> {
             }
         }))
     }
+}
 
+impl ResumeReader for Reader<'_> {
     fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Error> {
         self.store.last_span_rows(size).into_iter().map(span).collect()
     }
