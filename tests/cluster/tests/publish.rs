@@ -131,7 +131,7 @@ fn a_command_that_hangs_blocks_nobody() {
     set(&server, "audit_chain.publish_timeout", "1s");
     let database = audited(&server, "other", 3);
     eventually("the time-out", || {
-        database.sql("SELECT publish_error LIKE 'it was ended after%' FROM audit_status") == "t"
+        database.sql("SELECT publish_error LIKE 'it was terminated after%' FROM audit_status") == "t"
     });
 }
 
