@@ -89,10 +89,12 @@ SELECT c.chains, c.entries, c.newest_entry,
        k.at AS last_checkpoint, coalesce(k.tree_size, 0) AS checkpoint_entries,
        c.entries - coalesce(k.tree_size, 0) AS unsealed_entries,
        pg_catalog.to_timestamp(p.published_at) AS last_published, p.entries AS published_entries,
-       p.failures AS publish_failures, p.error AS publish_error
+       p.failures AS publish_failures, p.error AS publish_error,
+       p.checkpoint_failures, p.checkpoint_error
 FROM (SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entries, max(at) AS newest_entry
       FROM chains) c
 LEFT JOIN (SELECT at, tree_size FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1) k ON true
 CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
-    AS p(published_at double precision, entries bigint, failures integer, error text);
+    AS p(published_at double precision, entries bigint, failures integer, error text,
+         checkpoint_failures integer, checkpoint_error text);
 COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row: chains, entries, the last checkpoint, what was published';

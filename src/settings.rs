@@ -27,6 +27,8 @@ static SIGNING_KEY_FILE: Text = Text::new(c"");
 
 /// The time between the checkpoints that the server makes by itself, in seconds. 0: it makes none.
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+/// The time that making a checkpoint may take in one database, in seconds.
+static CHECKPOINT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 /// The shell command that takes a checkpoint off the server.
 static PUBLISH_COMMAND: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
@@ -114,6 +116,16 @@ pub fn register() {
         c"0 makes none. Requires shared_preload_libraries = 'audit_chain'.",
         &CHECKPOINT_INTERVAL,
         0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.checkpoint_timeout",
+        c"Sets the maximum time that the server takes to make a checkpoint of one database.",
+        c"After it, the attempt is terminated, and the next database follows.",
+        &CHECKPOINT_TIMEOUT,
+        1,
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,
@@ -227,6 +239,11 @@ pub fn signing_key_file() -> Option<String> {
 /// `audit_chain.checkpoint_interval`; `None` where the server makes no checkpoints by itself.
 pub fn checkpoint_interval() -> Option<Duration> {
     Some(seconds(&CHECKPOINT_INTERVAL)).filter(|interval| !interval.is_zero())
+}
+
+/// `audit_chain.checkpoint_timeout`.
+pub fn checkpoint_timeout() -> Duration {
+    seconds(&CHECKPOINT_TIMEOUT)
 }
 
 /// `audit_chain.publish_command`; `None` where it is empty.

@@ -1,10 +1,10 @@
 //! The background workers' entry points: one launcher for the server, and a short-lived worker for each database.
 
-use crate::pg::process;
+use crate::pg::{process, worker};
 use crate::publish::launcher;
 use pgrx::FromDatum;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{Datum, Oid};
 use std::time::Duration;
 
 /// The time before the server restarts a launcher that failed.
@@ -42,11 +42,8 @@ pub extern "C-unwind" fn audit_chain_launcher(_argument: Datum) {
 pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
     // SAFETY: `pg::worker::run_for` passes an OID.
     let database = unsafe { Oid::from_datum(argument, false) };
-    // PostgreSQL's own handler for SIGTERM ends the worker at once, even while it waits for a lock.
-    // SAFETY: as every background worker does before it works.
-    unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
-    BackgroundWorker::connect_worker_to_spi_by_oid(database, None);
     if let Some(database) = database {
+        worker::connect(database);
         launcher::serve(database);
     }
 }

@@ -1,10 +1,16 @@
 //! Background workers (`src/backend/postmaster/bgworker.c`): starting one for a database, sleeping, transactions.
 
 use pgrx::IntoDatum;
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
+use pgrx::PgTryBuilder;
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Oid};
 use std::cell::Cell;
-use std::time::Duration;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+/// The longest time between two looks at a worker.
+const POLL: Duration = Duration::from_secs(1);
 
 thread_local! {
     static STOPPING: Cell<bool> = const { Cell::new(false) };
@@ -17,8 +23,22 @@ pub struct Database {
     pub name: String,
 }
 
-/// Starts the worker `audit_chain_worker` for a database and waits until it has ended. Its errors go to the server's log.
-pub fn run_for(database: &Database) {
+/// How a database's worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, successfully or not.
+    ByItself,
+    /// It took longer than it may, and was terminated.
+    TimedOut,
+    /// It could not be started: `max_worker_processes` background workers are running.
+    NotStarted,
+    /// The server asks this process to end, and the worker was terminated.
+    Stopping,
+}
+
+/// Starts the worker `audit_chain_worker` for a database and waits until it has ended, for `timeout` at most. Its errors go to
+/// the server's log.
+pub fn run_for(database: &Database, timeout: Duration) -> Ended {
     let worker =
         BackgroundWorkerBuilder::new(&format!("audit_chain worker for database {}", database.oid.to_u32()))
             .set_type("audit_chain worker")
@@ -30,19 +50,88 @@ pub fn run_for(database: &Database) {
             .enable_spi_access()
             .set_restart_time(None)
             .load_dynamic();
-    match worker {
-        Ok(worker) => {
-            let _ = worker.wait_for_shutdown();
+    let Ok(worker) = worker else { return Ended::NotStarted };
+    let started = Instant::now();
+    loop {
+        match worker.pid() {
+            Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied) => {
+                return Ended::ByItself;
+            }
+            _ if started.elapsed() > timeout => {
+                let _ = worker.terminate().wait_for_shutdown();
+                return Ended::TimedOut;
+            }
+            // The worker's start and end wake this process up.
+            _ if !sleep(timeout.saturating_sub(started.elapsed()).min(POLL)) => {
+                let _ = worker.terminate().wait_for_shutdown();
+                return Ended::Stopping;
+            }
+            _ => {}
         }
-        Err(_) => {
-            pgrx::warning!("audit_chain could not start a background worker: increase max_worker_processes")
+    }
+}
+
+/// The settings that a worker works with, whatever ALTER DATABASE and ALTER ROLE say: names cannot be shadowed, writes are
+/// allowed, and nothing ends or blocks the worker but [`run_for`].
+const SETTINGS: [(&CStr, &CStr); 11] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"session_replication_role", c"origin"),
+    (c"row_security", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    (c"lock_timeout", c"2s"),
+    (c"client_min_messages", c"warning"),
+    (c"role", c"none"),
+];
+
+/// Connects a worker to a database as the bootstrap superuser, with settings that the database cannot change.
+pub fn connect(database: Oid) {
+    // SAFETY: as every background worker does before it works. A setting with the source PGC_S_OVERRIDE is not overridden by
+    // those of a database or role, which are applied during the connection with lower sources.
+    unsafe {
+        // PostgreSQL's own handler for SIGTERM ends the worker at once, even while it waits for a lock.
+        pg_sys::BackgroundWorkerUnblockSignals();
+        for (name, value) in SETTINGS {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
         }
+        BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+        // A database's session_authorization and role are applied as settings, too.
+        let superuser = Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
+        pg_sys::SetSessionAuthorization(superuser, true);
+        pg_sys::SetCurrentRoleId(Oid::INVALID, false);
+        assert_eq!(pg_sys::GetUserId(), superuser, "the worker does not run as the bootstrap superuser");
     }
 }
 
 /// Runs `body` in a transaction.
 pub fn transaction<R>(body: impl FnOnce() -> R + std::panic::UnwindSafe + std::panic::RefUnwindSafe) -> R {
     BackgroundWorker::transaction(body)
+}
+
+/// Runs `body`. If it raises an error, gives its message to `record`, and raises it again.
+pub fn catch<R>(
+    body: impl FnOnce() -> R + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
+    record: impl Fn(&str) + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
+) -> R {
+    let message = |error: &CaughtError| match error {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. } => report.message().to_owned(),
+    };
+    PgTryBuilder::new(body)
+        .catch_others(move |error| {
+            record(&message(&error));
+            error.rethrow()
+        })
+        .execute()
 }
 
 /// Sleeps for `time`, or until the configuration is reloaded. Returns false once the server asks the process to end.

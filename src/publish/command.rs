@@ -2,6 +2,7 @@
 
 use crate::pg::{process, worker};
 use crate::settings;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -29,6 +30,19 @@ pub fn expand(command: &str, path: &Path) -> String {
     expanded + rest
 }
 
+/// The characters of a database's name that are passed as they are. The others, `/` and the shell's among them, are passed as
+/// `%` and two hexadecimal digits, so that the owner of a database cannot make a command write elsewhere.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
+
+/// A database's name as one safe word, which can be used as a file name.
+fn file_name(database: &str) -> String {
+    let encoded = utf8_percent_encode(database, &ENCODED).to_string();
+    match encoded.strip_prefix('.') {
+        Some(rest) => format!("%2E{rest}"),
+        None => encoded,
+    }
+}
+
 /// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes to `output`; the
 /// error of a failed command has the beginning of that.
 pub fn run(command: &str, database: &str, output: &Path) -> Result<(), String> {
@@ -36,7 +50,7 @@ pub fn run(command: &str, database: &str, output: &Path) -> Result<(), String> {
     let copy = file.try_clone().map_err(|error| error.to_string())?;
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
-        .env("AUDIT_CHAIN_DATABASE", database)
+        .env("AUDIT_CHAIN_DATABASE", file_name(database))
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(copy)

@@ -1,5 +1,5 @@
 //! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published` the one that was
-//! published last, `.failed` says why one still waits.
+//! published last, `.failed` says why one still waits, and `.checkpoint_failed` why no checkpoint could be made.
 //!
 //! They are no evidence: removing them makes the server publish a checkpoint again.
 
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Below the data directory, which is the working directory of every server process.
 const DIRECTORY: &str = "pg_audit_chain";
 
-/// Why a checkpoint still waits.
+/// Why a checkpoint still waits, or could not be made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Failure {
     pub attempts: u32,
@@ -28,8 +28,10 @@ pub enum Kind {
     Waiting,
     /// The note of the checkpoint that was published last. The file's time is when that was.
     Published,
-    /// A [`Failure`] as JSON.
+    /// Why the checkpoint still waits: a [`Failure`] as JSON.
     Failed,
+    /// Why no checkpoint could be made: a [`Failure`] as JSON.
+    CheckpointFailed,
     /// What the running command prints.
     Output,
 }
@@ -40,6 +42,7 @@ impl Kind {
             Self::Waiting => "note",
             Self::Published => "published",
             Self::Failed => "failed",
+            Self::CheckpointFailed => "checkpoint_failed",
             Self::Output => "output",
         }
     }
@@ -71,23 +74,25 @@ impl Files {
         fs::rename(temporary, path)
     }
 
-    /// Why a checkpoint still waits; no attempts where nothing has failed.
-    pub fn failure(&self) -> Failure {
-        let text = fs::read_to_string(self.path(Kind::Failed)).unwrap_or_default();
+    /// The failure in the file of this kind; no attempts if nothing has failed.
+    pub fn failure(&self, kind: Kind) -> Failure {
+        let text = fs::read_to_string(self.path(kind)).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Notes a failure, in the file and in the server's log.
-    pub fn record_failure(&self, database: &Database, error: String) {
-        let attempts = self.failure().attempts + 1;
-        pgrx::warning!(
-            "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",
-            database.name
-        );
+    /// Counts a failure in the file of this kind, and returns the number of attempts.
+    pub fn record_failure(&self, kind: Kind, error: String) -> u32 {
+        let attempts = self.failure(kind).attempts.saturating_add(1);
         let failure = serde_json::to_string(&Failure { attempts, error }).unwrap_or_default();
-        if let Err(error) = self.write(Kind::Failed, &failure) {
-            pgrx::warning!("audit_chain could not write {}: {error}", self.path(Kind::Failed).display());
+        if let Err(error) = self.write(kind, &failure) {
+            pgrx::warning!("audit_chain could not write {}: {error}", self.path(kind).display());
         }
+        attempts
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, kind: Kind) {
+        let _ = fs::remove_file(self.path(kind));
     }
 }
 

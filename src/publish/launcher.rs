@@ -10,8 +10,7 @@
 use crate::error::OrRaise;
 use crate::extension::{Extension, OwnTable};
 use crate::log::table::has_entries;
-use crate::pg::session::LocalSettings;
-use crate::pg::worker::{self, Database};
+use crate::pg::worker::{self, Database, Ended};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
 use crate::settings;
@@ -39,7 +38,7 @@ pub fn launch() {
             let databases = worker::databases();
             files::remove_dropped(&databases);
             for database in &databases {
-                worker::run_for(database);
+                make_checkpoint(database);
                 if !worker::sleep(Duration::ZERO) {
                     return;
                 }
@@ -68,10 +67,30 @@ fn waiting() -> Vec<Database> {
     worker::databases().into_iter().filter(waits).collect()
 }
 
+/// Has a worker make a checkpoint of the database, for `audit_chain.checkpoint_timeout` at most.
+fn make_checkpoint(database: &Database) {
+    let timeout = settings::checkpoint_timeout();
+    let error = match worker::run_for(database, timeout) {
+        Ended::ByItself | Ended::Stopping => return,
+        Ended::TimedOut => {
+            format!("it took longer than audit_chain.checkpoint_timeout ({} s)", timeout.as_secs())
+        }
+        Ended::NotStarted => "no background worker was free: increase max_worker_processes".into(),
+    };
+    pgrx::warning!("audit_chain could not make a checkpoint of database \"{}\": {error}", database.name);
+    Files(database.oid).record_failure(Kind::CheckpointFailed, error);
+}
+
 /// In a database's worker: makes a checkpoint if there is anything new, and leaves it as a file where it must be published.
+/// A failure is counted, and raised.
 pub fn serve(database: Oid) {
-    let Some(note) = worker::transaction(checkpoint_of_database) else { return };
     let files = Files(database);
+    let record = |message: &str| {
+        files.record_failure(Kind::CheckpointFailed, message.to_owned());
+    };
+    let note = worker::catch(|| worker::transaction(checkpoint_of_database), record);
+    files.remove(Kind::CheckpointFailed);
+    let Some(note) = note else { return };
     if !files.contains(Kind::Published, &note)
         && !files.contains(Kind::Waiting, &note)
         && let Err(error) = files.write(Kind::Waiting, &note)
@@ -83,8 +102,6 @@ pub fn serve(database: Oid) {
 /// The note of this database's newest checkpoint; `None` where there is no log, or an empty one.
 fn checkpoint_of_database() -> Option<String> {
     let extension = Extension::find()?;
-    // DROP DATABASE waits some seconds for this worker.
-    let _timeout = LocalSettings::enter(&[(c"lock_timeout", c"2s")]);
     let log = extension.table(OwnTable::Log).or_raise();
     has_entries(log).then(|| checkpoint::seal(&extension).or_raise())
 }
@@ -100,7 +117,7 @@ fn publish(database: &Database) -> bool {
     let published =
         command::run(&command::expand(&command, &path), &database.name, &files.path(Kind::Output)).and_then(
             |()| {
-                let _ = fs::remove_file(files.path(Kind::Failed));
+                files.remove(Kind::Failed);
                 // The time of the file is when it was published.
                 File::options()
                     .append(true)
@@ -113,7 +130,11 @@ fn publish(database: &Database) -> bool {
     match published {
         Ok(()) => true,
         Err(error) => {
-            files.record_failure(database, error);
+            let attempts = files.record_failure(Kind::Failed, error.clone());
+            pgrx::warning!(
+                "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",
+                database.name
+            );
             false
         }
     }

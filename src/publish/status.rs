@@ -18,12 +18,14 @@ pub fn publication(_call: Call) -> Datum {
     });
     let at = fs::metadata(&published).and_then(|file| file.modified()).ok();
     let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs_f64());
-    let failure = files.failure();
+    let (failure, checkpoint) = (files.failure(Kind::Failed), files.failure(Kind::CheckpointFailed));
     let monitors = compat::monitors(session::effective_role());
     text::jsonb(&serde_json::json!({
         "published_at": entries.and(at),
         "entries": entries,
         "failures": failure.attempts,
         "error": (monitors && failure.attempts > 0).then_some(failure.error),
+        "checkpoint_failures": checkpoint.attempts,
+        "checkpoint_error": (monitors && checkpoint.attempts > 0).then_some(checkpoint.error),
     }))
 }
