@@ -149,13 +149,13 @@ impl ChainCheck {
         });
     }
 
-    /// Adds an entry of a format that cannot be read: it is there, and what it links to cannot be told.
-    pub(crate) fn add_unread(&mut self, chain: u32, seq: u64, hash: Hash) {
+    /// Adds an entry of which the time, or the link too, cannot be read: what cannot be read is not compared.
+    pub(crate) fn add_unread(&mut self, chain: u32, seq: u64, prev_hash: Option<Hash>, hash: Hash) {
         self.entries += 1;
         self.chains.entry(chain).or_default().add(Run {
             first_seq: seq,
             last_seq: seq,
-            first_prev: None,
+            first_prev: prev_hash,
             last_hash: hash,
             first_at: i64::MAX,
             last_at: i64::MIN,

@@ -266,6 +266,11 @@ impl MemoryLog {
         self.checkpoints.last().expect("there is a checkpoint")
     }
 
+    /// The newest recorded checkpoint, to be edited.
+    pub fn newest_mut(&mut self) -> Option<&mut RecordedCheckpoint> {
+        self.checkpoints.last_mut()
+    }
+
     /// The entry that was recorded as the `seq`th of its chain.
     ///
     /// # Panics
@@ -414,7 +419,7 @@ fn edit(log: &mut MemoryLog, place: usize, edit: impl FnOnce(&mut MemoryEntry)) 
 
 fn flip(bytes: &mut Option<Vec<u8>>, what: usize) {
     match bytes {
-        Some(bytes) if what % 5 == 0 => drop(bytes.pop()),
+        Some(bytes) if what.is_multiple_of(5) => drop(bytes.pop()),
         Some(bytes) if !bytes.is_empty() => {
             let at = what % bytes.len();
             bytes[at] ^= 1 << (what % 8);
@@ -623,7 +628,7 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         had
     }),
     ("another identity", |log, _, what| {
-        log.log_id = if what % 3 == 0 { None } else { Some([what as u8; 16]) };
+        log.log_id = if what.is_multiple_of(3) { None } else { Some([what as u8; 16]) };
         log.log_id != Some(LOG_ID) && !log.chains.is_empty()
     }),
     ("rewritten and resealed by another key", |log, place, _| {

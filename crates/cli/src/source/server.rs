@@ -236,7 +236,7 @@ impl LogReader for Server {
     fn spans(&mut self, from: u64) -> Read<Vec<Span>, String> {
         let rows = self.query(
             "SELECT leaf_index, chain, first_seq, last_seq FROM $schema.audit_checkpoint_span
-             WHERE $1 = 0 OR leaf_index >= $1 ORDER BY leaf_index LIMIT $2",
+             WHERE $1::bigint = 0 OR leaf_index >= $1 ORDER BY leaf_index LIMIT $2",
             &[&bigint(from), &ROWS],
         )?;
         Ok(Self::read_spans(rows)?)

@@ -68,10 +68,11 @@ impl EntryCheck {
         if let Some((chain, seq)) = entry.place() {
             let hash =
                 |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
-            // A time that the format cannot express is before every other.
-            let at = entry.at.unwrap_or(i64::MIN);
             let (prev_hash, hash) = (hash(entry.prev_hash), hash(entry.hash));
-            self.chains.add(&Link { chain, seq, prev_hash, hash, at });
+            match entry.at {
+                Some(at) => self.chains.add(&Link { chain, seq, prev_hash, hash, at }),
+                None => self.chains.add_unread(chain, seq, Some(prev_hash), hash),
+            }
         }
     }
 
@@ -87,7 +88,7 @@ impl EntryCheck {
                     Problem::at(defect.kind(), entry.chain, entry.seq, detail(&defect, operation));
                 problem.table_name = leaf.and_then(|leaf| entry::table(leaf.table_schema, leaf.table_name));
                 if problem.kind == ProblemKind::Unchecked {
-                    self.chains.add_unread(chain, seq, hash);
+                    self.chains.add_unread(chain, seq, None, hash);
                 }
                 self.problems.add(problem);
                 leaf
@@ -169,9 +170,10 @@ mod tests {
         let mut check = EntryCheck::bounded(2);
         (1..=4).for_each(|seq| check.add_stored(&entry(seq)));
         check.add_stored(&StoredEntry { seq: -1, ..entry(0) });
+        check.add_stored(&StoredEntry { at: None, ..entry(5) });
         let report = check.finish(None, Scope::Range);
-        assert_eq!((report.entries, report.erased, report.chains), (4, 5, 1));
-        assert_eq!((report.problems.count(), report.problems.named().len()), (5, 2), "no unlinked entry");
+        assert_eq!((report.entries, report.erased, report.chains), (5, 6, 1));
+        assert_eq!((report.problems.count(), report.problems.named().len()), (6, 2), "no other fault");
         let problem = &report.problems.named()[0];
         assert_eq!((problem.kind, problem.table_name.as_deref()), (ProblemKind::Altered, Some("public.t")));
         assert!(

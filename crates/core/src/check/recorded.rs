@@ -43,6 +43,8 @@ pub(super) struct Recorded {
     last: Option<u64>,
     exhausted: bool,
     faults: BTreeMap<Fault, Faulty>,
+    /// How many there are.
+    pub(super) count: u64,
     /// How many were compared with the tree.
     pub(super) compared: u64,
     /// How many are unsigned, or signed by other keys only.
@@ -127,6 +129,7 @@ impl Recorded {
 
     fn check_note(&mut self, recorded: &RecordedCheckpoint, options: &Options, log_id: Option<&[u8; 16]>) {
         let size = recorded.size;
+        self.count += 1;
         (self.newest, self.newest_unsigned) = (None, false);
         let noted = match SuppliedCheckpoint::parse_strict(recorded.note.as_bytes()) {
             Ok(noted) => noted,

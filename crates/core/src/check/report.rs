@@ -132,6 +132,8 @@ pub struct Report {
     pub chains: u64,
     /// How many recorded checkpoints were compared with the entries.
     pub checkpoints: u64,
+    /// How many recorded checkpoints there are.
+    pub recorded: u64,
     /// The checkpoint that was supplied: kept elsewhere.
     pub supplied: Option<ReportedCheckpoint>,
     /// The checkpoint that the check resumed from.
@@ -161,6 +163,7 @@ impl Report {
             erased: entries.erased,
             chains: entries.chains,
             checkpoints: 0,
+            recorded: 0,
             supplied: None,
             trusted: None,
             newest: None,
@@ -198,13 +201,14 @@ impl Report {
 
     fn checkpoint_summary(&self) -> String {
         let elsewhere = self.supplied.is_some() || self.trusted.is_some();
-        if self.checkpoints == 0 && self.entries == 0 && !elsewhere {
+        if self.recorded == 0 && self.entries == 0 && !elsewhere {
             return String::new();
         }
         let resumed = self.trusted.as_ref().is_some_and(|trusted| trusted.compared);
-        let mut text = match (self.checkpoints, resumed) {
-            (0, false) => "; no checkpoint".to_owned(),
-            (0, true) => "; no later checkpoint".to_owned(),
+        let mut text = match (self.checkpoints, self.recorded) {
+            (0, 0) if resumed => "; no later checkpoint".to_owned(),
+            (0, 0) => "; no checkpoint".to_owned(),
+            (n, m) if n < m => format!("; only {n} of {m} checkpoints could be compared"),
             (1, _) => "; 1 checkpoint".to_owned(),
             (n, _) => format!("; {n} checkpoints"),
         };
@@ -225,7 +229,7 @@ impl Report {
             );
         }
         if !elsewhere {
-            text += if self.checkpoints == 0 {
+            text += if self.recorded == 0 {
                 ": truncation would not be detected"
             } else {
                 ", none supplied: truncation or a rewritten log may not be detected"
@@ -258,7 +262,7 @@ mod tests {
     fn report() -> Report {
         let part = Part { chain: None, range: false };
         let report = Report::of_part(EntryReport::default(), part);
-        Report { entries: 8000, chains: 8, checkpoints: 3, part: None, ..report }
+        Report { entries: 8000, chains: 8, checkpoints: 3, recorded: 3, part: None, ..report }
     }
 
     fn checkpoint(size: u64, signed: Option<bool>) -> Option<ReportedCheckpoint> {
@@ -296,26 +300,27 @@ mod tests {
                     entries: 1,
                     chains: 1,
                     checkpoints: 1,
+                    recorded: 1,
                     ..report()
                 },
                 "tampered, 1 problem: 1 entry in 1 chain; 1 checkpoint; could not be compared with the supplied checkpoint \
                  of 9 entries (not verified)",
             ),
             (
-                Report { checkpoints: 0, ..report() },
+                Report { checkpoints: 0, recorded: 0, ..report() },
                 "intact: 8000 entries in 8 chains; no checkpoint: truncation would not be detected",
             ),
             (
                 Report { checkpoints: 2, problem_count: 2, verdict: Verdict::Unchecked, ..report() },
-                "could not check, 2 problems: 8000 entries in 8 chains; 2 checkpoints, none supplied: truncation or a \
-                 rewritten log may not be detected",
+                "could not check, 2 problems: 8000 entries in 8 chains; only 2 of 3 checkpoints could be compared, none \
+                 supplied: truncation or a rewritten log may not be detected",
             ),
             (
-                Report { trusted: checkpoint(7000, Some(true)), checkpoints: 0, ..report() },
+                Report { trusted: checkpoint(7000, Some(true)), checkpoints: 0, recorded: 0, ..report() },
                 "intact: 8000 entries in 8 chains; no later checkpoint; checked only what follows the trusted checkpoint of \
                  7000 entries (signature verified)",
             ),
-            (Report { entries: 0, chains: 0, checkpoints: 0, ..report() }, "intact: no entries"),
+            (Report { entries: 0, chains: 0, checkpoints: 0, recorded: 0, ..report() }, "intact: no entries"),
             (
                 of_part(Some(4), true),
                 "intact: 8000 entries in 8 chains; only chain 4 was checked; only a time range was checked, not what comes \

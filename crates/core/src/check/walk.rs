@@ -463,7 +463,7 @@ impl LogCheck {
         remark(self.options.keys.is_empty() && (elsewhere || newest.is_some()), Remark::NoKey);
         remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
         remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
-        remark(unsealed > 0, Remark::Unsealed(unsealed));
+        remark(unsealed > 0 && self.progress == Progress::Complete, Remark::Unsealed(unsealed));
         Report {
             verdict: problems.verdict(),
             entries: entries.entries,
@@ -471,6 +471,7 @@ impl LogCheck {
             erased: entries.erased,
             chains: entries.chains,
             checkpoints: self.recorded.compared,
+            recorded: self.recorded.count,
             supplied: self.reported_supplied,
             trusted: self.trusted,
             newest,
