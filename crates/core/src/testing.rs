@@ -451,6 +451,17 @@ fn tile(log: &MemoryLog, place: usize) -> Option<(u8, u64)> {
     log.tiles.keys().nth(place.checked_rem(log.tiles.len())?).copied()
 }
 
+/// Rewrites an entry, and recomputes everything that follows from it, the checkpoints included.
+fn reseal(log: &mut MemoryLog, place: usize, seed: u8) -> bool {
+    let Some((chain, at)) = choose(log, place) else { return false };
+    let seq = log.chains[&chain][at].seq;
+    log.entry(chain, at + 1).actor = Some("nobody".into());
+    log.rehash(chain, seq);
+    let found = at < sealed(log, chain);
+    log.reseal(Some(&key(seed)));
+    found
+}
+
 /// The ways to damage a log. Each is found, if it returns true, by whoever has the log's key and its newest checkpoint.
 pub const DAMAGES: &[(&str, Damage)] = &[
     ("a number of an entry", |log, place, what| {
@@ -631,15 +642,8 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         log.log_id = if what.is_multiple_of(3) { None } else { Some([what as u8; 16]) };
         log.log_id != Some(LOG_ID) && !log.chains.is_empty()
     }),
-    ("rewritten and resealed by another key", |log, place, _| {
-        let Some((chain, at)) = choose(log, place) else { return false };
-        let seq = log.chains[&chain][at].seq;
-        log.entry(chain, at + 1).actor = Some("nobody".into());
-        log.rehash(chain, seq);
-        let found = at < sealed(log, chain);
-        log.reseal(Some(&key(66)));
-        found
-    }),
+    ("rewritten and resealed by another key", |log, place, _| reseal(log, place, 66)),
+    ("rewritten and resealed by the key's owner", |log, place, _| reseal(log, place, 1)),
     ("an older copy", |log, _, _| {
         let Some(size) = log.checkpoints.len().checked_sub(2).map(|at| log.checkpoints[at].size) else {
             return false;
