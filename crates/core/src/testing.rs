@@ -316,7 +316,7 @@ impl LogReader for MemoryLog {
         let mut next: Vec<Span> = self.spans.iter().filter(|span| span.leaf_index >= from).copied().collect();
         next.sort_by_key(|span| span.leaf_index);
         // Rows of one leaf come together, as no primary key forbids them here.
-        let cut = next.get(self.page).map(|span| span.leaf_index);
+        let cut = next.get(self.page.max(1) - 1).map(|span| span.leaf_index);
         next.retain(|span| cut.is_none_or(|cut| span.leaf_index <= cut));
         Ok(next)
     }
