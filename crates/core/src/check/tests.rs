@@ -348,3 +348,32 @@ fn damage_is_evidence_and_failure_is_none() {
         }
     }
 }
+
+/// The stored tiles still have the trusted root; the entry from which its chain would continue is another.
+#[test]
+fn an_entry_from_which_a_chain_would_continue_is_proved() {
+    let mut log = MemoryLog::default();
+    log.append(2, 10);
+    log.append(0, 300);
+    log.checkpoint(Some(&key(1)));
+    log.append(0, 300);
+    let trusted = supplied(&log.checkpoint(Some(&key(1))));
+    assert_eq!(check(&mut log, options(None, true, BATCH), Some(&trusted)).verdict, Verdict::Intact);
+    log.entry(2, 10).actor = Some("nobody".into());
+    log.rehash(2, 10);
+    let report = check(&mut log, options(None, true, BATCH), Some(&trusted));
+    let problem = report.problems.iter().find(|problem| problem.seq == Some(10)).unwrap();
+    assert!(problem.detail.contains("seals another entry"), "{problem:?}");
+}
+
+#[test]
+fn a_supplied_checkpoint_older_than_the_trusted_one_must_be_a_beginning_of_it() {
+    let (mut log, mut fork) = (MemoryLog::sample(), MemoryLog::sample());
+    fork.entry(0, 10).actor = Some("nobody".into());
+    fork.rehash(0, 10);
+    fork.reseal(Some(&key(1)));
+    let trusted = supplied(&log.newest().note);
+    let report = check(&mut log, options(Some(&fork.checkpoints[0].note), true, BATCH), Some(&trusted));
+    assert_eq!(kinds(&report), [ProblemKind::CheckpointMismatch]);
+    assert!(report.trusted.is_some_and(|trusted| trusted.compared));
+}
