@@ -67,7 +67,7 @@ enum Command {
         #[arg(long)]
         unsealed: bool,
     },
-    /// Verify a whole log: an export's folder, or a live server
+    /// Verify a log: an export's folder, or a live server
     Verify {
         /// An export's folder, or a connection
         source: String,

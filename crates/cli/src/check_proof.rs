@@ -128,7 +128,7 @@ fn proved(result: std::result::Result<Checkpoint, ProofTextError>) -> Result<Che
     }
 }
 
-/// Reads a checkpoint that is kept, whoever signed it.
+/// Reads a checkpoint kept elsewhere; its signatures are not verified.
 pub fn parse_checkpoint(bytes: &[u8]) -> Result<Checkpoint> {
     let supplied = SuppliedCheckpoint::parse(bytes).or_unchecked("the supplied checkpoint")?;
     Ok(supplied.checkpoint().clone())

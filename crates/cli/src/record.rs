@@ -36,9 +36,9 @@ pub struct LogJson {
     pub export_format: u32,
     /// The log's identity, in hex; null for a log without entries.
     pub log_id: Option<String>,
-    /// How many entries the newest checkpoint covers: those that are exported.
+    /// How many entries the newest checkpoint seals: those that are exported.
     pub tree_size: u64,
-    /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint covers yet.
+    /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint seals yet.
     pub unsealed: bool,
 }
 

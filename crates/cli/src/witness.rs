@@ -149,7 +149,7 @@ fn read_state(options: &Options<'_>) -> Result<Option<Checkpoint>> {
     }
 }
 
-/// Held until dropped: two runs must not read the same state.
+/// Locked until dropped: two runs must not read the same state.
 fn lock(state: &Path) -> Result<File> {
     let path = with_suffix(state, "lock");
     let file = File::create(&path).or_unchecked(path.display())?;

@@ -1,6 +1,6 @@
 //! Entry bundles (C2SP tlog-tiles v0.1.0): up to 256 leaves' bytes, each after its length in two bytes.
 //!
-//! **Invariant**: a bundle is read whole or not at all, and has as many entries as the tile it belongs to.
+//! **Invariant**: a bundle is read completely or not at all, and has as many entries as the tile it belongs to.
 
 use crate::tile::TILE_WIDTH;
 use std::fmt;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_is_read_whole_or_not_at_all() {
+    fn a_bundle_is_read_completely_or_not_at_all() {
         let mut bundle = Vec::new();
         for entry in [&b"one"[..], b"", &[7; MAX_ENTRY]] {
             put_entry(&mut bundle, entry).unwrap();

@@ -1,11 +1,11 @@
-//! Whether entries make whole chains.
+//! Whether entries make intact chains.
 //!
 //! Entries may be added in any order and by several workers: [`ChainCheck`] keeps, for each chain, the *runs* of
-//! entries that followed one another without fault, and [`ChainCheck::finish`] joins them.
+//! entries that follow one another without a fault, and [`ChainCheck::finish`] joins them.
 //!
 //! **Invariant**: inside a run every entry's `seq` is its predecessor's plus one, its `prev_hash` is its
-//! predecessor's `hash`, and its `at` is not before its predecessor's. Whatever breaks one of these begins a new
-//! run, so every fault lies at a run's edge and is found in `finish`, wherever and by whomever it was read.
+//! predecessor's `hash`, and its `at` is not before its predecessor's. An entry that breaks one of these begins a new
+//! run, so every fault lies at a run's edge and is found in `finish`, whichever worker read the entry.
 //!
 //! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that touch
 //! are joined as soon as there are many of them.
@@ -15,7 +15,7 @@ use crate::{Hash, format::genesis};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An entry's place in its chain: all that the chain's wholeness depends on.
+/// An entry's place in its chain: all that the chain's integrity depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The chain's number.
@@ -30,7 +30,7 @@ pub struct Link {
     pub at: i64,
 }
 
-/// Entries of one chain that follow one another without fault.
+/// Entries of one chain that follow one another without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
     first_seq: u64,
@@ -82,7 +82,7 @@ impl Runs {
         self.open = self.runs.len() - 1;
     }
 
-    /// Sorts the runs and joins those that touch without fault.
+    /// Sorts the runs and joins those that follow one another without a fault.
     fn compact(&mut self) {
         self.runs.sort_unstable_by_key(|run| (run.first_seq, run.last_seq, run.last_hash));
         let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
@@ -100,7 +100,7 @@ impl Runs {
 /// Which part of the log the entries that were added come from, and so what may be missing at its edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Whole chains: each must begin with its genesis.
+    /// Complete chains: each must begin with its genesis hash.
     Whole,
     /// A range of time: a chain's entries must be contiguous, wherever they begin.
     Range,
@@ -119,7 +119,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
-/// Collects entries in any order; tells in the end whether they make whole chains.
+/// Collects entries in any order; [`ChainCheck::finish`] says whether they make intact chains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainCheck {
     entries: u64,
@@ -348,12 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_is_whole() {
+    fn an_empty_log_is_intact() {
         assert_eq!(ChainCheck::new().finish(None, Scope::Whole), Report::default());
     }
 
     #[test]
-    fn whole_chains_have_no_problem() {
+    fn intact_chains_have_no_problem() {
         let links = [chain_of(0, 7), chain_of(4, 3)].concat();
         let report = check(&links);
         assert_eq!((report.entries, report.chains), (10, 2));

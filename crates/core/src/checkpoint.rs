@@ -1,7 +1,7 @@
 //! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of text.
 //!
-//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Extension lines are refused: no
-//! server of ours writes them, no witness vouches for them, and what is not there cannot smuggle anything.
+//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Extension lines are refused: audit_chain
+//! does not write them, and the specification advises against them.
 
 use crate::{Hash, merkle::MAX_TREE_SIZE, text};
 use std::fmt;
@@ -81,13 +81,13 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// Whether a log may have this name.
+/// Whether a log can have this name.
 #[must_use]
 pub fn is_valid_origin(origin: &str) -> bool {
     (1..=MAX_ORIGIN).contains(&origin.len()) && !origin.chars().any(char::is_control)
 }
 
-/// The name of a log that has been given no other: its identity.
+/// The name of a log, which follows from its identity.
 #[must_use]
 pub fn default_origin(log_id: &[u8; 16]) -> String {
     let hex = hex::encode(log_id);

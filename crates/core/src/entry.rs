@@ -157,7 +157,7 @@ impl<'a> StoredEntry<'a> {
         Ok(Link { chain: leaf.chain, seq: leaf.seq, prev_hash: leaf.prev_hash, hash, at: leaf.at })
     }
 
-    /// The bytes of the leaf that the content gives, whatever hash is stored.
+    /// The bytes of the leaf that the content gives; the stored hash is not compared.
     pub fn encode<'s>(&self, scratch: &'s mut Scratch) -> Result<&'s [u8], Defect> {
         let leaf = self.leaf(&mut scratch.payload)?;
         scratch.leaf.clear();

@@ -1,13 +1,16 @@
 //! What audit_chain hashes, how its chains are checked, and the tree that its checkpoints seal.
 //!
-//! This crate knows no PostgreSQL: the extension, the offline verifier and the witness share it, so that the
-//! auditor's program and the audited server agree on every byte without one trusting the other.
+//! This crate does not depend on PostgreSQL. The extension, the offline verifier and the witness share it, so that the
+//! auditor's program and the audited server agree on every byte, and on every verdict, without trusting each other.
 //!
 //! * [`mod@format`]: an entry's payload digest, leaf and hash (format 1, `docs/format.md`).
-//! * [`chain`]: whether the entries seen make whole chains, in any order and in parallel.
+//! * [`entry`]: whether an entry's content gives its hash, as stored in the log's table and as exported.
+//! * [`chain`]: whether entries make intact chains, added in any order and in parallel.
+//! * [`check`]: the one check of a log, over whatever it is read from; [`problem`]: what it reports.
 //! * [`merkle`], [`tile`], [`tree`], [`proof`]: the RFC 6962 tree over the entries' hashes, its tiles, how it grows,
 //!   proofs and their checks.
-//! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`).
+//! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
+//!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

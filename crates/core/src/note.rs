@@ -1,10 +1,10 @@
 //! Signed notes (C2SP signed-note v1.0.0) with Ed25519 signatures and witnesses' cosignatures (C2SP tlog-cosignature
 //! v1.0.1).
 //!
-//! **Invariant**: a [`Note`] is well-formed; what it says is to be believed only after [`Note::verify`].
+//! **Invariant**: a [`Note`] is well-formed. What it says is verified only by [`Note::verify`].
 //!
 //! A checkpoint without any signature, which a server without a key issues, is the note's text alone, without the
-//! blank line that begins the signatures. [`Note::parse`] takes it and [`Note::is_signed`] tells.
+//! blank line that begins the signatures. [`Note::parse`] accepts it; [`Note::is_signed`] says which it is.
 
 use crate::key::{KeyKind, SigningKey, VerifierKey};
 use std::fmt;
@@ -113,13 +113,13 @@ impl Note {
         Ok(parsed)
     }
 
-    /// The text, which the signatures cover.
+    /// The text, over which the signatures are made.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it carries signatures, of whomever.
+    /// Whether it carries any signature.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
@@ -156,7 +156,7 @@ impl Note {
         self.signatures.push(signature.expect("a key has a valid name"));
     }
 
-    /// Checks the signatures of the given keys. Those of other keys are passed over, as the specification demands.
+    /// Checks the signatures of the given keys. Those of other keys are ignored, as the specification demands.
     ///
     /// An error unless at least one of the keys has signed, and none of their signatures is wrong.
     pub fn verify(&self, keys: &[VerifierKey]) -> Result<Vec<Verified>, NoteError> {

@@ -30,7 +30,7 @@ pub enum ProblemKind {
 /// One problem, at one entry or of the whole log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What kind of fault.
+    /// What kind of problem.
     pub kind: ProblemKind,
     /// Where: the chain; `None` if the problem is the whole log's.
     pub chain: Option<i64>,

@@ -1,7 +1,7 @@
-//! Proofs as text, to be handed over and kept: an inclusion proof as C2SP tlog-proof (`c2sp.org/tlog-proof@v1`), a
+//! Proofs as text, to be sent and kept: an inclusion proof as C2SP tlog-proof (`c2sp.org/tlog-proof@v1`), a
 //! consistency proof as the request that C2SP tlog-witness v1.0.0 defines (`add-checkpoint`), which any witness takes.
 //!
-//! **Invariant**: a proof has one text. Reading checks form only; whether it proves anything is `check`'s answer.
+//! **Invariant**: a proof has one text. Parsing checks its form only; `check` says whether it proves anything.
 
 use crate::{
     Hash,
@@ -69,8 +69,8 @@ impl From<ProofError> for ProofTextError {
 /// That one entry is in the tree of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InclusionProof {
-    /// The entry's encoded leaf, from which its hash follows. The format calls it extra data; nothing vouches for it
-    /// but the proof itself.
+    /// The entry's encoded leaf, from which its hash follows. The format calls it extra data; only the proof itself
+    /// says that it is in the tree.
     pub leaf: Option<Vec<u8>>,
     /// The entry's number in the tree.
     pub index: u64,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_inclusion_proof_is_told_from_a_malformed_one() {
+    fn a_wrong_inclusion_proof_is_not_called_malformed() {
         let wrong = |proof: InclusionProof| proof.check().unwrap_err();
         assert_eq!(wrong(InclusionProof { index: 0, ..inclusion() }), ProofError::Root.into());
         assert_eq!(wrong(InclusionProof { index: 2, ..inclusion() }), ProofError::OutOfRange.into());

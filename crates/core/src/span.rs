@@ -2,7 +2,7 @@
 //! is a [`Span`].
 //!
 //! **Invariant** of spans in order: they fill the tree from leaf 0 without gap or overlap, and each chain's pieces
-//! continue one another from its entry 1. So every leaf is exactly one entry, and every covered entry one leaf.
+//! continue one another from its entry 1. So every leaf is exactly one entry, and every sealed entry is one leaf.
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -99,7 +99,7 @@ impl SpanCheck {
         Self::default()
     }
 
-    /// After the spans of a tree of `size` leaves, which is trusted: each chain with its last covered entry.
+    /// After the spans of a tree of `size` leaves, which is trusted: each chain with its last sealed entry.
     #[must_use]
     pub fn resume(size: u64, chains: impl IntoIterator<Item = (u32, u64)>) -> Self {
         Self { size, chains: chains.into_iter().collect() }
@@ -135,13 +135,13 @@ impl SpanCheck {
         self.size
     }
 
-    /// The last entry of a chain that the spans cover; 0 if none.
+    /// The last sealed entry of a chain; 0 if none.
     #[must_use]
     pub fn last_seq(&self, chain: u32) -> u64 {
         self.chains.get(&chain).copied().unwrap_or(0)
     }
 
-    /// Each chain with its last covered entry.
+    /// Each chain with its last sealed entry.
     pub fn chains(&self) -> impl Iterator<Item = (u32, u64)> {
         self.chains.iter().map(|(&chain, &last)| (chain, last))
     }

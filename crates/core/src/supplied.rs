@@ -4,8 +4,8 @@
 //! with CRLF, and put a byte order mark first. [`normalise`] undoes that and nothing else.
 //!
 //! **Invariants**
-//! * Whatever way a valid note or proof is kept, it reads as the same value. The parsers themselves stay strict.
-//! * A [`VerifiedCheckpoint`] exists only if its origin is the log's identity and, where keys were given, one of them
+//! * A valid note or proof reads as the same value in whichever of these ways it was kept. The parsers stay strict.
+//! * A [`VerifiedCheckpoint`] exists only if its origin is the log's identity and, if keys were given, one of them
 //!   signed it and no signature by any of them is wrong.
 
 use crate::{
@@ -152,7 +152,7 @@ impl From<NoteError> for CheckpointFault {
     }
 }
 
-/// A checkpoint of this log, signed by a given key where keys were given.
+/// A checkpoint of this log, signed by a given key if keys were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedCheckpoint {
     checkpoint: Checkpoint,

@@ -21,7 +21,7 @@ pub const TILE_BYTES: usize = TILE_WIDTH * 32;
 /// The highest level that a tree of [`MAX_TREE_SIZE`] has.
 pub const MAX_LEVEL: u8 = 7;
 
-/// A tile that is complete, and so fixed for ever.
+/// A tile that is complete: it never changes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteTile {
     /// How high in the tree, in steps of 8.
@@ -136,7 +136,7 @@ impl<E: fmt::Display> fmt::Display for TreeError<E> {
 
 impl<E: fmt::Debug + fmt::Display> std::error::Error for TreeError<E> {}
 
-/// Cuts a tile's bytes into hashes; bytes after the last whole hash are dropped.
+/// Cuts a tile's bytes into hashes; bytes after the last complete hash are dropped.
 #[must_use]
 pub fn hashes_of(bytes: &[u8]) -> Vec<Hash> {
     bytes.as_chunks::<32>().0.to_vec()

@@ -1,7 +1,7 @@
 //! The growing tree: what must be kept to append to it, in memory that does not depend on its size.
 //!
 //! **Invariant**: at each level the frontier holds the hashes of that level's one partial tile, fewer than 256; how
-//! many follows from the size alone. A tile that becomes complete is handed out once, and its root moves up a level.
+//! many follows from the size alone. A tile that becomes complete is returned once, and its root moves up a level.
 
 use crate::{
     Hash,
@@ -80,7 +80,7 @@ impl TreeFrontier {
         })
     }
 
-    /// Rebuilds the frontier of the tree of `size` leaves from what is kept for ever: its complete tiles, and the
+    /// Rebuilds the frontier of the tree of `size` leaves from what never changes: its complete tiles, and the
     /// hashes of the last `size % 256` leaves, which no complete tile holds.
     ///
     /// Reads at most 255 tiles at each level. It checks nothing but lengths: compare [`TreeFrontier::root`] with a
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn complete_tiles_are_handed_out_once_and_in_order() {
+    fn complete_tiles_are_returned_once_and_in_order() {
         let mut tree = TreeFrontier::new();
         let tiles: Vec<_> = (0..256 * 256 + 3)
             .flat_map(|n| tree.push(leaf(n)))

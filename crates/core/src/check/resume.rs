@@ -3,7 +3,7 @@
 //! **Invariants**
 //! * Everything that the rest of the check starts from follows from the trusted root: the right edge has that root, and
 //!   each chain's last entry is proved to be in its tree. The stored tiles and spans are not trusted for it.
-//! * Where that fails, the problem is noted and the whole log is checked.
+//! * If that fails, the problem is noted and the whole log is checked.
 
 use crate::{
     chain::Link,
@@ -71,7 +71,7 @@ impl LogCheck {
     /// Starts at a checkpoint that is trusted. Each chain's last entry that it seals is returned, to be added by
     /// [`EntryCheck::anchor`](crate::check::EntryCheck::anchor); the entries before those need not be read.
     ///
-    /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and all must be checked. An
+    /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and the whole log must be checked. An
     /// error means that the reader failed.
     pub fn resume<R: ResumeReader + ?Sized>(
         &mut self,

@@ -2,8 +2,8 @@
 //! tiles, the root of every recorded checkpoint, and that of a checkpoint kept elsewhere.
 //!
 //! **Invariants**
-//! * A checkpoint counts as compared only if every entry that it seals was read. Where one is missing the tree ends; what
-//!   it did not reach is not called intact.
+//! * A checkpoint counts as compared only if every entry that it seals was read. If one is missing the tree ends there, and
+//!   what it did not reach is not called intact.
 //! * What cannot be read says nothing about the log: reading ends with the reader's error, without a report.
 //! * Memory does not grow with the log: the tree's right edge, a batch of tiles, a page of spans and checkpoints, the
 //!   chains, and a bounded number of named problems.
@@ -183,7 +183,7 @@ impl LogCheck {
         }
     }
 
-    /// Begins behind the trusted tree of which this is the right edge.
+    /// Starts after the trusted tree of which this is the right edge.
     pub(super) fn start_at(&mut self, frontier: TreeFrontier, chains: impl IntoIterator<Item = (u32, u64)>) {
         self.started_at = frontier.size();
         self.spans = SpanCheck::resume(frontier.size(), chains);
@@ -232,7 +232,7 @@ impl LogCheck {
         Ok(())
     }
 
-    /// Reads the log to its end. `progress` is told how many entries of the tree have been read.
+    /// Reads the log to its end. `progress` gets the number of entries of the tree that have been read.
     ///
     /// An error means that the reader failed; it says nothing about the log.
     pub fn walk<R: LogReader + ?Sized>(
@@ -315,7 +315,7 @@ impl LogCheck {
         }))
     }
 
-    /// Takes the spans that continue those before; how many do. `from` becomes the leaf behind the last one's first.
+    /// Takes the spans that continue those before; how many do. `from` becomes the leaf after the first one of the last.
     fn take_spans(&mut self, page: &[Span], from: &mut u64) -> usize {
         for (at, span) in page.iter().enumerate() {
             if let Err(error) = self.spans.push(span) {
@@ -413,7 +413,7 @@ impl LogCheck {
         Ok(())
     }
 
-    /// What lies behind the last entry that spans cover.
+    /// What is stored after the last entry that the spans cover.
     fn check_end<R: LogReader + ?Sized>(&mut self, reader: &mut R) -> Result<(), R::Error> {
         let (size, newest) = (self.spans.size(), self.recorded.last());
         if newest > size {
@@ -496,7 +496,7 @@ impl LogCheck {
         }
         let Some(supplied) = &self.supplied else { return };
         let (size, sealed) = (supplied.size, self.spans.size());
-        // Where the identity is gone too, the checkpoint cannot be one of this log; its size still tells.
+        // If the identity is missing too, the checkpoint cannot be verified, but its size still shows truncation.
         if size > sealed && (supplied.verified.is_some() || self.log_id.is_none()) {
             let problem = truncated("supplied", size, sealed);
             self.problems.add(problem);
