@@ -110,13 +110,28 @@ impl Scene {
             assert_eq!(tree.status, Some(i32::from(!expected.is_empty())), "{checkpoint:?}: {tree:?}");
         }
 
+        self.assert_same_verdict(database, alone, None);
+        self.assert_same_verdict(database, kept, Some(&second));
+    }
+
+    /// Checks that the program reports these kinds of problems of the live server, as `audit_problems()` does, and returns
+    /// the exit code that goes with them; with a kept checkpoint, by it and the key.
+    #[track_caller]
+    fn assert_same_verdict(&self, database: &Database<'_>, kinds: &[impl AsRef<str>], kept: Option<&Path>) {
         let source = self.server.conn_string(&database.name);
-        let (status, report) = audit_chain(&["verify", &source]);
-        assert_eq!(status, i32::from(!alone.is_empty()), "offline, alone: {report}");
-        let note = self.directory.join("second");
-        let (status, report) =
-            audit_chain(&["verify", &source, "--checkpoint", note.to_str().unwrap(), "--key", &self.key]);
-        assert_eq!(status, i32::from(!kept.is_empty()), "offline, with the kept checkpoint: {report}");
+        let mut arguments = vec!["verify", &source, "--json"];
+        if let Some(note) = kept {
+            arguments.extend(["--checkpoint", note.to_str().unwrap(), "--key", &self.key]);
+        }
+        let (status, report) = audit_chain(&arguments);
+        assert_eq!(status, i32::from(!kinds.is_empty()), "audit-chain, {kept:?}: {report}");
+        let query = format!(
+            "SELECT DISTINCT value ->> 'kind' FROM jsonb_array_elements($json${}$json$::jsonb -> 'problems') ORDER BY 1",
+            report.lines().next().unwrap()
+        );
+        let found = self.server.psql("postgres", &query).unwrap();
+        let kinds: Vec<&str> = kinds.iter().map(AsRef::as_ref).collect();
+        assert_eq!(found.lines().collect::<Vec<_>>(), kinds, "audit-chain, {kept:?}");
     }
 }
 
@@ -194,27 +209,56 @@ fn each_attack_is_detected_where_it_can_be() {
     forked.sql("SELECT audit_checkpoint()");
     scene.assert_found(&forked, &[], MISMATCH);
 
-    // Damage to the stored checkpoints, spans and tiles.
+    // Damage to the stored checkpoints, spans and tiles: both judges find the same, without and with the kept checkpoint.
+    let newest = "(SELECT max(tree_size) FROM audit_checkpoint_log)";
     for (number, sql) in [
-        "UPDATE audit_checkpoint_log SET root = sha256('') WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
+        &format!("UPDATE audit_checkpoint_log SET root = sha256('') WHERE tree_size = {newest}"),
         "UPDATE audit_checkpoint_log SET note = replace(note, E'\\n' || tree_size, E'\\n7')",
-        "DELETE FROM audit_checkpoint_log WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
+        &format!("DELETE FROM audit_checkpoint_log WHERE tree_size = {newest}"),
         "UPDATE audit_tile SET hashes = set_byte(hashes, 100, 255 - get_byte(hashes, 100)) WHERE index = 1",
         "DELETE FROM audit_tile WHERE index = 2",
         "UPDATE audit_checkpoint_span SET last_seq = last_seq - 1 WHERE leaf_index = 0",
+        &format!("UPDATE audit_checkpoint_log SET note = replace(note, 'audit_chain/', 'other/') WHERE tree_size = {newest}"),
+        "UPDATE audit_checkpoint_log SET note = replace(note, 'audit_chain/', 'other/')",
+        "UPDATE audit_log_identity SET log_id = '00000000-0000-4000-8000-000000000000'",
+        "DELETE FROM audit_log_identity",
+        "INSERT INTO audit_tile SELECT 0, 99, hashes FROM audit_tile WHERE level = 0 AND index = 0",
+        "INSERT INTO audit_tile SELECT 7, 0, hashes FROM audit_tile WHERE level = 0 AND index = 0",
     ]
     .into_iter()
     .enumerate()
     {
         let stored = attack(&format!("stored{number}"));
         stored.force(sql);
-        assert!(scene.kinds(&stored, "").contains(&"checkpoint_mismatch".to_owned()), "{sql}");
-        let (status, report) = audit_chain(&["verify", &scene.server.conn_string(&stored.name)]);
-        assert_eq!(status, 1, "{sql}: {report}");
+        let kinds = scene.kinds(&stored, "");
+        assert!(kinds.contains(&"checkpoint_mismatch".to_owned()), "{sql}");
+        scene.assert_same_verdict(&stored, &kinds, None);
+        let given = format!("checkpoint => '{}', public_key => '{}'", scene.second, scene.key);
+        let kinds = scene.kinds(&stored, &given);
+        assert!(kinds.contains(&"checkpoint_mismatch".to_owned()), "{sql}");
+        scene.assert_same_verdict(&stored, &kinds, Some(&scene.directory.join("second")));
     }
-    let added = attack("added");
-    added.force("INSERT INTO audit_tile SELECT 0, 99, hashes FROM audit_tile WHERE level = 0 AND index = 0");
-    assert_eq!(scene.kinds(&added, ""), MISMATCH);
+}
+
+#[test]
+fn a_kept_checkpoint_is_accepted_as_people_keep_it() {
+    let scene = Scene::new();
+    let original = Database::of(&scene.server, "original");
+    let note = scene.second.trim_end();
+    let styles = [
+        note.to_owned(),
+        format!("{note}\n"),
+        format!("{note}\n\n"),
+        format!("{note}\n").replace('\n', "\r\n"),
+        format!("\u{FEFF}{note}\n"),
+    ];
+    for (number, style) in styles.iter().enumerate() {
+        let given = format!("checkpoint => '{style}', public_key => '{}'", scene.key);
+        assert_eq!(scene.kinds(&original, &given), [""; 0], "{style:?}");
+        let file = scene.directory.join(format!("style{number}"));
+        fs::write(&file, style).unwrap();
+        scene.assert_same_verdict(&original, &[""; 0], Some(&file));
+    }
 }
 
 #[test]
