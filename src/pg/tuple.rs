@@ -19,7 +19,7 @@ const _: () = {
     assert!(MAX_ALIGN == 8, "values are aligned to at most 8 bytes");
     assert!(HEADER == 23, "the bitmap of nulls follows 23 bytes");
     assert!(std::mem::align_of::<pg_sys::HeapTupleData>() <= MAX_ALIGN);
-    assert!(OUTER % MAX_ALIGN == 0);
+    assert!(OUTER.is_multiple_of(MAX_ALIGN));
     assert!(pg_sys::VARHDRSZ == 4, "a long value has a length word of 4 bytes");
 };
 

@@ -2,7 +2,7 @@
 //!
 //! * [`store`]: the tree as it is stored.
 //! * [`reader`]: the log as the core crate reads it.
-//! * [`checkpoint`]: `audit_checkpoint()`.
+//! * [`checkpoint`]: makes a checkpoint, as `audit_checkpoint()` does.
 //! * [`proof`]: `audit_inclusion_proof()` and `audit_consistency_proof()`.
 //! * [`signing_key`]: the key that signs checkpoints.
 //!
