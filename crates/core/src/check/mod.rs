@@ -10,6 +10,7 @@
 //! ```
 
 mod entries;
+mod log;
 mod reader;
 mod recorded;
 mod report;
@@ -19,9 +20,9 @@ mod tests;
 mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
+pub use log::{LogCheck, Options};
 pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
     is_beyond,
 };
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
-pub use walk::{LogCheck, Options};

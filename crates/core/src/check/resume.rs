@@ -9,8 +9,8 @@ use crate::{
     chain::Link,
     check::{
         LogCheck, LogReader, ReportedCheckpoint, ResumeReader,
+        log::truncated,
         reader::{FrontierError, ReadError, frontier},
-        walk::truncated,
     },
     problem::{Problem, ProblemKind},
     proof::{consistency_proof, inclusion_proof, verify_consistency, verify_inclusion},

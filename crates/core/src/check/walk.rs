@@ -1,91 +1,19 @@
-//! The check of a log against its checkpoints: the entries' hashes, read in the tree's order, must give the stored
-//! tiles, the root of every recorded checkpoint, and that of a checkpoint kept elsewhere.
+//! Reading a log: the entries' hashes, in the tree's order, must give the stored tiles, the root of every recorded
+//! checkpoint, and that of a checkpoint kept elsewhere.
 //!
 //! **Invariants**
-//! * A checkpoint counts as compared only if every entry that it seals was read. If one is missing the tree ends there, and
-//!   what it did not reach is not called intact.
+//! * A checkpoint counts as compared only if every entry that it seals was read. If one is missing the tree ends there,
+//!   and what it did not reach is not called intact.
 //! * What cannot be read says nothing about the log: reading ends with the reader's error, without a report.
-//! * Memory does not grow with the log: the tree's right edge, a batch of tiles, a page of spans and checkpoints, the
-//!   chains, and a bounded number of named problems.
 
 use crate::{
     Hash,
-    check::{
-        BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, batches, reader::ReadError,
-        recorded::Recorded,
-    },
-    key::VerifierKey,
-    problem::{Problem, ProblemKind, Problems},
-    span::{Span, SpanCheck},
-    supplied::{SuppliedCheckpoint, VerifiedCheckpoint},
+    check::{LogCheck, LogReader, batches, log::Progress, reader::ReadError},
+    problem::{Problem, ProblemKind},
+    span::Span,
+    supplied::VerifiedCheckpoint,
     tile::{TILE_WIDTH, TileId},
-    tree::TreeFrontier,
 };
-
-/// What to check against, and how.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// A checkpoint kept elsewhere.
-    pub supplied: Option<SuppliedCheckpoint>,
-    /// The keys whose signatures are trusted. Without any, signatures are not checked.
-    pub keys: Vec<VerifierKey>,
-    /// How many problems are named; all are counted.
-    pub max_problems: usize,
-    /// How many entries are read at once.
-    pub batch: u64,
-}
-
-impl Default for Options {
-    /// Against nothing from elsewhere; names all problems; reads [`BATCH`] entries at once.
-    fn default() -> Self {
-        Self { supplied: None, keys: Vec::new(), max_problems: usize::MAX, batch: BATCH }
-    }
-}
-
-/// How far the tree's entries could be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// Nothing was read.
-    NotStarted,
-    /// All entries came as the spans say.
-    Complete,
-    /// An entry was missing or had no hash: the tree ends there. The spans are known to their end.
-    Broken,
-    /// The spans do not continue one another, or could not be read: how many entries are sealed is not known.
-    Ended,
-}
-
-/// The supplied checkpoint.
-#[derive(Debug)]
-struct Supplied {
-    size: u64,
-    /// `None` if it is not one of this log, or not signed as it must be.
-    verified: Option<VerifiedCheckpoint>,
-    /// Whether its root was compared.
-    compared: bool,
-}
-
-/// Checks a log against its checkpoints.
-///
-/// [`LogCheck::walk`] reads the log, after [`LogCheck::resume`] only what follows a trusted checkpoint;
-/// [`LogCheck::finish`] adds what the check of the entries found.
-#[derive(Debug)]
-pub struct LogCheck {
-    options: Options,
-    begun: bool,
-    log_id: Option<[u8; 16]>,
-    supplied: Option<Supplied>,
-    reported_supplied: Option<ReportedCheckpoint>,
-    pub(super) trusted: Option<ReportedCheckpoint>,
-    frontier: TreeFrontier,
-    spans: SpanCheck,
-    started_at: u64,
-    recorded: Recorded,
-    /// Whether a tile of entries' hashes differs: those above it follow from it.
-    leaves_differ: bool,
-    progress: Progress,
-    problems: Problems,
-}
 
 /// Where in a batch the next entry is expected.
 struct Cursor<'b> {
@@ -118,120 +46,6 @@ impl<'b> Cursor<'b> {
 }
 
 impl LogCheck {
-    /// Nothing read yet.
-    #[must_use]
-    pub fn new(options: Options) -> Self {
-        let problems = Problems::bounded(options.max_problems);
-        Self {
-            options,
-            begun: false,
-            log_id: None,
-            supplied: None,
-            reported_supplied: None,
-            trusted: None,
-            frontier: TreeFrontier::new(),
-            spans: SpanCheck::new(),
-            started_at: 0,
-            recorded: Recorded::default(),
-            leaves_differ: false,
-            progress: Progress::NotStarted,
-            problems,
-        }
-    }
-
-    /// The log's identity, once something was read.
-    #[must_use]
-    pub fn log_id(&self) -> Option<&[u8; 16]> {
-        self.log_id.as_ref()
-    }
-
-    /// Each chain with the last entry that the log's checkpoints seal, as far as the spans could be followed.
-    pub fn sealed(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.spans.chains()
-    }
-
-    /// Whether entries were missing from the tree, so that not all sealed entries were asked for.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
-        self.progress == Progress::Broken
-    }
-
-    /// Whether the log could not be followed to its end because of what is stored.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.progress == Progress::Ended
-    }
-
-    pub(super) fn keys(&self) -> &[VerifierKey] {
-        &self.options.keys
-    }
-
-    /// The supplied checkpoint, if it counts and was not compared yet.
-    pub(super) fn open_supplied(&self) -> Option<&VerifiedCheckpoint> {
-        self.supplied.as_ref().filter(|supplied| !supplied.compared)?.verified.as_ref()
-    }
-
-    /// Notes how the supplied checkpoint compares.
-    pub(super) fn compare_supplied(&mut self, matches: bool) {
-        let Some(supplied) = &mut self.supplied else { return };
-        supplied.compared = true;
-        self.reported_supplied.iter_mut().for_each(|reported| reported.compared = true);
-        if !matches {
-            let detail =
-                format!("the supplied checkpoint of {} entries is not that of this log", supplied.size);
-            self.mismatch(detail);
-        }
-    }
-
-    /// Starts after the trusted tree of which this is the right edge.
-    pub(super) fn start_at(&mut self, frontier: TreeFrontier, chains: impl IntoIterator<Item = (u32, u64)>) {
-        self.started_at = frontier.size();
-        self.spans = SpanCheck::resume(frontier.size(), chains);
-        self.recorded = Recorded::after(frontier.size());
-        self.frontier = frontier;
-    }
-
-    /// Adds a problem that was found while the caller read the log.
-    pub fn add_problem(&mut self, problem: Problem) {
-        self.problems.add(problem);
-    }
-
-    fn mismatch(&mut self, detail: impl Into<String>) {
-        self.problems.add(Problem::of_log(ProblemKind::CheckpointMismatch, detail));
-    }
-
-    /// Makes a problem of what an honest log does not store; passes on that reading failed.
-    fn evidence<T, E>(&mut self, read: Result<T, ReadError<E>>, kind: ProblemKind) -> Result<Option<T>, E> {
-        match read {
-            Ok(value) => Ok(Some(value)),
-            Err(ReadError::Damaged(what)) => {
-                self.problems.add(Problem::of_log(kind, what));
-                Ok(None)
-            }
-            Err(ReadError::Failed(error)) => Err(error),
-        }
-    }
-
-    /// Reads the log's identity and verifies the supplied checkpoint by it.
-    pub(super) fn begin<R: LogReader + ?Sized>(&mut self, reader: &mut R) -> Result<(), R::Error> {
-        if std::mem::replace(&mut self.begun, true) {
-            return Ok(());
-        }
-        let log_id = reader.log_id();
-        self.log_id = self.evidence(log_id, ProblemKind::CheckpointMismatch)?.flatten();
-        if let Some(supplied) = &self.options.supplied {
-            let verified = supplied.verify(self.log_id.as_ref(), &self.options.keys);
-            let signed_by = verified.as_ref().ok().map(VerifiedCheckpoint::signed_by);
-            self.reported_supplied = Some(ReportedCheckpoint::new(supplied.checkpoint(), signed_by));
-            let size = supplied.size();
-            if let Err(fault) = &verified {
-                self.mismatch(format!("the supplied checkpoint of {size} entries: {fault}"));
-            }
-            self.supplied = Some(Supplied { size, verified: verified.ok(), compared: false });
-        }
-        Ok(())
-    }
-
     /// Reads the log to its end. `progress` gets the number of entries of the tree that have been read.
     ///
     /// An error means that the reader failed; it says nothing about the log.
@@ -430,88 +244,4 @@ impl LogCheck {
         }
         Ok(())
     }
-
-    /// The report, with what the check of the entries found.
-    #[must_use]
-    pub fn finish(mut self, entries: EntryReport) -> Report {
-        match self.progress {
-            Progress::NotStarted => self.problems.add(Problem::of_log(
-                ProblemKind::Unchecked,
-                "the log was not compared with its checkpoints",
-            )),
-            Progress::Ended => {}
-            Progress::Complete | Progress::Broken => self.find_truncation(&entries.heads),
-        }
-        for problem in self.recorded.problems() {
-            self.problems.add(problem);
-        }
-        let sealed = self.spans.size() - self.started_at;
-        let mut problems = entries.problems;
-        problems.merge(self.problems);
-        if self.progress == Progress::Broken && problems.count() == 0 {
-            problems.add(Problem::of_log(
-                ProblemKind::Unchecked,
-                "the entries did not come as the spans of the checkpoints say: the tree was not computed",
-            ));
-        }
-        let newest = self.recorded.newest;
-        let mut remarks = Vec::new();
-        let mut remark = |applies: bool, remark| remarks.extend(applies.then_some(remark));
-        let elsewhere = self.reported_supplied.is_some() || self.trusted.is_some();
-        let unsealed = entries.entries.saturating_sub(sealed);
-        remark(!elsewhere && entries.entries > 0, Remark::NoCheckpointSupplied);
-        remark(self.options.keys.is_empty() && (elsewhere || newest.is_some()), Remark::NoKey);
-        remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
-        remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
-        remark(unsealed > 0 && self.progress == Progress::Complete, Remark::Unsealed(unsealed));
-        Report {
-            verdict: problems.verdict(),
-            entries: entries.entries,
-            sealed: sealed.min(entries.entries),
-            erased: entries.erased,
-            chains: entries.chains,
-            checkpoints: self.recorded.compared,
-            recorded: self.recorded.count,
-            supplied: self.reported_supplied,
-            trusted: self.trusted,
-            newest,
-            part: None,
-            remarks,
-            problem_count: problems.count(),
-            problems: problems.into_sorted(),
-        }
-    }
-
-    /// Chains, and a log, that end before what a checkpoint seals.
-    fn find_truncation(&mut self, heads: &[(u32, u64, Hash)]) {
-        let sealed: Vec<(u32, u64)> = self.spans.chains().collect();
-        for (chain, last) in sealed {
-            let head = heads.binary_search_by_key(&chain, |head| head.0).map_or(0, |at| heads[at].1);
-            if head < last {
-                let detail = format!(
-                    "a checkpoint seals the chain's entries up to {last}, the log has them up to {head}"
-                );
-                self.problems.add(Problem::at(ProblemKind::Truncated, chain, head + 1, detail));
-            }
-        }
-        let Some(supplied) = &self.supplied else { return };
-        let (size, sealed) = (supplied.size, self.spans.size());
-        // If the identity is missing too, the checkpoint cannot be verified, but its size still shows truncation.
-        if size > sealed && (supplied.verified.is_some() || self.log_id.is_none()) {
-            let problem = truncated("supplied", size, sealed);
-            self.problems.add(problem);
-        } else if self.open_supplied().is_some() && self.progress == Progress::Complete {
-            let detail = format!("the supplied checkpoint of {size} entries could not be compared");
-            self.problems.add(Problem::of_log(ProblemKind::Unchecked, detail));
-        }
-    }
-}
-
-/// A log that seals fewer entries than a checkpoint from elsewhere.
-pub(super) fn truncated(which: &str, size: u64, sealed: u64) -> Problem {
-    let detail = format!(
-        "the {which} checkpoint seals {size} entries, the log's own checkpoints seal {sealed}: the log was truncated, or \
-         this is an older copy"
-    );
-    Problem::of_log(ProblemKind::Truncated, detail)
 }
