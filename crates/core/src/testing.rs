@@ -248,9 +248,11 @@ impl MemoryLog {
         let sizes: Vec<u64> = self.checkpoints.iter().map(|recorded| recorded.size).collect();
         *self = Self { partial_tiles: self.partial_tiles, page: self.page, ..Self::default() };
         for size in sizes {
-            for span in spans.iter().filter(|span| span.leaf_index + span.entries() <= size) {
-                let length = chains[&span.chain].len().min(span.last_seq as usize);
-                self.chains.insert(span.chain, chains[&span.chain][..length].to_vec());
+            let ends = |span: &&Span| span.leaf_index.saturating_add(span.entries()) <= size;
+            for span in spans.iter().filter(ends) {
+                let Some(entries) = chains.get(&span.chain) else { continue };
+                let length = entries.len().min(span.last_seq as usize);
+                self.chains.insert(span.chain, entries[..length].to_vec());
             }
             self.checkpoint(key);
         }
@@ -404,7 +406,8 @@ fn choose(log: &MemoryLog, place: usize) -> Option<(u32, usize)> {
 }
 
 fn sealed(log: &MemoryLog, chain: u32) -> usize {
-    log.spans.iter().filter(|span| span.chain == chain).map(Span::entries).sum::<u64>() as usize
+    log.spans.iter().filter(|span| span.chain == chain).map(Span::entries).fold(0, u64::saturating_add)
+        as usize
 }
 
 fn edit(log: &mut MemoryLog, place: usize, edit: impl FnOnce(&mut MemoryEntry)) -> bool {
@@ -553,11 +556,11 @@ pub const DAMAGES: &[(&str, Damage)] = &[
     ("a span edited", |log, place, what| {
         let Some(span) = span(log, place) else { return false };
         match what % 6 {
-            0 => span.leaf_index += 1,
+            0 => span.leaf_index = span.leaf_index.wrapping_add(1),
             1 => span.chain ^= 1,
-            2 => span.first_seq += 1,
-            3 => span.last_seq += 1,
-            4 => span.last_seq -= 1,
+            2 => span.first_seq = span.first_seq.wrapping_add(1),
+            3 => span.last_seq = span.last_seq.wrapping_add(1),
+            4 => span.last_seq = span.last_seq.wrapping_sub(1),
             _ => span.last_seq = u64::MAX >> (what % 60),
         }
         true
@@ -578,8 +581,8 @@ pub const DAMAGES: &[(&str, Damage)] = &[
             0 => drop(tile.pop()),
             1 => tile.push(0),
             _ => {
-                let at = what % tile.len();
-                tile[at] ^= 1;
+                let at = what % tile.len().max(1);
+                tile.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
             }
         }
         true
@@ -596,9 +599,9 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         let Some(recorded) = recorded(log, place) else { return false };
         match what % 5 {
             0 => drop(recorded.root.pop()),
-            1 => recorded.size += 1,
-            2 => recorded.size -= 1,
-            _ => recorded.root[what % 32] ^= 1,
+            1 => recorded.size = recorded.size.wrapping_add(1),
+            2 => recorded.size = recorded.size.wrapping_sub(1),
+            _ => recorded.root.iter_mut().skip(what % 32).take(1).for_each(|byte| *byte ^= 1),
         }
         true
     }),
@@ -607,7 +610,7 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         let (size, note) = (recorded.size, recorded.note.clone());
         recorded.note = match what % 6 {
             0 => note.replacen("audit_chain/", "other/", 1),
-            1 => note.replacen(&format!("\n{size}\n"), &format!("\n{}\n", size + 1), 1),
+            1 => note.replacen(&format!("\n{size}\n"), &format!("\n{}\n", size.wrapping_add(1)), 1),
             2 => String::new(),
             3 => note.replace('\n', "\r\n"),
             4 => note.trim_end().to_owned(),
@@ -654,7 +657,11 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         let spans = log.spans.clone();
         log.chains.retain(|chain, _| spans.iter().any(|span| span.chain == *chain));
         for (chain, entries) in &mut log.chains {
-            let sealed = spans.iter().filter(|span| span.chain == *chain).map(Span::entries).sum::<u64>();
+            let sealed = spans
+                .iter()
+                .filter(|span| span.chain == *chain)
+                .map(Span::entries)
+                .fold(0, u64::saturating_add);
             entries.truncate(sealed as usize);
         }
         true
