@@ -1,73 +1,111 @@
 -- Coverage: which tables are audited, and which should be but are not. The log in one row.
 
+-- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
+-- name: a table may be renamed, and another may take its name.
 CREATE VIEW audit_coverage AS
-WITH lifecycle AS (
-    -- The last ENABLE, DISABLE or DROP of each table, by the name that it had then.
-    SELECT DISTINCT ON (l.table_schema, l.table_name)
-           l.table_schema, l.table_name, l.operation, l.at, l.effective_role
+WITH RECURSIVE lifecycle AS (
+    SELECT coalesce(l.detail ->> 'id', pg_catalog.format('%I.%I', l.table_schema, l.table_name)) AS id,
+           coalesce((l.detail ->> 'inherited')::boolean, false) AS inherited,
+           l.table_schema, l.table_name, l.operation, l.at, l.effective_role, l.detail -> 'options' AS options,
+           l.chain, l.seq
     FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
-    ORDER BY l.table_schema, l.table_name, l.at DESC, l.chain, l.seq DESC
-), begun AS (
-    -- The time since which a table is audited without interruption: its first ENABLE after its last DISABLE.
-    SELECT l.table_schema, l.table_name, min(l.at) AS since,
-           (array_agg(l.effective_role ORDER BY l.at, l.chain, l.seq))[1] AS enabled_by
-    FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
-    WHERE l.operation = 'ENABLE' AND NOT EXISTS (
-        SELECT FROM audit_lifecycle q JOIN audit_log e USING (chain, seq)
-        WHERE (e.table_schema, e.table_name) = (l.table_schema, l.table_name)
-          AND e.operation <> 'ENABLE' AND e.at > l.at)
-    GROUP BY l.table_schema, l.table_name
-), renamed AS (
-    SELECT l.detail ->> 'renamed_from' AS name, l.at
-    FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
-    WHERE l.detail ->> 'renamed_from' IS NOT NULL
+), auditing AS (
+    -- Each auditing, with the last name of its table.
+    SELECT id,
+           min(at) FILTER (WHERE operation = 'ENABLE') AS since,
+           (array_agg(effective_role ORDER BY at, chain, seq) FILTER (WHERE operation = 'ENABLE'))[1] AS enabled_by,
+           (array_agg(table_schema ORDER BY at DESC, chain, seq DESC))[1] AS table_schema,
+           (array_agg(table_name ORDER BY at DESC, chain, seq DESC))[1] AS table_name,
+           bool_or(operation <> 'ENABLE') AS ended
+    FROM lifecycle WHERE NOT inherited GROUP BY id
+), joined AS (
+    -- Tables that came to be audited with a table above them after that table.
+    SELECT id, table_schema, table_name, min(at) AS since,
+           (array_agg(effective_role ORDER BY at, chain, seq))[1] AS enabled_by
+    FROM lifecycle WHERE inherited AND operation = 'ENABLE' GROUP BY id, table_schema, table_name
+), period AS (
+    SELECT id, at, lead(at) OVER (PARTITION BY id ORDER BY at, chain, seq) AS until, options
+    FROM lifecycle WHERE operation = 'ENABLE' AND NOT inherited
+), narrowed AS (
+    SELECT id, pg_catalog.json_agg(
+        pg_catalog.json_build_object('since', at, 'until', until, 'options', options) ORDER BY at) AS left_out
+    FROM period WHERE options::text <> '{}' GROUP BY id
 ), capture AS (
+    -- pg_trigger.tgargs: the options, the identity, and "inherited", each followed by a NUL.
     SELECT t.tgrelid,
            count(*) FILTER (WHERE t.tgname = '!audit_chain_row') AS row_triggers,
            count(*) FILTER (WHERE t.tgname = '!audit_chain_statement') AS statement_triggers,
            bool_and(t.tgenabled = 'A') AS always,
-           max(convert_from(trim(trailing '\x00'::bytea from t.tgargs), getdatabaseencoding())) AS options
+           coalesce(nullif(max(pg_catalog.convert_from(
+               substring(t.tgargs FROM 1 FOR greatest(position(E'\\x00'::bytea IN t.tgargs) - 1, 0)),
+               pg_catalog.getdatabaseencoding())), ''), '{}')::json AS options,
+           coalesce(
+               nullif(max(pg_catalog.split_part(pg_catalog.encode(
+                   substring(t.tgargs FROM position(E'\\x00'::bytea IN t.tgargs) + 1), 'escape'), E'\\000', 1)), ''),
+               max(pg_catalog.format('%I.%I', n.nspname, c.relname))) AS id,
+           bool_or(t.tgnargs > 2) AS inherited
     FROM pg_catalog.pg_trigger t
+    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE t.tgfoid = 'audit_chain_capture'::regproc AND NOT t.tgisinternal
     GROUP BY t.tgrelid
+), below (oid) AS (
+    -- Tables that should be audited because a table above them is.
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN capture k ON k.tgrelid = i.inhparent
+    UNION
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON b.oid = i.inhparent
 ), tables AS (
-    SELECT c.oid, n.nspname::text AS table_schema, c.relname::text AS table_name,
-           rn.nspname::text AS root_schema, rc.relname::text AS root_name
+    SELECT c.oid, n.nspname::text AS table_schema, c.relname::text AS table_name, c.relkind = 'p' AS partitioned
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_class rc ON c.relispartition AND rc.oid = pg_catalog.pg_partition_root(c.oid)
-    LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
       AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
         WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+), lost AS (
+    -- Until somebody audits the table again.
+    SELECT a.table_schema, a.table_name FROM auditing a
+    WHERE NOT a.ended AND NOT EXISTS (SELECT FROM capture k WHERE k.id = a.id AND NOT k.inherited)
+      AND NOT EXISTS (
+        SELECT FROM auditing b
+        WHERE (b.table_schema, b.table_name) = (a.table_schema, a.table_name) AND b.id <> a.id AND b.since > a.since)
+), shown AS (
+    SELECT t.table_schema, t.table_name, k.tgrelid IS NOT NULL AS captured,
+           coalesce(k.statement_triggers = 1 AND k.always
+                    AND k.row_triggers = CASE WHEN t.partitioned THEN 0 ELSE 1 END, false) AS audited,
+           EXISTS (SELECT FROM below b WHERE b.oid = t.oid)
+           OR EXISTS (SELECT FROM lost l WHERE (l.table_schema, l.table_name) = (t.table_schema, t.table_name))
+               AS expected,
+           coalesce(j.since, a.since) AS since, coalesce(j.enabled_by, a.enabled_by) AS enabled_by,
+           k.options, r.left_out
+    FROM tables t
+    LEFT JOIN capture k ON k.tgrelid = t.oid
+    LEFT JOIN auditing a ON a.id = k.id
+    LEFT JOIN joined j ON (j.id, j.table_schema, j.table_name) = (k.id, t.table_schema, t.table_name)
+    LEFT JOIN narrowed r ON r.id = k.id
 )
-SELECT t.table_schema, t.table_name,
-       c.row_triggers IS NOT NULL AND c.row_triggers = 1 AND c.statement_triggers = 1 AND c.always AS audited,
-       CASE WHEN c.row_triggers = 1 AND c.statement_triggers = 1 AND c.always THEN 'audited'
-            WHEN c.tgrelid IS NOT NULL THEN 'broken: its triggers were dropped or disabled by force'
-            WHEN l.operation = 'ENABLE' THEN 'lost: its triggers were dropped by force'
+SELECT s.table_schema, s.table_name, s.audited,
+       CASE WHEN s.audited THEN 'audited'
+            WHEN s.captured THEN 'broken: its triggers were dropped or disabled by force'
+            WHEN s.expected THEN 'lost: its triggers were dropped by force'
             ELSE 'not audited' END AS state,
-       CASE WHEN c.tgrelid IS NOT NULL THEN coalesce(b.since, rb.since) END AS since,
-       CASE WHEN c.tgrelid IS NOT NULL THEN coalesce(b.enabled_by, rb.enabled_by) END AS enabled_by,
-       CASE WHEN c.tgrelid IS NOT NULL THEN coalesce(nullif(c.options, ''), '{}')::json END AS options
-FROM tables t
-LEFT JOIN capture c ON c.tgrelid = t.oid
-LEFT JOIN lifecycle l USING (table_schema, table_name)
-LEFT JOIN begun b USING (table_schema, table_name)
-LEFT JOIN begun rb ON (rb.table_schema, rb.table_name) = (t.root_schema, t.root_name)
+       s.since, s.enabled_by, s.options, s.left_out
+FROM shown s
 UNION ALL
-SELECT l.table_schema, l.table_name, false, 'lost: the table was dropped or renamed by force',
-       NULL, NULL, NULL
-FROM lifecycle l
-WHERE l.operation = 'ENABLE'
-  AND NOT EXISTS (SELECT FROM tables t WHERE (t.table_schema, t.table_name) = (l.table_schema, l.table_name))
-  AND NOT EXISTS (
-      SELECT FROM renamed r
-      WHERE r.name = pg_catalog.format('%I.%I', l.table_schema, l.table_name) AND r.at >= l.at);
+-- A database that has none of the log's tables holds a copy of the log.
+SELECT l.table_schema, l.table_name, false,
+       CASE WHEN EXISTS (SELECT FROM capture)
+              OR EXISTS (SELECT FROM tables t JOIN auditing a USING (table_schema, table_name))
+            THEN 'lost: the table was dropped or renamed by force'
+            ELSE 'elsewhere: this database has none of the tables that the log is about' END,
+       NULL::timestamptz, NULL, NULL::json, NULL::json
+FROM (SELECT DISTINCT table_schema, table_name FROM lost) l
+WHERE NOT EXISTS (
+    SELECT FROM shown s
+    WHERE (s.table_schema, s.table_name) = (l.table_schema, l.table_name) AND NOT s.captured);
 COMMENT ON VIEW audit_coverage IS
-    'audit_chain: one row per user table: whether it is audited, since when, by whom, and whether auditing was removed by force';
+    'audit_chain: one row per user table: whether it is audited, since when, by whom, what was left out of its entries when, and whether auditing was removed by force';
 
 CREATE FUNCTION audit_chain_publication() RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_publication';

@@ -30,6 +30,8 @@ pub enum Error {
     NullArgument { function: &'static str, argument: &'static str },
     /// An event without a name.
     EmptyAction,
+    /// The reason given to `audit_disable()` is empty.
+    EmptyReason,
     /// No relation has this OID.
     NoSuchRelation { oid: u32 },
     /// No schema has this OID.
@@ -55,7 +57,7 @@ pub enum Error {
     /// The capture trigger's arguments cannot be read.
     BadOptions { table: String, reason: String },
     /// The table is a partition whose root is audited.
-    PartOfAudited { name: String, root: String },
+    PartOfAudited { name: String, relationship: &'static str, root: String },
     /// A command against one of the extension's objects.
     Guarded { tag: String, object: String },
     /// A command that would end capture without `audit_disable`.
@@ -185,6 +187,11 @@ impl Error {
                 format!("cannot audit \"{name}\": it is {kind}"),
                 "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
             ),
+            Self::EmptyReason => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "argument \"reason\" of audit_disable() must not be empty".into(),
+                "Say why auditing ends: the reason is recorded.".into(),
+            ),
             Self::NotOwner { name } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("must be owner of table \"{name}\" to audit it"),
@@ -233,9 +240,9 @@ impl Error {
                 format!("cannot record table \"{table}\": the arguments of its capture trigger are invalid: {reason}"),
                 "Call audit_enable() to make the trigger again.".into(),
             ),
-            Self::PartOfAudited { name, root } => (
+            Self::PartOfAudited { name, relationship, root } => (
                 ERRCODE_WRONG_OBJECT_TYPE,
-                format!("table \"{name}\" is a partition of {root}, which is audited"),
+                format!("table \"{name}\" {relationship} {root}, which is audited"),
                 format!("Call the function for {root} instead."),
             ),
             Self::Guarded { tag, object } => (

@@ -82,6 +82,12 @@ impl Extension {
         catalog::quoted_namespace(self.schema).ok_or(Error::MissingObject { what: "the schema" })
     }
 
+    /// The function of the capture triggers.
+    pub fn capture_function(&self) -> Result<Oid, Error> {
+        catalog::function_in(self.schema, c"audit_chain_capture")
+            .ok_or(Error::MissingObject { what: "audit_chain_capture()" })
+    }
+
     /// Whether the object is a member of the extension.
     pub fn has_member(&self, class: Oid, object: Oid) -> bool {
         catalog::extension_of(class, object) == Some(self.oid)

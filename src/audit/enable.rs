@@ -1,16 +1,18 @@
 //! Beginning and ending the auditing of a table, each with an entry of its own.
 
+use crate::audit::inheritance::{self, Announced, audited_ancestor};
 use crate::audit::record::{record_enable, record_lifecycle};
-use crate::audit::table::{self, Table, members};
+use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::baseline;
-use crate::capture::options::Options;
+use crate::capture::options::{Auditing, Options};
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::pg::compat;
 use crate::pg::fmgr::Call;
-use crate::pg::query::execute;
+use crate::pg::relation::{self, Lock};
 use crate::pg::session::{self, LocalSettings};
+use crate::pg::text::from_server;
+use crate::pg::{catalog, compat, xact};
 use pgrx::notice;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::json;
@@ -41,6 +43,7 @@ fn enable_table(call: Call) -> Result<(), Error> {
         skip_unchanged: call.arg(4).ok_or_else(|| null("skip_unchanged"))?,
     };
     let baseline = call.arg(2).ok_or_else(|| null("baseline"))?;
+    xact::refuse_if_read_only(c"audit_enable()");
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     let table = Table::load_auditable(&extension, relation)?;
@@ -67,45 +70,80 @@ pub fn enable_checked(
     baseline: bool,
 ) -> Result<Option<u64>, Error> {
     let caller = session::effective_role();
-    if !compat::owns_relation(table.oid, caller) {
-        return Err(Error::NotOwner { name: table.name.clone() });
-    }
+    // Before the lock too: nobody waits for a lock by somebody else's call.
+    check_owner(table, caller)?;
+    let members = lock_members(extension, table.oid, caller)?;
+    let (table, descendants) = members.split_first().expect("the table itself");
     let options = options.normalised();
     check_columns(table, &options)?;
-    let before = {
-        let _owner = extension.act_as_owner();
-        // A foreign table cannot be locked; its baseline is what a scan of it finds.
-        if !table.is_foreign() {
-            execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.quoted()), &[]);
-        }
-        let before = Capture::of(table.oid);
-        if before.is_inherited() {
-            return Err(table.part_of_audited());
-        }
-        if before.is_complete() && before.options() == Some(&options) {
-            return Ok(None);
-        }
-        triggers::install(extension, table, &options)?;
-        before
+    let before = Capture::of(extension, table.oid)?;
+    if table.is_partition()
+        && let Some(root) = audited_ancestor(extension, table.oid)?
+    {
+        return Err(part_of_audited(table, root));
+    }
+    let above = inheritance::asked_from_above(extension, table.oid, None)?;
+    let options = above.map_or(options.clone(), |above| options.join(&above.options));
+    let own = before.auditing().filter(|auditing| !auditing.inherited);
+    let auditing = match own {
+        Some(own) => Auditing { options, ..own.clone() },
+        None => Auditing::begin(options),
     };
-    let mut detail = json!({ "options": options.to_json() });
+    if own == Some(&auditing)
+        && members.iter().try_fold(true, |all, member| {
+            Ok(all && Capture::of(extension, member.oid)?.is_complete(member))
+        })?
+    {
+        return Ok(None);
+    }
+    triggers::install(extension, table, &auditing)?;
+    let mut detail = json!({});
     if let Some(previous) = before.options() {
         detail["previous_options"] = previous.to_json();
     }
-    record_enable(extension, table, &detail, caller)?;
-    Ok(Some(if baseline { record_baseline(extension, table, &options)? } else { 0 }))
+    record_enable(extension, table, &auditing, detail)?;
+    for descendant in descendants {
+        // Whoever has a descendant audited with options of its own decides on them.
+        if Capture::of(extension, descendant.oid)?.auditing().is_some_and(|own| !own.inherited) {
+            check_owner(descendant, caller)?;
+        }
+        inheritance::settle(extension, descendant, Announced::Above)?;
+    }
+    Ok(Some(if baseline { record_baseline(extension, &members)? } else { 0 }))
 }
 
-/// Records the rows that the table and its descendants have, and returns their number.
-pub fn record_baseline(extension: &Extension, table: &Table, options: &Options) -> Result<u64, Error> {
+/// Locks a table and its descendants, and reads them again: they may have been changed, or given to others, while the call
+/// waited. Nobody else writes to them, or changes their triggers, until the transaction ends.
+fn lock_members(extension: &Extension, table: Oid, caller: Oid) -> Result<Vec<Table>, Error> {
+    relation::lock(table, Lock::ShareRowExclusive);
+    // The table itself first: its descendants are locked only for its owner.
+    check_owner(&Table::load_auditable(extension, table)?, caller)?;
+    let members = relation::descendants(table, Lock::ShareRowExclusive);
+    members.into_iter().map(|member| Table::load_auditable(extension, member)).collect()
+}
+
+fn check_owner(table: &Table, caller: Oid) -> Result<(), Error> {
+    if compat::owns_relation(table.oid, caller) {
+        Ok(())
+    } else {
+        Err(Error::NotOwner { name: table.name.clone() })
+    }
+}
+
+fn part_of_audited(table: &Table, root: Oid) -> Error {
+    let relationship = if table.is_partition() { "is a partition of" } else { "inherits from" };
+    let root = catalog::quoted_name(root).unwrap_or_default();
+    Error::PartOfAudited { name: table.name.clone(), relationship, root }
+}
+
+/// Records the rows that the tables have, each with its own options, and returns their number. The tables are locked.
+pub fn record_baseline(extension: &Extension, tables: &[Table]) -> Result<u64, Error> {
     let caller = session::effective_role();
     let mut total = 0;
-    for member in members(table.oid) {
-        // A foreign server knows the caller, not the extension's owner.
-        let _owner = (!member.is_foreign()).then(|| extension.act_as_owner());
-        if member.has_rows() {
-            total += baseline::record(member.oid, &member.quoted(), options, caller)?;
-        }
+    for table in tables.iter().filter(|table| !table.is_partitioned()) {
+        let capture = Capture::of(extension, table.oid)?;
+        let options = capture.options().cloned().unwrap_or_default();
+        total += baseline::record(table.oid, &options, caller)?;
     }
     Ok(total)
 }
@@ -115,6 +153,7 @@ fn disable_table(call: Call) -> Result<(), Error> {
     let null = |argument| Error::NullArgument { function: NAME, argument };
     let relation: Oid = call.arg(0).ok_or_else(|| null("relation"))?;
     let reason = call.text(1).ok_or_else(|| null("reason"))?;
+    xact::refuse_if_read_only(c"audit_disable()");
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
@@ -134,25 +173,46 @@ pub fn require_extension_owner(extension: &Extension, function: &'static str) ->
     }
 }
 
-/// Ends a table's auditing; false if the table was not audited.
+/// Ends a table's auditing, and that of its descendants which are audited only with it; false if the table was not audited.
 pub fn disable_checked(extension: &Extension, table: &Table, reason: &str) -> Result<bool, Error> {
-    let before = Capture::of(table.oid);
-    let Some(options) = before.options() else { return Ok(false) };
-    if before.is_inherited() {
-        return Err(table.part_of_audited());
+    if reason.trim().is_empty() {
+        return Err(Error::EmptyReason);
     }
-    triggers::remove(extension, table);
-    let detail = json!({ "reason": reason, "options": options.to_json() });
-    let name = (table.schema.as_str(), table.name.as_str());
-    record_lifecycle(extension, "DISABLE", name, &detail, session::effective_role())?;
+    relation::lock(table.oid, Lock::ShareRowExclusive);
+    let descendants = relation::descendants(table.oid, Lock::ShareRowExclusive).split_off(1);
+    let capture = Capture::of(extension, table.oid)?;
+    let Some(auditing) = capture.auditing() else { return Ok(false) };
+    if let Some(root) = audited_ancestor(extension, table.oid)? {
+        return Err(part_of_audited(table, root));
+    }
+    triggers::remove(extension, table.oid)?;
+    let caller = session::effective_role();
+    let detail = |auditing: &Auditing| json!({ "reason": reason, "options": auditing.options.to_json() });
+    let disabled = |table: &Table, auditing: &Auditing| {
+        record_lifecycle(extension, "DISABLE", table.qualified(), auditing, detail(auditing), caller)
+    };
+    disabled(table, auditing)?;
+    for descendant in descendants {
+        let (capture, descendant) = (Capture::of(extension, descendant)?, Table::load(descendant)?);
+        let Some(inherited) = capture.auditing().filter(|auditing| auditing.inherited) else { continue };
+        if audited_ancestor(extension, descendant.oid)?.is_some() {
+            inheritance::settle(extension, &descendant, Announced::Itself)?;
+            continue;
+        }
+        triggers::remove(extension, descendant.oid)?;
+        // One that has an identity of its own was begun by an entry of its own.
+        if inherited.id != auditing.id {
+            disabled(&descendant, inherited)?;
+        }
+    }
     Ok(true)
 }
 
 fn check_columns(table: &Table, options: &Options) -> Result<(), Error> {
-    let columns = table::columns(table.oid);
+    let columns = relation::columns(table.oid);
     for column in options.exclude_columns.iter().chain(&options.mask_columns) {
         let (table, column) = (table.name.clone(), column.clone());
-        match columns.iter().find(|known| known.name == column) {
+        match columns.iter().find(|known| from_server(&known.name) == column) {
             None => return Err(Error::NoSuchColumn { table, column }),
             Some(known) if known.in_primary_key => return Err(Error::KeyColumn { table, column }),
             Some(_) => {}

@@ -3,7 +3,8 @@
 //! * [`enable`]: `audit_enable()` and `audit_disable()`.
 //! * [`schema`]: the same for all tables of a schema, and its policy for later ones.
 //! * [`triggers`]: the capture triggers.
-//! * [`table`]: tables and their descendants in the catalogs.
+//! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
+//! * [`table`]: tables in the catalogs.
 //! * [`record`]: ENABLE, DISABLE and DDL entries.
 //! * [`suspend`]: suspends the guard while the extension itself works on triggers.
 //!
@@ -12,6 +13,7 @@
 //! **Invariant**: capture begins, changes and ends with an entry in the same transaction.
 
 pub mod enable;
+pub mod inheritance;
 pub mod record;
 pub mod schema;
 pub mod suspend;

@@ -1,7 +1,7 @@
 //! Entries about auditing itself: ENABLE, DISABLE, DDL.
 
 use crate::audit::table::Table;
-use crate::audit::triggers::Capture;
+use crate::capture::options::Auditing;
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::{self, EntryHeader, Place};
@@ -10,7 +10,7 @@ use crate::pg::table::{self, Tuple};
 use crate::pg::text::to_server;
 use crate::pg::tuple::{ColumnValue, RowBuffer};
 use pgrx::pg_sys::Oid;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ops::ControlFlow;
 
 /// Appends an entry about a table (schema and name) or about none, which has a `detail` and no row images, and writes it.
@@ -37,10 +37,15 @@ pub fn record_lifecycle(
     extension: &Extension,
     operation: &'static str,
     table: (&str, &str),
-    detail: &Value,
+    auditing: &Auditing,
+    mut detail: Value,
     role: Oid,
 ) -> Result<(), Error> {
-    let place = record(operation, Some(table), detail, role)?;
+    detail["id"] = auditing.id.as_str().into();
+    if auditing.inherited {
+        detail["inherited"] = true.into();
+    }
+    let place = record(operation, Some(table), &detail, role)?;
     let (chain, seq) = (place.chain as i32, place.seq);
     let mut row = RowBuffer::default();
     row.fill(&[ColumnValue::Four(place.chain), ColumnValue::Eight(place.seq as u64)]);
@@ -48,17 +53,14 @@ pub fn record_lifecycle(
     Ok(())
 }
 
-/// Records that a table's auditing begins or changes.
-pub fn record_enable(extension: &Extension, table: &Table, detail: &Value, role: Oid) -> Result<(), Error> {
-    record_lifecycle(extension, "ENABLE", (&table.schema, &table.name), detail, role)
-}
-
-/// Records that an audited table has a new name. `before` is the old one, schema-qualified and quoted.
-pub fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(), Error> {
-    if table.quoted() == before {
-        return Ok(());
-    }
-    let options = Capture::of(table.oid).options().cloned().unwrap_or_default();
-    let detail = json!({ "options": options.to_json(), "renamed_from": before });
-    record_enable(extension, table, &detail, session::effective_role())
+/// Records that a table's auditing begins or changes, on behalf of the current role.
+pub fn record_enable(
+    extension: &Extension,
+    table: &Table,
+    auditing: &Auditing,
+    mut detail: Value,
+) -> Result<(), Error> {
+    detail["options"] = auditing.options.to_json();
+    let role = session::effective_role();
+    record_lifecycle(extension, "ENABLE", table.qualified(), auditing, detail, role)
 }

@@ -1,6 +1,7 @@
 //! A whole schema at once: its tables, and those that are created there later.
 
 use crate::audit::enable::{self, require_extension_owner};
+use crate::audit::inheritance::audited_ancestor;
 use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
@@ -11,7 +12,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::query::{self, query_latest};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Texts, argument, array_argument, from_server};
-use crate::pg::{catalog, compat};
+use crate::pg::{catalog, compat, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{Datum, Oid};
 
@@ -34,6 +35,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
         patterns.into_iter().map(|p| p.ok_or_else(|| null("exclude_tables"))).collect::<Result<_, _>>()?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
+    xact::refuse_if_read_only(c"audit_enable_schema()");
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     let name = schema_name(schema)?;
@@ -43,7 +45,8 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     if !compat::owns_schema(schema, session::effective_role()) {
         return Err(Error::NotSchemaOwner { schema: name });
     }
-    let tables = tables_of(&extension, &name)?;
+    let mut tables = tables_of(&name)?;
+    tables.retain(|table| !table.is_partition());
     if let Some(pattern) = patterns.iter().find(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
         return Err(Error::PatternMatchesNothing { schema: name, pattern: pattern.clone() });
     }
@@ -51,7 +54,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     for table in tables {
         let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
         // A table that is audited already keeps its options.
-        if !excluded && !Capture::of(table.oid).is_any() {
+        if !excluded && !Capture::of(&extension, table.oid)?.is_any() {
             let options = Options { skip_unchanged, ..Options::default() };
             let begun = enable::enable_checked(&extension, &table, options, baseline)?;
             enabled += i32::from(begun.is_some());
@@ -71,12 +74,17 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
     let null = |argument| Error::NullArgument { function: NAME, argument };
     let schema: Oid = call.arg(0).ok_or_else(|| null("schema"))?;
     let reason = call.text(1).ok_or_else(|| null("reason"))?;
+    xact::refuse_if_read_only(c"audit_disable_schema()");
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
     let name = schema_name(schema)?;
     let mut disabled = 0;
-    for table in tables_of(&extension, &name)? {
+    for table in tables_of(&name)? {
+        // A partition whose root in another schema stays audited stays so too.
+        if table.is_partition() && audited_ancestor(&extension, table.oid)?.is_some() {
+            continue;
+        }
         disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
     }
     write_policy(&extension, "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
@@ -88,23 +96,29 @@ fn schema_name(schema: Oid) -> Result<String, Error> {
     Ok(from_server(&name))
 }
 
-/// The tables of a schema that can be audited. Partitions are audited with their roots.
-fn tables_of(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
+/// The tables of a schema that can be audited, partitions last: they are audited with their roots.
+fn tables_of(schema: &str) -> Result<Vec<Table>, Error> {
     let tables = query_latest(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition \
-         ORDER BY c.relname",
+         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' \
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid \
+                           AND d.deptype = 'e') \
+         ORDER BY c.relispartition, c.relname",
         &[argument(schema)],
         |row| row.value::<Oid>(1),
     );
-    tables.into_iter().filter(|&table| !extension.has_relation(table)).map(Table::load).collect()
+    tables.into_iter().map(Table::load).collect()
 }
 
 /// The audited tables of a schema.
 pub fn audited_tables(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
-    let mut tables = tables_of(extension, schema)?;
-    tables.retain(|table| Capture::of(table.oid).is_any());
-    Ok(tables)
+    let mut audited = Vec::new();
+    for table in tables_of(schema)? {
+        if Capture::of(extension, table.oid)?.is_any() {
+            audited.push(table);
+        }
+    }
+    Ok(audited)
 }
 
 /// Whether a name matches a pattern of LIKE.

@@ -2,45 +2,59 @@
 
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::pg::catalog;
-use crate::pg::query::query_latest;
-use pgrx::pg_sys::Oid;
+use crate::pg::relation::Description;
+use crate::pg::text::from_server;
+use crate::pg::{catalog, relation};
+use pgrx::pg_sys::{self, Oid};
 
 /// A relation's names and kind.
 pub struct Table {
     pub oid: Oid,
     pub schema: String,
     pub name: String,
-    /// `pg_class.relkind`.
-    pub kind: String,
-    pub is_partition: bool,
+    description: Description,
 }
 
 impl Table {
     /// Reads the relation from the catalogs.
     pub fn load(relation: Oid) -> Result<Self, Error> {
-        members(relation).into_iter().next().ok_or(Error::NoSuchRelation { oid: relation.to_u32() })
+        let gone = || Error::NoSuchRelation { oid: relation.to_u32() };
+        let description = relation::describe(relation).ok_or_else(gone)?;
+        let schema = catalog::namespace_name(description.namespace).ok_or_else(gone)?;
+        Ok(Self {
+            oid: relation,
+            schema: from_server(&schema),
+            name: from_server(&description.name),
+            description,
+        })
     }
 
     /// Reads the relation, if it is one that can be audited.
     pub fn load_auditable(extension: &Extension, relation: Oid) -> Result<Self, Error> {
         let table = Self::load(relation)?;
-        let kind = match table.kind.as_str() {
-            "r" | "p" | "f" => None,
-            "v" => Some("a view"),
-            "m" => Some("a materialized view"),
-            "S" => Some("a sequence"),
-            "i" | "I" => Some("an index"),
-            "c" => Some("a composite type"),
-            "t" => Some("a TOAST table"),
+        let kind = match table.description.kind {
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_FOREIGN_TABLE => {
+                None
+            }
+            pg_sys::RELKIND_VIEW => Some("a view"),
+            pg_sys::RELKIND_MATVIEW => Some("a materialized view"),
+            pg_sys::RELKIND_SEQUENCE => Some("a sequence"),
+            pg_sys::RELKIND_INDEX | pg_sys::RELKIND_PARTITIONED_INDEX => Some("an index"),
+            pg_sys::RELKIND_COMPOSITE_TYPE => Some("a composite type"),
+            pg_sys::RELKIND_TOASTVALUE => Some("a TOAST table"),
             _ => Some("not a table"),
         }
         .or_else(|| match table.schema.as_str() {
             "pg_catalog" | "information_schema" | "pg_toast" => Some("a system catalog"),
-            schema if schema.starts_with("pg_temp") => Some("a temporary table"),
+            _ if table.description.is_temporary => Some("a temporary table"),
             _ => None,
         })
-        .or_else(|| extension.has_relation(relation).then_some("a part of audit_chain"));
+        .or_else(|| match catalog::extension_of(pg_sys::RelationRelationId, relation) {
+            Some(owner) if owner == extension.oid => Some("a part of audit_chain"),
+            // No dump has its triggers.
+            Some(_) => Some("a part of another extension"),
+            None => None,
+        });
         match kind {
             Some(kind) => Err(Error::NotATable { name: table.name, kind }),
             None => Ok(table),
@@ -53,66 +67,23 @@ impl Table {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
     }
 
+    /// The schema and the name.
+    pub fn qualified(&self) -> (&str, &str) {
+        (&self.schema, &self.name)
+    }
+
     /// Whether it is a foreign table.
     pub fn is_foreign(&self) -> bool {
-        self.kind == "f"
+        self.description.kind == pg_sys::RELKIND_FOREIGN_TABLE
     }
 
-    /// Whether it holds rows itself.
-    pub fn has_rows(&self) -> bool {
-        matches!(self.kind.as_str(), "r" | "f")
+    /// Whether it is a partitioned table, which holds no rows itself.
+    pub fn is_partitioned(&self) -> bool {
+        self.description.kind == pg_sys::RELKIND_PARTITIONED_TABLE
     }
 
-    /// The error for a table whose root is audited.
-    pub fn part_of_audited(&self) -> Error {
-        let root = catalog::partition_root(self.oid).and_then(catalog::quoted_name).unwrap_or_default();
-        Error::PartOfAudited { name: self.name.clone(), root }
+    /// Whether it is a partition.
+    pub fn is_partition(&self) -> bool {
+        self.description.is_partition
     }
-}
-
-/// The table and all its descendants, itself first.
-pub fn members(relation: Oid) -> Vec<Table> {
-    query_latest(
-        "WITH RECURSIVE tree(oid, depth) AS (SELECT $1, 0 UNION ALL \
-           SELECT inhrelid, depth + 1 FROM pg_inherits JOIN tree ON inhparent = oid) \
-         SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relispartition \
-         FROM (SELECT oid, min(depth) AS depth FROM tree GROUP BY oid) t \
-         JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace \
-         ORDER BY depth, n.nspname, c.relname",
-        &[relation.into()],
-        |row| Table {
-            oid: row.value(1),
-            schema: row.text(2),
-            name: row.text(3),
-            kind: row.text(4),
-            is_partition: row.value(5),
-        },
-    )
-}
-
-/// The tables that a table inherits from, other than as a partition.
-pub fn parents(relation: Oid) -> Vec<Oid> {
-    query_latest(
-        "SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-         WHERE i.inhrelid = $1 AND NOT c.relispartition ORDER BY i.inhseqno",
-        &[relation.into()],
-        |row| row.value(1),
-    )
-}
-
-/// A column's name, and whether it belongs to the primary key.
-pub struct TableColumn {
-    pub name: String,
-    pub in_primary_key: bool,
-}
-
-/// The columns of a table.
-pub fn columns(relation: Oid) -> Vec<TableColumn> {
-    query_latest(
-        "SELECT a.attname::text, coalesce(a.attnum = ANY (i.indkey), false) FROM pg_attribute a \
-         LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
-        &[relation.into()],
-        |row| TableColumn { name: row.text(1), in_primary_key: row.value(2) },
-    )
 }

@@ -1,62 +1,66 @@
-//! The capture triggers of a table: which it has, making and dropping them.
+//! The capture triggers of a table: which it has, making and dropping them, all by OID.
 //!
-//! They are made and dropped as the extension's owner, after the caller's right has been checked: nobody else may execute
-//! the capture function, so nobody else can make triggers of it.
+//! Every table that holds rows has a row trigger and a statement trigger of its own. A partitioned table holds none, and has
+//! a statement trigger only: PostgreSQL would copy a row trigger to each partition that is created or attached, in the name
+//! of a role that may not execute the capture function.
+//!
+//! **Invariant**: whoever calls this has checked the current role's rights on the table, which is locked.
 
 use crate::audit::suspend::GuardSuspended;
-use crate::audit::table::{Table, members};
-use crate::capture::options::Options;
+use crate::audit::table::Table;
+use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::pg::query::{execute, query_latest};
+use crate::pg::relation;
+use crate::pg::text::to_server;
+use crate::pg::triggers::{self, NewTrigger};
 use pgrx::pg_sys::Oid;
+use std::ffi::CStr;
 
 /// The trigger that records rows. `!` sorts before letters and digits: it fires before other triggers.
-pub const ROW_TRIGGER: &str = "!audit_chain_row";
+pub const ROW_TRIGGER: &CStr = c"!audit_chain_row";
 /// The trigger that writes the entries of a statement's rows, and records TRUNCATE.
-pub const STATEMENT_TRIGGER: &str = "!audit_chain_statement";
+pub const STATEMENT_TRIGGER: &CStr = c"!audit_chain_statement";
 
 /// One of a table's capture triggers, as the catalog has it.
-pub struct CaptureTrigger {
-    /// The options in its argument.
-    pub options: Options,
+struct CaptureTrigger {
+    oid: Oid,
+    /// What its arguments say.
+    auditing: Auditing,
     /// Whether it always fires.
     always: bool,
-    /// Whether it is a copy of an ancestor's trigger.
-    pub is_inherited: bool,
 }
 
 /// A table's capture triggers.
 #[derive(Default)]
 pub struct Capture {
-    pub row: Option<CaptureTrigger>,
-    pub statement: Option<CaptureTrigger>,
+    row: Option<CaptureTrigger>,
+    statement: Option<CaptureTrigger>,
 }
 
 impl Capture {
     /// Reads the table's capture triggers from the catalogs.
-    pub fn of(relation: Oid) -> Self {
-        let triggers: Vec<(String, Vec<u8>, bool, bool)> = query_latest(
-            "SELECT t.tgname::text, t.tgargs, t.tgenabled = 'A', t.tgparentid <> 0 \
-             FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid \
-             WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND f.proname = 'audit_chain_capture' \
-               AND t.tgname IN ('!audit_chain_row', '!audit_chain_statement')",
-            &[relation.into()],
-            |row| (row.text(1), row.get(2).unwrap_or_default(), row.value(3), row.value(4)),
-        );
+    pub fn of(extension: &Extension, table: Oid) -> Result<Self, Error> {
         let mut capture = Self::default();
-        for (name, arguments, always, is_inherited) in triggers {
-            // pg_trigger.tgargs: each argument is followed by a NUL.
-            let arguments: Vec<&[u8]> =
-                arguments.split_inclusive(|&byte| byte == 0).map(|a| &a[..a.len() - 1]).collect();
-            let options = Options::from_arguments(&arguments).unwrap_or_default();
-            let trigger = Some(CaptureTrigger { options, always, is_inherited });
-            match name.as_str() {
-                ROW_TRIGGER => capture.row = trigger,
-                _ => capture.statement = trigger,
+        if !relation::describe(table).is_some_and(|description| description.has_triggers) {
+            return Ok(capture);
+        }
+        let function = extension.capture_function()?;
+        for trigger in triggers::triggers_of(table) {
+            let place = match &trigger.name[..] {
+                name if name == ROW_TRIGGER.to_bytes() => &mut capture.row,
+                name if name == STATEMENT_TRIGGER.to_bytes() => &mut capture.statement,
+                _ => continue,
+            };
+            if trigger.function == function && !trigger.is_internal {
+                *place = Some(CaptureTrigger {
+                    oid: trigger.oid,
+                    auditing: Auditing::from_arguments(&trigger.arguments).unwrap_or_default(),
+                    always: trigger.fires_always,
+                });
             }
         }
-        capture
+        Ok(capture)
     }
 
     /// Whether the table has any of the triggers.
@@ -64,87 +68,47 @@ impl Capture {
         self.row.is_some() || self.statement.is_some()
     }
 
+    /// The auditing that the triggers carry out.
+    pub fn auditing(&self) -> Option<&Auditing> {
+        self.row.as_ref().or(self.statement.as_ref()).map(|trigger| &trigger.auditing)
+    }
+
     /// The options that the table is recorded with.
     pub fn options(&self) -> Option<&Options> {
-        self.row.as_ref().or(self.statement.as_ref()).map(|trigger| &trigger.options)
+        self.auditing().map(|auditing| &auditing.options)
     }
 
-    /// Whether the row trigger is a copy of an ancestor's.
-    pub fn is_inherited(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.is_inherited)
-    }
-
-    /// Whether the table has both triggers, and they always fire.
-    pub fn is_complete(&self) -> bool {
-        [&self.row, &self.statement].iter().all(|trigger| trigger.as_ref().is_some_and(|t| t.always))
+    /// Whether the table has the triggers that it needs, and they always fire.
+    pub fn is_complete(&self, table: &Table) -> bool {
+        let fires = |trigger: &Option<CaptureTrigger>| trigger.as_ref().is_some_and(|t| t.always);
+        fires(&self.statement) && (table.is_partitioned() || fires(&self.row))
     }
 }
 
-/// Makes the triggers of the table and of all its descendants, in place of those that are there.
-///
-/// PostgreSQL copies a partitioned table's row trigger to its partitions, now and later. Statement triggers are each
-/// table's own.
-pub fn install(extension: &Extension, table: &Table, options: &Options) -> Result<(), Error> {
-    let _owner = extension.act_as_owner();
+/// Gives the table its triggers, in place of those that it has.
+pub fn install(extension: &Extension, table: &Table, auditing: &Auditing) -> Result<(), Error> {
     let _suspended = GuardSuspended::begin();
-    let members = members(table.oid);
-    members.iter().for_each(drop_own);
-    for member in &members {
-        if member.oid == table.oid || !member.is_partition {
-            make(extension, member, ROW_TRIGGER, options)?;
-        }
-        make(extension, member, STATEMENT_TRIGGER, options)?;
+    let arguments = auditing.to_arguments();
+    let arguments: Vec<_> = arguments.iter().map(|argument| to_server(argument)).collect();
+    let function = extension.capture_function()?;
+    let create = |name, for_each_row, on_truncate| {
+        let trigger = NewTrigger { name, function, for_each_row, on_truncate, arguments: &arguments };
+        triggers::create(table.oid, &trigger);
+    };
+    if !table.is_partitioned() {
+        create(ROW_TRIGGER, true, false);
+    } else if let Some(row) = Capture::of(extension, table.oid)?.row {
+        triggers::drop(row.oid);
     }
-    Ok(())
-}
-
-/// Makes the statement trigger that a partition needs besides its copy of the row trigger.
-pub fn install_statement_trigger(
-    extension: &Extension,
-    table: &Table,
-    options: &Options,
-) -> Result<(), Error> {
-    let _owner = extension.act_as_owner();
-    let _suspended = GuardSuspended::begin();
-    make(extension, table, STATEMENT_TRIGGER, options)
-}
-
-/// Drops the triggers of the table and of all its descendants.
-pub fn remove(extension: &Extension, table: &Table) {
-    let _owner = extension.act_as_owner();
-    let _suspended = GuardSuspended::begin();
-    members(table.oid).iter().for_each(drop_own);
-}
-
-fn make(extension: &Extension, table: &Table, name: &str, options: &Options) -> Result<(), Error> {
-    let schema = extension.quoted_schema()?;
-    let argument = options.to_argument().map_or_else(String::new, |json| pgrx::spi::quote_literal(&json));
     // Before PostgreSQL 16 a foreign table has no TRUNCATE triggers.
-    let truncates = name == STATEMENT_TRIGGER && !(table.is_foreign() && cfg!(feature = "pg15"));
-    let level = if name == ROW_TRIGGER { "ROW" } else { "STATEMENT" };
-    let truncate = if truncates { " OR TRUNCATE" } else { "" };
-    let on = table.quoted();
-    execute(
-        &format!(
-            "CREATE TRIGGER \"{name}\" AFTER INSERT OR UPDATE OR DELETE{truncate} ON {on} FOR EACH {level} \
-         EXECUTE FUNCTION {schema}.audit_chain_capture({argument})"
-        ),
-        &[],
-    );
-    let alter = if table.is_foreign() { "ALTER FOREIGN TABLE" } else { "ALTER TABLE" };
-    execute(&format!("{alter} {on} ENABLE ALWAYS TRIGGER \"{name}\""), &[]);
+    create(STATEMENT_TRIGGER, false, !(table.is_foreign() && cfg!(feature = "pg15")));
     Ok(())
 }
 
-/// Drops the table's own triggers, not those that it has from an ancestor.
-fn drop_own(table: &Table) {
-    let own: Vec<String> = query_latest(
-        "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgparentid = 0 AND NOT tgisinternal \
-         AND tgname IN ('!audit_chain_row', '!audit_chain_statement')",
-        &[table.oid.into()],
-        |row| row.text(1),
-    );
-    for name in own {
-        execute(&format!("DROP TRIGGER \"{name}\" ON {}", table.quoted()), &[]);
-    }
+/// Drops the table's triggers.
+pub fn remove(extension: &Extension, table: Oid) -> Result<(), Error> {
+    let _suspended = GuardSuspended::begin();
+    let capture = Capture::of(extension, table)?;
+    capture.row.into_iter().chain(capture.statement).for_each(|trigger| triggers::drop(trigger.oid));
+    Ok(())
 }

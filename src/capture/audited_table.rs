@@ -1,15 +1,15 @@
 //! What capture knows of an audited table: worked out once, and remembered until the table changes.
 
-use crate::capture::options::Options;
+use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::log::buffer::TextBuffer;
-use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
 use crate::pg::row::{Attribute, Relation, Row};
 use crate::pg::session::to_utf8;
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
 use crate::pg::varlena::Comparison;
+use crate::pg::{catalog, relation};
 use crate::settings;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
@@ -53,15 +53,15 @@ pub struct AuditedTable {
 impl AuditedTable {
     fn of_trigger(trigger: Trigger<'_>) -> Result<Self, Error> {
         let relation = trigger.relation();
-        let options = Options::from_arguments(&trigger.arguments())
+        let auditing = Auditing::from_arguments(&trigger.arguments())
             .map_err(|reason| Error::BadOptions { table: from_server(relation.name()), reason })?;
-        Self::new(relation, &options)
+        Self::new(relation, &auditing.options)
     }
 
     /// The table, recorded with these options.
-    pub fn new(relation: Relation<'_>, options: &Options) -> Result<Self, Error> {
-        let name = from_server(relation.name());
-        let attributes = relation.attributes();
+    pub fn new(table: Relation<'_>, options: &Options) -> Result<Self, Error> {
+        let name = from_server(table.name());
+        let attributes = table.attributes();
         let find = |column: &str| {
             attributes
                 .iter()
@@ -89,14 +89,14 @@ impl AuditedTable {
                 Column { index, key, masked: named(&options.mask_columns, &attribute), attribute, writer }
             })
             .collect();
-        let key = catalog::primary_key(relation)
+        let key = catalog::primary_key(table)
             .into_iter()
             .filter_map(|number| columns.iter().position(|c| c.index + 1 == number))
             .collect();
-        let root = if relation.is_partition() { catalog::partition_root(relation.oid()) } else { None };
+        let root = if table.is_partition() { relation::partition_root(table.oid()) } else { None };
         Ok(Self {
-            schema: catalog::namespace_name(relation.namespace()).unwrap_or_default(),
-            name: relation.name().to_vec(),
+            schema: catalog::namespace_name(table.namespace()).unwrap_or_default(),
+            name: table.name().to_vec(),
             detail: root.and_then(|root| {
                 let (schema, table) = catalog::qualified_name(root)?;
                 let mut detail = b"{\"partition_of\":".to_vec();

@@ -8,29 +8,32 @@ use crate::capture::options::Options;
 use crate::error::Error;
 use crate::log::{self, EntryHeader};
 use crate::pg::row::{Relation, Row};
-use crate::pg::scan;
 use crate::pg::session::OutputSettings;
-use crate::pg::text;
 use crate::pg::xact::ActiveSnapshot;
+use crate::pg::{catalog, scan, text};
 use pgrx::pg_sys::Oid;
 use std::ops::ControlFlow;
 
 /// Records every row of the table itself (not of its descendants) as a BASELINE entry, and returns their number.
 ///
-/// `quoted` is the table's name for SQL, `role` the caller's effective role.
-pub fn record(table: Oid, quoted: &str, options: &Options, role: Oid) -> Result<u64, Error> {
+/// `role` is the caller's effective role. A foreign table is read by a query, with the caller's rights on its server.
+pub fn record(table: Oid, options: &Options, role: Oid) -> Result<u64, Error> {
     scan::with_relation(table, |relation| {
         let audited = AuditedTable::new(relation, options)?;
-        let query = text::sql(&format!("SELECT {} FROM ONLY {quoted}", select_list(relation)));
         let mut rows = 0;
         let _now = ActiveSnapshot::push_latest();
         let mut result = Ok(());
-        scan::for_each_row(&query, |row| {
+        let mut visit = |row: &Row<'_>| {
             if result.is_ok() {
                 result = record_row(&audited, row, role);
                 rows += 1;
             }
-        });
+        };
+        if !scan::for_each_stored_row(relation, &mut visit) {
+            let name = catalog::quoted_name(table).unwrap_or_default();
+            let query = format!("SELECT {} FROM ONLY {name}", select_list(relation));
+            scan::for_each_row(&text::sql(&query), visit);
+        }
         result?;
         log::flush();
         Ok(rows)

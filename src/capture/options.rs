@@ -1,6 +1,7 @@
-//! A table's options. They are the argument of its triggers, so that PostgreSQL keeps, dumps and restores them.
+//! A table's auditing: its identity and its options. They are the arguments of its triggers, so that PostgreSQL keeps, dumps
+//! and restores them.
 
-use crate::pg::session::to_utf8;
+use crate::pg::session::{random, to_utf8};
 use serde::{Deserialize, Serialize};
 
 /// What is recorded of a table. Columns are identified by name, because attribute numbers do not survive a dump.
@@ -19,20 +20,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads a trigger's arguments in the server's encoding: none, or one JSON object.
-    pub fn from_arguments(arguments: &[&[u8]]) -> Result<Self, String> {
-        match arguments {
-            [] => Ok(Self::default()),
-            [json] => serde_json::from_slice(&to_utf8(json)).map_err(|error| error.to_string()),
-            more => Err(format!("{} arguments", more.len())),
-        }
-    }
-
-    /// The trigger's argument; none for the defaults.
-    pub fn to_argument(&self) -> Option<String> {
-        (*self != Self::default()).then(|| self.to_json().to_string())
-    }
-
     /// The options as ENABLE records them.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).expect("plain data")
@@ -45,6 +32,15 @@ impl Options {
             columns.dedup();
         }
         self
+    }
+
+    /// What either leaves out is left out, and an UPDATE that changes nothing makes no entry only if neither wants one.
+    pub fn join(mut self, other: &Self) -> Self {
+        self.exclude_columns.extend_from_slice(&other.exclude_columns);
+        self.mask_columns.extend_from_slice(&other.mask_columns);
+        self.mask_columns.retain(|column| !self.exclude_columns.contains(column));
+        self.skip_unchanged &= other.skip_unchanged;
+        self.normalised()
     }
 
     /// Renames a column; returns whether the options name it.
@@ -65,5 +61,51 @@ impl Options {
         self.exclude_columns.retain(|column| exists(column));
         self.mask_columns.retain(|column| exists(column));
         before != (self.exclude_columns.len(), self.mask_columns.len())
+    }
+}
+
+/// A table's auditing. It follows the table, whatever the table is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auditing {
+    /// Names this auditing in the log's ENABLE and DISABLE entries: random, and kept until it ends.
+    pub id: String,
+    /// Whether the table is audited only because a table that it inherits from, or is a partition of, is. It has the
+    /// identity of that table's auditing.
+    pub inherited: bool,
+    /// What is recorded.
+    pub options: Options,
+}
+
+impl Auditing {
+    /// Begins with these options.
+    pub fn begin(options: Options) -> Self {
+        let mut id = [0; 8];
+        random(&mut id);
+        Self { id: hex::encode(id), inherited: false, options }
+    }
+
+    /// Reads a trigger's arguments in the server's encoding: the options as a JSON object, the identity, and `inherited`.
+    pub fn from_arguments(arguments: &[impl AsRef<[u8]>]) -> Result<Self, String> {
+        let text = |at: usize| arguments.get(at).map(|argument| to_utf8(argument.as_ref()));
+        let options = match text(0) {
+            Some(json) => serde_json::from_slice(&json).map_err(|error| error.to_string())?,
+            None => Options::default(),
+        };
+        let id = text(1).map_or_else(String::new, |id| String::from_utf8_lossy(&id).into_owned());
+        let inherited = match text(2).as_deref() {
+            None => false,
+            Some(b"inherited") => true,
+            Some(_) => return Err("the third is not \"inherited\"".into()),
+        };
+        Ok(Self { id, inherited, options })
+    }
+
+    /// The trigger's arguments.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let mut arguments = vec![self.options.to_json().to_string(), self.id.clone()];
+        if self.inherited {
+            arguments.push("inherited".into());
+        }
+        arguments
     }
 }

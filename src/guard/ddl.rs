@@ -6,7 +6,6 @@
 
 use crate::audit::record::record_lifecycle;
 use crate::audit::suspend::is_suspended;
-use crate::audit::triggers::ROW_TRIGGER;
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::guard::follow;
@@ -20,6 +19,7 @@ use crate::pg::query;
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
 use pgrx::pg_sys::{Datum, Oid};
+use std::collections::BTreeSet;
 
 /// `audit_chain_on_ddl() RETURNS event_trigger`
 pub fn on_ddl(call: Call) -> Datum {
@@ -134,6 +134,7 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
             follow::after_drop(extension, command, table, &object.identity, &object.kind)?;
         }
     }
+    let mut recorded = BTreeSet::new();
     let is_our_trigger =
         |object: &&DroppedObject| object.kind == "trigger" && object.part.starts_with("!audit_chain_");
     for trigger in dropped.iter().filter(is_our_trigger) {
@@ -150,10 +151,11 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
             });
         }
         // An audited table may be dropped; the drop is recorded once.
-        if trigger.part == ROW_TRIGGER {
+        if is_capture_name(&trigger.part) && recorded.insert(table.clone()) {
             let detail = follow::detail(command, &table, "table");
             let name = (trigger.schema.as_str(), trigger.table.as_str());
-            record_lifecycle(extension, "DDL", name, &detail, session::effective_role())?;
+            let auditing = trigger.auditing();
+            record_lifecycle(extension, "DDL", name, &auditing, detail, session::effective_role())?;
         }
     }
     Ok(())

@@ -6,17 +6,19 @@
 //! Nothing is recorded while the log has no entries: a dump is being restored then, and a new entry would take the place
 //! of the first restored one.
 
-use crate::audit::enable::{disable_checked, record_baseline};
-use crate::audit::record::{record, record_enable, record_rename};
+use crate::audit::enable::record_baseline;
+use crate::audit::inheritance::{self, Announced, audited_ancestor};
+use crate::audit::record::{record, record_enable};
 use crate::audit::schema;
-use crate::audit::table::{self, Table, members};
+use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
-use crate::capture::options::Options;
+use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::guard::objects::ChangedObject;
 use crate::log::table::has_entries;
-use crate::pg::command::{Command, Granted, Partition, Renamed};
+use crate::pg::command::{Command, Granted, Renamed};
+use crate::pg::relation::{self, Lock};
 use crate::pg::text::from_server;
 use crate::pg::{catalog, session};
 use pgrx::pg_sys::{self, Oid};
@@ -32,7 +34,7 @@ thread_local! {
 /// The relations that a command names, resolved by the session's own search path.
 pub struct NamedRelations {
     renamed: Option<Oid>,
-    partitions: Vec<Partition>,
+    partitions: Vec<Oid>,
     granted: Granted,
 }
 
@@ -50,16 +52,10 @@ impl NamedRelations {
 /// Before the command: notes what will not be known after it.
 pub fn before(extension: &Extension, named: &NamedRelations) -> Result<(), Error> {
     RENAMING.set(None);
-    if let Some(table) = named.renamed.filter(|&table| Capture::of(table).row.is_some()) {
+    if let Some(table) = named.renamed
+        && Capture::of(extension, table)?.is_any()
+    {
         RENAMING.set(catalog::quoted_name(table).map(|name| (table, name)));
-    }
-    for &Partition { parent, partition, attach } in &named.partitions {
-        // The partition gets copies of the parent's triggers, under the names that its own triggers have.
-        if attach && Capture::of(parent).row.is_some() && Capture::of(partition).is_any() {
-            let root = Table::load(parent)?.quoted();
-            let reason = format!("becomes a partition of {root}");
-            disable_checked(extension, &Table::load(partition)?, &reason)?;
-        }
     }
     Ok(())
 }
@@ -78,7 +74,7 @@ pub fn after(
         follow_schema(extension, &old, &new)?;
     }
     let mut tables: BTreeSet<u32> = changed.iter().filter_map(|c| c.subject).map(Oid::to_u32).collect();
-    tables.extend(named.partitions.iter().map(|p| p.partition.to_u32()));
+    tables.extend(named.partitions.iter().map(|&partition| partition.to_u32()));
     for table in tables {
         let table = Oid::from(table);
         if let Some(renamed) = command.renamed() {
@@ -86,14 +82,14 @@ pub fn after(
         }
         forget_dropped_columns(extension, table)?;
         if command.places_tables() {
-            members(table).iter().try_for_each(|member| ensure_triggers(extension, member, command))?;
+            for member in relation::descendants(table, Lock::None) {
+                ensure_capture(extension, &Table::load(member)?, command)?;
+            }
         }
     }
     match RENAMING.take() {
-        Some((table, before)) if Capture::of(table).row.is_some_and(|row| !row.is_inherited) => {
-            record_rename(extension, &Table::load(table)?, &before)
-        }
-        _ => Ok(()),
+        Some((table, before)) => record_rename(extension, &Table::load(table)?, &before),
+        None => Ok(()),
     }
 }
 
@@ -106,13 +102,13 @@ pub fn after_drop(
     kind: &str,
 ) -> Result<(), Error> {
     // A table that was itself dropped has neither triggers nor an owner any more.
-    if !Capture::of(table).is_any() && !extension.has_relation(table) {
+    if !Capture::of(extension, table)?.is_any() && !extension.has_relation(table) {
         return Ok(());
     }
     if has_entries(extension.table(OwnTable::Log)?) {
-        let Table { schema, name, .. } = Table::load(table)?;
+        let table = Table::load(table)?;
         let detail = detail(command, object, kind);
-        record("DDL", Some((&schema, &name)), &detail, session::effective_role())?;
+        record("DDL", Some(table.qualified()), &detail, session::effective_role())?;
     }
     forget_dropped_columns(extension, table)
 }
@@ -134,16 +130,23 @@ fn record_command(
     let mut recorded = BTreeSet::new();
     let mut entry = |table: Option<Table>, object: &str, kind: &str| {
         if recorded.insert(object.to_owned()) {
-            let table = table.as_ref().map(|table| (table.schema.as_str(), table.name.as_str()));
-            record("DDL", table, &detail(command, object, kind), role)?;
+            record("DDL", table.as_ref().map(Table::qualified), &detail(command, object, kind), role)?;
         }
         Ok(())
     };
-    let is_recorded = |table: Oid| Capture::of(table).is_any() || extension.has_relation(table);
+    // A new partition gets its triggers after this.
+    let is_recorded = |table: Oid| -> Result<bool, Error> {
+        Ok(Capture::of(extension, table)?.is_any()
+            || extension.has_relation(table)
+            || relation::describe(table).is_some_and(|d| d.is_partition)
+                && audited_ancestor(extension, table)?.is_some())
+    };
     // A dump that is being restored creates the capture triggers: their ENABLE entries are in the log already.
     let restores = |object: &&ChangedObject| object.is_capture_trigger() || command.only_enables_always();
     for object in changed.iter().filter(|object| !restores(object)) {
-        if let Some(table) = object.subject.filter(|&table| is_recorded(table)) {
+        if let Some(table) = object.subject
+            && is_recorded(table)?
+        {
             entry(Some(Table::load(table)?), &object.identity, &object.kind)?;
         } else if object.is_ours {
             entry(None, &object.identity, &object.kind)?;
@@ -151,8 +154,10 @@ fn record_command(
     }
     let granted = &named.granted;
     let mut tables = Vec::new();
-    for &table in granted.relations.iter().filter(|&&table| is_recorded(table)) {
-        tables.push(Table::load(table)?);
+    for &table in &granted.relations {
+        if is_recorded(table)? {
+            tables.push(Table::load(table)?);
+        }
     }
     for schema in &granted.schemas {
         tables.extend(schema::audited_tables(extension, schema)?);
@@ -169,45 +174,19 @@ fn record_command(
     Ok(())
 }
 
-/// Gives a table the capture triggers that it should have and lacks.
-fn ensure_triggers(extension: &Extension, table: &Table, command: Command<'_>) -> Result<(), Error> {
-    let capture = Capture::of(table.oid);
-    match (&capture.row, &capture.statement) {
-        (Some(_), Some(_)) => Ok(()),
-        // A new partition: PostgreSQL copies the row trigger, not the statement trigger.
-        (Some(row), None) => triggers::install_statement_trigger(extension, table, &row.options),
-        // A former partition: PostgreSQL has dropped the copy.
-        (None, Some(statement)) => begin(extension, table, statement.options.clone(), "detached", false),
-        (None, None) => {
-            let inherited = table::parents(table.oid)
-                .into_iter()
-                .find_map(|parent| Capture::of(parent).options().cloned());
-            if let Some(options) = inherited {
-                return begin(extension, table, options, "inherits", false);
-            }
-            if !command.creates_tables() && !command.moves() {
-                return Ok(());
-            }
-            match schema::policy_for(extension, table)? {
-                Some(options) => begin(extension, table, options, "schema", command.fills_table()),
-                None => Ok(()),
-            }
-        }
+/// Gives a table the capture that the tables above it, or the policy of its schema, ask for.
+fn ensure_capture(extension: &Extension, table: &Table, command: Command<'_>) -> Result<(), Error> {
+    if inheritance::settle(extension, table, Announced::Itself)?
+        || !(command.creates_tables() || command.moves())
+    {
+        return Ok(());
     }
-}
-
-fn begin(
-    extension: &Extension,
-    table: &Table,
-    options: Options,
-    reason: &str,
-    baseline: bool,
-) -> Result<(), Error> {
-    triggers::install(extension, table, &options)?;
-    let detail = json!({ "options": options.to_json(), "reason": reason });
-    record_enable(extension, table, &detail, session::effective_role())?;
-    if baseline {
-        record_baseline(extension, table, &options)?;
+    let Some(options) = schema::policy_for(extension, table)? else { return Ok(()) };
+    let auditing = Auditing::begin(options);
+    triggers::install(extension, table, &auditing)?;
+    record_enable(extension, table, &auditing, json!({ "reason": "schema" }))?;
+    if command.fills_table() {
+        record_baseline(extension, std::slice::from_ref(table))?;
     }
     Ok(())
 }
@@ -222,42 +201,48 @@ fn follow_schema(extension: &Extension, old: &str, new: &str) -> Result<(), Erro
     Ok(())
 }
 
+/// Records that an audited table has a new name. `before` is the old one, schema-qualified and quoted.
+fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(), Error> {
+    let capture = Capture::of(extension, table.oid)?;
+    let Some(auditing) = capture.auditing().filter(|_| table.quoted() != before) else { return Ok(()) };
+    record_enable(extension, table, auditing, json!({ "renamed_from": before }))
+}
+
 /// Follows a column's new name in the options of the table and its descendants.
 fn follow_column(extension: &Extension, table: Oid, renamed: &Renamed) -> Result<(), Error> {
     let Renamed::Column { old, new } = renamed else { return Ok(()) };
-    for member in members(table) {
-        change_options(extension, &member, "column renamed", |options| options.rename_column(old, new))?;
-    }
-    Ok(())
+    change_options(extension, table, "column renamed", |_, options| options.rename_column(old, new))
 }
 
 /// Removes dropped columns from the options of the table and its descendants.
 fn forget_dropped_columns(extension: &Extension, table: Oid) -> Result<(), Error> {
-    for member in members(table) {
-        let columns = table::columns(member.oid);
-        change_options(extension, &member, "column dropped", |options| {
-            options.retain_columns(|column| columns.iter().any(|known| known.name == column))
-        })?;
-    }
-    Ok(())
+    change_options(extension, table, "column dropped", |member, options| {
+        let columns = relation::columns(member);
+        options.retain_columns(|column| columns.iter().any(|known| from_server(&known.name) == column))
+    })
 }
 
 fn change_options(
     extension: &Extension,
-    table: &Table,
+    table: Oid,
     reason: &str,
-    change: impl Fn(&mut Options) -> bool,
+    change: impl Fn(Oid, &mut Options) -> bool,
 ) -> Result<(), Error> {
-    let capture = Capture::of(table.oid);
-    let Some(row) = capture.row.as_ref().filter(|row| !row.is_inherited) else { return Ok(()) };
-    let mut options = row.options.clone();
-    if !change(&mut options) {
-        return Ok(());
+    for member in relation::descendants(table, Lock::None) {
+        let capture = Capture::of(extension, member)?;
+        let Some(before) = capture.auditing() else { continue };
+        let mut auditing = before.clone();
+        if !change(member, &mut auditing.options) {
+            continue;
+        }
+        auditing.options = auditing.options.normalised();
+        let member = Table::load(member)?;
+        triggers::install(extension, &member, &auditing)?;
+        // What is audited with the table above it changes with it.
+        if !auditing.inherited || member.oid == table {
+            let detail = json!({ "previous_options": before.options.to_json(), "reason": reason });
+            record_enable(extension, &member, &auditing, detail)?;
+        }
     }
-    let options = options.normalised();
-    triggers::install(extension, table, &options)?;
-    let detail = json!({
-        "options": options.to_json(), "previous_options": row.options.to_json(), "reason": reason,
-    });
-    record_enable(extension, table, &detail, session::effective_role())
+    Ok(())
 }

@@ -1,15 +1,22 @@
 //! The objects that a DDL command has changed or dropped, with the tables that they belong to.
 
 use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::capture::options::Auditing;
 use crate::extension::Extension;
 use crate::pg::query::{query_latest, query_statement};
 use crate::pg::text::Text;
+use crate::pg::triggers::split_arguments;
 use crate::pg::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
 
 /// Whether a trigger name is one of the capture triggers'.
 pub fn is_capture_name(trigger: &str) -> bool {
-    trigger == ROW_TRIGGER || trigger == STATEMENT_TRIGGER
+    [ROW_TRIGGER, STATEMENT_TRIGGER].iter().any(|name| name.to_bytes() == trigger.as_bytes())
+}
+
+/// Whether a trigger name is one of those that the extension gives to its triggers.
+pub fn is_reserved_name(trigger: &[u8]) -> bool {
+    trigger.starts_with(b"!audit_chain_")
 }
 
 /// An object that a command has created or changed.
@@ -94,6 +101,15 @@ pub struct DroppedObject {
     /// Whether it was dropped because the command named it, or because it used a dropped object; not as a mere part of
     /// one.
     pub is_separate: bool,
+    /// A trigger's arguments, as `pg_trigger.tgargs`.
+    arguments: Vec<u8>,
+}
+
+impl DroppedObject {
+    /// The auditing that a dropped capture trigger carried out.
+    pub fn auditing(&self) -> Auditing {
+        Auditing::from_arguments(&split_arguments(&self.arguments)).unwrap_or_default()
+    }
 }
 
 /// The objects that the current command has dropped. The tables that they were on are read from the catalogs as they were
@@ -104,7 +120,7 @@ pub fn dropped_objects() -> Vec<DroppedObject> {
         "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, i.indrelid, s.stxrelid, a.adrelid, \
                              CASE WHEN d.object_type IN ('table column', 'foreign table column') THEN d.objid END), \
-                    d.original, d.original OR d.normal \
+                    d.original, d.original OR d.normal, t.tgargs \
              FROM pg_event_trigger_dropped_objects() d \
              LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
              LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
@@ -128,6 +144,7 @@ pub fn dropped_objects() -> Vec<DroppedObject> {
                 on: row.get(6),
                 is_named: row.value(7),
                 is_separate: row.value(8),
+                arguments: row.get(9).unwrap_or_default(),
             }
         },
     )

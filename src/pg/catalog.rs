@@ -2,7 +2,9 @@
 
 use super::compat;
 use super::query;
+use super::relation;
 use super::row::Relation;
+use super::table::{StoredTuple, scan_catalog};
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
@@ -12,8 +14,6 @@ use std::ffi::{CStr, c_char};
 pub const REWRITE: Oid = Oid::from_u32(2618);
 /// `pg_depend`.
 pub const DEPEND: Oid = Oid::from_u32(2608);
-/// The index `pg_extension_name_index`.
-const EXTENSION_NAME_INDEX: Oid = Oid::from_u32(3081);
 /// `pg_largeobject`.
 const LARGE_OBJECT: Oid = Oid::from_u32(2613);
 
@@ -141,34 +141,34 @@ pub struct ExtensionRow {
 
 /// The installed extension of this name, as this transaction sees it now.
 pub fn extension(name: &CStr) -> Option<ExtensionRow> {
-    // SAFETY: an index scan of a catalog that is ended before the catalog is closed; the row is copied from meanwhile.
+    let read = |row: StoredTuple<'_>| ExtensionRow {
+        oid: Oid::from(row.integer(pg_sys::Anum_pg_extension_oid as i16) as u32),
+        schema: Oid::from(row.integer(pg_sys::Anum_pg_extension_extnamespace as i16) as u32),
+        owner: Oid::from(row.integer(pg_sys::Anum_pg_extension_extowner as i16) as u32),
+    };
+    let key =
+        (pg_sys::Anum_pg_extension_extname as i16, pg_sys::F_NAMEEQ, pg_sys::Datum::from(name.as_ptr()));
+    let index = Oid::from(pg_sys::ExtensionNameIndexId);
+    scan_catalog(pg_sys::ExtensionRelationId, index, key, read).into_iter().next()
+}
+
+/// The function without arguments of that name in that schema.
+pub fn function_in(namespace: Oid, name: &CStr) -> Option<Oid> {
+    // SAFETY: a look-up by name, an empty list of argument types, and schema; the entry is released again.
     unsafe {
-        let lock = pg_sys::AccessShareLock as i32;
-        let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
-        let mut key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(
-            &mut key,
-            pg_sys::Anum_pg_extension_extname as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::F_NAMEEQ.into(),
+        let arguments = pg_sys::buildoidvector(std::ptr::null(), 0);
+        let tuple = pg_sys::SearchSysCache3(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
             pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(arguments),
+            namespace.into(),
         );
-        let scan = pg_sys::systable_beginscan(
-            catalog,
-            EXTENSION_NAME_INDEX,
-            true,
-            std::ptr::null_mut(),
-            1,
-            &mut key,
-        );
-        let tuple = pg_sys::systable_getnext(scan);
-        let row = (!tuple.is_null()).then(|| {
-            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_extension>();
-            ExtensionRow { oid: form.oid, schema: form.extnamespace, owner: form.extowner }
-        });
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(catalog, lock);
-        row
+        if tuple.is_null() {
+            return None;
+        }
+        let oid = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).oid;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(oid)
     }
 }
 
@@ -182,6 +182,45 @@ pub fn running_extension_script() -> Option<Oid> {
 pub fn extension_of(class: Oid, object: Oid) -> Option<Oid> {
     // SAFETY: a look-up in pg_depend.
     Some(unsafe { pg_sys::getExtensionOfObject(class, object) }).filter(|&oid| oid != Oid::INVALID)
+}
+
+/// Of each catalog whose objects are parts of tables: its OID, that of its index on `oid`, and the column with the table's
+/// OID (`src/include/catalog/pg_*.h`).
+const PARTS_OF_TABLES: [(Oid, u32, i16); 6] = [
+    (pg_sys::TriggerRelationId, 2702, 2),
+    (REWRITE, 2692, 3),
+    // pg_policy, pg_constraint, pg_statistic_ext, pg_attrdef
+    (Oid::from_u32(3256), 3257, 3),
+    (Oid::from_u32(2606), 2667, if cfg!(feature = "pg18") { 9 } else { 8 }),
+    (Oid::from_u32(3381), 3380, 2),
+    (Oid::from_u32(2604), 2657, 2),
+];
+
+/// The table that an object is, or is a part of: a trigger, a rule, a policy, a constraint, an index, extended statistics, a
+/// default. `None` for others, and for what does not exist.
+pub fn table_of(class: Oid, object: Oid) -> Option<Oid> {
+    if class == pg_sys::RelationRelationId {
+        return match relation::describe(object)?.kind {
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_FOREIGN_TABLE => {
+                Some(object)
+            }
+            pg_sys::RELKIND_INDEX | pg_sys::RELKIND_PARTITIONED_INDEX => {
+                // SAFETY: a look-up that answers an invalid oid for an unknown index.
+                Some(unsafe { pg_sys::IndexGetRelation(object, true) }).filter(|&oid| oid != Oid::INVALID)
+            }
+            _ => None,
+        };
+    }
+    let &(catalog, index, column) = PARTS_OF_TABLES.iter().find(|(catalog, ..)| *catalog == class)?;
+    let key = (1, pg_sys::F_OIDEQ, pg_sys::Datum::from(object));
+    let read = |row: StoredTuple<'_>| Oid::from(row.integer(column) as u32);
+    scan_catalog(catalog, index.into(), key, read).into_iter().next().filter(|&table| table != Oid::INVALID)
+}
+
+/// The name of a relation's column.
+pub fn column_name(relation: Oid, column: i16) -> Option<Vec<u8>> {
+    // SAFETY: a look-up that answers null for an unknown column.
+    unsafe { owned(pg_sys::get_attname(relation, column, true)) }
 }
 
 /// The attribute numbers of the primary key, in the key's order; empty without one.
@@ -250,11 +289,6 @@ const NAMING: [Oid; 11] = [
     pg_sys::REGROLEOID,
     pg_sys::REGNAMESPACEOID,
 ];
-
-/// The topmost ancestor of a partition.
-pub fn partition_root(relation: Oid) -> Option<Oid> {
-    query::value("SELECT pg_catalog.pg_partition_root($1)::oid", &[relation.into()])
-}
 
 /// A relation's schema and name; `None` if it does not exist.
 pub fn qualified_name(relation: Oid) -> Option<(Vec<u8>, Vec<u8>)> {

@@ -16,17 +16,6 @@ pub enum Event {
     Drop,
 }
 
-/// An ATTACH or DETACH PARTITION.
-#[derive(Clone, Copy, Debug)]
-pub struct Partition {
-    /// The partitioned table.
-    pub parent: Oid,
-    /// The table that becomes or was its partition.
-    pub partition: Oid,
-    /// Whether it is ATTACH; otherwise it is DETACH.
-    pub attach: bool,
-}
-
 /// A new name.
 #[derive(Clone, Debug)]
 pub enum Renamed {
@@ -127,7 +116,7 @@ impl<'a> Command<'a> {
     }
 
     /// The relations that an ALTER TABLE attaches or detaches as partitions.
-    pub fn partitions(self) -> Vec<Partition> {
+    pub fn partitions(self) -> Vec<Oid> {
         use pg_sys::AlterTableType;
         let Some(statement) = self.alter_table() else { return Vec::new() };
         // SAFETY: `cmds` is a list of AlterTableCmd; of these two kinds, `def` is a PartitionCmd.
@@ -136,14 +125,11 @@ impl<'a> Command<'a> {
             commands
                 .iter_ptr()
                 .filter_map(|command| {
-                    let attach = match (*command).subtype {
-                        AlterTableType::AT_AttachPartition => true,
-                        AlterTableType::AT_DetachPartition => false,
-                        _ => return None,
-                    };
-                    let parent = relation_of(statement.relation)?;
-                    let partition = relation_of((*(*command).def.cast::<pg_sys::PartitionCmd>()).name)?;
-                    Some(Partition { parent, partition, attach })
+                    let places = matches!(
+                        (*command).subtype,
+                        AlterTableType::AT_AttachPartition | AlterTableType::AT_DetachPartition
+                    );
+                    places.then(|| relation_of((*(*command).def.cast::<pg_sys::PartitionCmd>()).name))?
                 })
                 .collect()
         }

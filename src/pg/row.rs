@@ -72,6 +72,8 @@ pub struct Attribute {
     pub by_value: bool,
     /// Whether it holds a value: neither dropped nor virtual.
     pub stored: bool,
+    /// Whether it was dropped.
+    pub is_dropped: bool,
 }
 
 impl Attribute {
@@ -86,6 +88,7 @@ impl Attribute {
             length: form.attlen,
             by_value: form.attbyval,
             stored: !form.attisdropped && !is_virtual,
+            is_dropped: form.attisdropped,
         }
     }
 

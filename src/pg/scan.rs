@@ -1,4 +1,4 @@
-//! A query's rows, one after the other.
+//! A table's rows, or a query's, one after the other.
 
 use super::row::{Relation, Row};
 use pgrx::pg_sys::{self, Oid};
@@ -21,13 +21,7 @@ pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
         let portal =
             pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), true);
         let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);
-        let memory = pg_sys::AllocSetContextCreateInternal(
-            pg_sys::CurrentMemoryContext,
-            c"audit_chain row".as_ptr(),
-            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
+        let memory = row_memory();
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, FETCH);
             let table = pg_sys::SPI_tuptable;
@@ -49,6 +43,47 @@ pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         pg_sys::SPI_cursor_close(portal);
         pg_sys::SPI_finish();
+    }
+}
+
+/// Calls `visit` with every row of the table itself, as the active snapshot sees it; false if the table has no storage of its
+/// own, as a foreign table. No row security applies. Memory does not grow with the rows.
+pub fn for_each_stored_row(relation: Relation<'_>, mut visit: impl FnMut(&Row<'_>)) -> bool {
+    let relation = relation.raw();
+    // SAFETY: the relation is open; the scan is ended, and the slot dropped, before this returns, in an error by the
+    // resource owner. Without an access method the scan must not begin.
+    unsafe {
+        if (*relation).rd_tableam.is_null() {
+            return false;
+        }
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let scan = pg_sys::table_beginscan(relation, pg_sys::GetActiveSnapshot(), 0, std::ptr::null_mut());
+        let memory = row_memory();
+        while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+            let previous = pg_sys::MemoryContextSwitchTo(memory);
+            visit(&Row::new(slot));
+            pg_sys::MemoryContextSwitchTo(previous);
+            pg_sys::MemoryContextReset(memory);
+            pgrx::check_for_interrupts!();
+        }
+        pg_sys::MemoryContextDelete(memory);
+        pg_sys::table_endscan(scan);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+    }
+    true
+}
+
+/// A memory context for one row at a time.
+unsafe fn row_memory() -> pg_sys::MemoryContext {
+    // SAFETY: a child of the current context, with which it goes at the latest.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"audit_chain row".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
     }
 }
 

@@ -90,6 +90,61 @@ impl<'a> StoredTuple<'a> {
     }
 }
 
+impl<'a> StoredTuple<'a> {
+    /// A column of a variable-length type, counted from 1: its bytes.
+    ///
+    /// # Panics
+    /// Where the column is of another kind.
+    pub fn bytes(&self, column: i16) -> Option<&'a [u8]> {
+        assert!(self.form(column).attlen == -1, "column {column} is not of variable length");
+        // SAFETY: a varlena, as its description says, which lives as long as the tuple.
+        self.datum(column).map(|datum| unsafe { varlena::bytes(datum) })
+    }
+
+    /// A column of type name, counted from 1.
+    ///
+    /// # Panics
+    /// Where the column is of another kind.
+    pub fn name(&self, column: i16) -> Vec<u8> {
+        assert!(self.form(column).atttypid == pg_sys::NAMEOID, "column {column} is not a name");
+        // SAFETY: a NameData, which is NUL-terminated.
+        self.datum(column).map_or_else(Vec::new, |datum| unsafe {
+            CStr::from_ptr(datum.cast_mut_ptr()).to_bytes().to_vec()
+        })
+    }
+}
+
+/// Reads the rows of a catalog for which a column equals a value (column number, equality function, value), by an index that
+/// begins with the column. Sees what is committed now and what this transaction has done.
+pub fn scan_catalog<T>(
+    catalog: Oid,
+    index: Oid,
+    (column, equals, value): (i16, u32, Datum),
+    mut read: impl FnMut(StoredTuple<'_>) -> T,
+) -> Vec<T> {
+    // SAFETY: a scan that is ended before the catalog is closed; rows are read from meanwhile. A null snapshot is the
+    // catalogs' own.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::table_open(catalog, lock);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(&mut key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), value);
+        let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut key);
+        let mut rows = Vec::new();
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let descriptor = (*relation).rd_att;
+            rows.push(read(StoredTuple { tuple, descriptor, life: std::marker::PhantomData }));
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, lock);
+        rows
+    }
+}
+
 /// The names and types of a table's columns. Locks the table for writing until the transaction ends.
 pub fn lock_columns(table: Oid) -> Vec<(Vec<u8>, Oid)> {
     // SAFETY: within a transaction; the relation is closed again and stays locked.

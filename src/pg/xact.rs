@@ -39,6 +39,12 @@ pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
 }
 
+/// When the client's current statement began, in microseconds since 2000-01-01 UTC.
+pub fn statement_start() -> pg_sys::TimestampTz {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
 /// Makes the commit of this transaction wait for the disk, whatever `synchronous_commit` says.
 pub fn force_sync_commit() {
     // SAFETY: sets a flag of the transaction.

@@ -41,7 +41,7 @@ CREATE TABLE dropped (id int); CREATE TABLE half (id int);
 SELECT audit_enable('dropped'), audit_enable('half');
 ALTER TABLE audited DISABLE TRIGGER ALL;
 DROP TRIGGER "!audit_chain_row" ON half;
-DROP TRIGGER "!audit_chain_row" ON p;
+DROP TRIGGER "!audit_chain_row" ON p1;
 DROP TRIGGER "!audit_chain_statement" ON p;
 DROP TABLE dropped;
 ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;

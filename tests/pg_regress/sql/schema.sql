@@ -36,7 +36,7 @@ SELECT operation, table_name, new_row FROM audit_log WHERE operation IN ('INSERT
 -- Moved in, and out.
 ALTER TABLE public.elsewhere SET SCHEMA app;
 ALTER TABLE app.later SET SCHEMA public;
-SELECT table_schema, table_name, audited FROM audit_coverage WHERE table_name IN ('elsewhere', 'later');
+SELECT table_schema, table_name, audited FROM audit_coverage WHERE table_name IN ('elsewhere', 'later') ORDER BY 1;
 -- By a role that may create tables there and nothing else.
 CREATE ROLE regress_schema;
 GRANT CREATE, USAGE ON SCHEMA app TO regress_schema;

@@ -1,0 +1,114 @@
+//! What inherits from an audited table, or is a partition of it, is audited with it.
+//!
+//! **Invariant**: after [`settle`], a table below audited ones is audited, and what the entries of a table above it leave
+//! out, its own leave out too.
+
+use crate::audit::record::record_enable;
+use crate::audit::table::Table;
+use crate::audit::triggers::{self, Capture};
+use crate::capture::options::Auditing;
+use crate::error::Error;
+use crate::extension::Extension;
+use crate::pg::relation;
+use pgrx::pg_sys::Oid;
+use serde_json::json;
+
+/// The tables above a table: those that it inherits from or is a partition of, theirs, and so on; the nearest first.
+fn ancestors(table: Oid) -> Vec<Oid> {
+    let mut found = relation::parents(table);
+    let mut at = 0;
+    while at < found.len() {
+        for parent in relation::parents(found[at]) {
+            if !found.contains(&parent) {
+                found.push(parent);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The table above this one with which it is audited, the nearest first.
+pub fn audited_ancestor(extension: &Extension, table: Oid) -> Result<Option<Oid>, Error> {
+    for ancestor in ancestors(table) {
+        if Capture::of(extension, ancestor)?.auditing().is_some_and(|auditing| !auditing.inherited) {
+            return Ok(Some(ancestor));
+        }
+    }
+    Ok(None)
+}
+
+/// What the audited tables above a table ask for it; `None` if none of them is audited.
+///
+/// It has the identity `keep` if that is the auditing of one of them, otherwise that of the nearest.
+pub fn asked_from_above(
+    extension: &Extension,
+    table: Oid,
+    keep: Option<&str>,
+) -> Result<Option<Auditing>, Error> {
+    let mut asked: Option<Auditing> = None;
+    for ancestor in ancestors(table) {
+        let capture = Capture::of(extension, ancestor)?;
+        let Some(above) = capture.auditing().filter(|auditing| !auditing.inherited) else { continue };
+        let kept = keep == Some(&above.id);
+        asked = Some(match asked {
+            None => Auditing { inherited: true, ..above.clone() },
+            Some(asked) => Auditing {
+                id: if kept { above.id.clone() } else { asked.id },
+                inherited: true,
+                options: asked.options.join(&above.options),
+            },
+        });
+    }
+    Ok(asked)
+}
+
+/// The auditing that a table should have, given what it has.
+fn wanted(extension: &Extension, table: Oid, has: Option<&Auditing>) -> Result<Option<Auditing>, Error> {
+    let above = asked_from_above(extension, table, has.map(|auditing| &auditing.id[..]))?;
+    Ok(match (has, above) {
+        (None, above) => above,
+        (Some(has), Some(above)) if has.inherited => Some(above),
+        (Some(has), Some(above)) => {
+            Some(Auditing { options: has.options.clone().join(&above.options), ..has.clone() })
+        }
+        // It was audited with a table that it has been taken from, and stays audited.
+        (Some(has), None) if has.inherited => Some(Auditing::begin(has.options.clone())),
+        (Some(has), None) => Some(has.clone()),
+    })
+}
+
+/// Whether the beginning of a table's auditing has an entry of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The entry of the table above, which begins at the same moment, is the table's too.
+    Above,
+    /// It has one.
+    Itself,
+}
+
+/// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns whether the
+/// table is audited.
+pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Result<bool, Error> {
+    let before = Capture::of(extension, table.oid)?;
+    let has = before.auditing();
+    let Some(wanted) = wanted(extension, table.oid, has)? else { return Ok(false) };
+    if has == Some(&wanted) && before.is_complete(table) {
+        return Ok(true);
+    }
+    triggers::install(extension, table, &wanted)?;
+    let mut detail = json!({});
+    match has {
+        None if announced == Announced::Above => return Ok(true),
+        None => detail["reason"] = "inherits".into(),
+        Some(has) if has.inherited && wanted.inherited && announced == Announced::Above => return Ok(true),
+        Some(has) if has.inherited && !wanted.inherited => detail["reason"] = "detached".into(),
+        Some(has) if has.options == wanted.options && has.id == wanted.id => return Ok(true),
+        Some(has) => {
+            detail["reason"] = "inherits".into();
+            detail["previous_options"] = has.options.to_json();
+        }
+    }
+    record_enable(extension, table, &wanted, detail)?;
+    Ok(true)
+}

@@ -1,0 +1,149 @@
+//! Relations in the catalogs, by OID: locks, names, kinds, ancestors and descendants. Nothing here resolves a name.
+
+use super::catalog;
+use super::scan::with_relation;
+use super::table::{StoredTuple, scan_catalog};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::c_int;
+
+unsafe extern "C-unwind" {
+    // src/backend/catalog/pg_inherits.c
+    fn find_all_inheritors(
+        parent: Oid,
+        mode: pg_sys::LOCKMODE,
+        parents: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+    // src/backend/catalog/partition.c
+    fn get_partition_ancestors(relation: Oid) -> *mut pg_sys::List;
+}
+
+/// A lock on a relation, until the transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// None.
+    None,
+    /// Nobody else writes to the table, or changes its triggers.
+    ShareRowExclusive,
+}
+
+impl Lock {
+    fn mode(self) -> pg_sys::LOCKMODE {
+        match self {
+            Self::None => pg_sys::NoLock as c_int,
+            Self::ShareRowExclusive => pg_sys::ShareRowExclusiveLock as c_int,
+        }
+    }
+}
+
+/// Locks a relation. It may not exist any more when the lock is granted.
+pub fn lock(relation: Oid, lock: Lock) {
+    // SAFETY: within a transaction; the lock manager knows OIDs only.
+    unsafe { pg_sys::LockRelationOid(relation, lock.mode()) };
+}
+
+/// What `pg_class` says of a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The OID of its schema.
+    pub namespace: Oid,
+    /// Its name, in the server's encoding.
+    pub name: Vec<u8>,
+    /// `relkind`.
+    pub kind: u8,
+    /// Whether it is a temporary table.
+    pub is_temporary: bool,
+    /// Whether it is a partition.
+    pub is_partition: bool,
+    /// Whether it has, or had, triggers.
+    pub has_triggers: bool,
+}
+
+impl Description {
+    /// Whether it is an ordinary, a partitioned or a foreign table.
+    pub fn is_table(&self) -> bool {
+        matches!(
+            self.kind,
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_FOREIGN_TABLE
+        )
+    }
+}
+
+/// Looks up a relation; `None` if it does not exist.
+pub fn describe(relation: Oid) -> Option<Description> {
+    // SAFETY: the cache entry is pinned until it is released, and copied from before.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relation.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let description = Description {
+            namespace: form.relnamespace,
+            name: std::ffi::CStr::from_ptr(form.relname.data.as_ptr()).to_bytes().to_vec(),
+            kind: form.relkind as u8,
+            is_temporary: form.relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP,
+            is_partition: form.relispartition,
+            has_triggers: form.relhastriggers,
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(description)
+    }
+}
+
+/// The relation and all that inherit from it, itself first, each locked.
+pub fn descendants(relation: Oid, lock: Lock) -> Vec<Oid> {
+    // SAFETY: a look-up that returns a list of OIDs; what it raises is caught at the boundary.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            oids(find_all_inheritors(relation, lock.mode(), std::ptr::null_mut()))
+        })
+    }
+}
+
+/// The topmost ancestor of a partition.
+pub fn partition_root(relation: Oid) -> Option<Oid> {
+    if !describe(relation).is_some_and(|description| description.is_partition) {
+        return None;
+    }
+    // SAFETY: as above; the relation is a partition.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| oids(get_partition_ancestors(relation)).last().copied()) }
+}
+
+unsafe fn oids(list: *mut pg_sys::List) -> Vec<Oid> {
+    // SAFETY: a list of OIDs, by the callers.
+    let list = unsafe { pgrx::PgList::<std::ffi::c_void>::from_pg(list) };
+    (0..list.len()).filter_map(|at| list.get_oid(at)).collect()
+}
+
+/// The OIDs of `pg_inherits` and its index on the child (`src/include/catalog/pg_inherits.h`).
+pub const INHERITS: Oid = Oid::from_u32(2611);
+const INHERITS_CHILD_INDEX: Oid = Oid::from_u32(2680);
+
+/// The relations that a relation inherits from, or is a partition of, in their order.
+pub fn parents(relation: Oid) -> Vec<Oid> {
+    const CHILD: i16 = 1;
+    const PARENT: i16 = 2;
+    let read = |row: StoredTuple<'_>| Oid::from(row.integer(PARENT) as u32);
+    scan_catalog(INHERITS, INHERITS_CHILD_INDEX, (CHILD, pg_sys::F_OIDEQ, Datum::from(relation)), read)
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, in the server's encoding.
+    pub name: Vec<u8>,
+    /// Whether it belongs to the primary key.
+    pub in_primary_key: bool,
+}
+
+/// The columns of a table, without dropped ones.
+pub fn columns(table: Oid) -> Vec<Column> {
+    with_relation(table, |relation| {
+        let key = catalog::primary_key(relation);
+        let attributes = relation.attributes().into_iter().enumerate();
+        attributes
+            .filter(|(_, attribute)| !attribute.is_dropped)
+            .map(|(at, attribute)| Column { name: attribute.name, in_primary_key: key.contains(&(at + 1)) })
+            .collect()
+    })
+}
