@@ -8,6 +8,7 @@ use crate::capture::baseline;
 use crate::capture::options::{Auditing, Options};
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
+use crate::log;
 use crate::pg::fmgr::Call;
 use crate::pg::relation::{self, Lock};
 use crate::pg::session::{self, LocalSettings};
@@ -109,6 +110,7 @@ pub fn enable_checked(
         }
         inheritance::settle(extension, descendant, Announced::Above)?;
     }
+    log::flush();
     Ok(Some(if baseline { record_baseline(extension, &members)? } else { 0 }))
 }
 
@@ -205,6 +207,7 @@ pub fn disable_checked(extension: &Extension, table: &Table, reason: &str) -> Re
             disabled(&descendant, inherited)?;
         }
     }
+    log::flush();
     Ok(true)
 }
 

@@ -13,7 +13,8 @@ use pgrx::pg_sys::Oid;
 use serde_json::Value;
 use std::ops::ControlFlow;
 
-/// Appends an entry about a table (schema and name) or about none, which has a `detail` and no row images, and writes it.
+/// Appends an entry about a table (schema and name) or about none, which has a `detail` and no row images.
+/// It is written when the caller calls [`log::flush`], at the latest when the transaction commits.
 pub fn record(
     operation: &'static str,
     table: Option<(&str, &str)>,
@@ -27,7 +28,6 @@ pub fn record(
         images.detail.set(Some(&to_server(&detail.to_string())));
         Ok(ControlFlow::Continue(()))
     })?;
-    log::flush();
     Ok(place.expect("a detail is always recorded"))
 }
 

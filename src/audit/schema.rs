@@ -2,19 +2,23 @@
 
 use crate::audit::enable::{self, require_extension_owner};
 use crate::audit::inheritance::audited_ancestor;
+use crate::audit::record::record;
 use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
 use crate::capture::options::Options;
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
+use crate::log;
 use crate::pg::fmgr::Call;
 use crate::pg::query::{self, query_latest};
 use crate::pg::session::{self, LocalSettings};
+use crate::pg::table::scan_all;
 use crate::pg::text::{Texts, argument, array_argument, from_server};
-use crate::pg::{catalog, compat, xact};
+use crate::pg::{catalog, compat, relation, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{Datum, Oid};
+use serde_json::json;
 
 /// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged) RETURNS integer`
 pub fn enable(call: Call) -> Datum {
@@ -45,27 +49,44 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     if !compat::owns_schema(schema, session::effective_role()) {
         return Err(Error::NotSchemaOwner { schema: name });
     }
-    let mut tables = tables_of(&name)?;
-    tables.retain(|table| !table.is_partition());
+    let tables = tables_of(&name)?;
     if let Some(pattern) = patterns.iter().find(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
         return Err(Error::PatternMatchesNothing { schema: name, pattern: pattern.clone() });
     }
     let mut enabled = 0;
     for table in tables {
+        // A partition is audited with its root, or left out with it, unless its root is in another schema.
+        let with_root = table.is_partition()
+            && (audited_ancestor(&extension, table.oid)?.is_some()
+                || relation::partition_root(table.oid)
+                    .is_some_and(|root| relation::describe(root).is_some_and(|d| d.namespace == schema)));
         let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
         // A table that is audited already keeps its options.
-        if !excluded && !Capture::of(&extension, table.oid)?.is_any() {
+        if !with_root && !excluded && !Capture::of(&extension, table.oid)?.is_any() {
             let options = Options { skip_unchanged, ..Options::default() };
             let begun = enable::enable_checked(&extension, &table, options, baseline)?;
             enabled += i32::from(begun.is_some());
         }
     }
-    write_policy(
-        &extension,
-        "INSERT INTO {} (schema_name, exclude_tables, skip_unchanged) VALUES ($1, $2, $3) \
-         ON CONFLICT (schema_name) DO UPDATE SET exclude_tables = $2, skip_unchanged = $3",
-        &[argument(&name), array_argument(&patterns), skip_unchanged.into()],
-    )?;
+    let policy = Policy { exclude_tables: patterns, skip_unchanged };
+    let before = policy_of(&extension, &name)?;
+    if before.as_ref() != Some(&policy) {
+        write_policy(
+            &extension,
+            "INSERT INTO {0} (schema_name, exclude_tables, skip_unchanged) VALUES ($1, $2, $3) \
+             ON CONFLICT (schema_name) DO UPDATE SET exclude_tables = $2, skip_unchanged = $3",
+            &[argument(&name), array_argument(&policy.exclude_tables), skip_unchanged.into()],
+        )?;
+        // A first policy is told by its tables' entries.
+        if let Some(before) = before {
+            let detail = json!({
+                "tag": NAME, "object": name, "type": "schema policy",
+                "policy": policy.to_json(), "previous_policy": before.to_json(),
+            });
+            record("DDL", None, &detail, session::effective_role())?;
+        }
+    }
+    log::flush();
     Ok(enabled)
 }
 
@@ -87,7 +108,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
         }
         disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
     }
-    write_policy(&extension, "DELETE FROM {} WHERE schema_name = $1", &[argument(&name)])?;
+    write_policy(&extension, "DELETE FROM {0} WHERE schema_name = $1", &[argument(&name)])?;
     Ok(disabled)
 }
 
@@ -127,38 +148,75 @@ fn matches(name: &str, pattern: &str) -> bool {
 }
 
 fn write_policy(extension: &Extension, sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), Error> {
-    let sql = sql.replace("{}", &extension.quoted(OwnTable::SchemaPolicy)?);
+    let sql = sql.replace("{0}", &extension.quoted(OwnTable::SchemaPolicy)?);
     let _owner = extension.act_as_owner();
     let _suspended = GuardSuspended::begin();
     query::execute(&sql, arguments);
     Ok(())
 }
 
-/// The options that a schema's policy gives to a table which was created there, or moved there.
-pub fn policy_for(extension: &Extension, table: &Table) -> Result<Option<Options>, Error> {
+/// Whether the schema has a policy.
+pub fn has_policy(extension: &Extension, schema: Oid) -> Result<bool, Error> {
+    let Some(name) = catalog::namespace_name(schema) else { return Ok(false) };
+    let policies = extension.table(OwnTable::SchemaPolicy)?;
+    Ok(scan_all(policies, |policy| policy.bytes(1) == Some(&name[..])).contains(&true))
+}
+
+/// The options that a schema's policy gives to a table which was created there, moved there, or renamed from `before`.
+pub fn policy_for(
+    extension: &Extension,
+    table: &Table,
+    before: Option<&str>,
+) -> Result<Option<Options>, Error> {
     if Table::load_auditable(extension, table.oid).is_err() {
         return Ok(None);
     }
+    let Some(policy) = policy_of(extension, &table.schema)? else { return Ok(None) };
+    let is_excluded = |name: &str| policy.exclude_tables.iter().any(|pattern| matches(name, pattern));
+    // A table that the policy has covered under its old name, and that is not audited, is not audited for a reason.
+    let applies = !is_excluded(&table.name) && before.is_none_or(is_excluded);
+    Ok(applies.then(|| Options { skip_unchanged: policy.skip_unchanged, ..Options::default() }))
+}
+
+/// What is to be done with tables that are created in a schema.
+#[derive(Debug, PartialEq, Eq)]
+struct Policy {
+    exclude_tables: Vec<String>,
+    skip_unchanged: bool,
+}
+
+impl Policy {
+    fn to_json(&self) -> serde_json::Value {
+        json!({ "exclude_tables": self.exclude_tables, "skip_unchanged": self.skip_unchanged })
+    }
+}
+
+/// The schema's policy.
+fn policy_of(extension: &Extension, schema: &str) -> Result<Option<Policy>, Error> {
     let policies = extension.quoted(OwnTable::SchemaPolicy)?;
     // The command's role need not be allowed to read the policies.
     let _owner = extension.act_as_owner();
     let found = query_latest(
         &format!("SELECT exclude_tables, skip_unchanged FROM {policies} WHERE schema_name = $1"),
-        &[argument(&table.schema)],
-        |row| {
-            (row.get::<Texts>(1).map_or_else(Vec::new, |texts| texts.0), row.get::<bool>(2).unwrap_or(false))
+        &[argument(schema)],
+        |row| Policy {
+            exclude_tables: row.get::<Texts>(1).map_or_else(Vec::new, |texts| texts.0),
+            skip_unchanged: row.get(2).unwrap_or(false),
         },
     );
-    let Some((patterns, skip_unchanged)) = found.into_iter().next() else { return Ok(None) };
-    let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
-    Ok((!excluded).then(|| Options { skip_unchanged, ..Options::default() }))
+    Ok(found.into_iter().next())
 }
 
-/// Renames a schema in its policy.
+/// Renames a schema in its policy. A policy of the new name is that of a schema which is gone.
 pub fn rename_policy(extension: &Extension, old: &str, new: &str) -> Result<(), Error> {
     write_policy(
         extension,
-        "UPDATE {} SET schema_name = $2 WHERE schema_name = $1",
+        "DELETE FROM {0} WHERE schema_name = $2 AND EXISTS (SELECT FROM {0} WHERE schema_name = $1)",
+        &[argument(old), argument(new)],
+    )?;
+    write_policy(
+        extension,
+        "UPDATE {0} SET schema_name = $2 WHERE schema_name = $1",
         &[argument(old), argument(new)],
     )
 }

@@ -72,6 +72,11 @@ impl Table {
         (&self.schema, &self.name)
     }
 
+    /// Whether it is in the schema.
+    pub fn is_in(&self, schema: Oid) -> bool {
+        self.description.namespace == schema
+    }
+
     /// Whether it is a foreign table.
     pub fn is_foreign(&self) -> bool {
         self.description.kind == pg_sys::RELKIND_FOREIGN_TABLE

@@ -1,11 +1,13 @@
-//! The server's hooks, which a preloaded library sets: they see every statement's target and every object that DDL
-//! touches, whether or not triggers fire.
+//! The server's hooks. `object_access_hook` sees every object that DDL touches. A preloaded library also sees every statement's
+//! target, whether or not triggers fire.
 
 use crate::guard::hooks::{self, Access};
+use crate::guard::touched;
 use crate::pg::{compat, process};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The hooks of the libraries loaded before this one.
 struct Previous {
@@ -15,19 +17,22 @@ struct Previous {
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
-/// Sets the hooks where the library is preloaded, so that all backends have them.
+/// Whether the library was preloaded.
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// Sets the hooks: all of them where the library is preloaded, so that all backends have them. Otherwise the event triggers
+/// load the library when a session's first DDL begins, in time for the hook that follows it.
 pub fn register() {
-    if !process::is_preloading() {
-        return;
-    }
-    // SAFETY: in the postmaster, before there are backends; the hooks live as long as the library, which is never
-    // unloaded.
+    // SAFETY: when the library is loaded; the hooks live as long as the library, which is never unloaded.
     unsafe {
         PREVIOUS.get_or_init(|| Previous {
             permissions: pg_sys::ExecutorCheckPerms_hook,
             access: pg_sys::object_access_hook,
         });
-        pg_sys::ExecutorCheckPerms_hook = Some(on_permissions);
+        if process::is_preloading() {
+            pg_sys::ExecutorCheckPerms_hook = Some(on_permissions);
+            PRELOADED.store(true, Relaxed);
+        }
         pg_sys::object_access_hook = Some(on_access);
     }
 }
@@ -94,7 +99,10 @@ unsafe extern "C-unwind" fn on_access(
             _ => return,
         };
         if !internal {
-            hooks::on_access(access, class, object);
+            if PRELOADED.load(Relaxed) {
+                hooks::on_access(access, class, object);
+            }
+            touched::on_access(access, class, object, part as i16);
         }
     }
 }

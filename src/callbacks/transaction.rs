@@ -3,6 +3,7 @@
 //! One permanent pair of callbacks in each backend. pgrx's own closures do not fit: they outlive a rolled-back savepoint
 //! and PREPARE TRANSACTION.
 
+use crate::guard::touched;
 use crate::log::transaction;
 use crate::pg::xact::{self, End};
 use pgrx::pg_sys;
@@ -28,6 +29,9 @@ unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *
         // A parallel worker neither captures nor takes chains.
         _ => return,
     };
+    if end == End::RolledBack {
+        touched::forget(1);
+    }
     if transaction::wants(end) {
         // SAFETY: called by PostgreSQL, in whose frame an error may go on.
         unsafe { on_end(end) };
@@ -49,7 +53,10 @@ unsafe extern "C-unwind" fn on_subxact(
     use pg_sys::SubXactEvent::*;
     match event {
         SUBXACT_EVENT_COMMIT_SUB => transaction::on_end(End::SavepointReleased(xact::nest_level())),
-        SUBXACT_EVENT_ABORT_SUB => transaction::on_end(End::SavepointRolledBack(xact::nest_level())),
+        SUBXACT_EVENT_ABORT_SUB => {
+            touched::forget(xact::nest_level());
+            transaction::on_end(End::SavepointRolledBack(xact::nest_level()));
+        }
         _ => {}
     }
 }

@@ -12,6 +12,8 @@ use crate::guard::follow;
 use crate::guard::objects::{
     ChangedObject, DroppedObject, changed_objects, dropped_objects, is_capture_name,
 };
+use crate::guard::touched;
+use crate::log;
 use crate::pg::catalog;
 use crate::pg::command::{Command, Event};
 use crate::pg::fmgr::Call;
@@ -30,7 +32,7 @@ pub fn on_ddl(call: Call) -> Datum {
         let extension = Extension::installed().or_raise();
         if !extension.script_is_running() {
             match command.event() {
-                Event::Start => on_start(&extension, command),
+                Event::Start => on_start(command),
                 Event::End => on_end(&extension, command),
                 Event::Drop => on_drop(&extension, command),
             }
@@ -40,10 +42,9 @@ pub fn on_ddl(call: Call) -> Datum {
     call.void()
 }
 
-/// Before the command: refuses what can be told only now, and notes what will not be known after it.
-fn on_start(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
-    let named = follow::NamedRelations::of(command);
-    let _path = LocalSettings::safe_search_path();
+/// Before the command, of which PostgreSQL has checked nothing yet: refuses what can be told only now, and changes nothing.
+fn on_start(command: Command<'_>) -> Result<(), Error> {
+    touched::begin(command.tag());
     if command.extension_contents() == Some(b"audit_chain") {
         return Err(Error::Guarded { tag: command.tag().into(), object: "the extension".into() });
     }
@@ -55,7 +56,7 @@ fn on_start(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
             table: "of that trigger".into(),
         });
     }
-    follow::before(extension, &named)
+    Ok(())
 }
 
 /// Commands that leave the log and its guards as they are.
@@ -71,13 +72,21 @@ const HARMLESS: [&str; 7] = [
 
 /// After the command: refuses what it has changed and must not, then records and follows it.
 fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
+    let touched = touched::end(command.tag());
     let named = follow::NamedRelations::of(command);
+    if let Some(touched) = &touched
+        && !touched.is_relevant(extension)?
+        && !named.is_relevant(extension)?
+    {
+        return Ok(());
+    }
+    let touched = touched.unwrap_or_default();
     let _path = LocalSettings::safe_search_path();
     let changed = changed_objects(extension);
     if !HARMLESS.contains(&command.tag()) {
         changed.iter().try_for_each(|object| refuse_change(extension, command, object))?;
     }
-    follow::after(extension, command, &named, &changed)
+    follow::after(extension, command, &named, &touched, &changed)
 }
 
 fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedObject) -> Result<(), Error> {
@@ -122,6 +131,9 @@ fn table_with_disabled_trigger(relation: Oid) -> Option<String> {
 
 /// After objects were dropped: refuses the loss of the extension's triggers, and records what an audited table has lost.
 fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
+    if !touched::drops() {
+        return Ok(());
+    }
     let _path = LocalSettings::safe_search_path();
     let dropped = dropped_objects();
     if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
@@ -158,5 +170,6 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
             record_lifecycle(extension, "DDL", name, &auditing, detail, session::effective_role())?;
         }
     }
+    log::flush();
     Ok(())
 }

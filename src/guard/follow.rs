@@ -16,25 +16,23 @@ use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::guard::objects::ChangedObject;
+use crate::guard::touched::{Touched, TouchedRelation, is_ours_or_audited};
+use crate::log;
 use crate::log::table::has_entries;
-use crate::pg::command::{Command, Granted, Renamed};
+use crate::pg::command::{Command, Granted};
 use crate::pg::relation::{self, Lock};
 use crate::pg::text::from_server;
 use crate::pg::{catalog, session};
 use pgrx::pg_sys::{self, Oid};
+use pgrx::spi::quote_identifier;
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-thread_local! {
-    /// The audited table that the current command is about to rename, and its name until then.
-    static RENAMING: RefCell<Option<(Oid, String)>> = const { RefCell::new(None) };
-}
-
-/// The relations that a command names, resolved by the session's own search path.
+/// The relations that a command names which `object_access_hook` does not report, resolved by the session's own search path:
+/// what PostgreSQL has just resolved in the same way, and holds locked.
 pub struct NamedRelations {
-    renamed: Option<Oid>,
-    partitions: Vec<Oid>,
+    altered: Option<Oid>,
+    commented: Option<(Oid, Oid)>,
     granted: Granted,
 }
 
@@ -42,22 +40,31 @@ impl NamedRelations {
     /// Resolves them; to be called before the search path is made safe.
     pub fn of(command: Command<'_>) -> Self {
         Self {
-            renamed: command.relation_to_rename(),
-            partitions: command.partitions(),
+            altered: command.altered_table(),
+            commented: command.commented_object(),
             granted: command.granted(),
         }
     }
-}
 
-/// Before the command: notes what will not be known after it.
-pub fn before(extension: &Extension, named: &NamedRelations) -> Result<(), Error> {
-    RENAMING.set(None);
-    if let Some(table) = named.renamed
-        && Capture::of(extension, table)?.is_any()
-    {
-        RENAMING.set(catalog::quoted_name(table).map(|name| (table, name)));
+    /// Whether anything that the command names is audited or of the extension.
+    pub fn is_relevant(&self, extension: &Extension) -> Result<bool, Error> {
+        if !self.granted.schemas.is_empty() {
+            return Ok(true);
+        }
+        let functions = &self.granted.functions;
+        if functions.iter().any(|&function| extension.has_member(pg_sys::ProcedureRelationId, function)) {
+            return Ok(true);
+        }
+        let relations = self.granted.relations.iter().chain(&self.altered);
+        for (class, object) in
+            relations.map(|&relation| (pg_sys::RelationRelationId, relation)).chain(self.commented)
+        {
+            if is_ours_or_audited(extension, class, object)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
-    Ok(())
 }
 
 /// After the command: records it, and follows it.
@@ -65,32 +72,35 @@ pub fn after(
     extension: &Extension,
     command: Command<'_>,
     named: &NamedRelations,
+    touched: &Touched,
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
     if has_entries(extension.table(OwnTable::Log)?) {
-        record_command(extension, command, named, changed)?;
+        record_command(extension, command, named, touched, changed)?;
     }
-    if let Some(Renamed::Schema { old, new }) = command.renamed() {
-        follow_schema(extension, &old, &new)?;
-    }
-    let mut tables: BTreeSet<u32> = changed.iter().filter_map(|c| c.subject).map(Oid::to_u32).collect();
-    tables.extend(named.partitions.iter().map(|&partition| partition.to_u32()));
-    for table in tables {
-        let table = Oid::from(table);
-        if let Some(renamed) = command.renamed() {
-            follow_column(extension, table, &renamed)?;
+    for (schema, old) in &touched.schemas {
+        if let Some(new) = catalog::namespace_name(*schema).filter(|new| new != old) {
+            follow_schema(extension, &from_server(old), &from_server(&new))?;
         }
-        forget_dropped_columns(extension, table)?;
-        if command.places_tables() {
-            for member in relation::descendants(table, Lock::None) {
-                ensure_capture(extension, &Table::load(member)?, command)?;
+    }
+    for (relation, change) in touched.relations() {
+        let Ok(table) = Table::load(relation) else { continue };
+        let was_audited = Capture::of(extension, relation)?.is_any();
+        follow_columns(extension, &table, change)?;
+        if change.created || change.placed || change.is_renamed(relation) {
+            // What lies below it comes with it.
+            for member in relation::descendants(relation, Lock::None) {
+                ensure_capture(extension, &Table::load(member)?, command, change)?;
             }
         }
+        if let Some(before) = change.before.as_ref().filter(|_| was_audited) {
+            let schema = catalog::namespace_name(before.namespace).unwrap_or_default();
+            let quote = |name: &[u8]| quote_identifier(&from_server(name));
+            record_rename(extension, &table, &format!("{}.{}", quote(&schema), quote(&before.name)))?;
+        }
     }
-    match RENAMING.take() {
-        Some((table, before)) => record_rename(extension, &Table::load(table)?, &before),
-        None => Ok(()),
-    }
+    log::flush();
+    Ok(())
 }
 
 /// After something on a table was dropped without being named in an ALTER TABLE: records it, and follows it.
@@ -110,7 +120,7 @@ pub fn after_drop(
         let detail = detail(command, object, kind);
         record("DDL", Some(table.qualified()), &detail, session::effective_role())?;
     }
-    forget_dropped_columns(extension, table)
+    forget_dropped_columns(extension, &Table::load(table)?)
 }
 
 /// The detail of a command's entry.
@@ -124,12 +134,14 @@ fn record_command(
     extension: &Extension,
     command: Command<'_>,
     named: &NamedRelations,
+    touched: &Touched,
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
     let role = session::effective_role();
-    let mut recorded = BTreeSet::new();
+    let (mut recorded, mut tables_recorded) = (BTreeSet::new(), Vec::new());
     let mut entry = |table: Option<Table>, object: &str, kind: &str| {
         if recorded.insert(object.to_owned()) {
+            tables_recorded.extend(table.as_ref().map(|table| table.oid));
             record("DDL", table.as_ref().map(Table::qualified), &detail(command, object, kind), role)?;
         }
         Ok(())
@@ -171,17 +183,55 @@ fn record_command(
             entry(None, &catalog::function_name(routine), "function")?;
         }
     }
+    for table in reached_tables(extension, touched, &tables_recorded)? {
+        let table = Table::load(table)?;
+        record("DDL", Some(table.qualified()), &detail(command, &table.quoted(), "table"), role)?;
+    }
     Ok(())
 }
 
+/// The audited tables that a command has reached from elsewhere: from a parent, which need not be audited, or from the type of
+/// a column. The entry of a recorded table is also that of the tables which are audited with it.
+fn reached_tables(extension: &Extension, touched: &Touched, recorded: &[Oid]) -> Result<Vec<Oid>, Error> {
+    let mut reached: Vec<Oid> = Vec::new();
+    for (relation, change) in touched.relations() {
+        if change.altered && !change.created {
+            reached.push(relation);
+        }
+    }
+    reached.extend(touched.tables_of_types());
+    let mut tables = Vec::new();
+    for &table in &reached {
+        let capture = Capture::of(extension, table)?;
+        let Some(auditing) = capture.auditing() else { continue };
+        let is_told = |ancestor: &Oid| recorded.contains(ancestor) || reached.contains(ancestor);
+        let with_another =
+            auditing.inherited && audited_ancestor(extension, table)?.as_ref().is_some_and(is_told);
+        if !with_another && !recorded.contains(&table) && !tables.contains(&table) {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
 /// Gives a table the capture that the tables above it, or the policy of its schema, ask for.
-fn ensure_capture(extension: &Extension, table: &Table, command: Command<'_>) -> Result<(), Error> {
-    if inheritance::settle(extension, table, Announced::Itself)?
-        || !(command.creates_tables() || command.moves())
-    {
+fn ensure_capture(
+    extension: &Extension,
+    table: &Table,
+    command: Command<'_>,
+    change: &TouchedRelation,
+) -> Result<(), Error> {
+    if inheritance::settle(extension, table, Announced::Itself)? {
         return Ok(());
     }
-    let Some(options) = schema::policy_for(extension, table)? else { return Ok(()) };
+    let before = match &change.before {
+        // It has been moved to another schema, or is new.
+        Some(before) if !table.is_in(before.namespace) => None,
+        None if change.created => None,
+        Some(before) => Some(from_server(&before.name)),
+        None => return Ok(()),
+    };
+    let Some(options) = schema::policy_for(extension, table, before.as_deref())? else { return Ok(()) };
     let auditing = Auditing::begin(options);
     triggers::install(extension, table, &auditing)?;
     record_enable(extension, table, &auditing, json!({ "reason": "schema" }))?;
@@ -195,8 +245,8 @@ fn ensure_capture(extension: &Extension, table: &Table, command: Command<'_>) ->
 fn follow_schema(extension: &Extension, old: &str, new: &str) -> Result<(), Error> {
     schema::rename_policy(extension, old, new)?;
     for table in schema::audited_tables(extension, new)? {
-        let quote = pgrx::spi::quote_identifier::<&str>;
-        record_rename(extension, &table, &format!("{}.{}", quote(old), quote(&table.name)))?;
+        let before = format!("{}.{}", quote_identifier(old), quote_identifier(&table.name));
+        record_rename(extension, &table, &before)?;
     }
     Ok(())
 }
@@ -208,41 +258,48 @@ fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(
     record_enable(extension, table, auditing, json!({ "renamed_from": before }))
 }
 
-/// Follows a column's new name in the options of the table and its descendants.
-fn follow_column(extension: &Extension, table: Oid, renamed: &Renamed) -> Result<(), Error> {
-    let Renamed::Column { old, new } = renamed else { return Ok(()) };
-    change_options(extension, table, "column renamed", |_, options| options.rename_column(old, new))
+/// Follows the new names of a table's columns in its options, and removes dropped ones.
+fn follow_columns(extension: &Extension, table: &Table, change: &TouchedRelation) -> Result<(), Error> {
+    let renamed: Vec<(String, String)> = change
+        .columns
+        .iter()
+        .filter_map(|(number, old)| {
+            let new = catalog::column_name(table.oid, *number).filter(|new| new != old)?;
+            Some((from_server(old), from_server(&new)))
+        })
+        .collect();
+    for (old, new) in &renamed {
+        change_options(extension, table, "column renamed", |options| options.rename_column(old, new))?;
+    }
+    forget_dropped_columns(extension, table)
 }
 
-/// Removes dropped columns from the options of the table and its descendants.
-fn forget_dropped_columns(extension: &Extension, table: Oid) -> Result<(), Error> {
-    change_options(extension, table, "column dropped", |member, options| {
-        let columns = relation::columns(member);
+/// Removes dropped columns from the options of a table.
+fn forget_dropped_columns(extension: &Extension, table: &Table) -> Result<(), Error> {
+    change_options(extension, table, "column dropped", |options| {
+        let columns = relation::columns(table.oid);
         options.retain_columns(|column| columns.iter().any(|known| from_server(&known.name) == column))
     })
 }
 
 fn change_options(
     extension: &Extension,
-    table: Oid,
+    table: &Table,
     reason: &str,
-    change: impl Fn(Oid, &mut Options) -> bool,
+    change: impl Fn(&mut Options) -> bool,
 ) -> Result<(), Error> {
-    for member in relation::descendants(table, Lock::None) {
-        let capture = Capture::of(extension, member)?;
-        let Some(before) = capture.auditing() else { continue };
-        let mut auditing = before.clone();
-        if !change(member, &mut auditing.options) {
-            continue;
-        }
-        auditing.options = auditing.options.normalised();
-        let member = Table::load(member)?;
-        triggers::install(extension, &member, &auditing)?;
-        // What is audited with the table above it changes with it.
-        if !auditing.inherited || member.oid == table {
-            let detail = json!({ "previous_options": before.options.to_json(), "reason": reason });
-            record_enable(extension, &member, &auditing, detail)?;
-        }
+    let capture = Capture::of(extension, table.oid)?;
+    let Some(before) = capture.auditing() else { return Ok(()) };
+    let mut auditing = before.clone();
+    if !change(&mut auditing.options) {
+        return Ok(());
     }
-    Ok(())
+    auditing.options = auditing.options.normalised();
+    triggers::install(extension, table, &auditing)?;
+    // What is audited with the table above it changes with it.
+    if auditing.inherited {
+        return Ok(());
+    }
+    let detail = json!({ "previous_options": before.options.to_json(), "reason": reason });
+    record_enable(extension, table, &auditing, detail)
 }

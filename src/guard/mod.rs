@@ -3,7 +3,8 @@
 //! * [`log`]: the triggers on the extension's tables.
 //! * [`ddl`]: the event triggers, which refuse DDL.
 //! * [`follow`]: DDL on audited tables is recorded and followed.
-//! * [`objects`]: what a command has changed or dropped.
+//! * [`touched`]: what a command has touched, by OID: most commands end there.
+//! * [`objects`]: what a command has changed or dropped, in the words of its event triggers.
 //! * [`hooks`]: the same where the library is preloaded, whether or not triggers fire.
 //!
 //! It may use `audit` and what lies below. `docs/threat-model.md` says who is stopped by which layer.
@@ -13,3 +14,4 @@ pub mod follow;
 pub mod hooks;
 pub mod log;
 pub mod objects;
+pub mod touched;

@@ -217,6 +217,44 @@ pub fn table_of(class: Oid, object: Oid) -> Option<Oid> {
     scan_catalog(catalog, index.into(), key, read).into_iter().next().filter(|&table| table != Oid::INVALID)
 }
 
+/// The tables that have a column of the type, or of one made of it: a domain, an array, a range, a composite.
+pub fn tables_using_type(type_oid: Oid) -> Vec<Oid> {
+    // pg_depend: classid 1, objid 2, refobjid 5, by its index on (refclassid, refobjid, refobjsubid).
+    const BY_REFERENCED: u32 = 2674;
+    let (mut types, mut tables, mut at) = (vec![type_oid], Vec::new(), 0);
+    while at < types.len() {
+        let key = (5, pg_sys::F_OIDEQ, pg_sys::Datum::from(types[at]));
+        let read = |row: StoredTuple<'_>| {
+            (
+                Oid::from(row.integer(1) as u32),
+                Oid::from(row.integer(2) as u32),
+                Oid::from(row.integer(4) as u32),
+            )
+        };
+        for (class, object, referenced) in scan_catalog(DEPEND, BY_REFERENCED.into(), key, read) {
+            if referenced != pg_sys::TypeRelationId {
+                continue;
+            }
+            let made_of_it = match class {
+                pg_sys::TypeRelationId => Some(object),
+                // A table, or a composite type: either has a row type, which others may use.
+                pg_sys::RelationRelationId => {
+                    tables.extend(relation::describe(object).filter(|d| d.is_table()).map(|_| object));
+                    relation::row_type(object)
+                }
+                _ => None,
+            };
+            if let Some(made_of_it) = made_of_it
+                && !types.contains(&made_of_it)
+            {
+                types.push(made_of_it);
+            }
+        }
+        at += 1;
+    }
+    tables
+}
+
 /// The name of a relation's column.
 pub fn column_name(relation: Oid, column: i16) -> Option<Vec<u8>> {
     // SAFETY: a look-up that answers null for an unknown column.

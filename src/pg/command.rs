@@ -16,15 +16,6 @@ pub enum Event {
     Drop,
 }
 
-/// A new name.
-#[derive(Clone, Debug)]
-pub enum Renamed {
-    /// A column's.
-    Column { old: String, new: String },
-    /// A schema's.
-    Schema { old: String, new: String },
-}
-
 /// The objects of a GRANT or REVOKE.
 #[derive(Clone, Debug, Default)]
 pub struct Granted {
@@ -115,85 +106,33 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// The relations that an ALTER TABLE attaches or detaches as partitions.
-    pub fn partitions(self) -> Vec<Oid> {
-        use pg_sys::AlterTableType;
-        let Some(statement) = self.alter_table() else { return Vec::new() };
-        // SAFETY: `cmds` is a list of AlterTableCmd; of these two kinds, `def` is a PartitionCmd.
+    /// The table that an ALTER TABLE names.
+    pub fn altered_table(self) -> Option<Oid> {
+        // SAFETY: a RangeVar of the parse tree.
+        unsafe { relation_of(self.alter_table()?.relation) }
+    }
+
+    /// The object of a COMMENT or SECURITY LABEL: its class and OID.
+    pub fn commented_object(self) -> Option<(Oid, Oid)> {
+        let comment = self.node::<pg_sys::CommentStmt>(NodeTag::T_CommentStmt).map(|s| (s.objtype, s.object));
+        let label = self.node::<pg_sys::SecLabelStmt>(NodeTag::T_SecLabelStmt).map(|s| (s.objtype, s.object));
+        let (kind, object) = comment.or(label)?;
+        let mut relation: pg_sys::Relation = std::ptr::null_mut();
+        let lock = pg_sys::AccessShareLock as i32;
+        // SAFETY: what the command has just resolved; a relation that comes open is closed, and stays locked as the command
+        // has locked it.
         unsafe {
-            let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
-            commands
-                .iter_ptr()
-                .filter_map(|command| {
-                    let places = matches!(
-                        (*command).subtype,
-                        AlterTableType::AT_AttachPartition | AlterTableType::AT_DetachPartition
-                    );
-                    places.then(|| relation_of((*(*command).def.cast::<pg_sys::PartitionCmd>()).name))?
-                })
-                .collect()
+            let address = pg_sys::get_object_address(kind, object, &mut relation, lock, true);
+            if !relation.is_null() {
+                pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+            }
+            (address.objectId != Oid::INVALID).then_some((address.classId, address.objectId))
         }
-    }
-
-    /// The old and new name of a column or schema that the command renames.
-    pub fn renamed(self) -> Option<Renamed> {
-        let statement = self.node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)?;
-        let text = |name: *const std::ffi::c_char| {
-            // SAFETY: null or a C string of the parse tree.
-            (!name.is_null()).then(|| from_server(unsafe { CStr::from_ptr(name) }.to_bytes()))
-        };
-        let (old, new) = (text(statement.subname), text(statement.newname)?);
-        match statement.renameType {
-            pg_sys::ObjectType::OBJECT_COLUMN => Some(Renamed::Column { old: old?, new }),
-            pg_sys::ObjectType::OBJECT_SCHEMA => Some(Renamed::Schema { old: old?, new }),
-            _ => None,
-        }
-    }
-
-    /// The relation that the command is about to rename or to move to another schema.
-    pub fn relation_to_rename(self) -> Option<Oid> {
-        let rename = self
-            .node::<pg_sys::RenameStmt>(NodeTag::T_RenameStmt)
-            .filter(|s| s.renameType != pg_sys::ObjectType::OBJECT_COLUMN)
-            .map(|s| s.relation);
-        let relocate =
-            self.node::<pg_sys::AlterObjectSchemaStmt>(NodeTag::T_AlterObjectSchemaStmt).map(|s| s.relation);
-        // SAFETY: null or a RangeVar of the parse tree.
-        unsafe { relation_of(rename.or(relocate)?) }
-    }
-
-    /// Whether the command creates tables.
-    pub fn creates_tables(self) -> bool {
-        matches!(
-            self.tag(),
-            "CREATE TABLE"
-                | "CREATE TABLE AS"
-                | "SELECT INTO"
-                | "CREATE FOREIGN TABLE"
-                | "IMPORT FOREIGN SCHEMA"
-        )
     }
 
     /// Whether the command creates a table from a query, so that it has rows already.
     pub fn fills_table(self) -> bool {
         matches!(self.tag(), "CREATE TABLE AS" | "SELECT INTO")
-    }
-
-    /// Whether the command creates a table, or moves one into or out of a partition tree, an inheritance tree or a schema.
-    /// (A restored dump creates its triggers one by one, and nothing may come in between.)
-    pub fn places_tables(self) -> bool {
-        use pg_sys::AlterTableType;
-        self.creates_tables()
-            || self.moves()
-            || self.alters(|subtype| {
-                matches!(
-                    subtype,
-                    AlterTableType::AT_AttachPartition
-                        | AlterTableType::AT_DetachPartition
-                        | AlterTableType::AT_DetachPartitionFinalize
-                        | AlterTableType::AT_AddInherit
-                )
-            })
     }
 
     /// Whether it is an ALTER TABLE that only makes triggers always fire, as a dump does with the extension's.
@@ -220,11 +159,6 @@ impl<'a> Command<'a> {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
             commands.iter_ptr().any(|command| is_such((*command).subtype))
         }
-    }
-
-    /// Whether the command moves a relation to another schema.
-    pub fn moves(self) -> bool {
-        self.node::<pg_sys::AlterObjectSchemaStmt>(NodeTag::T_AlterObjectSchemaStmt).is_some()
     }
 
     /// The objects of a GRANT or REVOKE: named relations and functions, or all tables of a schema.

@@ -90,6 +90,12 @@ pub fn describe(relation: Oid) -> Option<Description> {
     }
 }
 
+/// The type of a relation's rows.
+pub fn row_type(relation: Oid) -> Option<Oid> {
+    // SAFETY: a look-up that answers an invalid oid for an unknown relation.
+    Some(unsafe { pg_sys::get_rel_type_id(relation) }).filter(|&oid| oid != Oid::INVALID)
+}
+
 /// The relation and all that inherit from it, itself first, each locked.
 pub fn descendants(relation: Oid, lock: Lock) -> Vec<Oid> {
     // SAFETY: a look-up that returns a list of OIDs; what it raises is caught at the boundary.

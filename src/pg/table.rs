@@ -122,14 +122,38 @@ pub fn scan_catalog<T>(
     (column, equals, value): (i16, u32, Datum),
     mut read: impl FnMut(StoredTuple<'_>) -> T,
 ) -> Vec<T> {
-    // SAFETY: a scan that is ended before the catalog is closed; rows are read from meanwhile. A null snapshot is the
-    // catalogs' own.
+    let mut key = pg_sys::ScanKeyData::default();
+    // SAFETY: fills the key; the function is one of the server's own.
+    unsafe {
+        pg_sys::ScanKeyInit(&mut key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), value);
+    }
+    scan(catalog, Some(index), &mut [key], &mut read)
+}
+
+/// Reads all rows of a small table. Sees what is committed now and what this transaction has done.
+pub fn scan_all<T>(table: Oid, mut read: impl FnMut(StoredTuple<'_>) -> T) -> Vec<T> {
+    scan(table, None, &mut [], &mut read)
+}
+
+fn scan<T>(
+    table: Oid,
+    index: Option<Oid>,
+    keys: &mut [pg_sys::ScanKeyData],
+    read: &mut dyn FnMut(StoredTuple<'_>) -> T,
+) -> Vec<T> {
+    // SAFETY: a scan that is ended before the table is closed; rows are read from meanwhile. A null snapshot is the catalogs'
+    // own.
     unsafe {
         let lock = pg_sys::AccessShareLock as c_int;
-        let relation = pg_sys::table_open(catalog, lock);
-        let mut key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(&mut key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), value);
-        let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut key);
+        let relation = pg_sys::table_open(table, lock);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            index.unwrap_or(Oid::INVALID),
+            index.is_some(),
+            std::ptr::null_mut(),
+            keys.len() as c_int,
+            keys.as_mut_ptr(),
+        );
         let mut rows = Vec::new();
         loop {
             let tuple = pg_sys::systable_getnext(scan);
