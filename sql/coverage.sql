@@ -62,7 +62,8 @@ WITH RECURSIVE lifecycle AS (
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
       AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
-        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+          AND c.oid NOT IN (SELECT tgrelid FROM capture))
 ), lost AS (
     -- Until somebody audits the table again.
     SELECT a.table_schema, a.table_name FROM auditing a
@@ -77,6 +78,9 @@ WITH RECURSIVE lifecycle AS (
            EXISTS (SELECT FROM below b WHERE b.oid = t.oid)
            OR EXISTS (SELECT FROM lost l WHERE (l.table_schema, l.table_name) = (t.table_schema, t.table_name))
                AS expected,
+           NOT k.inherited AND a.id IS NOT NULL AND NOT EXISTS (
+               SELECT FROM lifecycle n
+               WHERE (n.id, n.table_schema, n.table_name) = (k.id, t.table_schema, t.table_name)) AS renamed,
            coalesce(j.since, a.since) AS since, coalesce(j.enabled_by, a.enabled_by) AS enabled_by,
            k.options, r.left_out
     FROM tables t
@@ -86,7 +90,8 @@ WITH RECURSIVE lifecycle AS (
     LEFT JOIN narrowed r ON r.id = k.id
 )
 SELECT s.table_schema, s.table_name, s.audited,
-       CASE WHEN s.audited THEN 'audited'
+       CASE WHEN s.audited AND s.renamed THEN 'audited, but renamed by force'
+            WHEN s.audited THEN 'audited'
             WHEN s.captured THEN 'broken: its triggers were dropped or disabled by force'
             WHEN s.expected THEN 'lost: its triggers were dropped by force'
             ELSE 'not audited' END AS state,

@@ -30,8 +30,8 @@ pub enum Error {
     NullArgument { function: &'static str, argument: &'static str },
     /// An event without a name.
     EmptyAction,
-    /// The reason given to `audit_disable()` is empty.
-    EmptyReason,
+    /// The reason for ending auditing is empty.
+    EmptyReason { function: &'static str },
     /// No relation has this OID.
     NoSuchRelation { oid: u32 },
     /// No schema has this OID.
@@ -187,9 +187,9 @@ impl Error {
                 format!("cannot audit \"{name}\": it is {kind}"),
                 "Audit the ordinary, partitioned or foreign tables that hold the data.".into(),
             ),
-            Self::EmptyReason => (
+            Self::EmptyReason { function } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
-                "argument \"reason\" of audit_disable() must not be empty".into(),
+                format!("argument \"reason\" of {function}() must not be empty"),
                 "Say why auditing ends: the reason is recorded.".into(),
             ),
             Self::NotOwner { name } => (

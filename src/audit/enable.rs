@@ -159,6 +159,7 @@ fn disable_table(call: Call) -> Result<(), Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
+    refuse_empty(&reason, NAME)?;
     let table = Table::load(relation)?;
     if !disable_checked(&extension, &table, &reason)? {
         notice!("table \"{}\" is not audited", table.name);
@@ -175,11 +176,13 @@ pub fn require_extension_owner(extension: &Extension, function: &'static str) ->
     }
 }
 
+/// Refuses a reason that says nothing.
+pub fn refuse_empty(reason: &str, function: &'static str) -> Result<(), Error> {
+    if reason.trim().is_empty() { Err(Error::EmptyReason { function }) } else { Ok(()) }
+}
+
 /// Ends a table's auditing, and that of its descendants which are audited only with it; false if the table was not audited.
 pub fn disable_checked(extension: &Extension, table: &Table, reason: &str) -> Result<bool, Error> {
-    if reason.trim().is_empty() {
-        return Err(Error::EmptyReason);
-    }
     relation::lock(table.oid, Lock::ShareRowExclusive);
     let descendants = relation::descendants(table.oid, Lock::ShareRowExclusive).split_off(1);
     let capture = Capture::of(extension, table.oid)?;

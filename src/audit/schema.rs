@@ -99,6 +99,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
+    enable::refuse_empty(&reason, NAME)?;
     let name = schema_name(schema)?;
     let mut disabled = 0;
     for table in tables_of(&name)? {
@@ -108,7 +109,15 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
         }
         disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
     }
-    write_policy(&extension, "DELETE FROM {0} WHERE schema_name = $1", &[argument(&name)])?;
+    if let Some(before) = policy_of(&extension, &name)? {
+        write_policy(&extension, "DELETE FROM {0} WHERE schema_name = $1", &[argument(&name)])?;
+        let detail = json!({
+            "tag": NAME, "object": name, "type": "schema policy", "reason": reason,
+            "previous_policy": before.to_json(),
+        });
+        record("DDL", None, &detail, session::effective_role())?;
+        log::flush();
+    }
     Ok(disabled)
 }
 

@@ -3,7 +3,8 @@
 //! One permanent pair of callbacks in each backend. pgrx's own closures do not fit: they outlive a rolled-back savepoint
 //! and PREPARE TRANSACTION.
 
-use crate::guard::touched;
+use crate::error::OrRaise;
+use crate::guard::{follow, touched};
 use crate::log::transaction;
 use crate::pg::xact::{self, End};
 use pgrx::pg_sys;
@@ -32,10 +33,20 @@ unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *
     if end == End::RolledBack {
         touched::forget(1);
     }
+    let is_before = matches!(end, End::BeforeCommit | End::BeforePrepare);
+    if is_before && touched::has_unannounced() {
+        // SAFETY: called by PostgreSQL, in whose frame an error may go on.
+        unsafe { before_end() };
+    }
     if transaction::wants(end) {
         // SAFETY: called by PostgreSQL, in whose frame an error may go on.
         unsafe { on_end(end) };
     }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_end() {
+    follow::unannounced().or_raise();
 }
 
 #[pgrx::pg_guard]
@@ -52,7 +63,10 @@ unsafe extern "C-unwind" fn on_subxact(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => transaction::on_end(End::SavepointReleased(xact::nest_level())),
+        SUBXACT_EVENT_COMMIT_SUB => {
+            touched::released(xact::nest_level());
+            transaction::on_end(End::SavepointReleased(xact::nest_level()));
+        }
         SUBXACT_EVENT_ABORT_SUB => {
             touched::forget(xact::nest_level());
             transaction::on_end(End::SavepointRolledBack(xact::nest_level()));

@@ -9,9 +9,7 @@ use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::guard::follow;
-use crate::guard::objects::{
-    ChangedObject, DroppedObject, changed_objects, dropped_objects, is_capture_name,
-};
+use crate::guard::objects::{ChangedObject, changed_objects, dropped_objects, is_capture_name};
 use crate::guard::touched;
 use crate::log;
 use crate::pg::catalog;
@@ -99,7 +97,8 @@ fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedO
         return Err(Error::Guarded { tag: tag.into(), object: format!("what inherits from {parent}") });
     }
     // Re-enabling a disabled guard trigger is harmless.
-    let ours = changed.is_ours || changed.on.is_some_and(is_ours);
+    // Functions have been judged when they were touched.
+    let ours = changed.is_ours && changed.kind != "function" || changed.on.is_some_and(is_ours);
     if ours && !command.only_enables_always() {
         return Err(Error::Guarded { tag: tag.into(), object: changed.identity.clone() });
     }
@@ -111,20 +110,21 @@ fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedO
             _ => {}
         }
     }
-    match table_with_disabled_trigger(changed.oid).filter(|_| command.changes_trigger_state()) {
+    match table_with_disabled_trigger(extension, changed.oid).filter(|_| command.changes_trigger_state()) {
         Some(table) => Err(Error::CaptureGuarded { tag: tag.into(), table }),
         None => Ok(()),
     }
 }
 
 /// A table, of this one and its descendants, on which a trigger of the extension no longer always fires.
-fn table_with_disabled_trigger(relation: Oid) -> Option<String> {
+fn table_with_disabled_trigger(extension: &Extension, relation: Oid) -> Option<String> {
     query::value::<Text>(
         "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
          SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \
-         WHERE tgname IN ('!audit_chain_row', '!audit_chain_statement', '!audit_chain_refuse', \
-                          '!audit_chain_check_insert') AND NOT tgisinternal AND tgenabled <> 'A' LIMIT 1",
-        &[relation.into()],
+         JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = tgfoid AND d.deptype = 'e' \
+           AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = $2 \
+         WHERE NOT tgisinternal AND tgenabled <> 'A' LIMIT 1",
+        &[relation.into(), extension.oid.into()],
     )
     .map(|name| name.0)
 }
@@ -135,7 +135,7 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let _path = LocalSettings::safe_search_path();
-    let dropped = dropped_objects();
+    let dropped = dropped_objects(extension);
     if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
         return Ok(());
     }
@@ -147,9 +147,7 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         }
     }
     let mut recorded = BTreeSet::new();
-    let is_our_trigger =
-        |object: &&DroppedObject| object.kind == "trigger" && object.part.starts_with("!audit_chain_");
-    for trigger in dropped.iter().filter(is_our_trigger) {
+    for trigger in dropped.iter().filter(|object| object.is_our_trigger) {
         let with_its_table = dropped.iter().any(|object| {
             object.kind.ends_with("table")
                 && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)

@@ -16,13 +16,16 @@ use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::guard::objects::ChangedObject;
-use crate::guard::touched::{Touched, TouchedRelation, is_ours_or_audited};
+use crate::guard::objects::tables_with_rights_of;
+use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
 use crate::log;
 use crate::log::table::has_entries;
+use crate::pg::catalog;
 use crate::pg::command::{Command, Granted};
 use crate::pg::relation::{self, Lock};
+use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
-use crate::pg::{catalog, session};
+use crate::pg::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::quote_identifier;
 use serde_json::{Value, json};
@@ -34,6 +37,8 @@ pub struct NamedRelations {
     altered: Option<Oid>,
     commented: Option<(Oid, Oid)>,
     granted: Granted,
+    /// Tables on which DROP OWNED has revoked rights.
+    revoked: Vec<Oid>,
 }
 
 impl NamedRelations {
@@ -43,6 +48,7 @@ impl NamedRelations {
             altered: command.altered_table(),
             commented: command.commented_object(),
             granted: command.granted(),
+            revoked: tables_with_rights_of(&command.roles_to_drop_owned_by()),
         }
     }
 
@@ -55,7 +61,7 @@ impl NamedRelations {
         if functions.iter().any(|&function| extension.has_member(pg_sys::ProcedureRelationId, function)) {
             return Ok(true);
         }
-        let relations = self.granted.relations.iter().chain(&self.altered);
+        let relations = self.granted.relations.iter().chain(&self.revoked).chain(&self.altered);
         for (class, object) in
             relations.map(|&relation| (pg_sys::RelationRelationId, relation)).chain(self.commented)
         {
@@ -90,13 +96,48 @@ pub fn after(
         if change.created || change.placed || change.is_renamed(relation) {
             // What lies below it comes with it.
             for member in relation::descendants(relation, Lock::None) {
-                ensure_capture(extension, &Table::load(member)?, command, change)?;
+                ensure_capture(extension, &Table::load(member)?, command.fills_table(), change)?;
             }
         }
         if let Some(before) = change.before.as_ref().filter(|_| was_audited) {
             let schema = catalog::namespace_name(before.namespace).unwrap_or_default();
             let quote = |name: &[u8]| quote_identifier(&from_server(name));
             record_rename(extension, &table, &format!("{}.{}", quote(&schema), quote(&before.name)))?;
+        }
+    }
+    log::flush();
+    Ok(())
+}
+
+/// Before the transaction commits: records and follows what it has touched without the announcement of an event trigger.
+pub fn unannounced() -> Result<(), Error> {
+    let Some(extension) = Extension::find() else { return Ok(()) };
+    let _now = ActiveSnapshot::push_latest();
+    let _path = LocalSettings::safe_search_path();
+    let role = session::effective_role();
+    for touched in touched::take_unannounced() {
+        let statement = from_server(&touched.statement);
+        let tell = |table: Option<&Table>, tag: &str, object: &str, kind: &str| {
+            let detail = json!({ "tag": tag, "object": object, "type": kind, "statement": statement });
+            record("DDL", table.map(Table::qualified), &detail, role)
+        };
+        if has_entries(extension.table(OwnTable::Log)?) {
+            for table in reached_tables(&extension, &touched, &[])? {
+                let table = Table::load(table)?;
+                tell(Some(&table), "REASSIGN OWNED", &table.quoted(), "table")?;
+            }
+            for (renamed, before) in &touched.roles {
+                if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
+                    let names = [before, &now].map(|name| quote_identifier(&from_server(name)));
+                    tell(None, "ALTER ROLE", &names.join(" RENAME TO "), "role")?;
+                }
+            }
+        }
+        for (relation, change) in touched.relations().filter(|(_, change)| change.created) {
+            if let Ok(table) = Table::load(relation) {
+                // The rows that it has are all that its history lacks.
+                ensure_capture(&extension, &table, true, change)?;
+            }
         }
     }
     log::flush();
@@ -166,7 +207,7 @@ fn record_command(
     }
     let granted = &named.granted;
     let mut tables = Vec::new();
-    for &table in &granted.relations {
+    for &table in granted.relations.iter().chain(&named.revoked) {
         if is_recorded(table)? {
             tables.push(Table::load(table)?);
         }
@@ -218,7 +259,7 @@ fn reached_tables(extension: &Extension, touched: &Touched, recorded: &[Oid]) ->
 fn ensure_capture(
     extension: &Extension,
     table: &Table,
-    command: Command<'_>,
+    has_rows: bool,
     change: &TouchedRelation,
 ) -> Result<(), Error> {
     if inheritance::settle(extension, table, Announced::Itself)? {
@@ -235,7 +276,7 @@ fn ensure_capture(
     let auditing = Auditing::begin(options);
     triggers::install(extension, table, &auditing)?;
     record_enable(extension, table, &auditing, json!({ "reason": "schema" }))?;
-    if command.fills_table() {
+    if has_rows {
         record_baseline(extension, std::slice::from_ref(table))?;
     }
     Ok(())

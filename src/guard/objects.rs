@@ -85,6 +85,22 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
     )
 }
 
+/// The tables on which the roles had rights before the current command.
+pub fn tables_with_rights_of(roles: &[Oid]) -> Vec<Oid> {
+    let _before = (!roles.is_empty()).then(ActiveSnapshot::push_before_command);
+    let tables = |&role: &Oid| {
+        query_statement(
+            "SELECT DISTINCT d.objid FROM pg_catalog.pg_shdepend d \
+             WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = $1 \
+               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a' \
+               AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+            &[role.into()],
+            |row| row.value::<Oid>(1),
+        )
+    };
+    roles.iter().flat_map(tables).collect()
+}
+
 /// A table, or something on a table, that a command has dropped.
 pub struct DroppedObject {
     pub kind: String,
@@ -101,6 +117,8 @@ pub struct DroppedObject {
     /// Whether it was dropped because the command named it, or because it used a dropped object; not as a mere part of
     /// one.
     pub is_separate: bool,
+    /// Whether it is a trigger with a function of the extension.
+    pub is_our_trigger: bool,
     /// A trigger's arguments, as `pg_trigger.tgargs`.
     arguments: Vec<u8>,
 }
@@ -114,13 +132,16 @@ impl DroppedObject {
 
 /// The objects that the current command has dropped. The tables that they were on are read from the catalogs as they were
 /// before the command.
-pub fn dropped_objects() -> Vec<DroppedObject> {
+pub fn dropped_objects(extension: &Extension) -> Vec<DroppedObject> {
     let _before = ActiveSnapshot::push_before_command();
     query_statement(
         "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, i.indrelid, s.stxrelid, a.adrelid, \
                              CASE WHEN d.object_type IN ('table column', 'foreign table column') THEN d.objid END), \
-                    d.original, d.original OR d.normal, t.tgargs \
+                    d.original, d.original OR d.normal, t.tgargs, \
+                    coalesce(EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = t.tgfoid \
+                                     AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass \
+                                     AND e.refobjid = $1), false) \
              FROM pg_event_trigger_dropped_objects() d \
              LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid \
              LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
@@ -132,7 +153,7 @@ pub fn dropped_objects() -> Vec<DroppedObject> {
              WHERE NOT d.is_temporary AND d.object_type IN \
                ('table', 'foreign table', 'extension', 'trigger', 'policy', 'rule', 'index', 'statistics object', \
                 'table constraint', 'table column', 'foreign table column', 'default value')",
-        &[],
+        &[extension.oid.into()],
         |row| {
             let text = |column| row.get::<Text>(column).map_or_else(String::new, |name| name.0);
             DroppedObject {
@@ -145,6 +166,7 @@ pub fn dropped_objects() -> Vec<DroppedObject> {
                 is_named: row.value(7),
                 is_separate: row.value(8),
                 arguments: row.get(9).unwrap_or_default(),
+                is_our_trigger: row.value(10),
             }
         },
     )

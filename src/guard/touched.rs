@@ -2,9 +2,10 @@
 //!
 //! The hook names each object by its OID when PostgreSQL has resolved, checked and locked it: nothing is looked up by name
 //! again, and a command that touches nothing audited costs a few look-ups. A command begins with its `ddl_command_start` and
-//! ends with its `ddl_command_end`; commands may be nested.
+//! ends with its `ddl_command_end`; commands may be nested. What no event trigger announces (REASSIGN OWNED, ALTER ROLE,
+//! EXPLAIN ANALYZE CREATE TABLE AS) is kept until the transaction is about to commit.
 //!
-//! **Invariant**: outside of commands, and after an error, nothing is kept.
+//! **Invariant**: after a transaction, and after an error, nothing is kept but the command that began the transaction.
 
 use crate::audit::inheritance::audited_ancestor;
 use crate::audit::schema;
@@ -15,9 +16,9 @@ use crate::extension::Extension;
 use crate::guard::hooks::Access;
 use crate::guard::objects::is_reserved_name;
 use crate::pg::relation::{self, Description};
-use crate::pg::session::LocalSettings;
+use crate::pg::session::{self, LocalSettings};
 use crate::pg::triggers::triggers_of;
-use crate::pg::{catalog, xact};
+use crate::pg::{catalog, compat, xact};
 use pgrx::pg_sys::{self, Oid};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,14 +56,19 @@ pub struct Touched {
     types: BTreeSet<u32>,
     /// Altered schemas, and their names before.
     pub schemas: Vec<(Oid, Vec<u8>)>,
+    /// Altered roles, and their names before.
+    pub roles: Vec<(Oid, Vec<u8>)>,
     /// Other objects that were created or altered: `(class, OID)`.
     objects: BTreeSet<(u32, u32)>,
     /// Whether something of the extension or of an audited table is dropped.
     pub drops: bool,
+    /// What the client sent, where no event trigger announces the command.
+    pub statement: Vec<u8>,
 }
 
 struct Command {
-    tag: &'static str,
+    /// Its tag; `None` for what no event trigger announces.
+    tag: Option<&'static str>,
     /// The nesting level of transactions at which it began.
     level: i32,
     /// When the client's statement began.
@@ -79,15 +85,16 @@ pub fn begin(tag: &'static str) {
     let statement = xact::statement_start();
     COMMANDS.with_borrow_mut(|commands| {
         // Commands of earlier statements have ended, but something has kept the event trigger from firing.
-        commands.retain(|command| command.statement == statement);
-        commands.push(Command { tag, level: xact::nest_level(), statement, touched: Touched::default() });
+        commands.retain(|command| command.tag.is_none() || command.statement == statement);
+        let touched = Touched::default();
+        commands.push(Command { tag: Some(tag), level: xact::nest_level(), statement, touched });
     });
 }
 
 /// The innermost command ends; `None` if it was not seen to begin.
 pub fn end(tag: &'static str) -> Option<Touched> {
-    let command = COMMANDS.with_borrow_mut(Vec::pop)?;
-    (command.tag == tag).then_some(command.touched)
+    let command = COMMANDS.with_borrow_mut(|commands| commands.pop_if(|command| command.tag.is_some()))?;
+    (command.tag == Some(tag)).then_some(command.touched)
 }
 
 /// Whether the innermost command has dropped something of the extension or of an audited table, as far as is known.
@@ -95,20 +102,49 @@ pub fn drops() -> bool {
     COMMANDS.with_borrow(|commands| commands.last().is_none_or(|command| command.touched.drops))
 }
 
+/// Whether anything was touched that no event trigger has announced.
+pub fn has_unannounced() -> bool {
+    COMMANDS.with_borrow(|commands| commands.iter().any(|command| command.tag.is_none()))
+}
+
+/// Takes what was touched and not announced.
+pub fn take_unannounced() -> Vec<Touched> {
+    COMMANDS.with_borrow_mut(|commands| {
+        commands.extract_if(.., |command| command.tag.is_none()).map(|command| command.touched).collect()
+    })
+}
+
 /// Forgets the commands that began at this nesting level of transactions, or within.
 pub fn forget(level: i32) {
     COMMANDS.with_borrow_mut(|commands| commands.retain(|command| command.level < level));
 }
 
+/// The savepoint at this nesting level was released into the one around it.
+pub fn released(level: i32) {
+    COMMANDS.with_borrow_mut(|commands| {
+        commands.iter_mut().for_each(|command| command.level = command.level.min(level - 1));
+    });
+}
+
 /// An object was created or altered, or is about to be dropped. `part` is the number of a relation's column, or 0.
 pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
-    let Some(tag) = COMMANDS.with_borrow(|commands| commands.last().map(|command| command.tag)) else {
-        return;
-    };
     if is_suspended() || access == Access::Truncated {
         return;
     }
-    refuse(tag, access, class, object);
+    let tag = match COMMANDS.with_borrow(|commands| commands.last().map(|command| command.tag)) {
+        Some(tag) => tag,
+        None if is_told_without_command(access, class, object) => {
+            begin_unannounced();
+            None
+        }
+        None => return,
+    };
+    if let Some(tag) = tag {
+        refuse(tag, access, class, object);
+    }
+    let role = (class == pg_sys::AuthIdRelationId && access == Access::Altered)
+        .then(|| catalog::role_name(object))
+        .flatten();
     // All look-ups come first: they may raise.
     let before = (class == pg_sys::RelationRelationId && access == Access::Altered && part == 0)
         .then(|| relation::describe(object))
@@ -133,7 +169,7 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
                 // A column that another object's end has taken along is recorded by the `sql_drop` event.
                 relation.altered |= match access {
                     Access::Created => part > 0,
-                    Access::Dropped => tag.starts_with("ALTER "),
+                    Access::Dropped => tag.is_some_and(|tag| tag.starts_with("ALTER ")),
                     _ => true,
                 };
                 relation.before = relation.before.take().or(before);
@@ -147,6 +183,7 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
             pg_sys::TypeRelationId if access == Access::Altered => {
                 touched.types.insert(object.to_u32());
             }
+            pg_sys::AuthIdRelationId => touched.roles.extend(role.map(|name| (object, name))),
             _ if access == Access::Dropped => {}
             _ => {
                 touched.schemas.extend(schema.map(|name| (object, name)));
@@ -156,27 +193,70 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     });
 }
 
+/// Whether what an unannounced command does to an object may have to be told: to a table, or to a role's name.
+fn is_told_without_command(access: Access, class: Oid, object: Oid) -> bool {
+    let told = match (class, access) {
+        // It is not visible yet.
+        (pg_sys::RelationRelationId, Access::Created) => true,
+        (pg_sys::RelationRelationId, Access::Altered) => {
+            relation::describe(object).is_some_and(|description| description.is_table())
+        }
+        (pg_sys::AuthIdRelationId, Access::Altered) => true,
+        _ => false,
+    };
+    told && Extension::find().is_some_and(|extension| !extension.script_is_running())
+}
+
+fn begin_unannounced() {
+    COMMANDS.with_borrow_mut(|commands| {
+        commands.push(Command {
+            tag: None,
+            level: xact::nest_level(),
+            statement: xact::statement_start(),
+            touched: Touched {
+                statement: session::client_query().unwrap_or_default().to_vec(),
+                ..Touched::default()
+            },
+        });
+    });
+}
+
 /// Refuses what the end of the command would be too late for: a function of the guard that is replaced would not refuse
 /// its own replacement, and an extension that is dropped takes the event triggers with it.
 fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
-    let refused = match class {
+    let may_be_refused = match class {
         pg_sys::ExtensionRelationId => access == Access::Dropped && tag != "DROP EXTENSION",
         pg_sys::ProcedureRelationId => access != Access::Dropped,
         _ => false,
     };
-    if !refused {
+    if !may_be_refused {
         return;
     }
     let Some(extension) = Extension::find().filter(|extension| !extension.script_is_running()) else {
         return;
     };
-    if class == pg_sys::ExtensionRelationId && object == extension.oid {
+    if class == pg_sys::ExtensionRelationId
+        && object == extension.oid
+        && !compat::owns_extension(extension.oid, session::effective_role())
+    {
         Error::Guarded { tag: tag.into(), object: "the log".into() }.raise();
     }
-    if class == pg_sys::ProcedureRelationId && extension.has_member(class, object) {
+    if class == pg_sys::ProcedureRelationId
+        && extension.has_member(class, object)
+        && !(access == Access::Created && is_put_back(object))
+    {
         let _path = LocalSettings::safe_search_path();
         Error::Guarded { tag: tag.into(), object: catalog::function_name(object) }.raise();
     }
+}
+
+/// Whether a function of the extension that a command has just replaced is again what the extension's script makes it.
+fn is_put_back(function: Oid) -> bool {
+    let Some(now) = catalog::function_as_written(function) else { return false };
+    let symbol = String::from_utf8_lossy(&now.name).replacen("audit_", "audit_chain_", 1);
+    now.is_plain_c
+        && now.library == b"$libdir/audit_chain"
+        && (now.symbol == now.name || now.symbol == symbol.as_bytes())
 }
 
 /// Whether an object belongs to the extension, to one of its tables or to an audited table.
@@ -218,7 +298,11 @@ impl Touched {
             }
             if class == pg_sys::TriggerRelationId
                 && let Some(table) = catalog::table_of(class, object)
-                && triggers_of(table).iter().any(|t| t.oid == object && is_reserved_name(&t.name))
+                && triggers_of(table).iter().any(|trigger| {
+                    trigger.oid == object
+                        && (is_reserved_name(&trigger.name)
+                            || extension.has_member(pg_sys::ProcedureRelationId, trigger.function))
+                })
             {
                 return Ok(true);
             }

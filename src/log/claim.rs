@@ -17,7 +17,7 @@
 use crate::log::table::{LogTable, Newest};
 use crate::pg::lock::{Attempt, Lockable, hold_for_session, lock, release_for_session, try_lock};
 use crate::settings;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{Oid, TimestampTz};
 use std::cell::Cell;
 
 /// The chain that this session took last.
@@ -45,7 +45,32 @@ thread_local! {
 
 /// Locks a chain of the log for the transaction and finds its newest entry. Blocks only when all max_chains chains are
 /// taken.
-pub fn take(log: LogTable) -> (u32, Option<Newest>) {
+///
+/// A chain's entries never go back in time, so one whose newest entry is dated after `latest` is passed over while there are
+/// others: the clock was wrong then, and would date what follows.
+pub fn take(log: LogTable, latest: TimestampTz) -> (u32, Option<Newest>) {
+    let is_dated = |newest: Option<Newest>| newest.is_none_or(|newest| newest.at <= latest);
+    let (first, newest) = take_free(log);
+    if is_dated(newest) {
+        return (first, newest);
+    }
+    let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
+    for chain in (0..bound).map(|n| nth(n, bound, keeps)).filter(|&chain| chain != first) {
+        let attempt = try_lock(log.oid(), Lockable::Chain(chain));
+        if attempt == Attempt::NotFree {
+            continue;
+        }
+        release(CLAIM.get());
+        let newest = search(log, Claim::on(log.oid()), chain, attempt, keeps);
+        if is_dated(newest) {
+            return (chain, newest);
+        }
+    }
+    release(CLAIM.get());
+    (first, search(log, Claim::on(log.oid()), first, Attempt::HeldAlready, false))
+}
+
+fn take_free(log: LogTable) -> (u32, Option<Newest>) {
     let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
     let mut claim = CLAIM.get();
     if claim.log != log.oid() || claim.kept && !keeps || claim.chain.is_some_and(|chain| chain >= bound) {
@@ -60,19 +85,22 @@ pub fn take(log: LogTable) -> (u32, Option<Newest>) {
     }
 }
 
-/// Locks the session's last chain if nobody else holds it, or else a free one.
-fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
-    // First the chains that a session may keep.
+/// The chains in the order in which they are tried: first those that a session may keep.
+fn nth(n: u32, bound: u32, keeps: bool) -> u32 {
     let odd = bound / 2;
-    let in_order = move |n| match n {
+    match n {
         _ if !keeps => n,
         _ if n < odd => 2 * n + 1,
         _ => 2 * (n - odd),
-    };
+    }
+}
+
+/// Locks the session's last chain if nobody else holds it, or else a free one.
+fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
     claim
         .chain
         .into_iter()
-        .chain((0..bound).map(in_order))
+        .chain((0..bound).map(|n| nth(n, bound, keeps)))
         .map(|chain| (chain, try_lock(claim.log, Lockable::Chain(chain))))
         .find(|(_, attempt)| *attempt != Attempt::NotFree)
         .unwrap_or_else(|| {

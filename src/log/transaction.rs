@@ -29,6 +29,9 @@ use std::cell::{Cell, RefCell};
 const MAX_PENDING: usize = 1000;
 const MAX_PENDING_BYTES: usize = 1 << 20;
 
+/// How far a chain's newest entry may be dated in the future, in microseconds, before another chain is preferred: a minute.
+const MAX_CLOCK_SKEW: i64 = 60_000_000;
+
 /// The state before a savepoint's first entry.
 #[derive(Clone, Copy)]
 struct Mark {
@@ -187,7 +190,7 @@ fn write_all() {
 /// Takes a chain and finds its newest entry.
 fn begin() -> Result<Transaction, Error> {
     let log = known_log()?;
-    let (chain, newest) = claim::take(log.table);
+    let (chain, newest) = claim::take(log.table, xact::now() + MAX_CLOCK_SKEW);
     Ok(Transaction {
         log,
         xid: xact::top_xid(),

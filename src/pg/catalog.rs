@@ -4,7 +4,7 @@ use super::compat;
 use super::query;
 use super::relation;
 use super::row::Relation;
-use super::table::{StoredTuple, scan_catalog};
+use super::table::{AsOf, StoredTuple, scan_catalog, scan_catalog_as_written};
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
@@ -14,6 +14,9 @@ use std::ffi::{CStr, c_char};
 pub const REWRITE: Oid = Oid::from_u32(2618);
 /// `pg_depend`.
 pub const DEPEND: Oid = Oid::from_u32(2608);
+/// The language C, and the index of `pg_proc` on `oid`.
+const C_LANGUAGE: Oid = Oid::from_u32(13);
+const PROC_OID_INDEX: u32 = 2690;
 /// `pg_largeobject`.
 const LARGE_OBJECT: Oid = Oid::from_u32(2613);
 
@@ -70,15 +73,6 @@ pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
         pg_sys::RelationClose(relation);
         fires
     }
-}
-
-/// The state in which a catalog is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    /// With what the current command has written so far.
-    Now,
-    /// As it was before the command.
-    BeforeCommand,
 }
 
 /// An event trigger.
@@ -170,6 +164,33 @@ pub fn function_in(namespace: Oid, name: &CStr) -> Option<Oid> {
         pg_sys::ReleaseSysCache(tuple);
         Some(oid)
     }
+}
+
+/// A function as the current command has written it.
+pub struct FunctionAsWritten {
+    pub name: Vec<u8>,
+    /// Whether it is in C, runs with its caller's rights, and has no settings of its own.
+    pub is_plain_c: bool,
+    /// `probin` and `prosrc`.
+    pub library: Vec<u8>,
+    pub symbol: Vec<u8>,
+}
+
+/// Reads a function as the current command has written it, which no look-up shows before the command ends.
+pub fn function_as_written(function: Oid) -> Option<FunctionAsWritten> {
+    let key = (1, pg_sys::F_OIDEQ, pg_sys::Datum::from(function));
+    let read = |row: StoredTuple<'_>| {
+        let text = |column: u32| row.bytes(column as i16).unwrap_or_default().to_vec();
+        let is_c = Oid::from(row.integer(pg_sys::Anum_pg_proc_prolang as i16) as u32) == C_LANGUAGE;
+        let is_definer = row.integer(pg_sys::Anum_pg_proc_prosecdef as i16) & 0xFF != 0;
+        FunctionAsWritten {
+            name: row.name(pg_sys::Anum_pg_proc_proname as i16),
+            is_plain_c: is_c && !is_definer && row.is_null(pg_sys::Anum_pg_proc_proconfig as i16),
+            library: text(pg_sys::Anum_pg_proc_probin),
+            symbol: text(pg_sys::Anum_pg_proc_prosrc),
+        }
+    };
+    scan_catalog_as_written(pg_sys::ProcedureRelationId, PROC_OID_INDEX.into(), key, read).into_iter().next()
 }
 
 /// The extension whose script is running (CREATE or ALTER EXTENSION).

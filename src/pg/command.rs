@@ -106,6 +106,18 @@ impl<'a> Command<'a> {
         })
     }
 
+    /// The roles of a DROP OWNED.
+    pub fn roles_to_drop_owned_by(self) -> Vec<Oid> {
+        let Some(statement) = self.node::<pg_sys::DropOwnedStmt>(NodeTag::T_DropOwnedStmt) else {
+            return Vec::new();
+        };
+        // SAFETY: `roles` is a list of RoleSpec; an unknown role gives an invalid oid.
+        unsafe {
+            let roles = pgrx::PgList::<pg_sys::RoleSpec>::from_pg(statement.roles);
+            roles.iter_ptr().map(|role| pg_sys::get_rolespec_oid(role, true)).collect()
+        }
+    }
+
     /// The table that an ALTER TABLE names.
     pub fn altered_table(self) -> Option<Oid> {
         // SAFETY: a RangeVar of the parse tree.

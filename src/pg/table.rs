@@ -101,6 +101,11 @@ impl<'a> StoredTuple<'a> {
         self.datum(column).map(|datum| unsafe { varlena::bytes(datum) })
     }
 
+    /// Whether a column, counted from 1, is null.
+    pub fn is_null(&self, column: i16) -> bool {
+        self.datum(column).is_none()
+    }
+
     /// A column of type name, counted from 1.
     ///
     /// # Panics
@@ -114,31 +119,55 @@ impl<'a> StoredTuple<'a> {
     }
 }
 
+/// The state in which a catalog is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// With what the current command has written so far.
+    Now,
+    /// As it was before the command.
+    BeforeCommand,
+}
+
 /// Reads the rows of a catalog for which a column equals a value (column number, equality function, value), by an index that
-/// begins with the column. Sees what is committed now and what this transaction has done.
+/// begins with the column. Sees what is committed now and what this transaction's earlier commands have done.
 pub fn scan_catalog<T>(
     catalog: Oid,
     index: Oid,
-    (column, equals, value): (i16, u32, Datum),
+    key: (i16, u32, Datum),
     mut read: impl FnMut(StoredTuple<'_>) -> T,
 ) -> Vec<T> {
+    scan(catalog, Some(index), &mut [scan_key(key)], AsOf::BeforeCommand, &mut read)
+}
+
+/// The same with what the current command has done.
+pub fn scan_catalog_as_written<T>(
+    catalog: Oid,
+    index: Oid,
+    key: (i16, u32, Datum),
+    mut read: impl FnMut(StoredTuple<'_>) -> T,
+) -> Vec<T> {
+    scan(catalog, Some(index), &mut [scan_key(key)], AsOf::Now, &mut read)
+}
+
+/// Reads all rows of a small table. Sees what is committed now and what this transaction has done.
+pub fn scan_all<T>(table: Oid, mut read: impl FnMut(StoredTuple<'_>) -> T) -> Vec<T> {
+    scan(table, None, &mut [], AsOf::BeforeCommand, &mut read)
+}
+
+fn scan_key((column, equals, value): (i16, u32, Datum)) -> pg_sys::ScanKeyData {
     let mut key = pg_sys::ScanKeyData::default();
     // SAFETY: fills the key; the function is one of the server's own.
     unsafe {
         pg_sys::ScanKeyInit(&mut key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), value);
     }
-    scan(catalog, Some(index), &mut [key], &mut read)
-}
-
-/// Reads all rows of a small table. Sees what is committed now and what this transaction has done.
-pub fn scan_all<T>(table: Oid, mut read: impl FnMut(StoredTuple<'_>) -> T) -> Vec<T> {
-    scan(table, None, &mut [], &mut read)
+    key
 }
 
 fn scan<T>(
     table: Oid,
     index: Option<Oid>,
     keys: &mut [pg_sys::ScanKeyData],
+    as_of: AsOf,
     read: &mut dyn FnMut(StoredTuple<'_>) -> T,
 ) -> Vec<T> {
     // SAFETY: a scan that is ended before the table is closed; rows are read from meanwhile. A null snapshot is the catalogs'
@@ -150,7 +179,10 @@ fn scan<T>(
             relation,
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
-            std::ptr::null_mut(),
+            match as_of {
+                AsOf::Now => &raw mut pg_sys::SnapshotSelfData,
+                AsOf::BeforeCommand => std::ptr::null_mut(),
+            },
             keys.len() as c_int,
             keys.as_mut_ptr(),
         );

@@ -26,6 +26,6 @@ fn tables_ended_by_force(extension: &Extension) -> Result<i64, Error> {
     let view = extension.quoted(OwnTable::Coverage)?;
     // A role that may read the log need not be allowed to read the view.
     let _owner = extension.act_as_owner();
-    let query = format!("SELECT count(*) FROM {view} WHERE state ~ '^(broken|lost)'");
+    let query = format!("SELECT count(*) FROM {view} WHERE state ~ 'by force'");
     Ok(query::value::<i64>(&query, &[]).unwrap_or(0))
 }

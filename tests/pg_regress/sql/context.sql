@@ -113,7 +113,7 @@ ROLLBACK;
 SET ROLE regress_renamed;
 INSERT INTO t VALUES (10, 'after');
 RESET ROLE;
-SELECT effective_role, new_row ->> 'who' AS who FROM audit_log ORDER BY seq DESC LIMIT 3;
+SELECT effective_role, new_row ->> 'who' AS who FROM audit_log WHERE operation = 'INSERT' ORDER BY seq DESC LIMIT 3;
 
 SELECT count(DISTINCT xid) = 1 AS one_transaction FROM audit_log WHERE actor IN ('bob');
 SELECT valid, problems FROM audit_verify();
