@@ -12,29 +12,27 @@ CREATE FUNCTION audit_chain_on_ddl() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_on_ddl';
 REVOKE ALL ON FUNCTION audit_chain_refuse(), audit_chain_check_insert(), audit_chain_on_ddl() FROM PUBLIC;
 
--- Statement triggers fire even if no row matches. ENABLE ALWAYS makes them independent of session_replication_role.
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log_identity
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_log_identity ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_lifecycle
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_lifecycle ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoint_log
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_checkpoint_log ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_checkpoint_span
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_checkpoint_span ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_tile
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_tile ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
--- It lets audit_enable_schema() and audit_disable_schema() write.
-CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_schema_policy
-    FOR EACH STATEMENT EXECUTE FUNCTION audit_chain_refuse();
-ALTER TABLE audit_schema_policy ENABLE ALWAYS TRIGGER "!audit_chain_refuse";
+-- Statement triggers fire even if no row matches. Row triggers fire where changes are applied row by row, as the workers of
+-- logical replication do. ENABLE ALWAYS makes them independent of session_replication_role.
+DO $$
+DECLARE
+    own_table text;
+BEGIN
+    FOREACH own_table IN ARRAY ARRAY[
+        'audit_log', 'audit_log_identity', 'audit_lifecycle', 'audit_schema_policy', 'audit_checkpoint_log',
+        'audit_checkpoint_span', 'audit_tile']
+    LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I
+                FOR EACH STATEMENT EXECUTE FUNCTION %1$I.audit_chain_refuse();
+            CREATE TRIGGER "!audit_chain_refuse_row" BEFORE UPDATE OR DELETE ON %1$I.%2$I
+                FOR EACH ROW EXECUTE FUNCTION %1$I.audit_chain_refuse();
+            ALTER TABLE %1$I.%2$I ENABLE ALWAYS TRIGGER "!audit_chain_refuse",
+                ENABLE ALWAYS TRIGGER "!audit_chain_refuse_row";
+        $sql$, pg_catalog.current_schema(), own_table);
+    END LOOP;
+END
+$$;
 
 -- A dump is restored with INSERT or COPY: an entry is accepted if its hash is the hash of its content.
 CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON audit_log

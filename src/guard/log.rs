@@ -15,13 +15,14 @@ use std::ffi::CStr;
 /// The log's trigger that calls [`check_insert`].
 const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 
-/// `audit_chain_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables.
+/// `audit_chain_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for the
+/// statement and for each row.
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Error::NotATrigger { function: "audit_chain_refuse" }.raise(),
         Some(trigger) => {
             refuse_edit(from_server(trigger.relation().name()), trigger.operation());
-            call.void()
+            trigger.pass()
         }
     }
 }

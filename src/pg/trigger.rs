@@ -94,8 +94,15 @@ impl<'a> Trigger<'a> {
         unsafe { Row::new(self.data.tg_trigslot) }
     }
 
-    /// The result of a BEFORE ROW trigger that lets the row pass as it is. An AFTER trigger's result is ignored.
+    /// The result of a BEFORE trigger that lets the change pass as it is. An AFTER trigger's result is ignored.
     pub fn pass(self) -> pg_sys::Datum {
-        pg_sys::Datum::from(self.data.tg_trigtuple)
+        let event = self.data.tg_event;
+        if event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+            pg_sys::Datum::null()
+        } else if event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE {
+            pg_sys::Datum::from(self.data.tg_newtuple)
+        } else {
+            pg_sys::Datum::from(self.data.tg_trigtuple)
+        }
     }
 }

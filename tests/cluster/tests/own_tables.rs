@@ -1,0 +1,96 @@
+//! The extension's own tables: who can write to them, and how, other than by the extension's functions.
+
+use cluster_tests::{Database, eventually};
+use harness::Server;
+
+/// The tables, each with the columns by which logical replication finds a row.
+const TABLES: [(&str, &str); 7] = [
+    ("audit_log", "chain, seq"),
+    ("audit_log_identity", ""),
+    ("audit_lifecycle", "chain, seq"),
+    ("audit_schema_policy", "schema_name"),
+    ("audit_checkpoint_log", "tree_size"),
+    ("audit_checkpoint_span", "leaf_index"),
+    ("audit_tile", "level, index"),
+];
+
+/// Makes a database with a row in each of the extension's tables.
+fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
+    let database = Database::create(server, name);
+    database.sql(
+        "CREATE SCHEMA app; CREATE TABLE app.t (id integer PRIMARY KEY); SELECT audit_enable_schema('app');
+         INSERT INTO app.t SELECT generate_series(1, 300); SELECT audit_checkpoint()",
+    );
+    for (table, _) in TABLES {
+        assert_ne!(database.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
+    }
+    database
+}
+
+/// All rows of the extension's tables.
+fn content(database: &Database<'_>) -> String {
+    TABLES
+        .map(|(table, _)| {
+            database.sql(&format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t"))
+        })
+        .join(" ")
+}
+
+/// Publishes a copy of the table from a database of its own, has the subscriber apply `change`, and waits until its
+/// worker fails.
+fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str), name: &str, change: &str) {
+    let columns = database.sql(&format!(
+        "SELECT string_agg(format('%I %s', attname, format_type(atttypid, NULL)), ', ' ORDER BY attnum)
+         FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
+    ));
+    let rows = database.sql(&format!("COPY {table} TO STDOUT"));
+    // Without a key, the whole row is sent, and compared.
+    let identity =
+        if key.is_empty() { "REPLICA IDENTITY FULL".into() } else { format!("ADD PRIMARY KEY ({key})") };
+    publisher.psql("postgres", &format!("CREATE DATABASE {name}")).unwrap();
+    let content = format!("CREATE TABLE {table} ({columns});\nCOPY {table} FROM STDIN;\n{rows}\n\\.\n");
+    publisher
+        .psql(
+            &name,
+            &format!("{content} ALTER TABLE {table} {identity}; CREATE PUBLICATION p FOR TABLE {table}"),
+        )
+        .unwrap();
+    let source = publisher.conn_string(name).replace('\'', "''");
+    database.sql(&format!(
+        "CREATE SUBSCRIPTION {name} CONNECTION '{source}' PUBLICATION p WITH (copy_data = false)"
+    ));
+    publisher.psql(name, change).unwrap();
+    eventually("the worker's failure", || {
+        database.number(&format!(
+            "SELECT apply_error_count FROM pg_stat_subscription_stats WHERE subname = '{name}'"
+        )) > 0
+    });
+    database.sql(&format!(
+        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); DROP SUBSCRIPTION {name}"
+    ));
+}
+
+/// An apply worker fires row triggers alone, and asks for no permission: each table refuses what a publisher of a table
+/// of that name deletes and changes.
+#[test]
+fn an_apply_worker_neither_deletes_nor_changes_rows() {
+    let publisher = Server::builder()
+        .config("wal_level", "logical")
+        .config("max_replication_slots", "20")
+        .start()
+        .unwrap();
+    let subscriber = Server::builder().config("wal_retrieve_retry_interval", "100ms").start().unwrap();
+    let database = create(&subscriber, "subscriber");
+    let before = content(&database);
+    for (number, (table, key)) in TABLES.into_iter().enumerate() {
+        let column = database.sql(&format!(
+            "SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass ORDER BY attnum DESC LIMIT 1"
+        ));
+        let changes = [format!("DELETE FROM {table}"), format!("UPDATE {table} SET {column} = {column}")];
+        for (change, name) in changes.iter().zip(["deleted", "changed"]) {
+            apply(&publisher, &database, (table, key), &format!("{name}{number}"), change);
+            assert_eq!(content(&database), before, "{change}");
+        }
+    }
+    database.assert_intact();
+}
