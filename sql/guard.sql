@@ -1,7 +1,7 @@
 -- The guard: nobody edits the log, and capture ends only by audit_disable(). docs/threat-model.md says who is stopped by
 -- which layer.
 
-REVOKE ALL ON audit_log, audit_log_identity, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
+REVOKE ALL ON audit_log, audit_log_identity, audit_log_begun, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
@@ -13,31 +13,31 @@ CREATE FUNCTION audit_chain_on_ddl() RETURNS event_trigger
 REVOKE ALL ON FUNCTION audit_chain_refuse(), audit_chain_check_insert(), audit_chain_on_ddl() FROM PUBLIC;
 
 -- Statement triggers fire even if no row matches. Row triggers fire where changes are applied row by row, as the workers of
--- logical replication do. ENABLE ALWAYS makes them independent of session_replication_role.
+-- logical replication do. ENABLE ALWAYS makes them independent of session_replication_role. A dump is restored with INSERT
+-- or COPY: audit_chain_check_insert() checks what a restore inserts, and refuses what is not a restore.
 DO $$
 DECLARE
     own_table text;
 BEGIN
     FOREACH own_table IN ARRAY ARRAY[
-        'audit_log', 'audit_log_identity', 'audit_lifecycle', 'audit_schema_policy', 'audit_checkpoint_log',
-        'audit_checkpoint_span', 'audit_tile']
+        'audit_log', 'audit_log_identity', 'audit_log_begun', 'audit_lifecycle', 'audit_schema_policy',
+        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile']
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I
                 FOR EACH STATEMENT EXECUTE FUNCTION %1$I.audit_chain_refuse();
             CREATE TRIGGER "!audit_chain_refuse_row" BEFORE UPDATE OR DELETE ON %1$I.%2$I
                 FOR EACH ROW EXECUTE FUNCTION %1$I.audit_chain_refuse();
-            ALTER TABLE %1$I.%2$I ENABLE ALWAYS TRIGGER "!audit_chain_refuse",
-                ENABLE ALWAYS TRIGGER "!audit_chain_refuse_row";
+            CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON %1$I.%2$I
+                FOR EACH ROW EXECUTE FUNCTION %1$I.audit_chain_check_insert();
+            ALTER TABLE %1$I.%2$I
+                ENABLE ALWAYS TRIGGER "!audit_chain_refuse",
+                ENABLE ALWAYS TRIGGER "!audit_chain_refuse_row",
+                ENABLE ALWAYS TRIGGER "!audit_chain_check_insert";
         $sql$, pg_catalog.current_schema(), own_table);
     END LOOP;
 END
 $$;
-
--- A dump is restored with INSERT or COPY: an entry is accepted if its hash is the hash of its content.
-CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON audit_log
-    FOR EACH ROW EXECUTE FUNCTION audit_chain_check_insert();
-ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "!audit_chain_check_insert";
 
 CREATE EVENT TRIGGER audit_chain_ddl_start ON ddl_command_start EXECUTE FUNCTION audit_chain_on_ddl();
 CREATE EVENT TRIGGER audit_chain_ddl_end ON ddl_command_end EXECUTE FUNCTION audit_chain_on_ddl();

@@ -65,6 +65,14 @@ CREATE TABLE audit_log_identity (
 );
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
 
+-- When this database has written entries of its own about rows or events: a row for each transaction that found none. A dump
+-- can be restored until then. A dump does not contain it, so that a restored database can be restored into until it writes.
+CREATE TABLE audit_log_begun (
+    at timestamptz NOT NULL
+);
+COMMENT ON TABLE audit_log_begun IS
+    'audit_chain: when this database began to write entries of its own: from then on, no dump can be restored into the log';
+
 -- The places of the ENABLE and DISABLE entries, so that audit_coverage need not search the log for them.
 CREATE TABLE audit_lifecycle (
     chain integer NOT NULL,

@@ -20,6 +20,12 @@ pub enum Error {
     AppendOnly { table: String, operation: &'static str },
     /// A row inserted with SQL does not have the hash of its content.
     NotSelfConsistent { chain: i64, seq: i64 },
+    /// A row inserted with SQL cannot be from a dump.
+    Implausible { table: String, reason: String },
+    /// SQL inserts into one of the extension's tables, which has rows of this database's own.
+    NotRestoring { table: String },
+    /// SQL inserts into one of the extension's tables for a role that may not restore a dump.
+    NotRestorer { table: String },
     /// The supplied checkpoint cannot be read.
     BadCheckpoint { reason: String },
     /// The supplied public key cannot be read.
@@ -145,6 +151,26 @@ impl Error {
                 ERRCODE_CHECK_VIOLATION,
                 format!("cannot insert entry ({chain}, {seq}): its hash is not the hash of its content"),
                 "Only a restored dump inserts entries with SQL. Use audit_event() to add an entry.".into(),
+            ),
+            Self::Implausible { table, reason } => (
+                ERRCODE_CHECK_VIOLATION,
+                format!("cannot insert into table \"{table}\": {reason}"),
+                "Only a restored dump inserts rows with SQL. The dump is damaged or was edited.".into(),
+            ),
+            Self::NotRestoring { table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot insert into table \"{table}\": this database has written entries of its own"),
+                "Restore a dump into a new database, or after DROP EXTENSION and CREATE EXTENSION. Use audit_event() \
+                 to add an entry."
+                    .into(),
+            ),
+            Self::NotRestorer { table } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "permission denied for table {table}: only a superuser or the extension's owner may insert rows \
+                     with SQL"
+                ),
+                "Restore a dump as a superuser. Use audit_event() to add an entry.".into(),
             ),
             Self::BadCheckpoint { reason } => (
                 ERRCODE_INVALID_TEXT_REPRESENTATION,

@@ -14,6 +14,7 @@ pub const NAME: &CStr = c"audit_chain";
 pub enum OwnTable {
     Log,
     Identity,
+    Begun,
     Lifecycle,
     SchemaPolicy,
     Coverage,
@@ -27,6 +28,7 @@ impl OwnTable {
         match self {
             Self::Log => c"audit_log",
             Self::Identity => c"audit_log_identity",
+            Self::Begun => c"audit_log_begun",
             Self::Lifecycle => c"audit_lifecycle",
             Self::SchemaPolicy => c"audit_schema_policy",
             Self::Coverage => c"audit_coverage",

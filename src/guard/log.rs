@@ -1,18 +1,24 @@
-//! The extension's tables are append-only: their triggers refuse edits, and check entries that SQL inserts.
+//! The extension's tables are append-only: their triggers refuse edits, and rows that SQL inserts other than to restore a
+//! dump.
 
 use crate::audit::suspend::is_suspended;
-use crate::error::Error;
-use crate::log::columns;
+use crate::error::{Error, OrRaise};
+use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
-use crate::pg::catalog;
+use crate::log::{self, columns};
 use crate::pg::fmgr::Call;
+use crate::pg::row::Row;
+use crate::pg::session::{self, LocalSettings, to_utf8};
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
+use crate::pg::{catalog, compat};
+use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
+use audit_chain_core::note::Note;
 use pgrx::pg_sys::{Datum, Oid};
 use std::ffi::CStr;
 
-/// The log's trigger that calls [`check_insert`].
+/// The trigger of each of the extension's tables that calls [`check_insert`].
 const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 
 /// `audit_chain_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for the
@@ -35,22 +41,85 @@ pub fn refuse_edit(table: String, operation: &'static str) {
     }
 }
 
-/// Whether the log has the trigger that checks what INSERT and COPY bring, and it always fires.
-pub fn checks_inserts(log: Oid) -> bool {
-    catalog::fires_always(log, CHECK_TRIGGER)
+/// Whether one of the extension's tables has the trigger that checks what INSERT and COPY bring, and it always fires.
+pub fn checks_inserts(table: Oid) -> bool {
+    catalog::fires_always(table, CHECK_TRIGGER)
 }
 
-/// `audit_chain_check_insert() RETURNS trigger`: BEFORE INSERT into the log with SQL.
+/// `audit_chain_check_insert() RETURNS trigger`: BEFORE INSERT into one of the extension's tables with SQL.
 pub fn check_insert(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else {
         Error::NotATrigger { function: "audit_chain_check_insert" }.raise();
     };
-    let row = columns::read(&trigger.row());
-    let checked = row.with_entry(&mut AddressText::default(), |entry| entry.check(&mut Scratch::default()));
-    if checked.is_err() {
-        Error::NotSelfConsistent { chain: row.chain.into(), seq: row.seq }.raise();
-    }
-    // Sessions that keep a chain must search for its newest entry again.
-    catalog::announce_change(trigger.relation().oid());
+    check_restored(trigger).or_raise();
     trigger.pass()
+}
+
+/// Refuses a row that SQL inserts, unless a dump is being restored and the row can be from it. The extension's own rows come
+/// past triggers, except the policies of schemas.
+///
+/// A dump is restored by a superuser or the extension's owner, before this database has written entries about rows or events
+/// of its own. Which row comes first, and in which session, does not matter.
+fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
+    let table = from_server(trigger.relation().name());
+    if is_suspended() && table == "audit_schema_policy" {
+        return Ok(());
+    }
+    let extension = Extension::installed()?;
+    if !compat::owns_extension(extension.oid, session::effective_role()) {
+        return Err(Error::NotRestorer { table });
+    }
+    let row = trigger.row();
+    match table.as_str() {
+        "audit_log" => {
+            check_entry(&row)?;
+            // Sessions that keep a chain must search for its newest entry again.
+            catalog::announce_change(trigger.relation().oid());
+        }
+        "audit_lifecycle" => check_place(&extension, &row)?,
+        "audit_checkpoint_log" => check_checkpoint(&row)?,
+        // It is not in a dump.
+        "audit_log_begun" => return Err(Error::AppendOnly { table, operation: "INSERT" }),
+        _ => {}
+    }
+    if log::table::has_begun(extension.table(OwnTable::Begun)?) {
+        return Err(Error::NotRestoring { table });
+    }
+    Ok(())
+}
+
+/// An entry must have the hash of its content.
+fn check_entry(row: &Row<'_>) -> Result<(), Error> {
+    let row = columns::read(row);
+    row.with_entry(&mut AddressText::default(), |entry| entry.check(&mut Scratch::default()))
+        .map(|_| ())
+        .map_err(|_| Error::NotSelfConsistent { chain: row.chain.into(), seq: row.seq })
+}
+
+/// A place in `audit_lifecycle` must be that of an entry about auditing, if the entry is there already.
+fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
+    let (chain, seq) = (row.integer(0) as i32, row.integer(1));
+    let _path = LocalSettings::safe_search_path();
+    let about_auditing = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
+        entry.operation.is_some_and(|operation| matches!(operation, b"ENABLE" | b"DISABLE" | b"DDL"))
+    });
+    if about_auditing == Some(false) {
+        let reason = format!("entry ({chain}, {seq}) does not begin, change or end the auditing of a table");
+        return Err(Error::Implausible { table: "audit_lifecycle".into(), reason });
+    }
+    Ok(())
+}
+
+/// A checkpoint's note must name its size and root.
+fn check_checkpoint(row: &Row<'_>) -> Result<(), Error> {
+    let (size, root, note) = (row.integer(0), row.bytes(1), row.bytes(3));
+    let named = note
+        .and_then(|note| Note::parse(&to_utf8(note)).ok())
+        .and_then(|note| Checkpoint::parse(note.text()).ok())
+        .is_some_and(|named| u64::try_from(size) == Ok(named.size) && root == Some(&named.root[..]));
+    if !named {
+        let reason = format!("the note of checkpoint {size} is not the note of its size and root");
+        return Err(Error::Implausible { table: "audit_checkpoint_log".into(), reason });
+    }
+    Ok(())
 }

@@ -87,6 +87,19 @@ pub fn insert_identity(table: Oid, id: &[u8; 16], at: i64) {
     table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
 }
 
+/// Whether this database has written entries of its own, by the table that notes it. Sees what is committed, and what this
+/// transaction has done, whatever the isolation level.
+pub fn has_begun(table: Oid) -> bool {
+    table::any_row(table, |_| ()).is_some()
+}
+
+/// Notes that this database has written entries of its own.
+pub fn insert_begun(table: Oid, at: i64) {
+    let mut row = RowBuffer::default();
+    row.fill(&[ColumnValue::Eight(at as u64)]);
+    table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
+}
+
 /// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.
 pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -> T) -> Option<T> {
     let list = columns::list();

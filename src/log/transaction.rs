@@ -50,6 +50,8 @@ struct Transaction {
     marks: Vec<Mark>,
     pending: Vec<Tuple>,
     pending_bytes: usize,
+    /// Whether it is noted that this database has written entries of its own.
+    begun: bool,
 }
 
 /// The log, as a session remembers it from one transaction to the next.
@@ -64,6 +66,8 @@ thread_local! {
     static KNOWN: Cell<Option<KnownLog>> = const { Cell::new(None) };
     /// Set where the log's table may have changed: the next transaction looks it up again.
     static STALE: Cell<bool> = const { Cell::new(false) };
+    /// Whether it is noted, and committed, that this database has written entries of its own.
+    static BEGUN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written by [`flush`],
@@ -72,6 +76,9 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
     if TRANSACTION.with_borrow(Option::is_none) {
         let transaction = begin()?;
         TRANSACTION.set(Some(transaction));
+    }
+    if header.is_content() {
+        note_begun()?;
     }
     let first = TRANSACTION.with_borrow(|tx| {
         let tx = tx.as_ref().expect("begun");
@@ -103,6 +110,22 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
         flush();
     }
     Ok(place)
+}
+
+/// Notes, once, that this database has written entries of its own: from now on, SQL inserts nothing into the log. Nobody
+/// waits here: if several transactions are the first one, each notes it.
+fn note_begun() -> Result<(), Error> {
+    let noted = |tx: &mut Option<Transaction>| {
+        let tx = tx.as_mut().expect("begun");
+        (!std::mem::replace(&mut tx.begun, true)).then_some(tx.log.extension)
+    };
+    if let Some(extension) = TRANSACTION.with_borrow_mut(noted) {
+        let begun = extension.table(OwnTable::Begun)?;
+        if !table::has_begun(begun) {
+            table::insert_begun(begun, xact::now());
+        }
+    }
+    Ok(())
 }
 
 /// Writes the unwritten entries of the current savepoint. Those of outer savepoints wait until it has ended.
@@ -149,6 +172,7 @@ pub fn on_end(end: End) {
         End::Committed => {
             if let Some(tx) = TRANSACTION.take() {
                 claim::committed(tx.chain, tx.newest);
+                BEGUN.set(tx.begun);
             }
         }
         End::RolledBack | End::Prepared => {
@@ -167,6 +191,7 @@ pub fn on_end(end: End) {
         }),
         End::SavepointRolledBack(level) => TRANSACTION.with_borrow_mut(|tx| {
             let Some(tx) = tx else { return };
+            tx.begun = BEGUN.get();
             while let Some(&mark) = tx.marks.last().filter(|mark| mark.level >= level) {
                 tx.marks.pop();
                 tx.newest = mark.newest;
@@ -199,6 +224,7 @@ fn begin() -> Result<Transaction, Error> {
         marks: Vec::new(),
         pending: Vec::new(),
         pending_bytes: 0,
+        begun: BEGUN.get(),
     })
 }
 
@@ -208,6 +234,7 @@ fn known_log() -> Result<KnownLog, Error> {
         return Ok(known);
     }
     STALE.set(false);
+    BEGUN.set(false);
     let extension = Extension::installed()?;
     let known = KnownLog { extension, table: LogTable::check(extension.table(OwnTable::Log)?)? };
     KNOWN.set(Some(known));

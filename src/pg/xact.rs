@@ -45,6 +45,12 @@ pub fn statement_start() -> pg_sys::TimestampTz {
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
+/// Makes what this command has written visible to the queries that this transaction runs from now on.
+pub fn make_visible() {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
 /// Makes the commit of this transaction wait for the disk, whatever `synchronous_commit` says.
 pub fn force_sync_commit() {
     // SAFETY: sets a flag of the transaction.

@@ -131,6 +131,7 @@ fn issue(
     }
     let note = note.to_string();
     store.insert_checkpoint(frontier.size(), &frontier.root(), &note);
+    xact::make_visible();
     // A published checkpoint that a crash undid would look like a rewritten history.
     xact::force_sync_commit();
     Ok(note)

@@ -6,14 +6,22 @@
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::pg::numbers::{numbers, numbers_and_bytes};
-use crate::pg::query::{self, query_statement};
-use crate::pg::text::argument;
+use crate::pg::query::query_statement;
+use crate::pg::table::{self, PairKey, Tuple};
+use crate::pg::text::to_server;
+use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
+use crate::pg::tuple::RowBuffer;
+use crate::pg::xact;
 use audit_chain_core::{Hash, span::Span, tile::CompleteTile};
 use pgrx::pg_sys::Oid;
 
-/// The tables of the log and the tree, by their names, quoted for SQL.
+/// The tables of the log and the tree: by their names, quoted for SQL, for reading; by their OIDs for writing, which goes past
+/// privileges and triggers ([`crate::pg::table`]).
 pub struct TreeStore {
     log_oid: Oid,
+    checkpoints_oid: Oid,
+    spans_oid: Oid,
+    tiles_oid: Oid,
     pub identity: String,
     pub log: String,
     pub checkpoints: String,
@@ -42,6 +50,9 @@ impl TreeStore {
     pub fn open(extension: &Extension) -> Result<Self, Error> {
         Ok(Self {
             log_oid: extension.table(OwnTable::Log)?,
+            checkpoints_oid: extension.table(OwnTable::Checkpoints)?,
+            spans_oid: extension.table(OwnTable::Spans)?,
+            tiles_oid: extension.table(OwnTable::Tiles)?,
             identity: extension.quoted(OwnTable::Identity)?,
             log: extension.quoted(OwnTable::Log)?,
             checkpoints: extension.quoted(OwnTable::Checkpoints)?,
@@ -155,36 +166,35 @@ impl TreeStore {
 
     /// Stores a span.
     pub fn insert_span(&self, span: &Span) {
-        query::execute(
-            &format!("INSERT INTO {} VALUES ($1, $2, $3, $4)", self.spans),
-            &[
-                (span.leaf_index as i64).into(),
-                (span.chain as i32).into(),
-                (span.first_seq as i64).into(),
-                (span.last_seq as i64).into(),
-            ],
-        );
+        let &Span { leaf_index, chain, first_seq, last_seq } = span;
+        insert(self.spans_oid, &[Eight(leaf_index), Four(chain), Eight(first_seq), Eight(last_seq)]);
     }
 
     /// Stores a checkpoint.
     pub fn insert_checkpoint(&self, size: u64, root: &Hash, note: &str) {
-        query::execute(
-            &format!("INSERT INTO {} VALUES ($1, $2, pg_catalog.clock_timestamp(), $3)", self.checkpoints),
-            &[(size as i64).into(), root.to_vec().into(), argument(note)],
-        );
+        let note = to_server(note);
+        let at = Eight(xact::now() as u64);
+        insert(self.checkpoints_oid, &[Eight(size), Varlena(Some(root)), at, Varlena(Some(&note))]);
     }
 
     /// Stores complete tiles.
     pub fn insert_tiles(&self, tiles: &[CompleteTile]) {
-        if tiles.is_empty() {
-            return;
-        }
-        let levels: Vec<i32> = tiles.iter().map(|tile| tile.level.into()).collect();
-        let indexes: Vec<i64> = tiles.iter().map(|tile| tile.index as i64).collect();
-        let hashes: Vec<&[u8]> = tiles.iter().map(|tile| &tile.hashes[..]).collect();
-        query::execute(
-            &format!("INSERT INTO {} SELECT * FROM unnest($1::int[], $2::bigint[], $3::bytea[])", self.tiles),
-            &[levels.into(), indexes.into(), hashes.into()],
-        );
+        let mut buffer = RowBuffer::default();
+        let tuples = tiles.iter().map(|tile| {
+            let level = tile.level.into();
+            buffer.fill(&[Four(level), Eight(tile.index), Varlena(Some(&tile.hashes[..]))]);
+            Tuple::new(&buffer, (level as i32, tile.index as i64))
+        });
+        table::insert(self.tiles_oid, Some(TILE_KEY), tuples.collect());
     }
+}
+
+/// The primary key of the tiles, (level, index).
+const TILE_KEY: PairKey = [1, 2];
+
+/// Stores a row of a table whose primary key is not a pair.
+fn insert(table: Oid, values: &[ColumnValue<'_>]) {
+    let mut row = RowBuffer::default();
+    row.fill(values);
+    table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
 }

@@ -1,6 +1,6 @@
 //! The extension's own tables: who can write to them, and how, other than by the extension's functions.
 
-use cluster_tests::{Database, eventually};
+use cluster_tests::{Database, eventually, server};
 use harness::Server;
 
 /// The tables, each with the columns by which logical replication finds a row.
@@ -93,4 +93,79 @@ fn an_apply_worker_neither_deletes_nor_changes_rows() {
         }
     }
     database.assert_intact();
+}
+
+/// A dump of the database in the format that `options` name.
+fn dump(server: &Server, name: &str, options: &[&str]) -> String {
+    let file = server.directory().join(name).to_str().unwrap().to_owned();
+    server.run("pg_dump", [&["-f", &file, "original"], options].concat()).unwrap();
+    file
+}
+
+/// Checks that the tables of the restored database have the original's rows, that the log continues, and that nothing can
+/// be inserted from then on.
+fn check_restored(original: &Database<'_>, restored: &Database<'_>) {
+    let rows = |database: &Database<'_>, table: &str| {
+        database.sql(&format!("SELECT t::text FROM {table} t ORDER BY 1"))
+    };
+    let before = restored.assert_intact();
+    // A restore adds entries about keys, after all others.
+    assert!(before.entries >= original.verdict().entries);
+    for (table, _) in TABLES {
+        let (kept, found) = (rows(original, table), rows(restored, table));
+        assert!(
+            kept.lines().all(|row| found.lines().any(|other| other == row)),
+            "{table} in {}",
+            restored.name
+        );
+        assert!(table == "audit_log" || kept.len() == found.len(), "{table} in {}", restored.name);
+    }
+    restored.sql("INSERT INTO app.t VALUES (1000); CREATE TABLE app.later (); SELECT audit_checkpoint()");
+    assert_eq!(restored.number("SELECT checkpoints FROM audit_verify()"), 2);
+    restored.assert_intact();
+    assert_eq!(restored.number("SELECT count(*) FROM audit_coverage WHERE state = 'audited'"), 2);
+    restored.refused("INSERT INTO audit_lifecycle VALUES (0, 3)");
+}
+
+#[test]
+fn every_kind_of_dump_is_restored() {
+    let server = server();
+    let original = create(&server, "original");
+    let psql = |name: &str, file: &str| {
+        server.run("psql", ["-XqAt", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-f", file, name]).unwrap();
+    };
+    let pg_restore = |name: &str, file: &str, options: &[&str]| {
+        server.run("pg_restore", [&["--exit-on-error", "-d", name, file], options].concat()).unwrap();
+    };
+    for (name, options) in [
+        ("plain", &[][..]),
+        ("inserts", &["--inserts"]),
+        ("rows", &["--rows-per-insert=7", "--column-inserts"]),
+    ] {
+        let restored = Database::empty(&server, name);
+        psql(name, &dump(&server, name, options));
+        check_restored(&original, &restored);
+    }
+    let archive = dump(&server, "archive", &["-Fc"]);
+    for (name, options) in
+        [("custom", &[][..]), ("single", &["--single-transaction"]), ("parallel", &["-j4"])]
+    {
+        let restored = Database::empty(&server, name);
+        pg_restore(name, &archive, options);
+        check_restored(&original, &restored);
+    }
+    let restored = Database::empty(&server, "directory");
+    pg_restore("directory", &dump(&server, "directory", &["-Fd", "-j2"]), &["-j4"]);
+    check_restored(&original, &restored);
+
+    // Section by section, the data alone, with all tables in the opposite order.
+    let restored = Database::empty(&server, "sections");
+    pg_restore("sections", &archive, &["--section=pre-data"]);
+    let list = server.run("pg_restore", ["-l", &archive]).unwrap();
+    let reversed: Vec<&str> = list.lines().rev().collect();
+    let file = server.directory().join("list");
+    std::fs::write(&file, reversed.join("\n")).unwrap();
+    pg_restore("sections", &archive, &["--data-only", "-L", file.to_str().unwrap()]);
+    pg_restore("sections", &archive, &["--section=post-data"]);
+    check_restored(&original, &restored);
 }
