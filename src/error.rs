@@ -70,6 +70,12 @@ pub enum Error {
     CaptureGuarded { tag: String, table: String },
     /// A direct write to a catalog that the guard relies on.
     CatalogGuarded { catalog: String, operation: &'static str },
+    /// DDL on an object that PostgreSQL itself needs, or on a function or operator of `pg_catalog`.
+    ServerGuarded { object: String },
+    /// DDL while it may change the system catalogs themselves.
+    CatalogDdl,
+    /// A call of a function of pg_surgery.
+    Surgery { function: String },
     /// An INSERT into the log whose rows no trigger would check.
     NotChecked { table: String },
     /// DDL that an event trigger of the guard (all of them, for `None`) would not see.
@@ -289,6 +295,23 @@ impl Error {
                 "Use the DDL command for the object. To repair a catalog, start the server without audit_chain in \
                  shared_preload_libraries."
                     .into(),
+            ),
+            Self::ServerGuarded { object } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot create or change {object} in schema pg_catalog, which audit_chain relies on"),
+                "Create functions and operators in another schema.".into(),
+            ),
+            Self::CatalogDdl => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "DDL is not allowed while allow_system_table_mods is on: it could end auditing without an entry".into(),
+                "SET allow_system_table_mods = off. To change a catalog, start the server without audit_chain in \
+                 shared_preload_libraries."
+                    .into(),
+            ),
+            Self::Surgery { function } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot call {function}: it could remove rows without an entry"),
+                "To repair a table, start the server without audit_chain in shared_preload_libraries.".into(),
             ),
             Self::NotChecked { table } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -96,6 +96,7 @@ unsafe extern "C-unwind" fn on_access(
                 (Access::Dropped, !argument.is_null() && (*argument).dropflags & internal != 0)
             }
             OAT_TRUNCATE => (Access::Truncated, false),
+            OAT_FUNCTION_EXECUTE => return hooks::before_call(object),
             _ => return,
         };
         if !internal {

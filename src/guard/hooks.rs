@@ -1,8 +1,9 @@
 //! The guard where the library is preloaded: hooks refuse what the log's triggers refuse, whether or not those fire, and
 //! keep the event triggers enabled.
 //!
-//! **Invariant**: no statement edits the log or writes to the catalogs that define triggers and functions, and no DDL
-//! bypasses the event triggers.
+//! **Invariant**: no statement edits the log or writes to the catalogs that define objects, no DDL bypasses the event triggers
+//! or changes what PostgreSQL itself needs, and no function of pg_surgery runs. The scripts of extensions may do all but the
+//! first.
 
 use crate::audit::suspend::is_suspended;
 use crate::error::Error;
@@ -16,17 +17,6 @@ use pgrx::pg_sys::{self, Oid};
 
 /// The event triggers by which the guard learns of DDL.
 const EVENT_TRIGGERS: [&str; 3] = ["audit_chain_ddl_start", "audit_chain_ddl_end", "audit_chain_drop"];
-
-/// The catalogs that define which triggers fire, and which objects belong to the extension.
-const CATALOGS: [Oid; 7] = [
-    pg_sys::RelationRelationId,
-    pg_sys::TriggerRelationId,
-    pg_sys::EventTriggerRelationId,
-    pg_sys::ProcedureRelationId,
-    catalog::REWRITE,
-    catalog::DEPEND,
-    pg_sys::ExtensionRelationId,
-];
 
 /// What happened to an object (`src/include/catalog/objectaccess.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +32,7 @@ pub enum Access {
 pub fn before_write(relation: Oid, operation: &'static str) {
     if relation.to_u32() < pg_sys::FirstNormalObjectId {
         // The scripts of other extensions update their own rows.
-        if CATALOGS.contains(&relation)
+        if catalog::defines_objects(relation)
             && !is_suspended()
             && catalog::running_extension_script().is_none()
             && Extension::find().is_some()
@@ -76,6 +66,37 @@ pub fn on_access(access: Access, class: Oid, object: Oid) {
         }
     } else if catalog::event_triggers_cover(class) && !is_suspended() {
         refuse_unseen_ddl();
+        refuse_changed_server(access, class, object);
+    }
+}
+
+/// A function is about to be called by a query.
+pub fn before_call(function: Oid) {
+    if let Some(symbol) = catalog::c_symbol(function)
+        && SURGERY.contains(&&symbol[..])
+        && Extension::find().is_some()
+    {
+        let function = catalog::describe(pg_sys::ProcedureRelationId, function);
+        Error::Surgery { function: function.unwrap_or_default() }.raise();
+    }
+}
+
+/// The functions of pg_surgery, which change rows past everything. The hook learns which function is called, and not for
+/// which table.
+const SURGERY: [&[u8]; 2] = [b"heap_force_kill", b"heap_force_freeze"];
+
+/// Refuses DDL that changes what the guard's own queries and functions use: objects that PostgreSQL itself needs, and
+/// functions and operators of `pg_catalog`, where a new one could be chosen instead of the built-in one.
+fn refuse_changed_server(access: Access, class: Oid, object: Oid) {
+    let mods = session::may_alter_catalogs();
+    let changes = access != Access::Dropped
+        && (catalog::is_built_in(class, object) || catalog::is_in_pg_catalog(class, object));
+    if (mods || changes) && catalog::running_extension_script().is_none() && Extension::find().is_some() {
+        if !changes {
+            Error::CatalogDdl.raise();
+        }
+        let object = catalog::describe(class, object);
+        Error::ServerGuarded { object: object.unwrap_or_else(|| "a function or operator".into()) }.raise();
     }
 }
 

@@ -11,12 +11,22 @@ use std::ffi::{CStr, c_char};
 
 // Oids that pgrx does not name (`src/include/catalog/*.h`).
 /// `pg_rewrite`.
-pub const REWRITE: Oid = Oid::from_u32(2618);
+const REWRITE: Oid = Oid::from_u32(2618);
 /// `pg_depend`.
-pub const DEPEND: Oid = Oid::from_u32(2608);
+const DEPEND: Oid = Oid::from_u32(2608);
 /// The language C, and the index of `pg_proc` on `oid`.
 const C_LANGUAGE: Oid = Oid::from_u32(13);
 const PROC_OID_INDEX: u32 = 2690;
+/// `pg_db_role_setting`.
+const ROLE_SETTING: Oid = Oid::from_u32(2964);
+/// `pg_description`.
+const DESCRIPTION: Oid = Oid::from_u32(2609);
+/// `pg_shdescription`.
+const SHARED_DESCRIPTION: Oid = Oid::from_u32(2396);
+/// `pg_statistic_ext_data`.
+const EXTENDED_STATISTIC: Oid = Oid::from_u32(3429);
+/// `pg_largeobject_metadata`.
+const LARGE_OBJECT_METADATA: Oid = Oid::from_u32(2995);
 /// `pg_largeobject`.
 const LARGE_OBJECT: Oid = Oid::from_u32(2613);
 
@@ -114,6 +124,91 @@ pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(catalog, lock);
         triggers
+    }
+}
+
+/// Whether the relation is a system catalog that says what objects there are and how they behave: all but those that hold
+/// comments, statistics, large objects, and the settings of roles and databases.
+pub fn defines_objects(relation: Oid) -> bool {
+    relation.to_u32() < pg_sys::FirstUnpinnedObjectId
+        && ![
+            pg_sys::DatabaseRelationId,
+            pg_sys::StatisticRelationId,
+            ROLE_SETTING,
+            DESCRIPTION,
+            SHARED_DESCRIPTION,
+            EXTENDED_STATISTIC,
+            LARGE_OBJECT,
+            LARGE_OBJECT_METADATA,
+        ]
+        .contains(&relation)
+}
+
+/// Whether the object is one that PostgreSQL itself needs, which it never drops. Schema `public` is none.
+pub fn is_built_in(class: Oid, object: Oid) -> bool {
+    // SAFETY: a comparison of OIDs.
+    unsafe { pg_sys::IsPinnedObject(class, object) }
+}
+
+/// Whether the function or operator is in schema `pg_catalog`, with what the current command has written so far; false for
+/// objects of other kinds.
+pub fn is_in_pg_catalog(class: Oid, object: Oid) -> bool {
+    let (index, key) = match class {
+        pg_sys::ProcedureRelationId => (pg_sys::ProcedureOidIndexId, pg_sys::Anum_pg_proc_oid),
+        pg_sys::OperatorRelationId => (pg_sys::OperatorOidIndexId, pg_sys::Anum_pg_operator_oid),
+        _ => return false,
+    };
+    // SAFETY: an index scan of the catalog by OID that is ended before the catalog is closed; the row, which has the struct
+    // of its catalog, is copied from meanwhile.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let catalog = pg_sys::table_open(class, lock);
+        let mut scan_key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut scan_key,
+            key as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_OIDEQ.into(),
+            object.into(),
+        );
+        let snapshot = &raw mut pg_sys::SnapshotSelfData;
+        let scan =
+            pg_sys::systable_beginscan(catalog, Oid::from_u32(index), true, snapshot, 1, &mut scan_key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let namespace = (!tuple.is_null()).then(|| {
+            let row = pg_sys::GETSTRUCT(tuple);
+            match class {
+                pg_sys::ProcedureRelationId => (*row.cast::<pg_sys::FormData_pg_proc>()).pronamespace,
+                _ => (*row.cast::<pg_sys::FormData_pg_operator>()).oprnamespace,
+            }
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+        namespace == Some(Oid::from_u32(pg_sys::PG_CATALOG_NAMESPACE))
+    }
+}
+
+/// The C symbol of a function that is written in C; `None` for all others, and for those of the server itself.
+pub fn c_symbol(function: Oid) -> Option<Vec<u8>> {
+    if function.to_u32() < pg_sys::FirstNormalObjectId {
+        return None;
+    }
+    // SAFETY: the function's catalog row is valid until released; prosrc is a text that is not null.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, function.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+        let symbol = (form.prolang == C_LANGUAGE).then(|| {
+            let mut null = false;
+            let attribute = pg_sys::Anum_pg_proc_prosrc as i16;
+            let source = pg_sys::SysCacheGetAttr(cache, tuple, attribute, &mut null);
+            if null { Vec::new() } else { super::varlena::bytes(source).to_vec() }
+        });
+        pg_sys::ReleaseSysCache(tuple);
+        symbol
     }
 }
 
@@ -371,6 +466,13 @@ pub fn quoted_namespace(namespace: Oid) -> Option<String> {
 
 fn quote(identifier: &[u8]) -> String {
     pgrx::spi::quote_identifier(from_server(identifier))
+}
+
+/// An object as messages name it, for example `function f(integer)`; `None` for one that the current command has created.
+pub fn describe(class: Oid, object: Oid) -> Option<String> {
+    let address = pg_sys::ObjectAddress { classId: class, objectId: object, objectSubId: 0 };
+    // SAFETY: a look-up that answers null for an unknown object.
+    unsafe { owned(pg_sys::getObjectDescription(&address, true)) }.map(|text| from_server(&text))
 }
 
 /// A function's schema-qualified signature.

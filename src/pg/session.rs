@@ -41,6 +41,12 @@ pub fn event_triggers_fire() -> bool {
     unsafe { pg_sys::IsUnderPostmaster && compat::event_triggers() }
 }
 
+/// Whether DDL may change the system catalogs themselves (`allow_system_table_mods`).
+pub fn may_alter_catalogs() -> bool {
+    // SAFETY: a flag of this process.
+    unsafe { pg_sys::allowSystemTableMods }
+}
+
 /// The query that the client sent.
 pub fn client_query<'a>() -> Option<&'a [u8]> {
     // SAFETY: null or a C string that lives until the query ends.

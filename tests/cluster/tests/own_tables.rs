@@ -169,3 +169,20 @@ fn every_kind_of_dump_is_restored() {
     pg_restore("sections", &archive, &["--section=post-data"]);
     check_restored(&original, &restored);
 }
+
+/// pg_surgery changes pages past every trigger.
+#[test]
+fn an_entry_that_pg_surgery_removes_is_missing() {
+    let server = server();
+    let database = create(&server, "surgery");
+    database.sql("CREATE EXTENSION pg_surgery");
+    let place = database.sql("SELECT chain || '.' || seq FROM audit_log WHERE row_key ->> 'id' = '7'");
+    database.sql(
+        "SELECT heap_force_kill('audit_log', ARRAY[(SELECT ctid FROM audit_log WHERE row_key ->> 'id' = '7')])",
+    );
+    assert!(database.problems().contains(&format!("missing {place}")), "{:?}", database.problems());
+    // Also after its place in the table has been used again.
+    database.sql("VACUUM audit_log");
+    database.sql("INSERT INTO app.t VALUES (1000)");
+    assert!(database.problems().contains(&format!("missing {place}")), "{:?}", database.problems());
+}

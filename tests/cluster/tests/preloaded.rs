@@ -117,6 +117,134 @@ fn the_event_triggers_cannot_be_disabled() {
     );
 }
 
+/// Which catalogs SQL may still write to: a catalog of a later version that defines something new is guarded, too.
+#[test]
+fn sql_writes_to_no_catalog_that_defines_objects() {
+    let server = preloaded();
+    let database = database(&server);
+    let catalogs = database.sql(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' ORDER BY 1",
+    );
+    let mut client = database.client();
+    let mut writable = Vec::new();
+    for catalog in catalogs.lines() {
+        match client.batch_execute(&format!("DELETE FROM {catalog} WHERE false")) {
+            Ok(()) => writable.push(catalog),
+            Err(error) => {
+                assert_eq!(state(&error), &SqlState::INSUFFICIENT_PRIVILEGE, "{catalog}: {error:?}");
+                client.batch_execute(&format!("SELECT FROM {catalog} LIMIT 1")).unwrap();
+            }
+        }
+    }
+    let expected = [
+        "pg_database",
+        "pg_db_role_setting",
+        "pg_description",
+        "pg_largeobject",
+        "pg_largeobject_metadata",
+        "pg_shdescription",
+        "pg_statistic",
+        "pg_statistic_ext_data",
+    ];
+    assert_eq!(writable, expected);
+}
+
+#[test]
+fn what_the_guard_relies_on_in_pg_catalog_is_not_replaced() {
+    let server = preloaded();
+    let database = database(&server);
+    database.sql(
+        "CREATE FUNCTION same(text, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE SCHEMA other",
+    );
+    assert_refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "in schema pg_catalog, which audit_chain relies on",
+        &[
+            "CREATE OR REPLACE FUNCTION pg_catalog.nameeq(name, name) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'",
+            "CREATE OR REPLACE FUNCTION pg_catalog.getdatabaseencoding() RETURNS name LANGUAGE sql AS 'SELECT NULL::name'",
+            "ALTER FUNCTION pg_catalog.nameeq(name, name) RENAME TO nameequal",
+            "ALTER FUNCTION pg_catalog.nameeq(name, name) SET SCHEMA other",
+            "ALTER FUNCTION pg_catalog.nameeq(name, name) SET search_path = public",
+            "CREATE FUNCTION pg_catalog.coalesce_all(name, name) RETURNS name LANGUAGE sql AS 'SELECT $1'",
+            "ALTER FUNCTION same(text, name) SET SCHEMA pg_catalog",
+            "CREATE AGGREGATE pg_catalog.last(text) (sfunc = textcat, stype = text)",
+            "CREATE OPERATOR pg_catalog.=== (LEFTARG = text, RIGHTARG = name, FUNCTION = same)",
+            "ALTER OPERATOR pg_catalog.= (name, name) SET (RESTRICT = NONE)",
+            "ALTER TYPE name RENAME TO title",
+            "ALTER SCHEMA pg_catalog RENAME TO old_catalog",
+            "ALTER LANGUAGE c RENAME TO d",
+            "DO $do$ BEGIN CREATE FUNCTION pg_catalog.f() RETURNS text LANGUAGE sql AS 'SELECT NULL'; END $do$",
+        ],
+    );
+    assert_refused(
+        &database,
+        &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "while allow_system_table_mods is on",
+        &[
+            "SET allow_system_table_mods = on; CREATE RULE r AS ON UPDATE TO pg_trigger DO INSTEAD NOTHING",
+            "SET allow_system_table_mods = on; CREATE TRIGGER x BEFORE UPDATE ON pg_description FOR EACH ROW
+             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "SET allow_system_table_mods = on; CREATE TABLE pg_catalog.more ()",
+        ],
+    );
+    // What is ordinary.
+    database.sql(
+        "CREATE EXTENSION pg_surgery;
+         CREATE FUNCTION nameeq(name, text) RETURNS boolean LANGUAGE sql AS 'SELECT $1::text = $2';
+         CREATE OPERATOR === (LEFTARG = name, RIGHTARG = text, FUNCTION = nameeq);
+         ALTER FUNCTION nameeq(name, text) SET SCHEMA other;
+         CREATE CAST (varchar AS integer) WITH INOUT AS IMPLICIT;
+         DROP CAST (varchar AS integer);
+         COMMENT ON FUNCTION pg_catalog.nameeq(name, name) IS 'equal';
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO pg_monitor;
+         ALTER SCHEMA public OWNER TO pg_database_owner;
+         ALTER ROLE postgres SET work_mem = '8MB';
+         ALTER TABLESPACE pg_default SET (random_page_cost = 2);
+         UPDATE pg_settings SET setting = '9MB' WHERE name = 'work_mem';
+         UPDATE pg_database SET datallowconn = datallowconn;
+         CREATE TEXT SEARCH CONFIGURATION words (COPY = pg_catalog.english);
+         ALTER TEXT SEARCH CONFIGURATION words DROP MAPPING FOR url;
+         CREATE COLLATION german (PROVIDER = icu, LOCALE = 'de');
+         DROP EXTENSION pg_surgery;",
+    );
+    database.sql("VACUUM FULL pg_class");
+    database.sql("VACUUM FULL pg_proc");
+    database.sql("CLUSTER pg_type USING pg_type_oid_index");
+    database.sql("ANALYZE");
+    database.sql("REINDEX SYSTEM guarded");
+}
+
+/// The hook learns which function is called, and not for which table.
+#[test]
+fn pg_surgery_is_refused() {
+    let server = preloaded();
+    let database = database(&server);
+    database.sql(
+        "CREATE EXTENSION pg_surgery;
+         CREATE FUNCTION other_name(regclass, tid[]) RETURNS void LANGUAGE c STRICT AS '$libdir/pg_surgery', 'heap_force_kill'",
+    );
+    assert_refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "it could remove rows without an entry",
+        &[
+            "SELECT heap_force_kill('audit_log', '{\"(0,1)\"}')",
+            "SELECT heap_force_kill('t', '{\"(0,1)\"}')",
+            "SELECT heap_force_freeze('t', '{\"(0,1)\"}')",
+            "SELECT * FROM heap_force_kill('audit_log', '{\"(0,1)\"}')",
+            "SELECT other_name('audit_log', '{\"(0,1)\"}')",
+            "DO $$ BEGIN PERFORM heap_force_kill('audit_log', '{\"(0,1)\"}'); END $$",
+        ],
+    );
+    // Elsewhere it works.
+    server.psql(
+        "postgres",
+        "CREATE EXTENSION pg_surgery; CREATE TABLE u AS SELECT 1; SELECT heap_force_kill('u', '{\"(0,1)\"}')",
+    )
+    .unwrap();
+}
+
 #[test]
 fn commands_that_do_not_weaken_the_guard_are_allowed() {
     let mut server = preloaded();
