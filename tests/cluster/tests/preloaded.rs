@@ -177,6 +177,15 @@ fn what_the_guard_relies_on_in_pg_catalog_is_not_replaced() {
             "DO $do$ BEGIN CREATE FUNCTION pg_catalog.f() RETURNS text LANGUAGE sql AS 'SELECT NULL'; END $do$",
         ],
     );
+    // Nor is the function that the event triggers call, which would decide on its own replacement.
+    assert_refused(
+        &database,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        "belongs to extension audit_chain",
+        &[
+            "CREATE OR REPLACE FUNCTION audit_chain_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+        ],
+    );
     assert_refused(
         &database,
         &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
