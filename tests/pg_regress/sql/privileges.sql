@@ -137,3 +137,33 @@ DROP SCHEMA "Hidden schema" CASCADE;
 DROP SCHEMA app CASCADE;
 DROP OWNED BY regress_nobody, regress_owner, regress_member, regress_auditor, regress_application;
 DROP ROLE regress_nobody, regress_owner, regress_member, regress_auditor, regress_application;
+
+-- Default privileges from before CREATE EXTENSION give no right on the extension's tables and functions.
+CREATE ROLE "regress Default";
+CREATE SCHEMA "Default schema";
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO "regress Default" WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO "regress Default";
+ALTER DEFAULT PRIVILEGES IN SCHEMA "Default schema" GRANT ALL ON TABLES TO PUBLIC;
+CREATE EXTENSION audit_chain SCHEMA "Default schema";
+SELECT c.relname AS object, a.grantee::regrole, a.privilege_type
+FROM pg_class c CROSS JOIN aclexplode(c.relacl) a WHERE c.relnamespace = '"Default schema"'::regnamespace AND a.grantee <> c.relowner
+UNION ALL
+SELECT p.proname, a.grantee::regrole, a.privilege_type
+FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a WHERE p.pronamespace = '"Default schema"'::regnamespace AND a.grantee NOT IN (0, p.proowner);
+SELECT p.proname FROM pg_proc p WHERE p.pronamespace = '"Default schema"'::regnamespace
+    AND has_function_privilege('regress Default', p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C";
+-- A role with all rights on data reads the log, and does not write to it.
+CREATE ROLE regress_writer IN ROLE pg_write_all_data, pg_read_all_data;
+SET ROLE regress_writer;
+SELECT count(*) FROM "Default schema".audit_log;
+INSERT INTO "Default schema".audit_lifecycle VALUES (0, 1);
+INSERT INTO "Default schema".audit_schema_policy VALUES ('public', '{%}', false);
+UPDATE "Default schema".audit_log SET actor = 'x';
+DELETE FROM "Default schema".audit_log;
+TRUNCATE "Default schema".audit_log;
+RESET ROLE;
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain CASCADE;
+DROP SCHEMA "Default schema";
+DROP OWNED BY "regress Default", regress_writer;
+DROP ROLE "regress Default", regress_writer;
