@@ -26,6 +26,10 @@ pub enum Error {
     NotRestoring { table: String },
     /// SQL inserts into one of the extension's tables for a role that may not restore a dump.
     NotRestorer { table: String },
+    /// The aggregate is called by a role that may not read the log.
+    NotReader,
+    /// More chains than a log can have.
+    TooManyChains { limit: u32 },
     /// The supplied checkpoint cannot be read.
     BadCheckpoint { reason: String },
     /// The supplied public key cannot be read.
@@ -177,6 +181,19 @@ impl Error {
                      with SQL"
                 ),
                 "Restore a dump as a superuser. Use audit_event() to add an entry.".into(),
+            ),
+            Self::NotReader => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied for aggregate audit_chain_check: only roles that may read table audit_log may call it"
+                    .into(),
+                "GRANT SELECT ON audit_log allows a role to verify the log, with audit_verify().".into(),
+            ),
+            Self::TooManyChains { limit } => (
+                ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("cannot check more than {limit} chains"),
+                "A log has no more chains than audit_chain.max_chains allows. Entries of other chains were inserted by \
+                 force: verify chain by chain, with only_chain, or with the program audit-chain."
+                    .into(),
             ),
             Self::BadCheckpoint { reason } => (
                 ERRCODE_INVALID_TEXT_REPRESENTATION,

@@ -7,6 +7,9 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::time::Duration;
 
 /// The number of chains that the log may have, and so of transactions that can write at once without waiting.
+/// How many chains a log can have at most.
+pub const CHAINS_LIMIT: u32 = 65536;
+
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 /// Whether a session keeps its chain between transactions.
 static KEEP_CHAIN: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -90,7 +93,7 @@ pub fn register() {
         c"This many transactions can write at once without waiting. 1 gives one totally ordered chain.",
         &MAX_CHAINS,
         1,
-        65536,
+        CHAINS_LIMIT as i32,
         GucContext::Suset,
         GucFlags::default(),
     );

@@ -4,10 +4,11 @@
 //! The state is a Rust value that the aggregate's memory context owns: it is dropped when the context is reset, also
 //! after an error.
 
+use crate::error::OrRaise;
 use crate::log::columns::{self, Fields};
 use crate::pg::fmgr::Call;
 use crate::pg::varlena;
-use crate::verify::aggregate::Checker;
+use crate::verify::aggregate::{self, Checker};
 use pgrx::pg_sys::{self, Datum};
 
 /// A row of the log as the aggregate's arguments, which follow the state: read without copying.
@@ -26,9 +27,12 @@ impl<'a> Fields<'a> for Arguments<'a> {
 
 /// `(internal, the log's columns) -> internal`
 pub fn transition(call: Call) -> Datum {
+    if call.datum(0).is_none() {
+        aggregate::require_reader().or_raise();
+    }
     let state = state_or_new(call);
     let row = Arguments(&call);
-    state.add(&columns::read(&row));
+    state.add(&columns::read(&row)).or_raise();
     Datum::from(std::ptr::from_mut(state))
 }
 
@@ -40,7 +44,7 @@ pub fn combine(call: Call) -> Datum {
     });
     let state = state_or_new(call);
     if let Some(other) = other {
-        state.merge(other);
+        state.merge(other).or_raise();
     }
     Datum::from(std::ptr::from_mut(state))
 }

@@ -127,6 +127,18 @@ pub fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether `role` may read all columns of the relation.
+pub fn may_read(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let select = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
+    let all = pg_sys::AclMaskHow::ACLMASK_ALL;
+    // SAFETY: catalog look-ups; an unknown oid is an ereport.
+    unsafe {
+        pg_sys::pg_class_aclcheck(relation, role, select) == pg_sys::AclResult::ACLCHECK_OK
+            || pg_sys::pg_attribute_aclcheck_all(relation, role, select, all)
+                == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// Whether `role` has the privileges of pg_monitor.
 pub fn monitors(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up.

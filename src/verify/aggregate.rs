@@ -1,7 +1,17 @@
 //! The state of the aggregate `audit_chain_check`: what it has seen of the log's entries.
 
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
 use crate::log::stored::{AddressText, StoredRow};
+use crate::pg::{compat, session};
+use crate::settings;
 use audit_chain_core::check::EntryCheck;
+
+/// Refuses the aggregate to a role that may not read the log: its memory grows with what it is given.
+pub fn require_reader() -> Result<(), Error> {
+    let log = Extension::installed()?.table(OwnTable::Log)?;
+    if compat::may_read(log, session::effective_role()) { Ok(()) } else { Err(Error::NotReader) }
+}
 
 /// The check of all entries, for one worker.
 #[derive(Default)]
@@ -12,14 +22,24 @@ pub struct Checker {
 
 impl Checker {
     /// Checks one row's content and notes its place.
-    pub fn add(&mut self, row: &StoredRow<'_>) {
+    pub fn add(&mut self, row: &StoredRow<'_>) -> Result<(), Error> {
         let Self { entries, addresses } = self;
         row.with_entry(addresses, |entry| entries.add_stored(entry));
+        self.check_chains()
     }
 
     /// Adds what another worker has seen.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) -> Result<(), Error> {
         self.entries.merge(other.entries);
+        self.check_chains()
+    }
+
+    /// Refuses more chains than a log can have: each takes memory.
+    fn check_chains(&self) -> Result<(), Error> {
+        if self.entries.chains() > settings::CHAINS_LIMIT as usize {
+            return Err(Error::TooManyChains { limit: settings::CHAINS_LIMIT });
+        }
+        Ok(())
     }
 
     /// The state for another process.

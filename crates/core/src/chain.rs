@@ -198,6 +198,12 @@ impl ChainCheck {
         self.chains.values().map(|runs| runs.runs.len()).sum()
     }
 
+    /// How many chains the entries belong to.
+    #[must_use]
+    pub fn chains(&self) -> usize {
+        self.chains.len()
+    }
+
     /// Joins the runs and names every fault. `log_id` is the log's identity, from which the chains' first links
     /// follow; without one no chain can begin.
     #[must_use]

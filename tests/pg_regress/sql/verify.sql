@@ -153,3 +153,32 @@ SELECT (SELECT array_agg(attname::text || ' ' || atttypid::regtype ORDER BY attn
      = (SELECT array_agg(name || ' ' || type::regtype ORDER BY place)
         FROM pg_proc, unnest(proargnames, proargtypes::oid[]) WITH ORDINALITY AS argument(name, type, place)
         WHERE proname = 'audit_chain_check') AS same_columns;
+
+-- The aggregate is for roles that may read the log, and for no more chains than a log can have.
+CREATE ROLE regress_reader;
+GRANT USAGE ON SCHEMA app TO regress_reader;
+SET ROLE regress_reader;
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+    IS NOT NULL AS checked FROM generate_series(1, 10) g;
+RESET ROLE;
+GRANT SELECT ON audit_log TO regress_reader;
+SET ROLE regress_reader;
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+    IS NOT NULL AS checked FROM generate_series(1, 65536) g;
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+    IS NOT NULL AS checked FROM generate_series(1, 65537) g;
+\set VERBOSITY sqlstate
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+    IS NOT NULL AS checked FROM generate_series(1, 65537) g;
+\set VERBOSITY default
+RESET ROLE;
+-- Rights on all columns are enough.
+REVOKE SELECT ON audit_log FROM regress_reader;
+DO $$ BEGIN EXECUTE (SELECT format('GRANT SELECT (%s) ON audit_log TO regress_reader', string_agg(attname, ', '))
+    FROM pg_attribute WHERE attrelid = 'audit_log'::regclass AND attnum > 0); END $$;
+GRANT SELECT ON audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile TO regress_reader;
+SET ROLE regress_reader;
+SELECT problems IS NOT NULL AS checked FROM audit_verify();
+RESET ROLE;
+DROP OWNED BY regress_reader;
+DROP ROLE regress_reader;

@@ -119,6 +119,12 @@ impl EntryCheck {
         self.chains.runs()
     }
 
+    /// How many chains the entries belong to.
+    #[must_use]
+    pub fn chains(&self) -> usize {
+        self.chains.chains()
+    }
+
     /// How many entries were added.
     #[must_use]
     pub fn entries(&self) -> u64 {
