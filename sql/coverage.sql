@@ -1,30 +1,33 @@
 -- Coverage: which tables are audited, and which should be but are not. The log in one row.
+--
+-- Operators are resolved when the extension is created, and one that others have put into its schema would be chosen where
+-- it fits better than that of pg_catalog. So the operands have the types of the operator.
 
 -- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
 -- name: a table may be renamed, and another may take its name.
 CREATE VIEW audit_coverage AS
 WITH RECURSIVE lifecycle AS (
-    SELECT coalesce(l.detail ->> 'id', pg_catalog.format('%I.%I', l.table_schema, l.table_name)) AS id,
-           coalesce((l.detail ->> 'inherited')::boolean, false) AS inherited,
-           l.table_schema, l.table_name, l.operation, l.at, l.effective_role, l.detail -> 'options' AS options,
+    SELECT coalesce(l.detail ->> 'id'::text, pg_catalog.format('%I.%I', l.table_schema, l.table_name)) AS id,
+           coalesce((l.detail ->> 'inherited'::text)::boolean, false) AS inherited,
+           l.table_schema, l.table_name, l.operation, l.at, l.effective_role, l.detail -> 'options'::text AS options,
            l.chain, l.seq
     FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
 ), auditing AS (
     -- Each auditing, with the last name of its table.
     SELECT id,
            min(at) FILTER (WHERE operation = 'ENABLE') AS since,
-           (array_agg(effective_role ORDER BY at, chain, seq) FILTER (WHERE operation = 'ENABLE'))[1] AS enabled_by,
-           (array_agg(table_schema ORDER BY at DESC, chain, seq DESC))[1] AS table_schema,
-           (array_agg(table_name ORDER BY at DESC, chain, seq DESC))[1] AS table_name,
+           (pg_catalog.array_agg(effective_role ORDER BY at, chain, seq) FILTER (WHERE operation = 'ENABLE'))[1] AS enabled_by,
+           (pg_catalog.array_agg(table_schema ORDER BY at DESC, chain, seq DESC))[1] AS table_schema,
+           (pg_catalog.array_agg(table_name ORDER BY at DESC, chain, seq DESC))[1] AS table_name,
            bool_or(operation <> 'ENABLE') AS ended
     FROM lifecycle WHERE NOT inherited GROUP BY id
 ), joined AS (
     -- Tables that came to be audited with a table above them after that table.
     SELECT id, table_schema, table_name, min(at) AS since,
-           (array_agg(effective_role ORDER BY at, chain, seq))[1] AS enabled_by
+           (pg_catalog.array_agg(effective_role ORDER BY at, chain, seq))[1] AS enabled_by
     FROM lifecycle WHERE inherited AND operation = 'ENABLE' GROUP BY id, table_schema, table_name
 ), period AS (
-    SELECT id, at, lead(at) OVER (PARTITION BY id ORDER BY at, chain, seq) AS until, options
+    SELECT id, at, pg_catalog.lead(at) OVER (PARTITION BY id ORDER BY at, chain, seq) AS until, options
     FROM lifecycle WHERE operation = 'ENABLE' AND NOT inherited
 ), narrowed AS (
     SELECT id, pg_catalog.json_agg(
@@ -47,7 +50,7 @@ WITH RECURSIVE lifecycle AS (
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.tgfoid = 'audit_chain_capture'::regproc AND NOT t.tgisinternal
+    WHERE t.tgfoid = 'audit_chain_capture'::regproc::oid AND NOT t.tgisinternal
     GROUP BY t.tgrelid
 ), below (oid) AS (
     -- Tables that should be audited because a table above them is.
@@ -62,7 +65,7 @@ WITH RECURSIVE lifecycle AS (
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
       AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
-        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+        WHERE d.classid = 'pg_catalog.pg_class'::regclass::oid AND d.objid = c.oid AND d.deptype = 'e'
           AND c.oid NOT IN (SELECT tgrelid FROM capture))
 ), lost AS (
     -- Until somebody audits the table again.

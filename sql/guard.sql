@@ -55,16 +55,16 @@ BEGIN
     FOR granted IN
         SELECT o.object, r.rolname
         FROM (
-            SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, c.oid,
+            SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AS class, c.oid,
                    pg_catalog.format('TABLE %I.%I', n.nspname, c.relname) AS object, c.relowner AS owner, c.relacl AS acl
             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             UNION ALL
-            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid,
+            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid, p.oid,
                    pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proowner, p.proacl
             FROM pg_catalog.pg_proc p
         ) o
         JOIN pg_catalog.pg_depend d ON d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'
-            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid
         JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'audit_chain'
         CROSS JOIN LATERAL (SELECT DISTINCT a.grantee FROM pg_catalog.aclexplode(o.acl) a) a
         JOIN pg_catalog.pg_roles r ON r.oid = a.grantee

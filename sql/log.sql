@@ -11,6 +11,37 @@ BEGIN
 END
 $$;
 
+-- Whoever may create objects in the extension's schema can put a function or operator there that is called instead of one of
+-- the extension's, and its owner can drop it with the log.
+DO $$
+DECLARE
+    others text;
+BEGIN
+    SELECT pg_catalog.string_agg(
+               CASE a.role WHEN 0::pg_catalog.oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.role)) END,
+               ', ' ORDER BY a.role)
+        INTO others
+        FROM pg_catalog.pg_namespace n
+        -- The members of pg_database_owner are the database's owner.
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT CASE WHEN g.role = 'pg_database_owner'::pg_catalog.regrole::pg_catalog.oid THEN d.datdba ELSE g.role END AS role
+            FROM (SELECT n.nspowner AS role
+                  UNION
+                  SELECT x.grantee FROM pg_catalog.aclexplode(n.nspacl) x WHERE x.privilege_type = 'CREATE') g
+            JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+        ) a
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.role
+        WHERE n.nspname = pg_catalog.current_schema() AND r.rolname IS DISTINCT FROM current_user
+          AND r.rolsuper IS DISTINCT FROM true;
+    IF others IS NOT NULL THEN
+        RAISE WARNING 'roles that are not superusers may create objects in schema "%" of extension audit_chain: %',
+                pg_catalog.current_schema(), others
+            USING HINT = 'Install the extension in a schema of its own: CREATE SCHEMA audit; '
+                'CREATE EXTENSION audit_chain SCHEMA audit.';
+    END IF;
+END
+$$;
+
 CREATE TABLE audit_log (
     -- The place is (chain, seq); chain is placed where it needs no padding. src/log/columns.rs knows this order.
     seq              bigint      NOT NULL CHECK (seq >= 1),

@@ -74,7 +74,7 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT p.kind, p.chain, p.seq, p.table_name, p.detail
     FROM pg_catalog.jsonb_to_recordset(
-            audit_chain_check_log(only_chain, since, until, checkpoint, public_key, since_checkpoint) -> 'problems')
+            audit_chain_check_log(only_chain, since, until, checkpoint, public_key, since_checkpoint) -> 'problems'::text)
         AS p(kind text, chain integer, seq bigint, table_name text, detail text);
 END;
 COMMENT ON FUNCTION audit_problems(integer, timestamptz, timestamptz, text, text, text) IS

@@ -162,8 +162,74 @@ UPDATE "Default schema".audit_log SET actor = 'x';
 DELETE FROM "Default schema".audit_log;
 TRUNCATE "Default schema".audit_log;
 RESET ROLE;
-SET client_min_messages = warning;
 DROP EXTENSION audit_chain CASCADE;
 DROP SCHEMA "Default schema";
 DROP OWNED BY "regress Default", regress_writer;
 DROP ROLE "regress Default", regress_writer;
+
+-- A schema in which others may create objects is not for the extension. Its owner, and superusers, may.
+CREATE ROLE regress_owner;
+CREATE ROLE regress_super SUPERUSER;
+CREATE ROLE regress_other;
+CREATE SCHEMA "Shared schema";
+GRANT ALL ON SCHEMA "Shared schema" TO regress_super;
+GRANT USAGE ON SCHEMA "Shared schema" TO PUBLIC, regress_other;
+CREATE EXTENSION audit_chain SCHEMA "Shared schema";
+DROP EXTENSION audit_chain;
+GRANT CREATE ON SCHEMA "Shared schema" TO PUBLIC, regress_other;
+CREATE EXTENSION audit_chain SCHEMA "Shared schema";
+DROP EXTENSION audit_chain;
+REVOKE ALL ON SCHEMA "Shared schema" FROM PUBLIC, regress_other;
+ALTER SCHEMA "Shared schema" OWNER TO regress_owner;
+CREATE EXTENSION audit_chain SCHEMA "Shared schema";
+DROP EXTENSION audit_chain;
+ALTER SCHEMA "Shared schema" OWNER TO pg_database_owner;
+CREATE EXTENSION audit_chain SCHEMA "Shared schema";
+DROP EXTENSION audit_chain;
+-- What they have put there before is not called: operators and functions that fit better than those of pg_catalog.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT l.type AS l, r.type AS r, o.operator
+        FROM unnest('{oid,regclass,regproc,regprocedure,regrole,name,text,json,jsonb,"\"char\"",int4,int8,bool,bytea,timestamptz}'::text[]) l(type),
+            unnest('{oid,regclass,regproc,regprocedure,regrole,name,text,json,jsonb,"\"char\"",int4,int8,bool,bytea,timestamptz}'::text[]) r(type),
+            unnest('{=,<>,<,>,<=,>=,-,+,->,->>,||,~~}'::text[]) o(operator)
+        WHERE to_regoperator(format('pg_catalog.%s(%s,%s)', o.operator, l.type, r.type)) IS NULL
+    LOOP
+        EXECUTE format('CREATE OR REPLACE FUNCTION "Shared schema".trap(%s, %s) RETURNS %s LANGUAGE plpgsql AS %L', one.l, one.r,
+            'bool', 'BEGIN RAISE ''an operator of another was called''; END');
+        EXECUTE format('CREATE OPERATOR "Shared schema".%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = "Shared schema".trap)', one.operator, one.l, one.r);
+    END LOOP;
+    FOR one IN
+        SELECT f.name, t.type
+        FROM unnest('{array_agg,format,string_agg,unnest,count,coalesce,nullif,jsonb_to_record,jsonb_to_recordset,convert_from}'::text[]) f(name),
+            unnest('{oid,name,text,json,jsonb,int4,int8,bool,text[]}'::text[]) t(type)
+    LOOP
+        EXECUTE format('CREATE FUNCTION "Shared schema".%I(%s) RETURNS %s LANGUAGE plpgsql AS %L', one.name, one.type, one.type,
+            'BEGIN RAISE ''a function of another was called''; END');
+    END LOOP;
+END
+$$;
+CREATE EXTENSION audit_chain SCHEMA "Shared schema";
+SELECT e.class, e.object, pg_describe_object(d.refclassid, d.refobjid, 0) AS calls
+FROM (SELECT m.classid AS class_oid, m.objid AS oid, m.classid::regclass AS class, pg_describe_object(m.classid, m.objid, 0) AS object
+      FROM pg_depend m JOIN pg_extension x ON x.oid = m.refobjid AND x.extname = 'audit_chain' AND m.deptype = 'e'
+      UNION ALL
+      SELECT 'pg_rewrite'::regclass, r.oid, 'pg_rewrite', pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r) e
+    JOIN pg_depend d ON d.classid = e.class_oid AND d.objid = e.oid
+    JOIN pg_depend s ON s.classid = d.refclassid AND s.objid = d.refobjid AND s.refclassid = 'pg_namespace'::regclass
+        AND s.refobjid = '"Shared schema"'::regnamespace
+WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+    AND NOT EXISTS (SELECT FROM pg_depend m WHERE m.classid = d.refclassid AND m.objid = d.refobjid AND m.deptype = 'e')
+ORDER BY 2, 3;
+SELECT count(*) FROM "Shared schema".audit_coverage WHERE table_name = 'x';
+SELECT entries FROM "Shared schema".audit_status;
+SELECT valid FROM "Shared schema".audit_verify();
+SELECT * FROM "Shared schema".audit_problems();
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain;
+DROP SCHEMA "Shared schema" CASCADE;
+RESET client_min_messages;
+DROP ROLE regress_owner, regress_super, regress_other;
