@@ -67,9 +67,6 @@ pub fn on_access(access: Access, class: Oid, object: Oid) {
     } else if catalog::event_triggers_cover(class) && !is_suspended() {
         refuse_unseen_ddl();
         refuse_changed_server(access, class, object);
-        if access == Access::Created && class == pg_sys::ProcedureRelationId {
-            refuse_replaced_function(object);
-        }
     }
 }
 
@@ -87,18 +84,6 @@ pub fn before_call(function: Oid) {
 /// The functions of pg_surgery, which change rows past everything. The hook learns which function is called, and not for
 /// which table.
 const SURGERY: [&[u8]; 2] = [b"heap_force_kill", b"heap_force_freeze"];
-
-/// Refuses CREATE OR REPLACE of one of the extension's functions, which replaces the one that the event triggers call before
-/// they fire.
-fn refuse_replaced_function(function: Oid) {
-    let is_ours = |extension: Extension| {
-        extension.has_member(pg_sys::ProcedureRelationId, function) && !extension.script_is_running()
-    };
-    if Extension::find().is_some_and(is_ours) {
-        let object = catalog::describe(pg_sys::ProcedureRelationId, function).unwrap_or_default();
-        Error::Guarded { tag: "CREATE OR REPLACE FUNCTION".into(), object }.raise();
-    }
-}
 
 /// Refuses DDL that changes what the guard's own queries and functions use: objects that PostgreSQL itself needs, and
 /// functions and operators of `pg_catalog`, where a new one could be chosen instead of the built-in one.

@@ -14,9 +14,8 @@ use std::ffi::{CStr, c_char};
 const REWRITE: Oid = Oid::from_u32(2618);
 /// `pg_depend`.
 const DEPEND: Oid = Oid::from_u32(2608);
-/// The language C, and the index of `pg_proc` on `oid`.
+/// The language C.
 const C_LANGUAGE: Oid = Oid::from_u32(13);
-const PROC_OID_INDEX: u32 = 2690;
 /// `pg_db_role_setting`.
 const ROLE_SETTING: Oid = Oid::from_u32(2964);
 /// `pg_description`.
@@ -153,39 +152,14 @@ pub fn is_built_in(class: Oid, object: Oid) -> bool {
 /// Whether the function or operator is in schema `pg_catalog`, with what the current command has written so far; false for
 /// objects of other kinds.
 pub fn is_in_pg_catalog(class: Oid, object: Oid) -> bool {
-    let (index, key) = match class {
-        pg_sys::ProcedureRelationId => (pg_sys::ProcedureOidIndexId, pg_sys::Anum_pg_proc_oid),
-        pg_sys::OperatorRelationId => (pg_sys::OperatorOidIndexId, pg_sys::Anum_pg_operator_oid),
+    let (index, namespace) = match class {
+        pg_sys::ProcedureRelationId => (pg_sys::ProcedureOidIndexId, pg_sys::Anum_pg_proc_pronamespace),
+        pg_sys::OperatorRelationId => (pg_sys::OperatorOidIndexId, pg_sys::Anum_pg_operator_oprnamespace),
         _ => return false,
     };
-    // SAFETY: an index scan of the catalog by OID that is ended before the catalog is closed; the row, which has the struct
-    // of its catalog, is copied from meanwhile.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as i32;
-        let catalog = pg_sys::table_open(class, lock);
-        let mut scan_key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(
-            &mut scan_key,
-            key as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::F_OIDEQ.into(),
-            object.into(),
-        );
-        let snapshot = &raw mut pg_sys::SnapshotSelfData;
-        let scan =
-            pg_sys::systable_beginscan(catalog, Oid::from_u32(index), true, snapshot, 1, &mut scan_key);
-        let tuple = pg_sys::systable_getnext(scan);
-        let namespace = (!tuple.is_null()).then(|| {
-            let row = pg_sys::GETSTRUCT(tuple);
-            match class {
-                pg_sys::ProcedureRelationId => (*row.cast::<pg_sys::FormData_pg_proc>()).pronamespace,
-                _ => (*row.cast::<pg_sys::FormData_pg_operator>()).oprnamespace,
-            }
-        });
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(catalog, lock);
-        namespace == Some(Oid::from_u32(pg_sys::PG_CATALOG_NAMESPACE))
-    }
+    let key = (1, pg_sys::F_OIDEQ, pg_sys::Datum::from(object));
+    let read = |row: StoredTuple<'_>| row.integer(namespace as i16) as u32 == pg_sys::PG_CATALOG_NAMESPACE;
+    scan_catalog_as_written(class, index.into(), key, read).contains(&true)
 }
 
 /// The C symbol of a function that is written in C; `None` for all others, and for those of the server itself.
@@ -285,7 +259,9 @@ pub fn function_as_written(function: Oid) -> Option<FunctionAsWritten> {
             symbol: text(pg_sys::Anum_pg_proc_prosrc),
         }
     };
-    scan_catalog_as_written(pg_sys::ProcedureRelationId, PROC_OID_INDEX.into(), key, read).into_iter().next()
+    scan_catalog_as_written(pg_sys::ProcedureRelationId, pg_sys::ProcedureOidIndexId.into(), key, read)
+        .into_iter()
+        .next()
 }
 
 /// The extension whose script is running (CREATE or ALTER EXTENSION).
