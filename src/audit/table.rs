@@ -44,7 +44,7 @@ impl Table {
             pg_sys::RELKIND_TOASTVALUE => Some("a TOAST table"),
             _ => Some("not a table"),
         }
-        .or_else(|| match table.schema.as_str() {
+        .or(match table.schema.as_str() {
             "pg_catalog" | "information_schema" | "pg_toast" => Some("a system catalog"),
             _ if table.description.is_temporary => Some("a temporary table"),
             _ => None,

@@ -101,7 +101,7 @@ pub fn after(
         }
         if let Some(before) = change.before.as_ref().filter(|_| was_audited) {
             let schema = catalog::namespace_name(before.namespace).unwrap_or_default();
-            let quote = |name: &[u8]| quote_identifier(&from_server(name));
+            let quote = |name: &[u8]| quote_identifier(from_server(name));
             record_rename(extension, &table, &format!("{}.{}", quote(&schema), quote(&before.name)))?;
         }
     }
@@ -128,7 +128,7 @@ pub fn unannounced() -> Result<(), Error> {
             }
             for (renamed, before) in &touched.roles {
                 if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
-                    let names = [before, &now].map(|name| quote_identifier(&from_server(name)));
+                    let names = [before, &now].map(|name| quote_identifier(from_server(name)));
                     tell(None, "ALTER ROLE", &names.join(" RENAME TO "), "role")?;
                 }
             }

@@ -51,7 +51,7 @@ fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str)
     let content = format!("CREATE TABLE {table} ({columns});\nCOPY {table} FROM STDIN;\n{rows}\n\\.\n");
     publisher
         .psql(
-            &name,
+            name,
             &format!("{content} ALTER TABLE {table} {identity}; CREATE PUBLICATION p FOR TABLE {table}"),
         )
         .unwrap();
