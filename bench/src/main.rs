@@ -17,7 +17,7 @@ mod subject;
 mod workload;
 
 use experiments::clients::Curve;
-use experiments::{Setup, bulk, clients, growth, tpcb, update, verify};
+use experiments::{Setup, bulk, clients, ddl, growth, tpcb, update, verify};
 use harness::{Error, Result, Server};
 use options::Options;
 use report::Row;
@@ -144,6 +144,7 @@ fn on_plain_server(server: &Server, setup: &Setup, options: &Options, log: &mut 
     if setup.with_audit_chain() {
         log.add(options, "verify", || verify::measure(server, setup))?;
         log.add(options, "memory", || experiments::memory::measure(server, setup))?;
+        log.add(options, "ddl", || ddl::measure(server, setup))?;
         log.add(options, "growth", || growth::measure(server, setup))?;
     }
     Ok(())

@@ -17,6 +17,7 @@ use crate::guard::hooks::Access;
 use crate::guard::objects::is_reserved_name;
 use crate::pg::relation::{self, Description};
 use crate::pg::session::{self, LocalSettings};
+use crate::pg::text::from_server;
 use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, compat, xact};
 use pgrx::pg_sys::{self, Oid};
@@ -222,7 +223,8 @@ fn begin_unannounced() {
 }
 
 /// Refuses what the end of the command would be too late for: a function of the guard that is replaced would not refuse
-/// its own replacement, and an extension that is dropped takes the event triggers with it.
+/// its own replacement, and an extension that is dropped takes the event triggers with it. Refuses also functions that would
+/// be taken for the extension's.
 fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     let may_be_refused = match class {
         pg_sys::ExtensionRelationId => access == Access::Dropped && tag != "DROP EXTENSION",
@@ -241,12 +243,22 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     {
         Error::Guarded { tag: tag.into(), object: "the log".into() }.raise();
     }
-    if class == pg_sys::ProcedureRelationId
-        && extension.has_member(class, object)
-        && !(access == Access::Created && is_put_back(object))
+    if class != pg_sys::ProcedureRelationId {
+        return;
+    }
+    if extension.has_member(class, object) {
+        if !(access == Access::Created && is_put_back(object)) {
+            let _path = LocalSettings::safe_search_path();
+            Error::Guarded { tag: tag.into(), object: catalog::function_name(object) }.raise();
+        }
+    } else if let Some(now) = catalog::function_as_written(object).filter(|f| f.namespace == extension.schema)
+        && catalog::functions_named(&now.name)
+            .into_iter()
+            .any(|function| function != object && extension.has_member(class, function))
     {
-        let _path = LocalSettings::safe_search_path();
-        Error::Guarded { tag: tag.into(), object: catalog::function_name(object) }.raise();
+        // A call of the extension's function could call this one, or be ambiguous.
+        let name = from_server(&now.name);
+        Error::Guarded { tag: tag.into(), object: format!("the function name \"{name}\"") }.raise();
     }
 }
 

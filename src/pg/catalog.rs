@@ -7,7 +7,7 @@ use super::row::Relation;
 use super::table::{AsOf, StoredTuple, scan_catalog, scan_catalog_as_written};
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 
 // Oids that pgrx does not name (`src/include/catalog/*.h`).
 /// `pg_rewrite`.
@@ -237,6 +237,8 @@ pub fn function_in(namespace: Oid, name: &CStr) -> Option<Oid> {
 
 /// A function as the current command has written it.
 pub struct FunctionAsWritten {
+    /// The OID of its schema.
+    pub namespace: Oid,
     pub name: Vec<u8>,
     /// Whether it is in C, runs with its caller's rights, and has no settings of its own.
     pub is_plain_c: bool,
@@ -253,6 +255,7 @@ pub fn function_as_written(function: Oid) -> Option<FunctionAsWritten> {
         let is_c = Oid::from(row.integer(pg_sys::Anum_pg_proc_prolang as i16) as u32) == C_LANGUAGE;
         let is_definer = row.integer(pg_sys::Anum_pg_proc_prosecdef as i16) & 0xFF != 0;
         FunctionAsWritten {
+            namespace: Oid::from(row.integer(pg_sys::Anum_pg_proc_pronamespace as i16) as u32),
             name: row.name(pg_sys::Anum_pg_proc_proname as i16),
             is_plain_c: is_c && !is_definer && row.is_null(pg_sys::Anum_pg_proc_proconfig as i16),
             library: text(pg_sys::Anum_pg_proc_probin),
@@ -262,6 +265,14 @@ pub fn function_as_written(function: Oid) -> Option<FunctionAsWritten> {
     scan_catalog_as_written(pg_sys::ProcedureRelationId, pg_sys::ProcedureOidIndexId.into(), key, read)
         .into_iter()
         .next()
+}
+
+/// The functions of that name, in all schemas.
+pub fn functions_named(name: &[u8]) -> Vec<Oid> {
+    let Ok(name) = CString::new(name) else { return Vec::new() };
+    let key = (pg_sys::Anum_pg_proc_proname as i16, pg_sys::F_NAMEEQ, pg_sys::Datum::from(name.as_ptr()));
+    let read = |row: StoredTuple<'_>| Oid::from(row.integer(pg_sys::Anum_pg_proc_oid as i16) as u32);
+    scan_catalog(pg_sys::ProcedureRelationId, pg_sys::ProcedureNameArgsNspIndexId.into(), key, read)
 }
 
 /// The extension whose script is running (CREATE or ALTER EXTENSION).

@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod clients;
+pub mod ddl;
 pub mod growth;
 pub mod memory;
 pub mod tpcb;
