@@ -1,5 +1,6 @@
 //! Runs the second implementation of the format, which is written in Python.
 
+use crate::Database;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -84,4 +85,18 @@ fn offline(args: &[&str], export: &str) -> Offline {
     let output = python(args, export);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
+}
+
+/// Makes the table `made_up`, which everybody may read, with a forged entry that could be the next one of chain 0:
+/// it is dated 9999, and has the hash of its content.
+pub fn forge_entry(database: &Database<'_>) {
+    database.sql(
+        "CREATE TABLE made_up AS SELECT * FROM audit_log WHERE chain = 0 ORDER BY seq DESC LIMIT 1;
+         GRANT SELECT ON made_up TO PUBLIC;
+         UPDATE made_up SET seq = seq + 1, prev_hash = hash, at = '9999-01-01 00:00:00+00'",
+    );
+    let export = include_str!("../../vectors/export.sql").replace("FROM audit_log\n", "FROM made_up\n");
+    let export = database.sql(&export);
+    let hash = entry_hash(export.lines().find(|line| line.contains("\"chain\"")).unwrap());
+    database.sql(&format!(r"UPDATE made_up SET hash = '\x{hash}'"));
 }

@@ -3,10 +3,14 @@
 mod database;
 mod format;
 mod load;
+mod session;
 
 pub use database::{Database, Verdict};
-pub use format::{Offline, entry_hash, payload_digest, relinked, verify_offline, verify_tree_offline};
+pub use format::{
+    Offline, entry_hash, forge_entry, payload_digest, relinked, verify_offline, verify_tree_offline,
+};
 pub use load::{Workload, pgbench};
+pub use session::{DENIED, DONE, Running, Session, Trap, describe};
 
 use harness::postgres::error::SqlState;
 use harness::{Builder, Server, postgres, wait_until};
