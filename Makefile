@@ -1,14 +1,15 @@
 # The developer's commands; the work is done by scripts/.
 #
 #   PG_CONFIG=…   the PostgreSQL to install into; the tests run a private copy of it
-#   SERVER=16     the major version for test, regress, isolation, cluster, lint and bench, in a private copy
+#   SERVER=16     the major version for test, regress, isolation, cluster, lint, bench and demo, in a private copy;
+#                 by default, the newest that is installed
 #   TESTS="a b"   only these tests, for regress, isolation and cluster
 #
 # Targets that test call setup themselves. install and package only build: they never run a package manager.
 
 include scripts/defaults
 
-SERVER ?= $(DEFAULT_MAJOR)
+SERVER ?=
 TESTS ?=
 FUZZ_SECONDS ?= 60
 
@@ -23,8 +24,8 @@ built = $(private) && scripts/build-install
 help:
 	@echo 'To see it work and to test it; these install what is missing on this machine (make setup):'
 	@echo '  make demo          the demo: audit, tamper, detect'
-	@echo '  make test          all tests, against PostgreSQL $(DEFAULT_MAJOR) (another: SERVER=16, or PG_CONFIG=…)'
-	@echo '  make test-all      all tests, against PostgreSQL $(ALL_MAJORS)'
+	@echo '  make test          all tests on the newest installed PostgreSQL, most on others (only one: SERVER=16, PG_CONFIG=…)'
+	@echo '  make test-all      all tests on PostgreSQL $(ALL_MAJORS)'
 	@echo '  make regress       only the SQL tests (TESTS="capture guard"); regress-accept accepts their results'
 	@echo '  make isolation     only the concurrency tests (TESTS=…); isolation-accept accepts their results'
 	@echo '  make cluster       only the whole-server tests (TESTS=…)'
@@ -40,7 +41,7 @@ setup:
 	@scripts/setup
 
 demo: setup
-	@scripts/demo
+	@scripts/demo $(SERVER)
 
 test: setup
 	@scripts/test $(SERVER)

@@ -32,6 +32,43 @@ has_server() { [ -x "$1" ] && [ -x "$("$1" --bindir)/postgres" ] && has_headers 
 
 has_headers() { [ -f "$("$1" --includedir-server)/postgres.h" ]; }
 
+# test_runner PG_CONFIG NAME: the path of one of PostgreSQL's test programs, such as regress/pg_regress.
+test_runner() { echo "$(dirname "$("$1" --pgxs)")/../test/$2"; }
+
+# can_test PG_CONFIG: whether the installation is complete and has PostgreSQL's test programs.
+can_test() { has_server "$1" && [ -x "$(test_runner "$1" isolation/isolationtester)" ]; }
+
+# installed_major: the newest supported version that is installed from Debian's packages, with all that tests need.
+installed_major() {
+    local major
+    for major in $(tr , '\n' <<<"$ALL_MAJORS" | sort -nr); do
+        ! can_test "$DEBIAN_SERVERS/$major/bin/pg_config" || { echo "$major" && return; }
+    done
+    return 1
+}
+
+# progress COMMAND...: runs a command that takes minutes. Instead of its output, shows the last line of it every 15
+# seconds; if the command fails, shows all of it.
+progress() {
+    local log since=$SECONDS process status=0 tick
+    log=$(mktemp)
+    "$@" </dev/null >"$log" 2>&1 &
+    process=$!
+    # Do not leave the command behind.
+    # shellcheck disable=SC2064
+    trap "kill $process 2>/dev/null; rm -f '$log'; exit 130" INT TERM HUP
+    for ((tick = 1; ; tick++)); do
+        sleep 0.2
+        kill -0 $process 2>/dev/null || break
+        [ $((tick % 75)) != 0 ] || printf '    %3d s: %s\n' $((SECONDS - since)) "$(tail -n 1 "$log" | cut -c 1-90)" >&2
+    done
+    wait $process || status=$?
+    trap - INT TERM HUP
+    [ $status = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return $status
+}
+
 # Whether libclang is installed: pgrx uses it to read the server's headers.
 has_libclang() {
     local directory
@@ -59,11 +96,8 @@ prepare_build() {
     major=$(major_of "$pg_config")
     have cargo || die "the Rust toolchain is missing: install rustup (https://rustup.rs)"
     has_cargo_pgrx || die "cargo-pgrx $(pinned pgrx) is missing: $setup it by 'cargo install --locked cargo-pgrx@$(pinned pgrx)'"
-    # `make setup` installs the headers of one version only.
-    [ "$major" = "$DEFAULT_MAJOR" ] || setup=install
     has_headers "$pg_config" ||
-        die "the server headers of PostgreSQL $major are missing: $setup its development package (Debian: postgresql-server-dev-$major)"
-    setup="run 'make setup', or install"
+        die "the server headers of PostgreSQL $major are missing: install its development package (Debian: postgresql-server-dev-$major)"
     has_libclang || die "libclang is missing: $setup it (Debian: libclang-dev)"
     have cc || die "a C compiler is missing: $setup one (Debian: gcc libc6-dev)"
     # cargo-pgrx and pgrx's build script read this variable. With it, `cargo pgrx init` is not necessary.
