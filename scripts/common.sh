@@ -60,7 +60,8 @@ progress() {
     for ((tick = 1; ; tick++)); do
         sleep 0.2
         kill -0 $process 2>/dev/null || break
-        [ $((tick % 75)) != 0 ] || printf '    %3d s: %s\n' $((SECONDS - since)) "$(tail -n 1 "$log" | cut -c 1-90)" >&2
+        [ $((tick % 75)) = 0 ] || continue
+        printf '    %3d s: %s\n' $((SECONDS - since)) "$(tail -n 1 "$log" | sed 's/\x1b\[[0-9;]*m//g' | cut -c 1-90)" >&2
     done
     wait $process || status=$?
     trap - INT TERM HUP
