@@ -5,7 +5,8 @@
 #                 by default, the newest that is installed
 #   TESTS="a b"   only these tests, for regress, isolation and cluster
 #
-# Targets that test call setup themselves. install and package only build: they never run a package manager.
+# Targets that test call setup themselves. install and package only build: they never run a package manager. packages and
+# test-packages run apt in directories of their own.
 
 include scripts/defaults
 
@@ -18,8 +19,8 @@ private = PG_CONFIG="$$(scripts/private-server $(SERVER))" && export PG_CONFIG
 # Cargo builds only what has changed.
 built = $(private) && scripts/build-install
 
-.PHONY: help setup demo test test-all regress regress-accept isolation isolation-accept cluster bench bench-quick \
-	install package fmt lint fuzz clean
+.PHONY: help all setup demo test test-all regress regress-accept isolation isolation-accept cluster bench bench-quick \
+	install package setup-packages packages test-packages pgxn fmt lint fuzz clean
 
 help:
 	@echo 'To see it work and to test it; these install what is missing on this machine (make setup):'
@@ -35,6 +36,10 @@ help:
 	@echo 'To install it; these only build, and say what is missing:'
 	@echo '  make install       build, and install into the server of PG_CONFIG (default: the pg_config on the PATH)'
 	@echo '  make package       build an archive for the server of PG_CONFIG'
+	@echo 'To release it; these need root, and what make setup-packages installs:'
+	@echo '  make packages      .deb, .rpm, the image for CloudNativePG and the zip for PGXN, in target/packages'
+	@echo '  make test-packages installs the packages in clean systems and uses them'
+	@echo '  make pgxn          only the zip for PGXN; needs git and Python'
 	@echo 'Others: make fmt, make fuzz, make clean'
 
 setup:
@@ -75,6 +80,21 @@ install:
 
 package:
 	@scripts/package
+
+# What `pgxn install` calls before `make install`.
+all: package
+
+setup-packages:
+	@scripts/setup-packages
+
+packages:
+	@scripts/packages
+
+test-packages:
+	@scripts/test-packages
+
+pgxn:
+	@scripts/pgxn
 
 fmt:
 	@cargo fmt --all
