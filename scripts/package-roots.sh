@@ -76,6 +76,7 @@ in_root() {
         set -e
         root=$1 binds=$2
         shift 2
+        mount --bind "$root" "$root" # buildah remounts /, which must be a mount
         mount -t proc proc "$root/proc"
         mkdir -p "$root/dev/shm" "$root/dev/pts"
         mount -t tmpfs tmpfs "$root/dev/shm"
