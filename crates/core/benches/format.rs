@@ -1,7 +1,10 @@
 //! What hashing and checking cost for each entry: `cargo bench -p audit-chain-core`.
 
 use audit_chain_core::{
-    chain::{ChainCheck, Link, Scope},
+    Hash,
+    chain::Scope,
+    check::EntryCheck,
+    entry::EncodedEntry,
     format::{Leaf, Payload, genesis},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -21,70 +24,84 @@ fn payload_digest(c: &mut Criterion) {
     group.finish();
 }
 
+const LEAF: Leaf<'static> = Leaf {
+    chain: 3,
+    seq: 123_456,
+    prev_hash: [1; 32],
+    at: 1_700_000_000_000_001,
+    xid: 4_294_967_400,
+    operation: b"UPDATE",
+    table_schema: Some(b"public"),
+    table_name: Some(b"accounts"),
+    session_role: b"application",
+    effective_role: b"application",
+    actor: Some(b"alice@example.org"),
+    application_name: Some(b"web"),
+    client_addr: Some(b"192.0.2.7"),
+    payload_digest: [2; 32],
+};
+
 fn leaf_hash(c: &mut Criterion) {
-    let leaf = Leaf {
-        chain: 3,
-        seq: 123_456,
-        prev_hash: [1; 32],
-        at: 1_700_000_000_000_001,
-        xid: 4_294_967_400,
-        operation: b"UPDATE",
-        table_schema: Some(b"public"),
-        table_name: Some(b"accounts"),
-        session_role: b"application",
-        effective_role: b"application",
-        actor: Some(b"alice@example.org"),
-        application_name: Some(b"web"),
-        client_addr: Some(b"192.0.2.7"),
-        payload_digest: [2; 32],
-    };
     let mut scratch = Vec::new();
-    c.bench_function("leaf hash", |b| b.iter(|| black_box(&leaf).hash_with(&mut scratch)));
+    c.bench_function("leaf hash", |b| b.iter(|| black_box(&LEAF).hash_with(&mut scratch)));
+}
+
+/// An entry with its bytes and its hash.
+struct Exported {
+    chain: u32,
+    seq: u64,
+    leaf: Vec<u8>,
+    hash: Hash,
+}
+
+impl Exported {
+    fn entry(&self) -> EncodedEntry<'_> {
+        let Self { chain, seq, ref leaf, hash } = *self;
+        EncodedEntry { chain, seq, leaf, hash, payload: None, payload_place: (chain, seq) }
+    }
 }
 
 /// Entries of `chains` chains, one of each in turn, as concurrent writers leave them.
-fn links(chains: u32, length: u64) -> Vec<Link> {
-    let hash = |chain: u32, seq: u64| {
-        let mut hash = [0; 32];
-        hash[..4].copy_from_slice(&chain.to_be_bytes());
-        hash[4..12].copy_from_slice(&seq.to_be_bytes());
-        hash
+fn entries(chains: u32, length: u64) -> Vec<Exported> {
+    let mut heads: Vec<Hash> = (0..chains).map(|chain| genesis(&LOG, chain)).collect();
+    let mut entry = |chain: u32, seq: u64| {
+        let head = &mut heads[chain as usize];
+        let leaf = Leaf { chain, seq, prev_hash: *head, at: seq as i64, operation: b"UPDATE", ..LEAF };
+        *head = leaf.hash();
+        let mut bytes = Vec::new();
+        leaf.encode(&mut bytes);
+        Exported { chain, seq, leaf: bytes, hash: *head }
     };
-    let link = |chain, seq| Link {
-        chain,
-        seq,
-        prev_hash: if seq == 1 { genesis(&LOG, chain) } else { hash(chain, seq - 1) },
-        hash: hash(chain, seq),
-        at: seq as i64,
-    };
-    (1..=length).flat_map(|seq| (0..chains).map(move |chain| link(chain, seq))).collect()
+    (1..=length)
+        .flat_map(|seq| (0..chains).map(move |chain| (chain, seq)))
+        .map(|(chain, seq)| entry(chain, seq))
+        .collect()
 }
 
-fn chain_check(c: &mut Criterion) {
+fn entry_check(c: &mut Criterion) {
     const ENTRIES: u64 = 32_768;
-    let mut group = c.benchmark_group("ChainCheck::add");
+    let mut group = c.benchmark_group("EntryCheck::add_encoded");
     group.throughput(Throughput::Elements(ENTRIES));
     for chains in [1, 32] {
-        let ordered = links(chains, ENTRIES / u64::from(chains));
-        let mut reversed = ordered.clone();
-        reversed.reverse();
-        for (order, links) in [("in order", ordered), ("in reverse", reversed)] {
+        let mut entries = entries(chains, ENTRIES / u64::from(chains));
+        for order in ["in order", "in reverse"] {
             group.bench_function(format!("{chains} chains, {order}"), |b| {
                 b.iter_batched_ref(
-                    ChainCheck::new,
-                    |check| links.iter().for_each(|link| check.add(link)),
+                    EntryCheck::new,
+                    |check| entries.iter().for_each(|exported| check.add_encoded(&exported.entry())),
                     BatchSize::SmallInput,
                 );
             });
+            entries.reverse();
         }
     }
     group.finish();
 
-    let links = links(32, 1024);
-    let mut check = ChainCheck::new();
-    links.iter().rev().for_each(|link| check.add(link));
-    assert!(check.clone().finish(Some(&LOG), Scope::Whole).problems.is_empty());
-    c.bench_function("ChainCheck::finish, 32 chains in reverse", |b| {
+    let entries = entries(32, 1024);
+    let mut check = EntryCheck::new();
+    entries.iter().rev().for_each(|exported| check.add_encoded(&exported.entry()));
+    assert_eq!(check.clone().finish(Some(&LOG), Scope::Whole).problems.count(), 0);
+    c.bench_function("EntryCheck::finish, 32 chains in reverse", |b| {
         b.iter_batched(
             || check.clone(),
             |check| check.finish(Some(&LOG), Scope::Whole),
@@ -93,5 +110,5 @@ fn chain_check(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, payload_digest, leaf_hash, chain_check);
+criterion_group!(benches, payload_digest, leaf_hash, entry_check);
 criterion_main!(benches);

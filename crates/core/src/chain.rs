@@ -1,17 +1,20 @@
 //! Whether entries make intact chains.
 //!
 //! Entries may be added in any order and by several workers: [`ChainCheck`] keeps, for each chain, the *runs* of
-//! entries that follow one another without a fault, and [`ChainCheck::finish`] joins them.
+//! entries that follow one another without a fault, and [`ChainCheck::join`] joins them.
 //!
 //! **Invariant**: inside a run every entry's `seq` is its predecessor's plus one, its `prev_hash` is its
 //! predecessor's `hash`, and its `at` is not before its predecessor's. An entry that breaks one of these begins a new
-//! run, so every fault lies at a run's edge and is found in `finish`, whichever worker read the entry.
+//! run, so every fault lies at a run's edge and is found in `join`, whichever worker read the entry.
 //!
 //! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that touch
 //! are joined as soon as there are many of them.
 
-pub use crate::problem::{Problem, ProblemKind};
-use crate::{Hash, format::genesis};
+use crate::{
+    Hash,
+    format::genesis,
+    problem::{Problem, ProblemKind},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,38 +109,18 @@ pub enum Scope {
     Range,
 }
 
-/// What the check found.
+/// Collects entries in any order; [`ChainCheck::join`] says whether they make intact chains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// How many entries were added.
-    pub entries: u64,
-    /// How many chains they belong to.
-    pub chains: u64,
-    /// Each chain's newest entry: `(chain, seq, hash)`.
-    pub heads: Vec<(u32, u64, Hash)>,
-    /// All faults, ordered by chain and seq.
-    pub problems: Vec<Problem>,
-}
-
-/// Collects entries in any order; [`ChainCheck::finish`] says whether they make intact chains.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainCheck {
+pub(crate) struct ChainCheck {
     entries: u64,
     chains: BTreeMap<u32, Runs>,
-    problems: Vec<Problem>,
     /// The chains that continue an entry known otherwise.
     anchored: BTreeSet<u32>,
 }
 
 impl ChainCheck {
-    /// An empty check.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Adds one entry whose content has been checked against its hash.
-    pub fn add(&mut self, link: &Link) {
+    pub(crate) fn add(&mut self, link: &Link) {
         self.entries += 1;
         self.chains.entry(link.chain).or_default().add(Run {
             first_seq: link.seq,
@@ -164,21 +147,15 @@ impl ChainCheck {
 
     /// Adds an entry that is known to be the log's, by a checkpoint that is trusted: the chain's other entries must
     /// continue it, and those before it need not be added. It is not counted.
-    pub fn anchor(&mut self, link: &Link) {
+    pub(crate) fn anchor(&mut self, link: &Link) {
         self.add(link);
         self.entries -= 1;
         self.anchored.insert(link.chain);
     }
 
-    /// Adds a fault that was found in an entry's content.
-    pub fn add_problem(&mut self, problem: Problem) {
-        self.problems.push(problem);
-    }
-
     /// Takes over what another worker has seen.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.entries += other.entries;
-        self.problems.extend(other.problems);
         self.anchored.extend(other.anchored);
         for (chain, theirs) in other.chains {
             let ours = self.chains.entry(chain).or_default();
@@ -193,29 +170,18 @@ impl ChainCheck {
     }
 
     /// How many runs are held: what the memory of the check depends on.
-    #[must_use]
-    pub fn runs(&self) -> usize {
+    pub(crate) fn runs(&self) -> usize {
         self.chains.values().map(|runs| runs.runs.len()).sum()
     }
 
     /// How many chains the entries belong to.
-    #[must_use]
-    pub fn chains(&self) -> usize {
+    pub(crate) fn chains(&self) -> usize {
         self.chains.len()
     }
 
-    /// Joins the runs and names every fault. `log_id` is the log's identity, from which the chains' first links
-    /// follow; without one no chain can begin.
-    #[must_use]
-    pub fn finish(mut self, log_id: Option<&[u8; 16]>, scope: Scope) -> Report {
-        let mut problems = std::mem::take(&mut self.problems);
-        let entries = self.entries;
-        let (chains, heads) = self.join(log_id, scope, &mut |problem| problems.push(problem));
-        problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
-        Report { entries, chains, heads, problems }
-    }
-
-    /// Joins the runs and gives every fault between them to `fault`; the number of chains and their newest entries.
+    /// Joins the runs and gives every fault between them to `fault`; returns the number of chains, and each chain's
+    /// newest entry as `(chain, seq, hash)`. `log_id` is the log's identity, from which the chains' first links follow;
+    /// without one no chain can begin.
     pub(crate) fn join(
         mut self,
         log_id: Option<&[u8; 16]>,
@@ -327,13 +293,29 @@ mod tests {
             .collect()
     }
 
-    fn check(links: &[Link]) -> Report {
-        let mut check = ChainCheck::new();
-        links.iter().for_each(|link| check.add(link));
-        check.finish(Some(&LOG), Scope::Whole)
+    /// What `join` found, the faults by place.
+    #[derive(Debug, Default, PartialEq)]
+    struct Joined {
+        entries: u64,
+        chains: u64,
+        heads: Vec<(u32, u64, Hash)>,
+        problems: Vec<Problem>,
     }
 
-    fn kinds(report: &Report) -> Vec<(ProblemKind, i64)> {
+    fn join(check: ChainCheck, log_id: Option<&[u8; 16]>, scope: Scope) -> Joined {
+        let (entries, mut problems) = (check.entries(), Vec::new());
+        let (chains, heads) = check.join(log_id, scope, &mut |problem| problems.push(problem));
+        problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
+        Joined { entries, chains, heads, problems }
+    }
+
+    fn check(links: &[Link]) -> Joined {
+        let mut check = ChainCheck::default();
+        links.iter().for_each(|link| check.add(link));
+        join(check, Some(&LOG), Scope::Whole)
+    }
+
+    fn kinds(report: &Joined) -> Vec<(ProblemKind, i64)> {
         report.problems.iter().map(|p| (p.kind, p.seq.unwrap())).collect()
     }
 
@@ -341,10 +323,10 @@ mod tests {
     fn a_chain_continues_its_anchor() {
         let chains = [chain_of(0, 9), chain_of(1, 3)].concat();
         let after = |anchor: Link, left_out: u64| {
-            let mut check = ChainCheck::new();
+            let mut check = ChainCheck::default();
             chains.iter().filter(|l| l.chain == 1 || l.seq > left_out).for_each(|link| check.add(link));
             check.anchor(&anchor);
-            check.finish(Some(&LOG), Scope::Whole)
+            join(check, Some(&LOG), Scope::Whole)
         };
         let report = after(chains[4], 5);
         assert_eq!((report.entries, report.chains, kinds(&report)), (7, 2, vec![]));
@@ -355,7 +337,7 @@ mod tests {
 
     #[test]
     fn an_empty_log_is_intact() {
-        assert_eq!(ChainCheck::new().finish(None, Scope::Whole), Report::default());
+        assert_eq!(join(ChainCheck::default(), None, Scope::Whole), Joined::default());
     }
 
     #[test]
@@ -376,9 +358,9 @@ mod tests {
 
     #[test]
     fn a_chain_without_identity_is_unlinked() {
-        let mut checked = ChainCheck::new();
+        let mut checked = ChainCheck::default();
         chain_of(0, 2).iter().for_each(|link| checked.add(link));
-        assert_eq!(kinds(&checked.finish(None, Scope::Whole)), [(ProblemKind::Unlinked, 1)]);
+        assert_eq!(kinds(&join(checked, None, Scope::Whole)), [(ProblemKind::Unlinked, 1)]);
     }
 
     #[test]
@@ -422,19 +404,19 @@ mod tests {
         let mut links = chain_of(0, 9);
         links.drain(..3);
         links.remove(2);
-        let mut check = ChainCheck::new();
+        let mut check = ChainCheck::default();
         links.iter().for_each(|link| check.add(link));
-        assert_eq!(kinds(&check.finish(None, Scope::Range)), [(ProblemKind::Missing, 6)]);
+        assert_eq!(kinds(&join(check, None, Scope::Range)), [(ProblemKind::Missing, 6)]);
     }
 
     #[test]
     fn runs_are_joined_when_there_are_many() {
         let mut links = chain_of(0, 100_000);
         links.reverse();
-        let mut check = ChainCheck::new();
+        let mut check = ChainCheck::default();
         links.iter().for_each(|link| check.add(link));
         assert!(check.runs() <= Runs::FIRST_COMPACTION + 1, "{} runs", check.runs());
-        assert!(check.finish(Some(&LOG), Scope::Whole).problems.is_empty());
+        assert!(join(check, Some(&LOG), Scope::Whole).problems.is_empty());
     }
 
     proptest! {
@@ -461,16 +443,16 @@ mod tests {
             let expected = check(&links);
             let mut shuffled: Vec<(u64, Link)> = seeds.iter().copied().zip(links).collect();
             shuffled.sort_by_key(|(seed, _)| *seed);
-            let mut parts = vec![ChainCheck::new(); workers];
+            let mut parts = vec![ChainCheck::default(); workers];
             for (seed, link) in &shuffled {
                 parts[(*seed % workers as u64) as usize].add(link);
             }
-            let mut merged = ChainCheck::new();
+            let mut merged = ChainCheck::default();
             for part in parts {
                 let json = serde_json::to_string(&part).unwrap();
                 merged.merge(serde_json::from_str(&json).unwrap());
             }
-            prop_assert_eq!(merged.finish(Some(&LOG), Scope::Whole), expected);
+            prop_assert_eq!(join(merged, Some(&LOG), Scope::Whole), expected);
         }
     }
 }

@@ -113,7 +113,7 @@ impl EntryCheck {
         self.erased += other.erased;
     }
 
-    /// How many runs of entries are held, on which the memory of the check depends ([`ChainCheck::runs`]).
+    /// How many runs of entries are held, on which the memory of the check depends.
     #[must_use]
     pub fn runs(&self) -> usize {
         self.chains.runs()
