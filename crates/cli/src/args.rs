@@ -2,10 +2,11 @@
 
 use crate::{
     check_proof, export, files, keys,
+    open::open,
     outcome::{OrFailure, Result, Verdict, unchecked},
     prove,
     record::DEFAULT_MAX_ENTRY_MIB,
-    source, verify, witness,
+    verify, witness,
 };
 use audit_chain_core::{
     check::{Report, ReportedCheckpoint},
@@ -155,7 +156,7 @@ pub fn run(args: Args) -> Result<Verdict> {
         }
         Command::Pubkey { file } => println!("{}", keys::read_private(&file)?.verifier()),
         Command::Export { source, folder, unsealed } => {
-            return export::run(&mut *source::open(&source, max_entry)?, &folder, unsealed, quiet);
+            return export::run(&mut *open(&source, max_entry)?, &folder, unsealed, quiet);
         }
         Command::Verify { source, checkpoint, key, max_entry_mib } => {
             let checkpoint =
@@ -164,7 +165,7 @@ pub fn run(args: Args) -> Result<Verdict> {
             let Some(max_entry) = max_entry_mib.checked_mul(1 << 20) else {
                 return unchecked("--max-entry-mib is too large");
             };
-            let report = verify::verify(&mut *source::open(&source, max_entry)?, &options)?;
+            let report = verify::verify(&mut *open(&source, max_entry)?, &options)?;
             if as_json {
                 let json = JsonReport { summary: report.summary(), report: &report };
                 println!("{}", serde_json::to_string(&json).or_unchecked("the report")?);
@@ -174,7 +175,7 @@ pub fn run(args: Args) -> Result<Verdict> {
             return Ok(report.verdict);
         }
         Command::Prove { source, chain, seq, old_size, size, out, payload } => {
-            let mut source = source::open(&source, max_entry)?;
+            let mut source = open(&source, max_entry)?;
             let text = match (chain, seq, old_size) {
                 (Some(chain), Some(seq), None) => {
                     let (proof, line) = prove::inclusion(&mut *source, chain, seq, size)?;
@@ -209,7 +210,7 @@ pub fn run(args: Args) -> Result<Verdict> {
             let note = match (proof, source) {
                 (Some(path), _) => witness::witness(&options, witness::Next::Proof(&path))?,
                 (None, Some(source)) => {
-                    witness::witness(&options, witness::Next::Log(&mut *source::open(&source, max_entry)?))?
+                    witness::witness(&options, witness::Next::Log(&mut *open(&source, max_entry)?))?
                 }
                 (None, None) => return unchecked("give a log or --proof"),
             };

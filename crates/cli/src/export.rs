@@ -7,8 +7,8 @@ use crate::{
     files,
     outcome::{OrFailure, Result, Verdict, tampered, unchecked},
     progress,
-    record::{EXPORT_FORMAT, LogJson, SpanLine, checkpoint_line, entry_line},
-    source::{Entry, Source, directory::payload_path},
+    record::{EXPORT_FORMAT, LogJson, SpanLine, checkpoint_line, entry_line, payload_path},
+    source::{Entry, Source},
 };
 use audit_chain_core::{
     bundle,

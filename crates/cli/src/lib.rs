@@ -2,7 +2,7 @@
 //!
 //! * [`outcome`]: the three verdicts and their exit codes.
 //! * [`args`]: the command line.
-//! * [`source`]: where a log is read from: a server, or an export.
+//! * [`source`]: what a log is read from; [`directory`], [`server`]: an export, a server; [`open`]: which of them.
 //! * [`export`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
 //! * [`record`]: the lines and files of an export besides its tiles.
 //! * [`files`], [`progress`]: bounded reading, atomic writing, progress bars.
@@ -11,13 +11,16 @@
 
 pub mod args;
 pub mod check_proof;
+pub mod directory;
 pub mod export;
 pub mod files;
 pub mod keys;
+pub mod open;
 pub mod outcome;
 pub mod progress;
 pub mod prove;
 pub mod record;
+pub mod server;
 pub mod source;
 pub mod verify;
 pub mod witness;

@@ -6,7 +6,9 @@ use crate::{
     outcome::{Failure, OrFailure, Result},
     source::Entry,
 };
-use audit_chain_core::{Hash, check::RecordedCheckpoint, entry::Defect, format, span::Span};
+use audit_chain_core::{
+    Hash, check::RecordedCheckpoint, entry::Defect, format, span::Span, tile::index_path,
+};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,12 @@ pub const MAX_CHECKPOINT_LINE: usize = 512 * 1024;
 
 /// The longest payload line unless the command line says otherwise, in MiB.
 pub const DEFAULT_MAX_ENTRY_MIB: usize = 256;
+
+/// The path of the payload file that holds an entry, within the export.
+#[must_use]
+pub fn payload_path(leaf_index: u64) -> String {
+    format!("payload/{}.jsonl.zst", index_path(leaf_index / PAYLOAD_FILE))
+}
 
 /// `log.json`: what an export is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,9 @@
-//! Where a log is read from.
+//! What a log is read from: entries, and the reading of them ([`open`](crate::open) makes a source).
 //!
 //! **Invariant**: nothing that a source gives is trusted. It reports [`Failure::Tampered`](crate::outcome::Failure) only
 //! of what no honest log stores.
 
-pub mod directory;
-pub mod server;
-
-use crate::outcome::{Failure, Result, tampered, unchecked};
+use crate::outcome::{Failure, Result, tampered};
 use audit_chain_core::{
     Hash,
     check::{EntryCheck, FrontierError, LogReader, RecordedCheckpoint, frontier},
@@ -16,7 +13,6 @@ use audit_chain_core::{
     tile::TileId,
     tree::TreeFrontier,
 };
-use std::path::Path;
 
 /// An entry as it was found; nothing of it is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,19 +97,6 @@ pub trait Source: LogReader<Error = String> {
 
     /// The recorded checkpoint of this size; the newest without one.
     fn checkpoint(&mut self, size: Option<u64>) -> Result<Option<RecordedCheckpoint>>;
-}
-
-/// Opens an export's folder, or connects to a server.
-pub fn open(what: &str, max_entry: usize) -> Result<Box<dyn Source>> {
-    if Path::new(what).is_dir() {
-        return Ok(Box::new(directory::Directory::open(Path::new(what), max_entry)?));
-    }
-    if what.contains("://") || what.contains('=') {
-        return Ok(Box::new(server::Server::connect(what)?));
-    }
-    unchecked(format!(
-        "{what} is neither an export's folder nor a connection (postgres://user@host/database or \"host=… dbname=…\")"
-    ))
 }
 
 /// The right edge of the recorded tree of `size` entries.

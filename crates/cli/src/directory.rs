@@ -9,7 +9,7 @@ use crate::{
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
     record::{
         LogJson, MAX_CHECKPOINT_LINE, MAX_LOG_JSON, MAX_SPAN_LINE, PAYLOAD_FILE, ParsedEntry,
-        parse_checkpoint, parse_entry, parse_span,
+        parse_checkpoint, parse_entry, parse_span, payload_path,
     },
     source::{Each, Entry, Source},
 };
@@ -19,7 +19,7 @@ use audit_chain_core::{
     entry::EncodedEntry,
     note::MAX_NOTE,
     span::Span,
-    tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of, index_path},
+    tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
 };
 use std::{
     fs::File,
@@ -32,12 +32,6 @@ const LINES: usize = 1000;
 
 /// The largest window a payload file may demand of the decompressor: 2^27 bytes, which the format recommends.
 const WINDOW_LOG: u32 = 27;
-
-/// The path of the payload file that holds an entry, within the export.
-#[must_use]
-pub fn payload_path(leaf_index: u64) -> String {
-    format!("payload/{}.jsonl.zst", index_path(leaf_index / PAYLOAD_FILE))
-}
 
 /// An export, open for reading.
 pub struct Directory {
