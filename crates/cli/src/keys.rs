@@ -2,7 +2,7 @@
 
 use crate::{
     files,
-    outcome::{OrFailure, Result, unchecked},
+    outcome::{OrFailure, Result},
 };
 use audit_chain_core::{
     key::{KeyKind, MAX_KEY, SigningKey, VerifierKey},
@@ -35,14 +35,7 @@ pub fn verifier_keys(given: &[String]) -> Result<Vec<VerifierKey>> {
         if Path::new(given).is_file() {
             let text = files::read(Path::new(given), MAX_KEY_FILE)?;
             let text = String::from_utf8(normalise(&text).into_owned()).or_unchecked(given)?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            let before = keys.len();
-            for line in lines {
-                keys.push(VerifierKey::parse(line).or_unchecked(given)?);
-            }
-            if keys.len() == before {
-                return unchecked(format!("{given} has no key in it"));
-            }
+            keys.extend(VerifierKey::parse_list(&text).or_unchecked(given)?);
         } else {
             keys.push(
                 VerifierKey::parse(given)

@@ -57,6 +57,8 @@ pub enum KeyError {
     Private,
     /// A verifier key where a private key was expected.
     Public,
+    /// A list of keys without a key.
+    None,
 }
 
 impl fmt::Display for KeyError {
@@ -72,6 +74,7 @@ impl fmt::Display for KeyError {
             Self::Id => "the key's id does not belong to its name and key: it was damaged or put together",
             Self::Private => "this is a private key; a verifier key is needed here",
             Self::Public => "this is a verifier key; a private key is needed here",
+            Self::None => "there is no key in it",
         })
     }
 }
@@ -115,6 +118,13 @@ impl VerifierKey {
         }
         let key = Self::new(name, kind, key)?;
         if key.id == id { Ok(key) } else { Err(KeyError::Id) }
+    }
+
+    /// Reads a list of keys, one a line. Empty lines and lines that begin with `#` are ignored; there must be a key.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, KeyError> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let keys = lines.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err(KeyError::None) } else { Ok(keys) }
     }
 
     /// The name.
@@ -243,6 +253,16 @@ mod tests {
     /// The key pair that the note package of the Go project publishes in its documentation.
     const PRIVATE: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
     const PUBLIC: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+
+    #[test]
+    fn a_list_of_keys_has_one_a_line_and_at_least_one() {
+        let key =
+            SigningKey::from_seed("example.com/log", KeyKind::Log, &[1; 32]).unwrap().verifier().clone();
+        let list = format!("# the log\r\n\r\n  {key}\r\n{key}");
+        assert_eq!(VerifierKey::parse_list(&list), Ok(vec![key.clone(), key.clone()]));
+        assert_eq!(VerifierKey::parse_list("\n# nothing\n"), Err(KeyError::None));
+        assert_eq!(VerifierKey::parse_list(&format!("{key}\nx")), Err(KeyError::Malformed));
+    }
 
     #[test]
     fn published_keys_are_read_and_written() {
