@@ -3,8 +3,8 @@
 use crate::{
     check_proof, export, files, keys,
     open::open,
-    outcome::{OrFailure, Result, Verdict, unchecked},
-    prove,
+    outcome::{Result, Verdict, unchecked},
+    output, prove,
     record::DEFAULT_MAX_ENTRY_MIB,
     verify, witness,
 };
@@ -152,11 +152,26 @@ pub fn run(args: Args) -> Result<Verdict> {
     match args.command {
         Command::Keygen { name, out, witness } => {
             let kind = if witness { KeyKind::Witness } else { KeyKind::Log };
-            println!("{}", keys::generate(&name, kind, &out)?);
+            hand_over(
+                as_json,
+                (DONE, "verifier_key"),
+                &format!("{}\n", keys::generate(&name, kind, &out)?),
+                None,
+            )?;
         }
-        Command::Pubkey { file } => println!("{}", keys::read_private(&file)?.verifier()),
+        Command::Pubkey { file } => {
+            let key = keys::read_private(&file)?;
+            hand_over(as_json, (DONE, "verifier_key"), &format!("{}\n", key.verifier()), None)?;
+        }
         Command::Export { source, folder, unsealed } => {
-            return export::run(&mut *open(&source, max_entry)?, &folder, unsealed, quiet);
+            let exported = export::export(&mut *open(&source, max_entry)?, &folder, unsealed, quiet)?;
+            if as_json {
+                output::json(
+                    &json!({ "result": DONE, "folder": folder.to_string_lossy(), "exported": exported }),
+                )?;
+            } else if !quiet {
+                output::lines(export_lines(&exported, &folder, unsealed))?;
+            }
         }
         Command::Verify { source, checkpoint, key, max_entry_mib } => {
             let checkpoint =
@@ -167,10 +182,10 @@ pub fn run(args: Args) -> Result<Verdict> {
             };
             let report = verify::verify(&mut *open(&source, max_entry)?, &options)?;
             if as_json {
-                let json = JsonReport { summary: report.summary(), report: &report };
-                println!("{}", serde_json::to_string(&json).or_unchecked("the report")?);
+                let printed = output::json(&JsonReport { summary: report.summary(), report: &report });
+                return reported(report.verdict, printed);
             } else if !quiet {
-                print_report(&report);
+                return reported(report.verdict, output::lines(report_lines(&report)));
             }
             return Ok(report.verdict);
         }
@@ -187,7 +202,7 @@ pub fn run(args: Args) -> Result<Verdict> {
                 (_, _, Some(old_size)) => prove::consistency(&mut *source, old_size, size)?.to_string(),
                 _ => return unchecked("give --chain and --seq, or --old-size"),
             };
-            write_out(out.as_deref(), &text)?;
+            hand_over(as_json, (DONE, "proof"), &text, out.as_deref())?;
         }
         Command::CheckProof { file, key, checkpoint, payload } => {
             let trust = check_proof::Trust {
@@ -197,9 +212,9 @@ pub fn run(args: Args) -> Result<Verdict> {
             };
             let proved = check_proof::check(&files::read_or_stdin(&file, MAX_PROOF + KEPT_SLACK)?, &trust)?;
             if as_json {
-                println!("{}", json!({ "result": Verdict::Intact.name(), "proved": proved }));
+                output::json(&json!({ "result": Verdict::Intact.name(), "proved": proved }))?;
             } else if !quiet {
-                print_proved(&proved);
+                output::lines(proved_lines(&proved))?;
             }
         }
         Command::Witness { source, proof, state, key, signing_key, init, out } => {
@@ -214,20 +229,46 @@ pub fn run(args: Args) -> Result<Verdict> {
                 }
                 (None, None) => return unchecked("give a log or --proof"),
             };
-            write_out(out.as_deref(), &note.to_string())?;
+            let result = Verdict::Intact.name();
+            hand_over(as_json, (result, "checkpoint"), &note.to_string(), out.as_deref())?;
         }
     }
     Ok(Verdict::Intact)
 }
 
-fn write_out(path: Option<&Path>, text: &str) -> Result<()> {
-    match path {
-        Some(path) => files::write_atomically(path, text.as_bytes()),
-        None => {
-            print!("{text}");
-            Ok(())
-        }
+/// The result of a command that checks nothing, in JSON.
+const DONE: &str = "done";
+
+/// Writes a text that somebody else reads to its file; without one, prints it.
+fn hand_over(as_json: bool, (result, what): (&str, &str), text: &str, file: Option<&Path>) -> Result<()> {
+    if let Some(path) = file {
+        files::write_atomically(path, text.as_bytes())?;
     }
+    match file {
+        _ if as_json => output::json(&json!({ "result": result, what: text.trim_end_matches('\n') })),
+        Some(_) => Ok(()),
+        None => output::document(text),
+    }
+}
+
+/// The answer of a check whose report was printed, or not: a log that was found tampered stays so.
+fn reported(verdict: Verdict, printed: Result<()>) -> Result<Verdict> {
+    match printed {
+        Err(failure) if verdict != Verdict::Tampered => Err(failure),
+        _ => Ok(verdict),
+    }
+}
+
+fn export_lines(exported: &export::Exported, folder: &Path, unsealed: bool) -> Vec<String> {
+    let also = if unsealed {
+        format!(", and {} that no checkpoint seals yet", exported.unsealed)
+    } else {
+        String::new()
+    };
+    vec![
+        format!("exported {} entries to {}{also}", exported.sealed, folder.display()),
+        format!("nothing was verified; run: audit-chain verify {}", folder.display()),
+    ]
 }
 
 /// A report with its summary, as one JSON object.
@@ -238,13 +279,15 @@ struct JsonReport<'r> {
     report: &'r Report,
 }
 
-fn print_report(report: &Report) {
-    println!("{}", report.summary());
-    let checkpoint = |which: &str, checkpoint: &Option<ReportedCheckpoint>| {
+fn report_lines(report: &Report) -> Vec<String> {
+    let mut lines = vec![report.summary()];
+    let mut checkpoint = |which: &str, checkpoint: &Option<ReportedCheckpoint>| {
         if let Some(checkpoint) = checkpoint {
-            println!("{which} checkpoint: {}, {} entries", checkpoint.origin, checkpoint.tree_size);
+            lines
+                .push(format!("{which} checkpoint: {}, {} entries", checkpoint.origin, checkpoint.tree_size));
             for signer in &checkpoint.signed_by {
-                println!("  signed by {} ({})", signer.name, if signer.witness { "witness" } else { "log" });
+                let kind = if signer.witness { "witness" } else { "log" };
+                lines.push(format!("  signed by {} ({kind})", signer.name));
             }
         }
     };
@@ -261,25 +304,29 @@ fn print_report(report: &Report) {
             _ => String::new(),
         };
         let table = problem.table_name.as_ref().map_or_else(String::new, |table| format!(" ({table})"));
-        println!("{kind}{place}{table}: {}", problem.detail);
+        lines.push(format!("{kind}{place}{table}: {}", problem.detail));
     }
     let more = report.problem_count.saturating_sub(SHOWN as u64);
     if more > 0 {
-        println!("… and {more} more; --json names up to {}", verify::MAX_PROBLEMS);
+        lines.push(format!("… and {more} more; --json names up to {}", verify::MAX_PROBLEMS));
     }
-    report.remarks.iter().for_each(|remark| println!("note: {remark}"));
+    lines.extend(report.remarks.iter().map(|remark| format!("note: {remark}")));
+    lines
 }
 
-fn print_proved(proved: &check_proof::Proved) {
-    println!("proved, by the checkpoint of {} with {} entries", proved.origin, proved.tree_size);
-    proved.signed_by.iter().for_each(|name| println!("  signed by {name}"));
+fn proved_lines(proved: &check_proof::Proved) -> Vec<String> {
+    let mut lines =
+        vec![format!("proved, by the checkpoint of {} with {} entries", proved.origin, proved.tree_size)];
+    lines.extend(proved.signed_by.iter().map(|name| format!("  signed by {name}")));
     if let Some(old) = proved.continues {
-        println!("it continues the checkpoint of {old} entries");
+        lines.push(format!("it continues the checkpoint of {old} entries"));
     }
     if let Some(entry) = &proved.entry {
-        println!("{}", serde_json::to_string_pretty(entry).unwrap_or_default());
+        let json = serde_json::to_string_pretty(entry).unwrap_or_default();
+        lines.extend(json.lines().map(str::to_owned));
         if !entry.payload_checked {
-            println!("note: the row itself was not checked; give the payload with --payload");
+            lines.push("note: the row itself was not checked; give the payload with --payload".into());
         }
     }
+    lines
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     files,
-    outcome::{OrFailure, Result, Verdict, tampered, unchecked},
+    outcome::{OrFailure, Result, tampered, unchecked},
     progress,
     record::{EXPORT_FORMAT, LogJson, SpanLine, checkpoint_line, entry_line, payload_path},
     source::{Entry, Source},
@@ -18,6 +18,7 @@ use audit_chain_core::{
     tile::{CompleteTile, TILE_WIDTH, TileId},
     tree::TreeFrontier,
 };
+use serde::Serialize;
 use std::{
     fs::{self, File},
     io::{BufWriter, Write},
@@ -28,7 +29,7 @@ use std::{
 const LEVEL: i32 = 3;
 
 /// What was exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// How many entries the newest checkpoint seals.
     pub sealed: u64,
@@ -62,21 +63,6 @@ pub fn export(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: boo
     let json = serde_json::to_string_pretty(&log).expect("strings and numbers are JSON") + "\n";
     files::write_atomically(&folder.join("log.json"), json.as_bytes())?;
     Ok(Exported { sealed: tree_size, unsealed: count })
-}
-
-/// The command.
-pub fn run(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: bool) -> Result<Verdict> {
-    let exported = export(source, folder, unsealed, quiet)?;
-    if !quiet {
-        let also = if unsealed {
-            format!(", and {} that no checkpoint seals yet", exported.unsealed)
-        } else {
-            "".into()
-        };
-        println!("exported {} entries to {}{also}", exported.sealed, folder.display());
-        println!("nothing was verified; run: audit-chain verify {}", folder.display());
-    }
-    Ok(Verdict::Intact)
 }
 
 fn write_checkpoints(source: &mut dyn Source, folder: &Path) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `audit-chain`: verifies, offline and without trusting the server, what audit_chain recorded; witnesses its checkpoints.
 //!
-//! * [`outcome`]: the three verdicts and their exit codes.
+//! * [`outcome`]: the three verdicts and their exit codes; [`output`]: everything that is printed.
 //! * [`args`]: the command line.
 //! * [`source`]: what a log is read from; [`directory`], [`server`]: an export, a server; [`open`]: which of them.
 //! * [`export`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
@@ -17,6 +17,7 @@ pub mod files;
 pub mod keys;
 pub mod open;
 pub mod outcome;
+pub mod output;
 pub mod progress;
 pub mod prove;
 pub mod record;
@@ -25,19 +26,19 @@ pub mod source;
 pub mod verify;
 pub mod witness;
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use outcome::{Failure, Verdict, code};
 use serde_json::json;
-use std::{
-    io::{self, Write},
-    panic,
-    process::ExitCode,
-};
+use std::{panic, process::ExitCode};
 
 /// Runs the command of the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = args::Args::parse();
+    panic::set_hook(Box::new(|what| output::error(&what.to_string())));
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return code(not_understood(&error)).into(),
+    };
     let as_json = args.json;
     // A bug must not look like an answer: Rust's own exit code for a panic is replaced by "could not check".
     let result = panic::catch_unwind(panic::AssertUnwindSafe(|| args::run(args)));
@@ -46,12 +47,36 @@ pub fn main() -> ExitCode {
         Ok(Err(failure)) => failure,
         Err(_) => Failure::Unchecked("a bug of this program; please report it".into()),
     };
+    code(fail(&failure, as_json)).into()
+}
+
+/// Says why a command ended before its end.
+fn fail(failure: &Failure, as_json: bool) -> Verdict {
     let verdict = failure.verdict();
-    if as_json {
-        let json = json!({ "result": verdict.name(), "summary": failure.to_string() });
-        let _ = writeln!(io::stdout(), "{json}");
+    if *failure != Failure::Unread {
+        if as_json {
+            let _ = output::json(&json!({ "result": verdict.name(), "summary": failure.to_string() }));
+        }
+        let label = if verdict == Verdict::Tampered { "tampered" } else { "could not check" };
+        output::error(&format!("{label}: {failure}"));
     }
-    let label = if verdict == Verdict::Tampered { "tampered" } else { "could not check" };
-    let _ = writeln!(io::stderr(), "audit-chain: {label}: {failure}");
-    code(verdict).into()
+    verdict
+}
+
+/// Answers a command line that is no command: a request for help, or a mistake.
+fn not_understood(error: &clap::Error) -> Verdict {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // On a terminal, clap prints its own help in its own way.
+        return match error.print() {
+            Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => Verdict::Unchecked,
+            _ => Verdict::Intact,
+        };
+    }
+    if std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
+        let summary = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let _ = output::json(&json!({ "result": Verdict::Unchecked.name(), "summary": summary }));
+    }
+    text.lines().for_each(output::plain_error);
+    Verdict::Unchecked
 }

@@ -26,6 +26,8 @@ pub enum Failure {
     Tampered(String),
     /// The check could not be made.
     Unchecked(String),
+    /// Who was to read the result closed the pipe before its end.
+    Unread,
 }
 
 impl Failure {
@@ -34,15 +36,17 @@ impl Failure {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Tampered(_) => Verdict::Tampered,
-            Self::Unchecked(_) => Verdict::Unchecked,
+            Self::Unchecked(_) | Self::Unread => Verdict::Unchecked,
         }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Tampered(text) | Self::Unchecked(text)) = self;
-        f.write_str(text)
+        match self {
+            Self::Tampered(text) | Self::Unchecked(text) => f.write_str(text),
+            Self::Unread => f.write_str("the result was not read to its end"),
+        }
     }
 }
 
@@ -52,7 +56,7 @@ impl From<Failure> for ReadError<String> {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Tampered(what) => Self::Damaged(what),
-            Failure::Unchecked(what) => Self::Failed(what),
+            failure => Self::Failed(failure.to_string()),
         }
     }
 }
