@@ -111,6 +111,11 @@ pub fn plain_error(line: &str) {
     let _ = writeln!(io::stderr(), "{}", escape(line));
 }
 
+/// Prints a warning on the standard error.
+pub fn warn(message: &str) {
+    error(&format!("warning: {message}"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

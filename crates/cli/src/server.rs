@@ -5,6 +5,7 @@
 //! holds one row and a page of spans or checkpoints.
 
 use crate::{
+    connect,
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
     source::{Each, Entry, Source},
 };
@@ -15,7 +16,7 @@ use audit_chain_core::{
     span::Span,
     tile::{MAX_LEVEL, TileId},
 };
-use postgres::{Client, NoTls, Row, error::SqlState, fallible_iterator::FallibleIterator, types::ToSql};
+use postgres::{Client, Row, error::SqlState, fallible_iterator::FallibleIterator, types::ToSql};
 
 /// How many checkpoints and spans are asked for at once.
 const ROWS: i64 = 1000;
@@ -49,11 +50,7 @@ pub struct Server {
 impl Server {
     /// Connects, and takes the snapshot.
     pub fn connect(connection: &str) -> Result<Self> {
-        let mut config: postgres::Config = connection.parse().or_unchecked("the connection string")?;
-        if config.get_application_name().is_none() {
-            config.application_name("audit-chain");
-        }
-        let mut client = config.connect(NoTls).map_err(|error| failure("cannot connect", &error))?;
+        let mut client = connect::connect(connection)?;
         client.batch_execute(SESSION).map_err(|error| failure("cannot begin", &error))?;
         let schema = client
             .query_opt(
@@ -128,20 +125,7 @@ fn failure(what: &str, error: &postgres::Error) -> Failure {
         }
         _ => "",
     };
-    let hint = if chain(error).contains("TLS") {
-        "; use sslmode=disable through a tunnel such as ssh -L"
-    } else {
-        hint
-    };
-    let detail = error.as_db_error().map_or_else(|| chain(error), ToString::to_string);
-    Failure::Unchecked(format!("{what}: {detail}{hint}"))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
+    Failure::Unchecked(format!("{what}: {}{hint}", connect::described(error)))
 }
 
 /// An entry from a row of [`COLUMNS`].
