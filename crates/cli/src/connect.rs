@@ -438,8 +438,19 @@ pub fn described(error: &postgres::Error) -> String {
              passwords (SCRAM-SHA-256, MD5, plain), certificates, peer, ident and trust"
                 .into()
         }
+        None if is_untrusted(error) => format!(
+            "{} (sslrootcert names the certificates that you trust, sslmode what is compared)",
+            chain(error)
+        ),
         None => chain(error),
     }
+}
+
+/// Whether the server's certificate was refused.
+fn is_untrusted(error: &postgres::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let tls = io.and_then(|io| io.get_ref()).and_then(|source| source.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]
