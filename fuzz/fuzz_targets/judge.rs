@@ -68,7 +68,13 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let keys = if input.byte() % 2 == 1 { vec![key(1).verifier().clone()] } else { Vec::new() };
-    let options = |batch| Options { supplied: kept.clone(), keys: keys.clone(), batch, max_problems: 100 };
+    let options = |batch| Options {
+        supplied: kept.clone(),
+        keys: keys.clone(),
+        batch,
+        max_problems: 100,
+        ..Options::default()
+    };
     let report = check(&mut log, options(8192), trusted.as_ref());
     assert!(damaged || report.verdict == Verdict::Intact, "{report:?}");
     assert!(

@@ -67,6 +67,9 @@ enum Command {
         /// Also export the entries that no checkpoint seals yet
         #[arg(long)]
         unsealed: bool,
+        /// Leave out the rows: an export that may be published
+        #[arg(long, conflicts_with = "unsealed")]
+        without_payloads: bool,
     },
     /// Verify a log: an export's folder, or a live server
     Verify {
@@ -163,8 +166,9 @@ pub fn run(args: Args) -> Result<Verdict> {
             let key = keys::read_private(&file)?;
             hand_over(as_json, (DONE, "verifier_key"), &format!("{}\n", key.verifier()), None)?;
         }
-        Command::Export { source, folder, unsealed } => {
-            let exported = export::export(&mut *open(&source, max_entry)?, &folder, unsealed, quiet)?;
+        Command::Export { source, folder, unsealed, without_payloads } => {
+            let options = export::Options { unsealed, payloads: !without_payloads, quiet };
+            let exported = export::export(&mut *open(&source, max_entry)?, &folder, options)?;
             if as_json {
                 output::json(
                     &json!({ "result": DONE, "folder": folder.to_string_lossy(), "exported": exported }),
@@ -182,7 +186,7 @@ pub fn run(args: Args) -> Result<Verdict> {
             };
             let report = verify::verify(&mut *open(&source, max_entry)?, &options)?;
             if as_json {
-                let printed = output::json(&JsonReport { summary: report.summary(), report: &report });
+                let printed = output::json(&JsonReport { summary: headline(&report), report: &report });
                 return reported(report.verdict, printed);
             } else if !quiet {
                 return reported(report.verdict, output::lines(report_lines(&report)));
@@ -194,8 +198,12 @@ pub fn run(args: Args) -> Result<Verdict> {
             let text = match (chain, seq, old_size) {
                 (Some(chain), Some(seq), None) => {
                     let (proof, line) = prove::inclusion(&mut *source, chain, seq, size)?;
-                    if let Some(path) = payload {
-                        files::write_atomically(&path, line.as_bytes())?;
+                    match (payload, line) {
+                        (None, _) => {}
+                        (Some(path), Some(line)) => files::write_secret(&path, line.as_bytes())?,
+                        (Some(_), None) => {
+                            return unchecked("the export has no payloads; leave out --payload");
+                        }
                     }
                     proof.to_string()
                 }
@@ -279,8 +287,21 @@ struct JsonReport<'r> {
     report: &'r Report,
 }
 
+/// The answer in one sentence. If one thing kept the log from being checked, that is the answer.
+fn headline(report: &Report) -> String {
+    match report.problems.as_slice() {
+        [only] if report.verdict == Verdict::Unchecked && report.problem_count == 1 => {
+            format!("could not check: {}", only.detail)
+        }
+        _ => report.summary(),
+    }
+}
+
 fn report_lines(report: &Report) -> Vec<String> {
-    let mut lines = vec![report.summary()];
+    let mut lines = vec![headline(report)];
+    if lines[0] != report.summary() {
+        lines.push(report.summary());
+    }
     let mut checkpoint = |which: &str, checkpoint: &Option<ReportedCheckpoint>| {
         if let Some(checkpoint) = checkpoint {
             lines

@@ -16,7 +16,7 @@ use crate::{
 use audit_chain_core::{
     Hash, bundle,
     check::{LogReader, Read, RecordedCheckpoint},
-    entry::EncodedEntry,
+    entry::{EncodedEntry, ExportedPayload},
     note::MAX_NOTE,
     span::Span,
     tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
@@ -133,6 +133,11 @@ impl Directory {
             bundle: None,
             payloads: None,
         })
+    }
+
+    /// Whether the export has payloads: it was not made without them, and its folder of payloads was not left out later.
+    fn has_payloads(&self) -> bool {
+        self.log.payloads && (self.log.tree_size == 0 || self.root.join("payload").exists())
     }
 
     /// A part of the export of at most `max` bytes; `None` if it is missing.
@@ -366,7 +371,7 @@ impl LogReader for Directory {
     }
 
     fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {
-        for folder in ["tile", "payload"] {
+        for (folder, size) in [("tile", size), ("payload", if self.log.payloads { size } else { 0 })] {
             let found = self.unexpected(folder, size, 0)?;
             if found.is_some() {
                 return Ok(found);
@@ -377,6 +382,10 @@ impl LogReader for Directory {
 }
 
 impl Source for Directory {
+    fn is_copy(&self) -> bool {
+        true
+    }
+
     fn tree_size(&mut self) -> Result<u64> {
         Ok(self.log.tree_size)
     }
@@ -384,7 +393,13 @@ impl Source for Directory {
     fn entries(&mut self, spans: &[Span], each: Each<'_>) -> Result<()> {
         for span in spans {
             for (leaf, seq) in (span.leaf_index..).zip(span.first_seq..=span.last_seq) {
-                let parsed = self.payload(leaf)?;
+                let parsed = if self.has_payloads() { Some(self.payload(leaf)?) } else { None };
+                let payload = match &parsed {
+                    Some(parsed) => {
+                        ExportedPayload::of(parsed.payload.as_ref().map(|payload| payload.as_hashed()))
+                    }
+                    None => ExportedPayload::Absent,
+                };
                 let bundle = self.bundle(leaf / TILE_WIDTH as u64)?;
                 let at = (leaf % TILE_WIDTH as u64) as usize;
                 let (Some(bytes), Some(&hash)) = (bundle.entries.get(at), bundle.hashes.get(at)) else {
@@ -395,8 +410,8 @@ impl Source for Directory {
                     seq,
                     leaf: bytes,
                     hash,
-                    payload: parsed.payload.as_ref().map(|payload| payload.as_hashed()),
-                    payload_place: parsed.place,
+                    payload,
+                    payload_place: parsed.as_ref().map_or((span.chain, seq), |parsed| parsed.place),
                 }))?;
             }
         }
@@ -406,7 +421,11 @@ impl Source for Directory {
     fn unsealed(&mut self, _sealed: &[(u32, u64)], each: Each<'_>) -> Result<()> {
         let name = "unsealed.jsonl.zst";
         let Some(file) = files::open_if_exists(&self.root.join(name))? else {
-            return if self.log.unsealed { tampered(format!("{name} is missing")) } else { Ok(()) };
+            return if self.log.unsealed && self.has_payloads() {
+                tampered(format!("{name} is missing"))
+            } else {
+                Ok(())
+            };
         };
         let mut reader = decompress(file).or_unchecked(name)?;
         let mut line = Vec::new();
@@ -423,7 +442,7 @@ impl Source for Directory {
                 seq,
                 leaf: &leaf,
                 hash,
-                payload: payload.as_ref().map(|payload| payload.as_hashed()),
+                payload: ExportedPayload::of(payload.as_ref().map(|payload| payload.as_hashed())),
                 payload_place: (chain, seq),
             }))?;
         }

@@ -20,8 +20,9 @@ use audit_chain_core::{
 };
 use serde::Serialize;
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{BufWriter, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -37,37 +38,61 @@ pub struct Exported {
     pub unsealed: u64,
 }
 
+/// What to export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Also the entries that no checkpoint seals.
+    pub unsealed: bool,
+    /// The payloads, too: the rows. Only their owner can read the files then.
+    pub payloads: bool,
+    /// No progress bar.
+    pub quiet: bool,
+}
+
 /// Exports a log to a folder that is new or empty.
-pub fn export(source: &mut dyn Source, folder: &Path, unsealed: bool, quiet: bool) -> Result<Exported> {
-    fs::create_dir_all(folder).or_unchecked(folder.display())?;
+pub fn export(source: &mut dyn Source, folder: &Path, options: Options) -> Result<Exported> {
+    let Options { unsealed, payloads, quiet } = options;
+    let files = Files { secret: payloads || unsealed };
+    files::create_folders(folder, files.secret)?;
     if fs::read_dir(folder).or_unchecked(folder.display())?.next().is_some() {
         return unchecked(format!("{} is not empty; give a new folder", folder.display()));
+    }
+    if files.secret {
+        // An empty folder that was there may be open to others. If it is somebody else's, its files are secret still.
+        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     }
     let log_id = source.log_id()?;
     let tree_size = source.tree_size()?;
     let bar = progress::bar("exporting", tree_size, quiet);
-    write_checkpoints(source, folder)?;
-    let spans = write_spans(source, folder, &mut Writer::new(folder, tree_size), &bar)?;
+    write_checkpoints(source, folder, files)?;
+    let mut writer = Writer::new(folder, tree_size, files, payloads);
+    let spans = write_spans(source, folder, &mut writer, &bar)?;
     let mut count = 0;
     if unsealed {
         let sealed: Vec<(u32, u64)> = spans.chains().collect();
-        let mut lines = Lines::create(&folder.join("unsealed.jsonl.zst"))?;
+        let mut lines = Lines::create(&folder.join("unsealed.jsonl.zst"), files)?;
         source.unsealed(&sealed, &mut |entry| {
             count += 1;
-            lines.write(&or_defect(entry, entry_line(entry, true))?)
+            lines.write(&line_of(entry, true)?)
         })?;
         lines.finish()?;
     }
     bar.finish_and_clear();
-    let log = LogJson { export_format: EXPORT_FORMAT, log_id: log_id.map(hex::encode), tree_size, unsealed };
+    let log = LogJson {
+        export_format: EXPORT_FORMAT,
+        log_id: log_id.map(hex::encode),
+        tree_size,
+        unsealed,
+        payloads,
+    };
     let json = serde_json::to_string_pretty(&log).expect("strings and numbers are JSON") + "\n";
-    files::write_atomically(&folder.join("log.json"), json.as_bytes())?;
+    files.write_last(&folder.join("log.json"), json.as_bytes())?;
     Ok(Exported { sealed: tree_size, unsealed: count })
 }
 
-fn write_checkpoints(source: &mut dyn Source, folder: &Path) -> Result<()> {
+fn write_checkpoints(source: &mut dyn Source, folder: &Path, files: Files) -> Result<()> {
     let path = folder.join("checkpoints.jsonl");
-    let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
+    let mut file = BufWriter::new(files.create(&path)?);
     let (mut after, mut newest) = (None, None);
     loop {
         let next = source.checkpoints(after)?;
@@ -79,7 +104,7 @@ fn write_checkpoints(source: &mut dyn Source, folder: &Path) -> Result<()> {
     }
     file.flush().or_unchecked(path.display())?;
     match newest {
-        Some(note) => files::write_new(&folder.join("checkpoint"), note.as_bytes()),
+        Some(note) => files.write(&folder.join("checkpoint"), note.as_bytes()),
         None => Ok(()),
     }
 }
@@ -91,7 +116,7 @@ fn write_spans(
     bar: &indicatif::ProgressBar,
 ) -> Result<SpanCheck> {
     let path = folder.join("spans.jsonl");
-    let mut file = BufWriter::new(File::create(&path).or_unchecked(path.display())?);
+    let mut file = BufWriter::new(writer.files.create(&path)?);
     let mut check = SpanCheck::new();
     loop {
         let spans = source.spans(check.size())?;
@@ -123,6 +148,8 @@ fn write_spans(
 /// Writes tiles, bundles and payloads in the tree's order.
 struct Writer {
     folder: PathBuf,
+    files: Files,
+    with_payloads: bool,
     tree_size: u64,
     frontier: TreeFrontier,
     bundle: Vec<u8>,
@@ -130,9 +157,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(folder: &Path, tree_size: u64) -> Self {
+    fn new(folder: &Path, tree_size: u64, files: Files, with_payloads: bool) -> Self {
         let folder = folder.to_owned();
-        Self { folder, tree_size, frontier: TreeFrontier::new(), bundle: Vec::new(), payloads: None }
+        let (frontier, bundle) = (TreeFrontier::new(), Vec::new());
+        Self { folder, files, with_payloads, tree_size, frontier, bundle, payloads: None }
     }
 
     fn batch(&mut self, source: &mut dyn Source, batch: &[Span]) -> Result<()> {
@@ -153,7 +181,7 @@ impl Writer {
         for tile in completed {
             let id = TileId { level: tile.level, index: tile.index, width: TILE_WIDTH as u16 };
             let stored = source.tile(id)?.unwrap_or_else(|| tile.hashes.to_vec());
-            files::write_new(&self.folder.join(id.path()), &stored)?;
+            self.files.write(&self.folder.join(id.path()), &stored)?;
         }
         Ok(())
     }
@@ -162,14 +190,8 @@ impl Writer {
         let leaf_index = self.frontier.size();
         let leaf = or_defect(entry, entry.leaf())?;
         bundle::put_entry(&mut self.bundle, &leaf).or_unchecked(named(entry))?;
-        let path = payload_path(leaf_index);
-        if self.payloads.as_ref().is_none_or(|(open, _)| *open != path) {
-            self.finish_payloads()?;
-            let lines = Lines::create(&self.folder.join(&path))?;
-            self.payloads = Some((path, lines));
-        }
-        if let Some((_, lines)) = &mut self.payloads {
-            lines.write(&or_defect(entry, entry_line(entry, false))?)?;
+        if self.with_payloads {
+            self.payload(leaf_index, &line_of(entry, false)?)?;
         }
         let Some(hash) = entry.hash() else {
             return tampered(format!("{}: column hash is not 32 bytes", named(entry)));
@@ -181,10 +203,20 @@ impl Writer {
         Ok(completed)
     }
 
+    fn payload(&mut self, leaf_index: u64, line: &str) -> Result<()> {
+        let path = payload_path(leaf_index);
+        if self.payloads.as_ref().is_none_or(|(open, _)| *open != path) {
+            self.finish_payloads()?;
+            let lines = Lines::create(&self.folder.join(&path), self.files)?;
+            self.payloads = Some((path, lines));
+        }
+        self.payloads.as_mut().map_or(Ok(()), |(_, lines)| lines.write(line))
+    }
+
     fn finish_bundle(&mut self, last_leaf: u64) -> Result<()> {
         let tile = TileId::at(0, last_leaf / TILE_WIDTH as u64, self.frontier.size())
             .expect("the leaf is in the tree");
-        files::write_new(&self.folder.join(tile.bundle_path()), &self.bundle)?;
+        self.files.write(&self.folder.join(tile.bundle_path()), &self.bundle)?;
         self.bundle.clear();
         Ok(())
     }
@@ -199,7 +231,7 @@ impl Writer {
             self.finish_bundle(self.frontier.size() - 1)?;
         }
         for (tile, hashes) in self.frontier.partial_tiles() {
-            files::write_new(&self.folder.join(tile.path()), hashes)?;
+            self.files.write(&self.folder.join(tile.path()), hashes)?;
         }
         Ok(())
     }
@@ -221,6 +253,37 @@ fn or_defect<T>(entry: &Entry<'_>, result: std::result::Result<T, Defect>) -> Re
     result.or_tampered(named(entry))
 }
 
+fn line_of(entry: &Entry<'_>, complete: bool) -> Result<String> {
+    match or_defect(entry, entry_line(entry, complete))? {
+        Some(line) => Ok(line),
+        None => unchecked("the export has no payloads; give --without-payloads"),
+    }
+}
+
+/// How the export's files are made: if it has payloads, nobody but their owner can read them.
+#[derive(Clone, Copy)]
+struct Files {
+    secret: bool,
+}
+
+impl Files {
+    /// Makes a file, and the folders it needs.
+    fn create(self, path: &Path) -> Result<File> {
+        files::create_folders(&files::parent(path), self.secret)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(if self.secret { 0o600 } else { 0o666 });
+        options.open(path).or_unchecked(path.display())
+    }
+
+    fn write(self, path: &Path, content: &[u8]) -> Result<()> {
+        self.create(path)?.write_all(content).or_unchecked(path.display())
+    }
+
+    fn write_last(self, path: &Path, content: &[u8]) -> Result<()> {
+        if self.secret { files::write_secret(path, content) } else { files::write_atomically(path, content) }
+    }
+}
+
 /// A compressed file of lines.
 struct Lines {
     path: PathBuf,
@@ -228,9 +291,8 @@ struct Lines {
 }
 
 impl Lines {
-    fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(files::parent(path)).or_unchecked(path.display())?;
-        let file = BufWriter::new(File::create(path).or_unchecked(path.display())?);
+    fn create(path: &Path, files: Files) -> Result<Self> {
+        let file = BufWriter::new(files.create(path)?);
         let mut encoder = zstd::Encoder::new(file, LEVEL).or_unchecked(path.display())?;
         encoder.include_checksum(true).or_unchecked(path.display())?;
         Ok(Self { path: path.to_owned(), encoder })

@@ -3,9 +3,9 @@
 use crate::outcome::{OrFailure, Result, unchecked};
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, BufRead, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -81,14 +81,30 @@ pub fn create_secret(path: &Path, content: &str) -> Result<()> {
     file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).or_unchecked(path.display())
 }
 
+/// Makes a folder and those above it; only their owner can enter them if they are `secret`.
+pub fn create_folders(path: &Path, secret: bool) -> Result<()> {
+    let mode = if secret { 0o700 } else { 0o777 };
+    DirBuilder::new().recursive(true).mode(mode).create(path).or_unchecked(path.display())
+}
+
 /// Replaces a file atomically: after a crash it is the old one or the new one, never a part.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    replace(path, content, 0o666)
+}
+
+/// The same with a file that only its owner can read.
+pub fn write_secret(path: &Path, content: &[u8]) -> Result<()> {
+    replace(path, content, 0o600)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let folder = parent(path);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = folder.join(name);
     let write = || {
-        let mut file = File::create(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -104,12 +120,6 @@ pub fn parent(path: &Path) -> PathBuf {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     }
-}
-
-/// Writes a file and the folders it needs.
-pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
-    fs::create_dir_all(parent(path)).or_unchecked(path.display())?;
-    fs::write(path, content).or_unchecked(path.display())
 }
 
 /// Why a line could not be read.

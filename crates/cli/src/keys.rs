@@ -18,6 +18,7 @@ pub fn generate(name: &str, kind: KeyKind, path: &Path) -> Result<VerifierKey> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).or_unchecked("no randomness")?;
     let key = SigningKey::from_seed(name, kind, &seed).or_unchecked(format!("{name:?}"))?;
+    files::create_folders(&files::parent(path), true)?;
     files::create_secret(path, &(key.to_private_string() + "\n"))?;
     Ok(key.verifier().clone())
 }

@@ -55,13 +55,13 @@ fn from_tree<T>(result: std::result::Result<T, TreeError<Failure>>) -> Result<T>
 }
 
 /// The proof that an entry is in the tree of the recorded checkpoint of `size` entries, or of the newest one; and the
-/// entry's payload as a line.
+/// entry's payload as a line; none if the export has no payloads.
 pub fn inclusion(
     source: &mut dyn Source,
     chain: u32,
     seq: u64,
     size: Option<u64>,
-) -> Result<(InclusionProof, String)> {
+) -> Result<(InclusionProof, Option<String>)> {
     let (recorded, note) = recorded(source, size)?;
     let Some(index) = source.locate(chain, seq)? else {
         return unchecked(format!(

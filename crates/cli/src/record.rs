@@ -7,7 +7,12 @@ use crate::{
     source::Entry,
 };
 use audit_chain_core::{
-    Hash, check::RecordedCheckpoint, entry::Defect, format, span::Span, tile::index_path,
+    Hash,
+    check::RecordedCheckpoint,
+    entry::{Defect, ExportedPayload},
+    format,
+    span::Span,
+    tile::index_path,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
@@ -48,6 +53,13 @@ pub struct LogJson {
     pub tree_size: u64,
     /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint seals yet.
     pub unsealed: bool,
+    /// Whether the payloads are there. One that was removed later makes the export one without payloads too.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub payloads: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl LogJson {
@@ -134,13 +146,18 @@ struct EntryLine {
     hash: Option<String>,
 }
 
-/// An entry's payload as a line; with its leaf and hash if `complete`. A defect keeps the entry from being written.
-pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<String, Defect> {
+/// An entry's payload as a line; with its leaf and hash if `complete`. `None` if the source has no payloads. A defect
+/// keeps the entry from being written.
+pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Option<String>, Defect> {
     let leaf = if complete { Some(entry.leaf()?) } else { None };
-    let payload = entry.payload();
+    let payload = match entry.payload() {
+        ExportedPayload::Present(payload) => Some(payload),
+        ExportedPayload::Erased => None,
+        ExportedPayload::Absent => return Ok(None),
+    };
     let text = |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
     let (chain, seq) = entry.place().unwrap_or((u32::MAX, 0));
-    Ok(to_line(&EntryLine {
+    Ok(Some(to_line(&EntryLine {
         chain,
         seq,
         erased: payload.is_none(),
@@ -152,7 +169,7 @@ pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Stri
         statement: payload.and_then(|payload| text(payload.statement)),
         leaf: leaf.map(|leaf| BASE64_STANDARD.encode(leaf)),
         hash: complete.then(|| hex::encode(entry.hash().unwrap_or_default())),
-    }))
+    })))
 }
 
 /// An entry's payload, as a line holds it.
@@ -236,16 +253,18 @@ mod tests {
             seq: 2,
             leaf: &[1, 2],
             hash: [3; 32],
-            payload: Some(payload.as_hashed()),
+            payload: ExportedPayload::Present(payload.as_hashed()),
             payload_place: (1, 2),
         };
-        let line = entry_line(&Entry::Encoded(encoded), true).unwrap();
+        let line = entry_line(&Entry::Encoded(encoded), true).unwrap().unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let parsed = parse_entry(line.as_bytes()).unwrap();
         let leaf_and_hash = Some((vec![1, 2], [3; 32]));
         assert_eq!(parsed, ParsedEntry { place: (1, 2), payload: Some(payload.clone()), leaf_and_hash });
-        let erased = Entry::Encoded(EncodedEntry { payload: None, ..encoded });
-        let erased = parse_entry(entry_line(&erased, false).unwrap().as_bytes()).unwrap();
+        let absent = Entry::Encoded(EncodedEntry { payload: ExportedPayload::Absent, ..encoded });
+        assert_eq!(entry_line(&absent, false).unwrap(), None);
+        let erased = Entry::Encoded(EncodedEntry { payload: ExportedPayload::Erased, ..encoded });
+        let erased = parse_entry(entry_line(&erased, false).unwrap().unwrap().as_bytes()).unwrap();
         assert_eq!(erased, ParsedEntry { place: (1, 2), payload: None, leaf_and_hash: None });
     }
 

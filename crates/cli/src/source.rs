@@ -7,8 +7,7 @@ use crate::outcome::{Failure, Result, tampered};
 use audit_chain_core::{
     Hash,
     check::{EntryCheck, FrontierError, LogReader, RecordedCheckpoint, frontier},
-    entry::{Defect, EncodedEntry, Scratch, StoredEntry},
-    format::Payload,
+    entry::{Defect, EncodedEntry, ExportedPayload, Scratch, StoredEntry},
     span::Span,
     tile::TileId,
     tree::TreeFrontier,
@@ -42,11 +41,11 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The payload; `None` if it has been erased.
+    /// The payload.
     #[must_use]
-    pub fn payload(&self) -> Option<Payload<'a>> {
+    pub fn payload(&self) -> ExportedPayload<'a> {
         match self {
-            Self::Stored(entry) => entry.payload(),
+            Self::Stored(entry) => ExportedPayload::of(entry.payload()),
             Self::Encoded(entry) => entry.payload,
         }
     }
@@ -82,6 +81,11 @@ pub type Each<'e> = &'e mut dyn FnMut(&Entry<'_>) -> Result<()>;
 
 /// A log with its entries.
 pub trait Source: LogReader<Error = String> {
+    /// Whether this is a copy of a log, which may have grown since.
+    fn is_copy(&self) -> bool {
+        false
+    }
+
     /// How many entries the newest recorded checkpoint seals.
     fn tree_size(&mut self) -> Result<u64>;
 

@@ -45,6 +45,7 @@ pub fn verify(source: &mut dyn Source, options: &Options) -> Result<Report> {
         supplied: supplied.or_unchecked("the supplied checkpoint")?,
         keys: options.keys.clone(),
         max_problems: MAX_PROBLEMS,
+        is_copy: source.is_copy(),
         ..check::Options::default()
     });
     let bar = progress::bar("verifying", source.tree_size().unwrap_or(0), options.quiet);

@@ -2,6 +2,7 @@
 
 mod common;
 
+use audit_chain_cli::export;
 use common::{Live, key, path, program, run, witness_key};
 use std::{
     fs,
@@ -74,8 +75,10 @@ fn intact_is_0_tampered_is_1_could_not_check_is_2() {
 
     fs::write(setting.at("forged"), fs::read_to_string(setting.at("kept")).unwrap().replace("570", "571"))
         .unwrap();
-    let text = setting.expect(1, "verify @export --checkpoint @forged");
-    assert!(text.starts_with("tampered, 1 problem: ") && text.contains("truncated"), "{text}");
+    let text = setting.expect(2, "verify @export --checkpoint @forged");
+    assert!(text.starts_with("could not check: the export ends before the checkpoint"), "{text}");
+    assert!(text.contains("export again"), "{text}");
+    setting.expect(1, "verify @export --checkpoint @forged --key @keys");
 
     fs::write(setting.at("nonsense"), "nonsense").unwrap();
     for line in [
@@ -192,8 +195,12 @@ fn a_payload_line_that_is_too_long_is_refused_and_says_what_to_do() {
 fn an_export_is_not_written_over_anything() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("something"), "").unwrap();
-    let refused =
-        audit_chain_cli::export::export(&mut Live::sample(), folder.path(), false, true).unwrap_err();
+    let refused = export::export(
+        &mut Live::sample(),
+        folder.path(),
+        export::Options { unsealed: false, payloads: true, quiet: true },
+    )
+    .unwrap_err();
     assert!(refused.to_string().contains("not empty"), "{refused}");
 }
 
@@ -223,6 +230,84 @@ fn an_export_has_the_layout_of_tlog_tiles() {
     );
     assert_eq!(fs::read(export.join("tile/0/001")).unwrap().len(), 8192);
     assert_eq!(fs::read_to_string(export.join("checkpoint")).unwrap(), setting.log.newest().note);
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// With its rows, an export is its owner's; without, it may be published.
+#[test]
+fn an_export_with_payloads_is_secret() {
+    let setting = Setting::new();
+    fs::create_dir(setting.at("there")).unwrap();
+    let usual = (mode(&setting.at("kept")), mode(&setting.at("there")));
+    setting.expect(0, "export @export @there");
+    setting.expect(0, "export @export @public --without-payloads");
+    for (export, expected) in [("export", (0o600, 0o700)), ("there", (0o600, 0o700)), ("public", usual)] {
+        let all = files(&setting.at(export));
+        assert_eq!((mode(&all[0]), mode(&setting.at(export))), expected, "{export}");
+        for file in all {
+            assert_eq!((mode(&file), mode(file.parent().unwrap())), expected, "{}", file.display());
+        }
+    }
+    setting.expect(0, "prove @export --chain 0 --seq 1 --out @proof --payload @payload");
+    assert_eq!((mode(&setting.at("proof")), mode(&setting.at("payload"))), (usual.0, 0o600));
+}
+
+#[test]
+fn an_export_without_payloads_is_what_it_is() {
+    let setting = Setting::new();
+    let with = "--key @keys --checkpoint @kept";
+    setting.expect(0, "export @export @public --without-payloads");
+    fs::remove_dir_all(setting.at("export/payload")).unwrap();
+    setting.expect(0, &format!("verify @export {with}"));
+    fs::remove_file(setting.at("export/unsealed.jsonl.zst")).unwrap();
+    for export in ["public", "export"] {
+        let text = setting.expect(0, &format!("verify @{export} {with}"));
+        assert!(text.starts_with("leaves intact, payloads not present: 570 entries in 3 chains; "), "{text}");
+        assert!(text.contains("note: payloads not present") && !text.contains("erased"), "{text}");
+        setting.expect(0, &format!("prove @{export} --chain 0 --seq 1 --out @proof"));
+        setting.expect(0, "check-proof @proof --checkpoint @kept");
+        setting.expect(2, &format!("prove @{export} --chain 0 --seq 1 --payload @payload"));
+        setting.expect(2, &format!("export @{export} @copy-of-{export}"));
+        setting.expect(0, &format!("export @{export} @again-{export} --without-payloads"));
+        setting.expect(0, &format!("verify @again-{export} {with}"));
+    }
+    let json = program(&["verify", path(&setting.at("public")), "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((json["result"].as_str(), json["absent"].as_u64()), (Some("intact"), Some(570)));
+    setting.expect(2, "export @export @x --without-payloads --unsealed");
+
+    // What is left is checked as ever.
+    fs::create_dir(setting.at("public/payload")).unwrap();
+    fs::write(setting.at("public/payload/000.jsonl.zst"), "").unwrap();
+    setting.expect(1, &format!("verify @public {with}"));
+    let bundle = setting.at("export/tile/entries/000");
+    let mut bytes = fs::read(&bundle).unwrap();
+    bytes[100] ^= 1;
+    fs::write(bundle, bytes).unwrap();
+    setting.expect(1, &format!("verify @export {with}"));
+}
+
+#[test]
+fn a_checkpoint_says_how_much_of_the_log_it_covers() {
+    let setting = Setting::new();
+    let text = setting.expect(0, "verify @export --key @keys --checkpoint @checkpoint-0");
+    assert!(
+        text.contains("note: the supplied checkpoint covers 240 of 575 entries; the other 335 lie beyond it"),
+        "{text}"
+    );
+    assert!(!setting.expect(0, "verify @export --key @keys --checkpoint @kept").contains("lie beyond"));
+
+    // One that is newer than the export: there may be nothing wrong with either.
+    let mut log = setting.log.clone();
+    log.append(0, 9);
+    fs::write(setting.at("newer"), log.checkpoint(Some(&key(1)))).unwrap();
+    let text = setting.expect(2, "verify @export --key @keys --checkpoint @newer");
+    assert!(text.starts_with("could not check: the export ends before the checkpoint"), "{text}");
+    let live = setting.log.clone().verify(Some(&fs::read_to_string(setting.at("newer")).unwrap()), true);
+    assert!(live.summary().starts_with("tampered, 1 problem"), "of a live log, it is truncation");
 }
 
 /// Well-formed, and not what was recorded.
@@ -285,6 +370,9 @@ fn keys_are_made_secret_and_read_only_if_secret() {
     assert_eq!(setting.expect(0, "pubkey @new.key"), printed);
     audit_chain_core::key::VerifierKey::parse(&printed).unwrap();
     setting.expect(2, "keygen --name example.com/log --out @new.key");
+    assert_eq!(mode(&setting.at("new.key")), 0o600);
+    setting.expect(0, "keygen --name example.com/log --out @a/b/new.key");
+    assert_eq!(mode(&setting.at("a/b")), 0o700);
     setting.expect(2, "keygen --name with+plus --out @other.key");
     assert!(!setting.at("other.key").exists());
     fs::set_permissions(setting.at("new.key"), fs::Permissions::from_mode(0o644)).unwrap();

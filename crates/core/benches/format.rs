@@ -4,7 +4,7 @@ use audit_chain_core::{
     Hash,
     chain::Scope,
     check::EntryCheck,
-    entry::EncodedEntry,
+    entry::{EncodedEntry, ExportedPayload},
     format::{Leaf, Payload, genesis},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -57,7 +57,7 @@ struct Exported {
 impl Exported {
     fn entry(&self) -> EncodedEntry<'_> {
         let Self { chain, seq, ref leaf, hash } = *self;
-        EncodedEntry { chain, seq, leaf, hash, payload: None, payload_place: (chain, seq) }
+        EncodedEntry { chain, seq, leaf, hash, payload: ExportedPayload::Erased, payload_place: (chain, seq) }
     }
 }
 

@@ -243,6 +243,25 @@ impl<'a> StoredEntry<'a> {
     }
 }
 
+/// What an export has of an entry's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportedPayload<'a> {
+    /// All of it.
+    Present(Payload<'a>),
+    /// Nothing: it has been erased from the log.
+    Erased,
+    /// Nothing: the export was made, or published, without payloads.
+    Absent,
+}
+
+impl<'a> ExportedPayload<'a> {
+    /// The payload of a log that has all payloads but the erased ones.
+    #[must_use]
+    pub fn of(payload: Option<Payload<'a>>) -> Self {
+        payload.map_or(Self::Erased, Self::Present)
+    }
+}
+
 /// An entry as an export holds it: its encoded leaf, its hash and its payload, none of them checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodedEntry<'a> {
@@ -254,8 +273,8 @@ pub struct EncodedEntry<'a> {
     pub leaf: &'a [u8],
     /// The hash that the log has for it.
     pub hash: Hash,
-    /// The payload; `None` if it has been erased.
-    pub payload: Option<Payload<'a>>,
+    /// The payload.
+    pub payload: ExportedPayload<'a>,
     /// The chain and place that the payload names.
     pub payload_place: (u32, u64),
 }
@@ -275,7 +294,9 @@ impl<'a> EncodedEntry<'a> {
             return Err(Defect::PayloadPlace { chain: payload_chain, seq: payload_seq });
         }
         match self.payload {
-            Some(payload) if payload.digest_with(&mut scratch.payload) != leaf.payload_digest => {
+            ExportedPayload::Present(payload)
+                if payload.digest_with(&mut scratch.payload) != leaf.payload_digest =>
+            {
                 Err(Defect::PayloadDigest)
             }
             _ => Ok(leaf),
@@ -402,16 +423,16 @@ mod tests {
             seq: 2,
             leaf: &leaf,
             hash: stored.stored_hash().unwrap(),
-            payload: stored.payload(),
+            payload: ExportedPayload::of(stored.payload()),
             payload_place: (1, 2),
         };
         let defect = |entry: EncodedEntry<'_>| entry.check(&mut Scratch::default()).unwrap_err();
         assert!(encoded.check(scratch).is_ok());
-        assert!(EncodedEntry { payload: None, ..encoded }.check(scratch).is_ok());
+        assert!(EncodedEntry { payload: ExportedPayload::Erased, ..encoded }.check(scratch).is_ok());
         assert_eq!(defect(EncodedEntry { seq: 3, ..encoded }), Defect::Place { chain: 1, seq: 2 });
         assert_eq!(defect(EncodedEntry { hash: [0; 32], ..encoded }), Defect::Hash);
         assert_eq!(
-            defect(EncodedEntry { payload: Some(Payload::default()), ..encoded }),
+            defect(EncodedEntry { payload: ExportedPayload::Present(Payload::default()), ..encoded }),
             Defect::PayloadDigest
         );
         let misplaced = EncodedEntry { payload_place: (1, 3), ..encoded };

@@ -4,6 +4,7 @@
 pub use audit_chain_core::testing::key;
 
 use audit_chain_cli::{
+    export,
     outcome::Result,
     source::{Each, Entry, Source},
     verify::{Options, verify},
@@ -50,7 +51,8 @@ impl Live {
     }
 
     pub fn export(&mut self, folder: &Path, unsealed: bool) {
-        audit_chain_cli::export::export(self, folder, unsealed, true).unwrap();
+        let options = export::Options { unsealed, payloads: true, quiet: true };
+        export::export(self, folder, options).unwrap();
     }
 
     /// Verifies it with a checkpoint kept elsewhere and the log's key, or without.

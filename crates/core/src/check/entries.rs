@@ -7,7 +7,7 @@
 use crate::{
     Hash,
     chain::{ChainCheck, Link, Scope},
-    entry::{self, Defect, EncodedEntry, Scratch, StoredEntry},
+    entry::{self, Defect, EncodedEntry, ExportedPayload, Scratch, StoredEntry},
     format::Leaf,
     problem::{Problem, ProblemKind, Problems},
 };
@@ -19,6 +19,7 @@ pub struct EntryCheck {
     chains: ChainCheck,
     problems: Problems,
     erased: u64,
+    absent: u64,
     #[serde(skip)]
     scratch: Scratch,
 }
@@ -32,6 +33,8 @@ pub struct EntryReport {
     pub chains: u64,
     /// How many of them have an erased payload.
     pub erased: u64,
+    /// How many payloads are absent from the export that was read.
+    pub absent: u64,
     /// Each chain's newest entry, by chain: `(chain, seq, hash)`.
     pub heads: Vec<(u32, u64, Hash)>,
     /// The problems.
@@ -94,7 +97,11 @@ impl EntryCheck {
                 leaf
             }
         };
-        self.erased += u64::from(entry.payload.is_none());
+        match entry.payload {
+            ExportedPayload::Present(_) => {}
+            ExportedPayload::Erased => self.erased += 1,
+            ExportedPayload::Absent => self.absent += 1,
+        }
         if let Some(leaf) = leaf {
             self.chains.add(&Link { chain, seq, prev_hash: leaf.prev_hash, hash, at: leaf.at });
         }
@@ -111,6 +118,7 @@ impl EntryCheck {
         self.chains.merge(other.chains);
         self.problems.merge(other.problems);
         self.erased += other.erased;
+        self.absent += other.absent;
     }
 
     /// How many runs of entries are held, on which the memory of the check depends.
@@ -135,10 +143,10 @@ impl EntryCheck {
     /// chain's first link follows; without one no chain can begin.
     #[must_use]
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
-        let Self { chains, mut problems, erased, scratch: _ } = self;
+        let Self { chains, mut problems, erased, absent, scratch: _ } = self;
         let entries = chains.entries();
         let (chains, heads) = chains.join(log_id, scope, &mut |problem| problems.add(problem));
-        EntryReport { entries, chains, erased, heads, problems }
+        EntryReport { entries, chains, erased, absent, heads, problems }
     }
 }
 
@@ -194,7 +202,14 @@ mod tests {
     fn entries_of_a_newer_format_cannot_be_checked_and_are_not_missing() {
         let entry = |seq: u64, leaf| {
             let hash = [seq as u8; 32];
-            EncodedEntry { chain: 0, seq, leaf, hash, payload: None, payload_place: (0, seq) }
+            EncodedEntry {
+                chain: 0,
+                seq,
+                leaf,
+                hash,
+                payload: ExportedPayload::Erased,
+                payload_place: (0, seq),
+            }
         };
         let mut check = EntryCheck::new();
         (1..=3).for_each(|seq| check.add_encoded(&entry(seq, &[2])));

@@ -27,12 +27,15 @@ pub struct Options {
     pub max_problems: usize,
     /// How many entries are read at once.
     pub batch: u64,
+    /// Whether a copy of the log is read, made at some time. It may end before the supplied checkpoint; of a live log
+    /// that is truncation.
+    pub is_copy: bool,
 }
 
 impl Default for Options {
     /// Against nothing from elsewhere; names all problems; reads [`BATCH`] entries at once.
     fn default() -> Self {
-        Self { supplied: None, keys: Vec::new(), max_problems: usize::MAX, batch: BATCH }
+        Self { supplied: None, keys: Vec::new(), max_problems: usize::MAX, batch: BATCH, is_copy: false }
     }
 }
 
@@ -232,12 +235,18 @@ impl LogCheck {
         remark(self.options.keys.is_empty() && (elsewhere || newest.is_some()), Remark::NoKey);
         remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
         remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
+        remark(entries.absent > 0, Remark::AbsentPayloads(entries.absent));
+        if let Some(supplied) = self.reported_supplied.as_ref().filter(|supplied| supplied.compared) {
+            let (covered, entries) = (supplied.tree_size, entries.entries);
+            remark(covered < sealed, Remark::BeyondSupplied { sealed: covered, entries });
+        }
         remark(unsealed > 0 && self.progress == Progress::Complete, Remark::Unsealed(unsealed));
         Report {
             verdict: problems.verdict(),
             entries: entries.entries,
             sealed: sealed.min(entries.entries),
             erased: entries.erased,
+            absent: entries.absent,
             chains: entries.chains,
             checkpoints: self.recorded.compared,
             recorded: self.recorded.count,
@@ -267,8 +276,15 @@ impl LogCheck {
         let (size, sealed) = (supplied.size, self.spans.size());
         // If the identity is missing too, the checkpoint cannot be verified, but its size still shows truncation.
         if size > sealed && (supplied.verified.is_some() || self.log_id.is_none()) {
-            let problem = truncated("supplied", size, sealed);
-            self.problems.add(problem);
+            self.problems.add(if self.options.is_copy {
+                let detail = format!(
+                    "the export ends before the checkpoint: the supplied checkpoint seals {size} entries, those of the export \
+                     seal {sealed}; export again"
+                );
+                Problem::of_log(ProblemKind::Unchecked, detail)
+            } else {
+                truncated("supplied", size, sealed)
+            });
         } else if self.open_supplied().is_some() && self.progress == Progress::Complete {
             let detail = format!("the supplied checkpoint of {size} entries could not be compared");
             self.problems.add(Problem::of_log(ProblemKind::Unchecked, detail));

@@ -88,6 +88,15 @@ pub enum Remark {
     ErasedPayloads(u64),
     /// So many entries are not sealed yet.
     Unsealed(u64),
+    /// So many payloads are absent from the export that was read.
+    AbsentPayloads(u64),
+    /// The supplied checkpoint seals only the first entries.
+    BeyondSupplied {
+        /// How many entries it seals.
+        sealed: u64,
+        /// How many entries were checked.
+        entries: u64,
+    },
 }
 
 impl fmt::Display for Remark {
@@ -106,6 +115,17 @@ impl fmt::Display for Remark {
             }
             Self::Unsealed(1) => f.write_str("1 entry is not sealed by a checkpoint yet"),
             Self::Unsealed(n) => write!(f, "{n} entries are not sealed by a checkpoint yet"),
+            Self::AbsentPayloads(_) => f.write_str(
+                "payloads not present: what the entries say of who did what to which table, and when, was checked; the \
+                 rows were not",
+            ),
+            Self::BeyondSupplied { sealed, entries } => write!(
+                f,
+                "the supplied checkpoint covers {sealed} of {entries} entries; the other {} lie beyond it: they are chained \
+                 to one another, but whoever controls the server could have rewritten or removed them. A newer checkpoint \
+                 that was kept elsewhere covers more",
+                entries.saturating_sub(*sealed)
+            ),
         }
     }
 }
@@ -128,6 +148,8 @@ pub struct Report {
     pub sealed: u64,
     /// How many of them have an erased payload.
     pub erased: u64,
+    /// How many payloads are absent from the export that was read.
+    pub absent: u64,
     /// How many chains there are.
     pub chains: u64,
     /// How many recorded checkpoints were compared with the entries.
@@ -161,6 +183,7 @@ impl Report {
             entries: entries.entries,
             sealed: 0,
             erased: entries.erased,
+            absent: entries.absent,
             chains: entries.chains,
             checkpoints: 0,
             recorded: 0,
@@ -180,6 +203,7 @@ impl Report {
         let problems =
             if self.problem_count == 1 { "1 problem" } else { &format!("{} problems", self.problem_count) };
         let mut text = match self.verdict {
+            Verdict::Intact if self.absent > 0 => "leaves intact, payloads not present: ".to_owned(),
             Verdict::Intact => "intact: ".to_owned(),
             Verdict::Tampered => format!("tampered, {problems}: "),
             Verdict::Unchecked => format!("could not check, {problems}: "),
@@ -286,6 +310,11 @@ mod tests {
                 Report { supplied: checkpoint(7000, Some(true)), ..report() },
                 "intact: 8000 entries in 8 chains; 3 checkpoints; compared with the supplied checkpoint of 7000 entries \
                  (signature verified)",
+            ),
+            (
+                Report { absent: 8000, supplied: checkpoint(7000, Some(true)), ..report() },
+                "leaves intact, payloads not present: 8000 entries in 8 chains; 3 checkpoints; compared with the supplied \
+                 checkpoint of 7000 entries (signature verified)",
             ),
             (
                 Report { supplied: checkpoint(1, Some(false)), chains: 1, erased: 2, ..report() },
