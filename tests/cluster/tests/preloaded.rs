@@ -214,7 +214,7 @@ fn what_the_guard_relies_on_in_pg_catalog_is_not_replaced() {
          UPDATE pg_database SET datallowconn = datallowconn;
          CREATE TEXT SEARCH CONFIGURATION words (COPY = pg_catalog.english);
          ALTER TEXT SEARCH CONFIGURATION words DROP MAPPING FOR url;
-         CREATE COLLATION german (PROVIDER = icu, LOCALE = 'de');
+         CREATE COLLATION plain FROM pg_catalog.\"C\";
          DROP EXTENSION pg_surgery;",
     );
     database.sql("VACUUM FULL pg_class");
