@@ -99,22 +99,32 @@ impl Scene {
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
 
-    /// The program's answer. `$home` is the folder of the auditor's files, `$port` the server's port.
-    fn run(&self, connection: &str, variables: &[(&str, &str)]) -> String {
+    /// Runs a command on a source, which comes first of its arguments: the exit code, and everything that was printed.
+    /// `$home` is the folder of the auditor's files, `$port` and `$socket` the server's port and folder.
+    fn answer(&self, command: &str, source: &str, variables: &[(&str, &str)]) -> (i32, String) {
         let fill = |text: &str| {
             let text = text.replace("$port", &self.server.port().to_string());
             text.replace("$socket", self.server.directory().to_str().unwrap())
                 .replace("$home", self.home.to_str().unwrap())
         };
-        let mut command = Command::new(&self.program);
+        let mut program = Command::new(&self.program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-            command.env_remove(name);
+            program.env_remove(name);
         }
-        command.env("HOME", &self.home).args(["verify", &fill(connection)]);
-        command.envs(variables.iter().map(|(name, value)| (name, fill(value))));
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{connection}");
-        String::from_utf8(output.stderr).unwrap()
+        let (command, rest) =
+            command.split_once(' ').map_or((command, None), |(command, rest)| (command, Some(rest)));
+        program.env("HOME", &self.home).args([command, &fill(source)]).args(rest);
+        program.envs(variables.iter().map(|(name, value)| (name, fill(value))));
+        let output = program.output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    }
+
+    /// What `verify` says of a database without a log.
+    fn run(&self, connection: &str, variables: &[(&str, &str)]) -> String {
+        let (status, answer) = self.answer("verify", connection, variables);
+        assert_eq!(status, 2, "{connection}");
+        answer
     }
 
     /// The answer on a terminal of its own, where somebody types the password.
@@ -161,6 +171,24 @@ fn the_program_connects_as_libpq_does() {
     certificates_of_the_client(&scene);
     services_and_hosts(&scene);
     what_is_not_supported(&scene);
+    a_log_is_verified_over_tls(&scene);
+}
+
+fn a_log_is_verified_over_tls(scene: &Scene) {
+    let sql = "CREATE EXTENSION audit_chain; CREATE TABLE account (id integer PRIMARY KEY);
+               SELECT audit_enable('account'); INSERT INTO account SELECT generate_series(1, 1000);
+               SELECT audit_checkpoint(); GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log,
+               audit_checkpoint_span, audit_tile TO auditor";
+    scene.server.psql("postgres", "CREATE DATABASE audited").unwrap();
+    scene.server.psql("audited", sql).unwrap();
+    let connection =
+        AUDITOR.replace("dbname=app", "dbname=audited") + " sslmode=verify-full sslrootcert=$home/root";
+    let (status, answer) = scene.answer("verify", &connection, PASSWORD);
+    assert!(status == 0 && answer.starts_with("intact: 1006 entries"), "{answer}");
+    let export = scene.home.join("export").to_str().unwrap().to_owned();
+    let (status, answer) = scene.answer(&format!("export {export}"), &connection, PASSWORD);
+    assert!(status == 0 && answer.starts_with("exported 1001 entries"), "{answer}");
+    assert_eq!(scene.answer("verify", &export, &[]).0, 0);
 }
 
 fn tls(scene: &Scene) {
