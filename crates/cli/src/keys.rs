@@ -2,7 +2,7 @@
 
 use crate::{
     files,
-    outcome::{OrFailure, Result},
+    outcome::{OrFailure, Result, unchecked},
 };
 use audit_chain_core::{
     key::{KeyKind, MAX_KEY, SigningKey, VerifierKey},
@@ -18,7 +18,14 @@ pub fn generate(name: &str, kind: KeyKind, path: &Path) -> Result<VerifierKey> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).or_unchecked("no randomness")?;
     let key = SigningKey::from_seed(name, kind, &seed).or_unchecked(format!("{name:?}"))?;
-    files::create_folders(&files::parent(path), true)?;
+    let folder = files::parent(path);
+    if let Err(failure) = files::create_folders(&folder, true) {
+        let user = whoami::username().unwrap_or_else(|_| "USER".into());
+        return unchecked(format!(
+            "{failure}; make the folder first, as root: install -d -m 700 -o {user} '{}'",
+            folder.display()
+        ));
+    }
     files::create_secret(path, &(key.to_private_string() + "\n"))?;
     Ok(key.verifier().clone())
 }

@@ -373,6 +373,8 @@ fn keys_are_made_secret_and_read_only_if_secret() {
     assert_eq!(mode(&setting.at("new.key")), 0o600);
     setting.expect(0, "keygen --name example.com/log --out @a/b/new.key");
     assert_eq!(mode(&setting.at("a/b")), 0o700);
+    let text = setting.expect(2, "keygen --name example.com/log --out @kept/new.key");
+    assert!(text.contains("as root: install -d -m 700 -o "), "{text}");
     setting.expect(2, "keygen --name with+plus --out @other.key");
     assert!(!setting.at("other.key").exists());
     fs::set_permissions(setting.at("new.key"), fs::Permissions::from_mode(0o644)).unwrap();
