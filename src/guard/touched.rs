@@ -19,7 +19,7 @@ use crate::pg::relation::{self, Description};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
 use crate::pg::triggers::triggers_of;
-use crate::pg::{catalog, compat, xact};
+use crate::pg::{catalog, compat, parts, xact};
 use pgrx::pg_sys::{self, Oid};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -277,7 +277,7 @@ pub fn is_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Res
     if is_extension || extension.has_member(class, object) {
         return Ok(true);
     }
-    match catalog::table_of(class, object) {
+    match parts::table_of(class, object) {
         Some(table) => Ok(extension.has_relation(table) || Capture::of(extension, table)?.is_any()),
         None => Ok(false),
     }
@@ -294,7 +294,7 @@ impl Touched {
         let altered = self.relations().filter(|(_, relation)| relation.altered && !relation.created);
         let row_types = altered.filter_map(|(oid, _)| relation::row_type(oid));
         let types = self.types.iter().map(|&oid| Oid::from(oid)).chain(row_types);
-        types.flat_map(catalog::tables_using_type).collect()
+        types.flat_map(parts::tables_using_type).collect()
     }
 
     /// Whether the command has touched anything of the extension or of an audited table, or a table that is to be audited.
@@ -309,7 +309,7 @@ impl Touched {
                 return Ok(true);
             }
             if class == pg_sys::TriggerRelationId
-                && let Some(table) = catalog::table_of(class, object)
+                && let Some(table) = parts::table_of(class, object)
                 && triggers_of(table).iter().any(|trigger| {
                     trigger.oid == object
                         && (is_reserved_name(&trigger.name)

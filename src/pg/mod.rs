@@ -16,6 +16,7 @@ pub mod inet;
 pub mod lock;
 pub mod numbers;
 pub mod output;
+pub mod parts;
 pub mod process;
 pub mod query;
 pub mod relation;
