@@ -60,7 +60,7 @@ impl Link {
 /// The row images of all entries except ENABLE and DDL.
 fn images(database: &Database<'_>) -> String {
     database.sql(
-        "SELECT operation, table_name, old_row, new_row FROM audit_log WHERE operation NOT IN ('ENABLE', 'DDL') ORDER BY seq",
+        "SELECT operation, table_name, old_row, new_row FROM audit_log WHERE operation NOT IN ('ENABLE', 'DDL') ORDER BY xid, seq",
     )
 }
 
@@ -293,7 +293,10 @@ fn a_remote_server_that_is_down_leaves_nothing_half_enabled() {
     client.batch_execute("ROLLBACK").unwrap();
     insert(&mut client, 6).unwrap();
     let database = link.database();
-    assert_eq!(database.sql("SELECT new_row ->> 'id' FROM audit_log WHERE operation = 'INSERT'"), "3\n6");
+    assert_eq!(
+        database.sql("SELECT new_row ->> 'id' FROM audit_log WHERE operation = 'INSERT' ORDER BY xid"),
+        "3\n6"
+    );
     database.assert_intact();
 }
 
@@ -326,7 +329,7 @@ fn a_foreign_table_without_a_handler_is_audited_but_has_no_baseline() {
     assert_eq!(database.sql(options), r#"["w"]"#);
     database.sql("DROP FOREIGN TABLE f");
     let tags =
-        "SELECT string_agg(detail ->> 'tag', ', ' ORDER BY seq) FROM audit_log WHERE operation = 'DDL'";
+        "SELECT string_agg(detail ->> 'tag', ', ' ORDER BY xid, seq) FROM audit_log WHERE operation = 'DDL'";
     assert_eq!(database.sql(tags), "ALTER FOREIGN TABLE, ALTER FOREIGN TABLE, DROP FOREIGN TABLE");
     database.assert_intact();
 }
