@@ -15,8 +15,7 @@ use crate::audit::triggers::{self, Capture};
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
-use crate::guard::objects::ChangedObject;
-use crate::guard::objects::tables_with_rights_of;
+use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
 use crate::log;
 use crate::log::table::has_entries;
@@ -117,19 +116,20 @@ pub fn unannounced() -> Result<(), Error> {
     let role = session::effective_role();
     for touched in touched::take_unannounced() {
         let statement = from_server(&touched.statement);
-        let tell = |table: Option<&Table>, tag: &str, object: &str, kind: &str| {
-            let detail = json!({ "tag": tag, "object": object, "type": kind, "statement": statement });
+        let tell = |table: Option<&Table>, object: &str, kind: &str| {
+            // The command's tag is not known.
+            let detail = json!({ "tag": null, "object": object, "type": kind, "statement": statement });
             record("DDL", table.map(Table::qualified), &detail, role)
         };
         if has_entries(extension.table(OwnTable::Log)?) {
             for table in reached_tables(&extension, &touched, &[])? {
                 let table = Table::load(table)?;
-                tell(Some(&table), "REASSIGN OWNED", &table.quoted(), "table")?;
+                tell(Some(&table), &table.quoted(), "table")?;
             }
             for (renamed, before) in &touched.roles {
                 if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
                     let names = [before, &now].map(|name| quote_identifier(from_server(name)));
-                    tell(None, "ALTER ROLE", &names.join(" RENAME TO "), "role")?;
+                    tell(None, &names.join(" RENAME TO "), "role")?;
                 }
             }
         }

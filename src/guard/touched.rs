@@ -5,7 +5,8 @@
 //! ends with its `ddl_command_end`; commands may be nested. What no event trigger announces (REASSIGN OWNED, ALTER ROLE,
 //! EXPLAIN ANALYZE CREATE TABLE AS) is kept until the transaction is about to commit.
 //!
-//! **Invariant**: after a transaction, and after an error, nothing is kept but the command that began the transaction.
+//! **Invariant**: an error forgets what was touched by what it undoes. The end of a transaction leaves nothing but a command
+//! that goes on in another one, such as CREATE INDEX CONCURRENTLY.
 
 use crate::audit::inheritance::audited_ancestor;
 use crate::audit::schema;
@@ -132,21 +133,25 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     if is_suspended() || access == Access::Truncated {
         return;
     }
-    let tag = match COMMANDS.with_borrow(|commands| commands.last().map(|command| command.tag)) {
-        Some(tag) => tag,
-        None if is_told_without_command(access, class, object) => {
-            begin_unannounced();
+    let level = xact::nest_level();
+    let command = COMMANDS.with_borrow(|commands| commands.last().map(|last| (last.tag, last.level)));
+    let tag = match command {
+        Some((Some(tag), _)) => Some(tag),
+        // What a savepoint's rollback undoes is kept apart.
+        Some((None, begun)) if begun == level => None,
+        _ if is_told_without_command(access, class, object) => {
+            begin_unannounced(level);
             None
         }
-        None => return,
+        _ => return,
     };
     if let Some(tag) = tag {
         refuse(tag, access, class, object);
     }
+    // All look-ups come first: they may raise.
     let role = (class == pg_sys::AuthIdRelationId && access == Access::Altered)
         .then(|| catalog::role_name(object))
         .flatten();
-    // All look-ups come first: they may raise.
     let before = (class == pg_sys::RelationRelationId && access == Access::Altered && part == 0)
         .then(|| relation::describe(object))
         .flatten();
@@ -208,11 +213,11 @@ fn is_told_without_command(access: Access, class: Oid, object: Oid) -> bool {
     told && Extension::find().is_some_and(|extension| !extension.script_is_running())
 }
 
-fn begin_unannounced() {
+fn begin_unannounced(level: i32) {
     COMMANDS.with_borrow_mut(|commands| {
         commands.push(Command {
             tag: None,
-            level: xact::nest_level(),
+            level,
             statement: xact::statement_start(),
             touched: Touched {
                 statement: session::client_query().unwrap_or_default().to_vec(),

@@ -111,3 +111,27 @@ COMMIT;
 SELECT * FROM ddl();
 SELECT valid, problems FROM audit_verify();
 DROP SCHEMA live, sub CASCADE;
+
+-- What no event trigger announces is told when the transaction commits, and not if it is undone.
+CREATE ROLE regress_former;
+CREATE ROLE regress_heir;
+CREATE TABLE owned (id int);
+ALTER TABLE owned OWNER TO regress_former;
+SELECT audit_enable('owned');
+SELECT count(*) FROM ddl();
+BEGIN;
+REASSIGN OWNED BY regress_former TO regress_heir;
+SAVEPOINT a;
+ALTER ROLE regress_heir RENAME TO regress_undone;
+ROLLBACK TO a;
+SAVEPOINT b;
+ALTER ROLE regress_heir RENAME TO regress_heir2;
+RELEASE b;
+COMMIT;
+SELECT * FROM ddl();
+BEGIN;
+REASSIGN OWNED BY regress_heir2 TO regress_former;
+ROLLBACK;
+SELECT * FROM ddl();
+DROP TABLE owned;
+DROP ROLE regress_former, regress_heir2;
