@@ -305,9 +305,7 @@ impl Connector {
         let mut client = self.try_modes(host).map_err(shown)?;
         match wanted.accepts(&mut client) {
             Ok(true) => Ok(client),
-            Ok(false) => {
-                Err(shown(format!("the server is not as target_session_attrs demands ({wanted:?})")))
-            }
+            Ok(false) => Err(shown("the server is not as target_session_attrs demands".into())),
             Err(error) => Err(shown(described(&error))),
         }
     }

@@ -76,7 +76,9 @@ fn not_understood(error: &clap::Error) -> Verdict {
         };
     }
     if std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
-        let summary = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let summary = lines.join(" ");
+        let summary = summary.trim_start_matches("error: ");
         let _ = output::json(&json!({ "result": Verdict::Unchecked.name(), "summary": summary }));
     }
     text.lines().for_each(output::plain_error);

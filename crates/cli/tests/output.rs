@@ -106,6 +106,13 @@ fn a_result_that_cannot_be_printed_is_no_answer() {
 }
 
 #[test]
+fn a_wrong_command_line_is_explained_in_json() {
+    let output = program(&["export", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["summary"], "the following required arguments were not provided: <SOURCE> <FOLDER>");
+}
+
+#[test]
 fn every_command_and_every_error_has_json() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| path(&folder.path().join(name)).to_owned();
