@@ -26,6 +26,9 @@ const SHOWN: usize = 20;
 const ANSWERS: &str = "Exit codes: 0 intact, 1 tampered, 2 could not check (including a wrong command line).";
 
 /// Verify, offline and without trusting the server, what audit_chain recorded.
+///
+/// Servers are connected to as psql does it: with its connection strings, environment variables, service files and TLS.
+/// A password comes from PGPASSWORD, from ~/.pgpass or from the terminal; never write it on the command line.
 #[derive(Debug, Parser)]
 #[command(name = "audit-chain", version, after_help = ANSWERS)]
 pub struct Args {
@@ -60,7 +63,7 @@ enum Command {
     },
     /// Write a log to a folder: tiles, entries and payloads. Verifies nothing
     Export {
-        /// A connection: postgres://user@host/database, or "host=… dbname=…"
+        /// A connection, as psql takes it: postgres://user@host/database, "host=… dbname=…" or "service=…"
         source: String,
         /// A folder that is new or empty
         folder: PathBuf,
@@ -73,7 +76,7 @@ enum Command {
     },
     /// Verify a log: an export's folder, or a live server
     Verify {
-        /// An export's folder, or a connection
+        /// An export's folder, or a connection as psql takes it
         source: String,
         /// A checkpoint kept elsewhere, which the log must still match
         #[arg(long, value_name = "FILE")]
@@ -87,7 +90,7 @@ enum Command {
     },
     /// Make a proof: that an entry is in the log, or that a checkpoint continues an earlier one
     Prove {
-        /// An export's folder, or a connection
+        /// An export's folder, or a connection as psql takes it
         source: String,
         /// The entry's chain
         #[arg(long, requires = "seq")]
