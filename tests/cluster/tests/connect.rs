@@ -127,13 +127,15 @@ impl Scene {
         answer
     }
 
-    /// The answer on a terminal of its own, where somebody types the password.
+    /// The answer on a terminal of its own, where somebody types the password, as people do after the terminal has stopped
+    /// to show what they type.
     fn run_on_terminal(&self, connection: &str, typed: &str) -> String {
-        let script = "import os, pty, sys\n\
+        let script = "import os, pty, sys, termios\n\
                       pid, terminal = pty.fork()\n\
                       if pid == 0: os.execv(sys.argv[1], sys.argv[1:-1])\n\
                       shown = b''\n\
                       while b': ' not in shown: shown += os.read(terminal, 1000)\n\
+                      while termios.tcgetattr(terminal)[3] & termios.ECHO: pass\n\
                       os.write(terminal, sys.argv[-1].encode() + b'\\n')\n\
                       try:\n\
                       \x20while chunk := os.read(terminal, 1000): shown += chunk\n\
