@@ -18,7 +18,7 @@ use crate::{
 use parameters::{Parameters, Surroundings};
 use postgres::{
     Client, Config, NoTls,
-    config::{ChannelBinding, SslMode, SslNegotiation},
+    config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation},
     error::SqlState,
 };
 use std::{
@@ -210,9 +210,17 @@ struct Connector {
 pub fn connect(connection: &str) -> Result<Client> {
     let from = Surroundings::of_process();
     let parameters = Parameters::complete(connection, &from)?;
-    let hosts = Host::all(&parameters)?;
+    let mut hosts = Host::all(&parameters)?;
     let wanted = Wanted::parse(parameters.get("target_session_attrs"))?;
     let mut connector = Connector::new(&parameters, &from, &hosts)?;
+    match parameters.get("load_balance_hosts") {
+        None | Some("disable") => {}
+        Some("random") => {
+            connector.config.load_balance_hosts(LoadBalanceHosts::Random);
+            shuffle(&mut hosts)?;
+        }
+        Some(other) => return unchecked(format!("invalid load_balance_hosts {other:?}")),
+    }
     let mut failures: Vec<String> = Vec::new();
     for wanted in wanted {
         for host in &hosts {
@@ -394,6 +402,15 @@ impl Connector {
     }
 }
 
+/// Puts hosts in an order that nobody chose. A slight preference, of one in four billion, is no matter.
+fn shuffle(hosts: &mut [Host]) -> Result<()> {
+    for last in (1..hosts.len()).rev() {
+        let random = getrandom::u32().or_unchecked("no randomness")?;
+        hosts.swap(last, random as usize % (last + 1));
+    }
+    Ok(())
+}
+
 fn number(parameters: &Parameters, name: &str) -> Result<Option<i64>> {
     let value = parameters.get(name);
     value.map(|value| value.trim().parse().or_unchecked(format!("invalid {name} {value:?}"))).transpose()
@@ -480,6 +497,14 @@ mod tests {
         {
             assert!(hosts(wrong).is_err(), "{wrong}");
         }
+        let ordered = hosts("host=a,b,c,d").unwrap();
+        let shuffled = || {
+            let mut hosts = ordered.clone();
+            shuffle(&mut hosts).unwrap();
+            hosts
+        };
+        assert!((0..100).map(|_| shuffled()).any(|hosts| hosts != ordered));
+        assert!(ordered.iter().all(|host| shuffled().contains(host)));
         assert_eq!(hosts("host=/tmp").unwrap()[0].in_passfile(), "localhost");
         assert_eq!(hosts("host=/x").unwrap()[0].in_passfile(), "/x");
         assert_eq!(hosts("hostaddr=::1").unwrap()[0].in_passfile(), "::1");

@@ -302,6 +302,10 @@ fn services_and_hosts(scene: &Scene) {
 
     // The first host does not answer, the second does.
     scene.connects("host=127.0.0.1,localhost port=1,$port user=auditor dbname=app", PASSWORD);
+    scene.connects(
+        "host=127.0.0.1,localhost port=1,$port user=auditor dbname=app load_balance_hosts=random",
+        PASSWORD,
+    );
     scene.connects("postgres://postgres@[::1]:1,localhost:$port/app", &[]);
     scene.fails("host=127.0.0.1,localhost port=1,2 user=x", &[], "127.0.0.1, port 1");
     let target = |wanted| format!("{AUDITOR} target_session_attrs={wanted}");

@@ -42,7 +42,7 @@ const KNOWN: &[(&str, &str, Use)] = &[
     ("keepalives_idle", "", Honored),
     ("keepalives_interval", "", Honored),
     ("krbsrvname", "PGKRBSRVNAME", Ignored),
-    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Only("disable")),
+    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Honored),
     ("max_protocol_version", "PGMAXPROTOCOLVERSION", Ignored),
     ("min_protocol_version", "PGMINPROTOCOLVERSION", Only("3.0")),
     ("oauth_client_id", "", Only("")),
