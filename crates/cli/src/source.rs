@@ -1,4 +1,4 @@
-//! What a log is read from: entries, and the reading of them ([`open`](crate::open) makes a source).
+//! What a log is read from: its entries, and the trait that every source of them has.
 //!
 //! **Invariant**: nothing that a source gives is trusted. It reports [`Failure::Tampered`](crate::outcome::Failure) only
 //! of what no honest log stores.
