@@ -224,6 +224,10 @@ fn record_command(
             entry(None, &catalog::function_name(routine), "function")?;
         }
     }
+    // From PostgreSQL 17 on, enabling a trigger touches its table.
+    if command.only_enables_always() {
+        return Ok(());
+    }
     for table in reached_tables(extension, touched, &tables_recorded)? {
         let table = Table::load(table)?;
         record("DDL", Some(table.qualified()), &detail(command, &table.quoted(), "table"), role)?;

@@ -60,8 +60,8 @@ pub struct Touched {
     pub schemas: Vec<(Oid, Vec<u8>)>,
     /// Altered roles, and their names before.
     pub roles: Vec<(Oid, Vec<u8>)>,
-    /// Other objects that were created or altered: `(class, OID)`.
-    objects: BTreeSet<(u32, u32)>,
+    /// Other objects, `(class, OID)`, and whether they were altered or replaced. Of created ones only parts of tables are kept.
+    objects: BTreeMap<(u32, u32), bool>,
     /// Whether something of the extension or of an audited table is dropped.
     pub drops: bool,
     /// What the client sent, where no event trigger announces the command.
@@ -161,6 +161,10 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     let schema = (class == pg_sys::NamespaceRelationId && access == Access::Altered)
         .then(|| catalog::namespace_name(object))
         .flatten();
+    // CREATE OR REPLACE FUNCTION reports a creation.
+    let replaces = class == pg_sys::ProcedureRelationId
+        && access == Access::Created
+        && Extension::find().is_some_and(|extension| extension.has_member(class, object));
     let drops = access == Access::Dropped
         && Extension::find()
             .is_some_and(|extension| is_ours_or_audited(&extension, class, object).or_raise());
@@ -191,9 +195,11 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
             }
             pg_sys::AuthIdRelationId => touched.roles.extend(role.map(|name| (object, name))),
             _ if access == Access::Dropped => {}
+            _ if access == Access::Created && !replaces && !parts::are_of_tables(class) => {}
             _ => {
                 touched.schemas.extend(schema.map(|name| (object, name)));
-                touched.objects.insert((class.to_u32(), object.to_u32()));
+                *touched.objects.entry((class.to_u32(), object.to_u32())).or_default() |=
+                    access == Access::Altered || replaces;
             }
         }
     });
@@ -282,6 +288,11 @@ pub fn is_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Res
     if is_extension || extension.has_member(class, object) {
         return Ok(true);
     }
+    is_on_ours_or_audited(extension, class, object)
+}
+
+/// Whether an object is, or is a part of, one of the extension's tables or an audited table.
+fn is_on_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Result<bool, Error> {
     match parts::table_of(class, object) {
         Some(table) => Ok(extension.has_relation(table) || Capture::of(extension, table)?.is_any()),
         None => Ok(false),
@@ -307,10 +318,12 @@ impl Touched {
         if self.drops || !self.schemas.is_empty() {
             return Ok(true);
         }
-        for (class, object) in
-            self.objects.iter().map(|&(class, object)| (Oid::from(class), Oid::from(object)))
-        {
-            if is_ours_or_audited(extension, class, object)? {
+        for (&(class, object), &altered) in &self.objects {
+            let (class, object) = (Oid::from(class), Oid::from(object));
+            // What is created is not the extension's, but may be on one of its tables.
+            if altered && is_ours_or_audited(extension, class, object)?
+                || is_on_ours_or_audited(extension, class, object)?
+            {
                 return Ok(true);
             }
             if class == pg_sys::TriggerRelationId
@@ -325,15 +338,18 @@ impl Touched {
             }
         }
         for (relation, touched) in self.relations() {
-            if is_ours_or_audited(extension, pg_sys::RelationRelationId, relation)? {
+            let class = pg_sys::RelationRelationId;
+            if !touched.created && extension.has_member(class, relation)
+                || is_on_ours_or_audited(extension, class, relation)?
+            {
                 return Ok(true);
             }
-            if !touched.created && !touched.placed && !touched.altered {
-                continue;
-            }
             let Some(description) = relation::describe(relation).filter(|d| d.is_table()) else { continue };
-            if relation::parents(relation).into_iter().any(|parent| extension.has_relation(parent))
-                || audited_ancestor(extension, relation)?.is_some()
+            let parents = relation::parents(relation);
+            let has_audited_ancestor =
+                || Ok(!parents.is_empty() && audited_ancestor(extension, relation)?.is_some());
+            if parents.iter().any(|&parent| extension.has_relation(parent))
+                || has_audited_ancestor()?
                 || (touched.created || touched.is_renamed(relation))
                     && schema::has_policy(extension, description.namespace)?
             {

@@ -19,6 +19,11 @@ const PARTS_OF_TABLES: [(Oid, u32, i16); 6] = [
     (Oid::from_u32(2604), 2657, 2),
 ];
 
+/// Whether the objects of the class are parts of tables. An index is a relation, which is none of them.
+pub fn are_of_tables(class: Oid) -> bool {
+    PARTS_OF_TABLES.iter().any(|(catalog, ..)| *catalog == class)
+}
+
 /// The table that an object is, or is a part of: a trigger, a rule, a policy, a constraint, an index, extended statistics, a
 /// default. `None` for others, and for what does not exist.
 pub fn table_of(class: Oid, object: Oid) -> Option<Oid> {

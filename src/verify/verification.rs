@@ -71,11 +71,7 @@ fn parse_checkpoint(note: &str) -> Result<SuppliedCheckpoint, Error> {
 
 /// Reads verifier keys, one per line.
 fn parse_keys(text: &str) -> Result<Vec<VerifierKey>, Error> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let keys = lines
-        .map(|line| VerifierKey::parse(line).map_err(|error| Error::BadKey { reason: error.to_string() }))
-        .collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() { Err(Error::BadKey { reason: "it is empty".into() }) } else { Ok(keys) }
+    VerifierKey::parse_list(text).map_err(|error| Error::BadKey { reason: error.to_string() })
 }
 
 /// Where the log is read from.
