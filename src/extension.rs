@@ -24,6 +24,18 @@ pub enum OwnTable {
 }
 
 impl OwnTable {
+    /// All that are tables.
+    pub const ALL: [Self; 8] = [
+        Self::Log,
+        Self::Identity,
+        Self::Begun,
+        Self::Lifecycle,
+        Self::SchemaPolicy,
+        Self::Checkpoints,
+        Self::Spans,
+        Self::Tiles,
+    ];
+
     fn name(self) -> &'static CStr {
         match self {
             Self::Log => c"audit_log",

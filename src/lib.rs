@@ -37,4 +37,5 @@ extern "C-unwind" fn _PG_init() {
     callbacks::invalidation::register();
     callbacks::worker::register();
     callbacks::hooks::register();
+    callbacks::utility::register();
 }

@@ -11,4 +11,5 @@ pub mod functions;
 pub mod hooks;
 pub mod invalidation;
 pub mod transaction;
+pub mod utility;
 pub mod worker;

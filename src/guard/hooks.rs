@@ -7,12 +7,12 @@
 
 use crate::audit::suspend::is_suspended;
 use crate::error::Error;
-use crate::extension::Extension;
+use crate::extension::{Extension, OwnTable};
 use crate::guard::log::{checks_inserts, refuse_edit};
 use crate::pg::catalog::EventTrigger;
 use crate::pg::table::AsOf;
 use crate::pg::text::from_server;
-use crate::pg::{catalog, session};
+use crate::pg::{catalog, compat, relation, session};
 use pgrx::pg_sys::{self, Oid};
 
 /// The event triggers by which the guard learns of DDL.
@@ -97,6 +97,34 @@ fn refuse_changed_server(access: Access, class: Oid, object: Oid) {
         }
         let object = catalog::describe(class, object);
         Error::ServerGuarded { object: object.unwrap_or_else(|| "a function or operator".into()) }.raise();
+    }
+}
+
+/// LOCK TABLE is about to lock relations.
+pub fn before_lock(relations: &[Oid], mode: pg_sys::LOCKMODE) {
+    refuse_lock(mode, |table| relations.contains(&table));
+}
+
+/// LOCK TABLE has locked relations; by way of a view it may be others than it names.
+pub fn after_lock(mode: pg_sys::LOCKMODE) {
+    refuse_lock(mode, |table| relation::holds_lock(table, mode));
+}
+
+/// Refuses a lock by which others than the extension's owner, such as members of `pg_write_all_data`, would stop all writers
+/// to audited tables.
+fn refuse_lock(mode: pg_sys::LOCKMODE, is_locked: impl Fn(Oid) -> bool) {
+    if !relation::blocks_writers(mode) {
+        return;
+    }
+    let Some(extension) = Extension::find() else { return };
+    if compat::owns_extension(extension.oid, session::effective_role()) {
+        return;
+    }
+    for table in OwnTable::ALL {
+        if extension.table(table).is_ok_and(&is_locked) {
+            let object = extension.quoted(table).unwrap_or_default();
+            Error::Guarded { tag: "LOCK TABLE".into(), object }.raise();
+        }
     }
 }
 

@@ -48,6 +48,18 @@ unsafe fn relation_of(name: *const pg_sys::RangeVar) -> Option<Oid> {
     (oid != Oid::INVALID).then_some(oid)
 }
 
+/// The relations of a list of RangeVar, as far as they exist.
+///
+/// # Safety
+/// `names` is a list of RangeVar nodes.
+pub unsafe fn relations_of(names: *mut pg_sys::List) -> Vec<Oid> {
+    // SAFETY: by the contract; the list is the parse tree's, not ours to free.
+    unsafe {
+        let names = pgrx::PgList::<pg_sys::RangeVar>::from_pg(names);
+        names.iter_ptr().filter_map(|name| relation_of(name)).collect()
+    }
+}
+
 /// The current DDL command. Valid during the call.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
@@ -183,8 +195,7 @@ impl<'a> Command<'a> {
         unsafe {
             match statement.objtype {
                 pg_sys::ObjectType::OBJECT_TABLE if named => {
-                    let list = pgrx::PgList::<pg_sys::RangeVar>::from_pg(statement.objects);
-                    granted.relations = list.iter_ptr().filter_map(|name| relation_of(name)).collect();
+                    granted.relations = relations_of(statement.objects);
                 }
                 pg_sys::ObjectType::OBJECT_FUNCTION | pg_sys::ObjectType::OBJECT_ROUTINE if named => {
                     let list = pgrx::PgList::<pg_sys::ObjectWithArgs>::from_pg(statement.objects);

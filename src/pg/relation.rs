@@ -1,8 +1,8 @@
 //! Relations in the catalogs, by OID: locks, names, kinds, ancestors and descendants. Nothing here resolves a name.
 
-use super::catalog;
 use super::scan::with_relation;
 use super::table::{StoredTuple, scan_catalog};
+use super::{catalog, compat};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 
@@ -39,6 +39,25 @@ impl Lock {
 pub fn lock(relation: Oid, lock: Lock) {
     // SAFETY: within a transaction; the lock manager knows OIDs only.
     unsafe { pg_sys::LockRelationOid(relation, lock.mode()) };
+}
+
+/// Whether this session or its transaction holds that lock on a relation of this database.
+pub fn holds_lock(relation: Oid, mode: pg_sys::LOCKMODE) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: set at backend start.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    compat::holds_lock(&tag, mode)
+}
+
+/// Whether a lock makes writers wait.
+pub fn blocks_writers(mode: pg_sys::LOCKMODE) -> bool {
+    mode >= pg_sys::ShareLock as c_int
 }
 
 /// What `pg_class` says of a relation.

@@ -389,6 +389,30 @@ fn pg_write_all_data_does_not_insert_into_the_other_tables() {
     }
 }
 
+// A lock by which its members would stop all writers, also by way of a view. LOCK TABLE fires no event trigger: only a
+// preloaded library sees it.
+#[test]
+fn pg_write_all_data_does_not_lock_the_log_if_preloaded() {
+    let database = create(preloaded(), "writer_locks");
+    let writer = &database.role("writer", "IN ROLE pg_write_all_data");
+    database.sql(&format!("GRANT CREATE ON SCHEMA public TO {writer}"));
+    let mut session = Session::open(&database, writer);
+    session.run("CREATE VIEW of_the_log AS SELECT FROM audit_log");
+    for (locked, mode) in [
+        ("audit_log", "ACCESS EXCLUSIVE"),
+        ("audit_log", "SHARE"),
+        ("audit_checkpoint_span", "EXCLUSIVE"),
+        ("of_the_log", "ACCESS EXCLUSIVE"),
+    ] {
+        let lock = format!("BEGIN; LOCK TABLE {locked} IN {mode} MODE");
+        assert_eq!(session.outcome(&lock), DENIED, "{lock}");
+        session.run("ROLLBACK");
+    }
+    // Other tables, and the owner of the extension, as ever.
+    session.run("CREATE TABLE own (id integer); BEGIN; LOCK TABLE own; COMMIT");
+    database.sql("BEGIN; LOCK TABLE audit_log; COMMIT");
+}
+
 /// Rows that make no sense, for each of the other tables.
 const OTHER_INSERTS: [(&str, &str); 6] = [
     ("audit_lifecycle", "INSERT INTO audit_lifecycle VALUES (0, 2)"),

@@ -130,8 +130,8 @@ const EDITS: &[Attempt] = &[
 
 // Pg_write_all_data may lock the log.
 const LOCKS: &[Attempt] = &[
-    // No trigger and no hook for permissions sees LOCK; docs/threat-model.md says so.
-    ("LOCK TABLE audit_log IN ACCESS EXCLUSIVE MODE", "-------+-+", None),
+    // Only a preloaded library sees LOCK.
+    ("LOCK TABLE audit_log IN ACCESS EXCLUSIVE MODE", "-------+-+", Some("---------+")),
     ("LOCK TABLE audit_log IN ROW EXCLUSIVE MODE", "-------+-+", None),
     ("LOCK TABLE audit_log IN ACCESS SHARE MODE", "--------++", None),
 ];
