@@ -8,6 +8,10 @@ CREATE TABLE audit_checkpoint_log (
     note      text        NOT NULL
 );
 COMMENT ON TABLE audit_checkpoint_log IS 'audit_chain: all checkpoints, as they were issued';
+COMMENT ON COLUMN audit_checkpoint_log.tree_size IS 'how many entries it seals';
+COMMENT ON COLUMN audit_checkpoint_log.root IS 'the root hash of the tree over them (RFC 6962)';
+COMMENT ON COLUMN audit_checkpoint_log.at IS 'when it was made';
+COMMENT ON COLUMN audit_checkpoint_log.note IS 'the checkpoint as it was issued (C2SP tlog-checkpoint)';
 
 CREATE TABLE audit_checkpoint_span (
     leaf_index bigint  PRIMARY KEY CHECK (leaf_index >= 0),
@@ -17,6 +21,10 @@ CREATE TABLE audit_checkpoint_span (
     UNIQUE (chain, last_seq)
 );
 COMMENT ON TABLE audit_checkpoint_span IS 'audit_chain: which entries are where in the tree: each row is a contiguous part of a chain';
+COMMENT ON COLUMN audit_checkpoint_span.leaf_index IS 'the place of the first of these entries in the tree, from 0';
+COMMENT ON COLUMN audit_checkpoint_span.chain IS 'their chain';
+COMMENT ON COLUMN audit_checkpoint_span.first_seq IS 'the first entry''s place in the chain';
+COMMENT ON COLUMN audit_checkpoint_span.last_seq IS 'the last entry''s place in the chain';
 
 CREATE TABLE audit_tile (
     level  integer NOT NULL CHECK (level BETWEEN 0 AND 7),
@@ -27,6 +35,9 @@ CREATE TABLE audit_tile (
 -- Hashes do not compress.
 ALTER TABLE audit_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
 COMMENT ON TABLE audit_tile IS 'audit_chain: the complete tiles of the tree, of 256 hashes each (C2SP tlog-tiles)';
+COMMENT ON COLUMN audit_tile.level IS 'the level of the tile, from 0 at the leaves';
+COMMENT ON COLUMN audit_tile.index IS 'the place of the tile in its level, from 0';
+COMMENT ON COLUMN audit_tile.hashes IS 'its 256 hashes, one after the other';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_checkpoint_log', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_checkpoint_span', '');

@@ -114,6 +114,14 @@ WHERE NOT EXISTS (
     WHERE (s.table_schema, s.table_name) = (l.table_schema, l.table_name) AND NOT s.captured);
 COMMENT ON VIEW audit_coverage IS
     'audit_chain: one row per user table: whether it is audited, since when, by whom, what was left out of its entries when, and whether auditing was removed by force';
+COMMENT ON COLUMN audit_coverage.table_schema IS 'the schema of the table';
+COMMENT ON COLUMN audit_coverage.table_name IS 'the name of the table';
+COMMENT ON COLUMN audit_coverage.audited IS 'whether all changes of the table are recorded';
+COMMENT ON COLUMN audit_coverage.state IS 'audited, not audited, or what was done by force';
+COMMENT ON COLUMN audit_coverage.since IS 'since when the table is audited without interruption';
+COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then';
+COMMENT ON COLUMN audit_coverage.options IS 'what is left out of its entries now';
+COMMENT ON COLUMN audit_coverage.left_out IS 'what was left out of its entries, since when and until when';
 
 CREATE FUNCTION audit_chain_publication() RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_publication';
@@ -144,3 +152,15 @@ CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
     AS p(published_at double precision, entries bigint, failures integer, error text,
          checkpoint_failures integer, checkpoint_error text);
 COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row: chains, entries, the last checkpoint, what was published';
+COMMENT ON COLUMN audit_status.chains IS 'how many chains the log has';
+COMMENT ON COLUMN audit_status.entries IS 'how many entries it has, by the newest place in each chain';
+COMMENT ON COLUMN audit_status.newest_entry IS 'when the newest entry was captured';
+COMMENT ON COLUMN audit_status.last_checkpoint IS 'when the last checkpoint was made';
+COMMENT ON COLUMN audit_status.checkpoint_entries IS 'how many entries it seals';
+COMMENT ON COLUMN audit_status.unsealed_entries IS 'how many entries no checkpoint seals yet';
+COMMENT ON COLUMN audit_status.last_published IS 'when a checkpoint was last published';
+COMMENT ON COLUMN audit_status.published_entries IS 'how many entries that one seals';
+COMMENT ON COLUMN audit_status.publish_failures IS 'how often publishing has failed since';
+COMMENT ON COLUMN audit_status.publish_error IS 'why it failed last';
+COMMENT ON COLUMN audit_status.checkpoint_failures IS 'how often making a checkpoint has failed since the last one';
+COMMENT ON COLUMN audit_status.checkpoint_error IS 'why it failed last';

@@ -74,3 +74,11 @@ BEGIN
     END LOOP;
 END
 $$;
+
+COMMENT ON FUNCTION audit_chain_refuse() IS 'audit_chain: trigger function that refuses edits of the extension''s tables';
+COMMENT ON FUNCTION audit_chain_check_insert() IS
+    'audit_chain: trigger function that lets INSERT and COPY into the extension''s tables restore a dump, and nothing else';
+COMMENT ON FUNCTION audit_chain_on_ddl() IS 'audit_chain: event trigger function that refuses, records and follows DDL';
+COMMENT ON EVENT TRIGGER audit_chain_ddl_start IS 'audit_chain: a command begins';
+COMMENT ON EVENT TRIGGER audit_chain_ddl_end IS 'audit_chain: refuses, records and follows what a command has changed';
+COMMENT ON EVENT TRIGGER audit_chain_drop IS 'audit_chain: refuses and records what a command has dropped';

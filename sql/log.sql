@@ -77,14 +77,21 @@ COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
 COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE or DISABLE';
+COMMENT ON COLUMN audit_log.table_schema IS 'the schema of the table that the entry is about, as it was called then';
+COMMENT ON COLUMN audit_log.table_name IS 'the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in';
 COMMENT ON COLUMN audit_log.effective_role IS 'the role that the statement ran as';
 COMMENT ON COLUMN audit_log.actor IS 'the application''s user, as claimed by the application (audit_chain.actor)';
+COMMENT ON COLUMN audit_log.application_name IS 'the session''s application_name';
+COMMENT ON COLUMN audit_log.client_addr IS 'the client''s address; null for a local connection';
 COMMENT ON COLUMN audit_log.row_key IS 'the columns of the primary key, after the change; for DELETE, before it';
 COMMENT ON COLUMN audit_log.old_row IS 'UPDATE: the old values of the columns that changed; DELETE: the whole row';
 COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; UPDATE omits out-of-line values that it did not change';
+COMMENT ON COLUMN audit_log.detail IS 'what else is known: the root of a partition, an event''s data, the command of a DDL entry, the options of ENABLE';
 COMMENT ON COLUMN audit_log.statement IS 'the client''s query, if audit_chain.log_statement is on';
 COMMENT ON COLUMN audit_log.payload_digest IS 'null, unless the payload has been erased';
+COMMENT ON COLUMN audit_log.salt IS '16 random bytes, hashed with the payload';
+COMMENT ON COLUMN audit_log.prev_hash IS 'the hash of the entry before in the chain; for its first entry, one that follows from log_id and chain';
 COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the content of the entry, prev_hash included';
 
 -- The log's identity. It has no row until the first entry is written, so that a restored dump brings its own.
@@ -95,6 +102,8 @@ CREATE TABLE audit_log_identity (
     CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =)
 );
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
+COMMENT ON COLUMN audit_log_identity.log_id IS 'random; the first entry of every chain depends on it';
+COMMENT ON COLUMN audit_log_identity.created_at IS 'when the first entry was written';
 
 -- When this database has written entries of its own about rows or events: a row for each transaction that found none. A dump
 -- can be restored until then. A dump does not contain it, so that a restored database can be restored into until it writes.
@@ -103,6 +112,7 @@ CREATE TABLE audit_log_begun (
 );
 COMMENT ON TABLE audit_log_begun IS
     'audit_chain: when this database began to write entries of its own: from then on, no dump can be restored into the log';
+COMMENT ON COLUMN audit_log_begun.at IS 'when that transaction wrote its first entry';
 
 -- The places of the ENABLE and DISABLE entries, so that audit_coverage need not search the log for them.
 CREATE TABLE audit_lifecycle (
@@ -111,6 +121,8 @@ CREATE TABLE audit_lifecycle (
     PRIMARY KEY (chain, seq)
 );
 COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries that began, changed or ended the auditing of a table';
+COMMENT ON COLUMN audit_lifecycle.chain IS 'the chain of the entry';
+COMMENT ON COLUMN audit_lifecycle.seq IS 'the place of the entry in it';
 
 -- The schemas that are audited as a whole, by name, because OIDs do not survive a dump.
 CREATE TABLE audit_schema_policy (
@@ -119,6 +131,9 @@ CREATE TABLE audit_schema_policy (
     skip_unchanged boolean NOT NULL
 );
 COMMENT ON TABLE audit_schema_policy IS 'audit_chain: schemas whose tables are audited, those created later included';
+COMMENT ON COLUMN audit_schema_policy.schema_name IS 'the schema';
+COMMENT ON COLUMN audit_schema_policy.exclude_tables IS 'LIKE patterns of the names of tables that are not audited';
+COMMENT ON COLUMN audit_schema_policy.skip_unchanged IS 'whether an UPDATE that changes nothing makes no entry';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_lifecycle', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_schema_policy', '');

@@ -35,12 +35,26 @@ CREATE AGGREGATE audit_chain_check(
     parallel = safe
 );
 
+COMMENT ON FUNCTION audit_chain_check_transition(internal, bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json, text, bytea,
+    bytea, bytea, bytea) IS 'audit_chain: a part of audit_chain_check(): adds an entry';
+COMMENT ON FUNCTION audit_chain_check_combine(internal, internal) IS
+    'audit_chain: a part of audit_chain_check(): joins what two workers have seen';
+COMMENT ON FUNCTION audit_chain_check_serialize(internal) IS
+    'audit_chain: a part of audit_chain_check(): what a worker has seen, as bytes';
+COMMENT ON FUNCTION audit_chain_check_deserialize(bytea, internal) IS
+    'audit_chain: a part of audit_chain_check(): reads these bytes';
+COMMENT ON FUNCTION audit_chain_check_final(internal) IS 'audit_chain: a part of audit_chain_check(): the result';
+COMMENT ON AGGREGATE audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json, text, bytea,
+    bytea, bytea, bytea) IS 'audit_chain: checks entries; a part of audit_verify()';
+
 -- Returns the report as one object, which audit_verify() and audit_problems() unpack. For all roles that may read the log's
 -- tables.
 CREATE FUNCTION audit_chain_check_log(
     only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text, since_checkpoint text
 ) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_check_log';
+COMMENT ON FUNCTION audit_chain_check_log(integer, timestamptz, timestamptz, text, text, text) IS
+    'audit_chain: the report of which audit_verify() and audit_problems() show a part';
 
 CREATE FUNCTION audit_verify(
     only_chain       integer     DEFAULT NULL,

@@ -3,6 +3,18 @@
 \set setup :srcdir '/setup.sql'
 \i :setup
 
+-- Every object of the extension, and every column of its tables and views, says what it is.
+SELECT count(*) > 30 AS has_members FROM pg_depend
+WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'audit_chain');
+SELECT pg_describe_object(classid, objid, 0) AS without_comment FROM pg_depend
+WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'audit_chain')
+  AND deptype = 'e' AND obj_description(objid, classid::regclass::name) IS NULL;
+SELECT c.relname, a.attname AS without_comment FROM pg_depend d
+JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'audit_chain')
+  AND d.deptype = 'e' AND c.relkind IN ('r', 'v') AND col_description(c.oid, a.attnum) IS NULL;
+
 CREATE ROLE regress_nobody;
 CREATE ROLE regress_owner;
 CREATE ROLE regress_member;
