@@ -3,10 +3,10 @@
 use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::capture::options::Auditing;
 use crate::extension::Extension;
-use crate::pg::query::{query_latest, query_statement};
+use crate::pg::query::{query_kept, query_statement};
 use crate::pg::text::Text;
 use crate::pg::triggers::split_arguments;
-use crate::pg::xact::ActiveSnapshot;
+use crate::pg::xact::{self, ActiveSnapshot};
 use pgrx::pg_sys::{self, Oid};
 
 /// Whether a trigger name is one of the capture triggers'.
@@ -46,7 +46,10 @@ impl ChangedObject {
 
 /// The objects that the current command has created or changed.
 pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
-    query_latest(
+    // What the command has done is to be visible, and what was committed meanwhile.
+    xact::make_visible();
+    let _now = ActiveSnapshot::push_latest();
+    query_kept(
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
                     coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
@@ -134,7 +137,7 @@ impl DroppedObject {
 /// before the command.
 pub fn dropped_objects(extension: &Extension) -> Vec<DroppedObject> {
     let _before = ActiveSnapshot::push_before_command();
-    query_statement(
+    query_kept(
         "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, i.indrelid, s.stxrelid, a.adrelid, \
                              CASE WHEN d.object_type IN ('table column', 'foreign table column') THEN d.objid END), \

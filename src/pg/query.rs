@@ -7,6 +7,8 @@ use super::xact::ActiveSnapshot;
 use pgrx::FromDatum;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_long};
 
 /// One row of a query's result.
@@ -60,15 +62,8 @@ pub fn query_statement<T>(
     read: impl Fn(&Record) -> T,
 ) -> Vec<T> {
     // Read-only: SPI uses the active snapshot.
-    spi_execute(query, arguments, true, || {
-        // SAFETY: after SPI_execute the result is SPI_tuptable, null for what returns no rows.
-        unsafe {
-            let table = pg_sys::SPI_tuptable;
-            let count = if table.is_null() { 0 } else { (*table).numvals as usize };
-            let record = |i| Record { tuple: *(*table).vals.add(i), descriptor: (*table).tupdesc };
-            (0..count).map(|i| read(&record(i))).collect()
-        }
-    })
+    // SAFETY: within SPI, after the query.
+    spi_execute(query, arguments, true, || unsafe { read_rows(read) })
 }
 
 /// The first column of the first row of [`query_latest`]; `None` for null or no row.
@@ -81,6 +76,82 @@ pub fn execute(command: &str, arguments: &[DatumWithOid<'_>]) {
     spi_execute(command, arguments, false, || ());
 }
 
+/// Runs a query that is often run, and reads each row, as [`query_statement`] does. Its plan is kept as long as the session:
+/// planning takes several times as long as running it.
+pub fn query_kept<T>(
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(&Record) -> T,
+) -> Vec<T> {
+    thread_local!(static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default());
+    let mut arguments = Arguments::of(arguments);
+    let known = PLANS.with_borrow(|plans| plans.get(query).copied());
+    // SAFETY: the SPI protocol (src/backend/executor/spi.c). A kept plan is never freed; PostgreSQL plans it again when what it
+    // depends on has changed. An error's abort cleans up after SPI.
+    unsafe {
+        connect();
+        let plan = known.unwrap_or_else(|| {
+            let text = sql(query);
+            let count = arguments.types.len() as c_int;
+            let plan = pg_sys::SPI_prepare(text.as_ptr(), count, arguments.types.as_mut_ptr());
+            assert!(!plan.is_null() && pg_sys::SPI_keepplan(plan) == 0, "SPI_prepare failed");
+            PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+            plan
+        });
+        let values = arguments.values.as_mut_ptr();
+        check(pg_sys::SPI_execute_plan(plan, values, arguments.nulls.as_ptr(), true, 0 as c_long));
+        let result = read_rows(read);
+        pg_sys::SPI_finish();
+        result
+    }
+}
+
+/// A query's arguments, as SPI takes them.
+struct Arguments {
+    types: Vec<Oid>,
+    values: Vec<Datum>,
+    nulls: Vec<c_char>,
+}
+
+impl Arguments {
+    fn of(arguments: &[DatumWithOid<'_>]) -> Self {
+        let value = |argument: &DatumWithOid<'_>| argument.datum().map(|datum| datum.sans_lifetime());
+        let null = |argument: &DatumWithOid<'_>| if argument.datum().is_none() { b'n' } else { b' ' };
+        Self {
+            types: arguments.iter().map(DatumWithOid::oid).collect(),
+            values: arguments.iter().map(|argument| value(argument).unwrap_or(Datum::null())).collect(),
+            nulls: arguments.iter().map(|argument| null(argument) as c_char).collect(),
+        }
+    }
+}
+
+fn connect() {
+    // SAFETY: within a transaction.
+    if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as c_int {
+        pgrx::error!("SPI_connect failed");
+    }
+}
+
+fn check(code: c_int) {
+    if code < 0 {
+        pgrx::error!("a command of audit_chain failed with SPI code {code}");
+    }
+}
+
+/// Reads the rows that SPI has just returned.
+///
+/// # Safety
+/// SPI is connected, and has executed a query.
+unsafe fn read_rows<T>(read: impl Fn(&Record) -> T) -> Vec<T> {
+    // SAFETY: after the execution the result is SPI_tuptable, null for what returns no rows.
+    unsafe {
+        let table = pg_sys::SPI_tuptable;
+        let count = if table.is_null() { 0 } else { (*table).numvals as usize };
+        let record = |i| Record { tuple: *(*table).vals.add(i), descriptor: (*table).tupdesc };
+        (0..count).map(|i| read(&record(i))).collect()
+    }
+}
+
 fn spi_execute<T>(
     query: &str,
     arguments: &[DatumWithOid<'_>],
@@ -88,29 +159,20 @@ fn spi_execute<T>(
     read: impl FnOnce() -> T,
 ) -> T {
     let query = sql(query);
-    let mut types: Vec<Oid> = arguments.iter().map(DatumWithOid::oid).collect();
-    let value = |argument: &DatumWithOid<'_>| argument.datum().map(|datum| datum.sans_lifetime());
-    let mut values: Vec<Datum> = arguments.iter().map(|a| value(a).unwrap_or(Datum::null())).collect();
-    let nulls: Vec<c_char> =
-        arguments.iter().map(|a| if a.datum().is_none() { b'n' } else { b' ' } as c_char).collect();
+    let mut arguments = Arguments::of(arguments);
     // SAFETY: the SPI protocol (src/backend/executor/spi.c); the arrays have one element for each argument. An error's
     // abort cleans up after SPI.
     unsafe {
-        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
-            pgrx::error!("SPI_connect failed");
-        }
-        let code = pg_sys::SPI_execute_with_args(
+        connect();
+        check(pg_sys::SPI_execute_with_args(
             query.as_ptr(),
-            arguments.len() as c_int,
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            nulls.as_ptr(),
+            arguments.types.len() as c_int,
+            arguments.types.as_mut_ptr(),
+            arguments.values.as_mut_ptr(),
+            arguments.nulls.as_ptr(),
             read_only,
             0 as c_long,
-        );
-        if code < 0 {
-            pgrx::error!("a command of audit_chain failed with SPI code {code}");
-        }
+        ));
         let result = read();
         pg_sys::SPI_finish();
         result
