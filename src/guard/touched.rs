@@ -234,12 +234,13 @@ fn begin_unannounced(level: i32) {
 }
 
 /// Refuses what the end of the command would be too late for: a function of the guard that is replaced would not refuse
-/// its own replacement, and an extension that is dropped takes the event triggers with it. Refuses also functions that would
-/// be taken for the extension's.
+/// its own replacement, and an extension that is dropped takes the event triggers with it. Refuses also what would be taken
+/// for the extension's: functions of the same names, and another schema of the name of the extension's.
 fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     let may_be_refused = match class {
         pg_sys::ExtensionRelationId => access == Access::Dropped && tag != "DROP EXTENSION",
         pg_sys::ProcedureRelationId => access != Access::Dropped,
+        pg_sys::NamespaceRelationId => access == Access::Altered,
         _ => false,
     };
     if !may_be_refused {
@@ -248,11 +249,17 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     let Some(extension) = Extension::find().filter(|extension| !extension.script_is_running()) else {
         return;
     };
-    if class == pg_sys::ExtensionRelationId
-        && object == extension.oid
+    let of_others = match class {
+        pg_sys::ExtensionRelationId => (object == extension.oid).then(|| "the log".into()),
+        // Another schema of the name could have other tables and functions of the names.
+        pg_sys::NamespaceRelationId => (object == extension.schema)
+            .then(|| format!("schema {}", extension.quoted_schema().unwrap_or_default())),
+        _ => None,
+    };
+    if let Some(object) = of_others
         && !compat::owns_extension(extension.oid, session::effective_role())
     {
-        Error::Guarded { tag: tag.into(), object: "the log".into() }.raise();
+        Error::Guarded { tag: tag.into(), object }.raise();
     }
     if class != pg_sys::ProcedureRelationId {
         return;

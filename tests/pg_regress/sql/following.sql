@@ -72,14 +72,17 @@ SELECT pg_get_functiondef('audit_chain_on_ddl'::regproc) AS real \gset
 :real;
 CREATE ROLE regress_schema_owner;
 ALTER SCHEMA public OWNER TO regress_schema_owner;
+GRANT CREATE ON DATABASE regress TO regress_schema_owner;
 SET ROLE regress_schema_owner;
 \set VERBOSITY terse
 SET client_min_messages = warning;
 DROP SCHEMA public CASCADE;
+ALTER SCHEMA public RENAME TO mine;
 RESET client_min_messages;
 \set VERBOSITY default
 RESET ROLE;
 ALTER SCHEMA public OWNER TO pg_database_owner;
+REVOKE CREATE ON DATABASE regress FROM regress_schema_owner;
 DROP ROLE regress_schema_owner;
 
 -- Somebody's event trigger is not fired by what audit_chain does.
