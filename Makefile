@@ -4,6 +4,7 @@
 #   SERVER=16     the major version for test, regress, isolation, cluster, lint, bench and demo, in a private copy;
 #                 by default, the newest that is installed
 #   TESTS="a b"   only these tests, for regress, isolation and cluster
+#   BINDIR=…      where install puts the program audit-chain; by default /usr/local/bin
 #
 # Targets that test call setup themselves. install and package only build: they never run a package manager. packages and
 # test-packages run apt in directories of their own.
@@ -11,6 +12,7 @@
 include scripts/defaults
 
 SERVER ?=
+BINDIR ?= /usr/local/bin
 TESTS ?=
 FUZZ_SECONDS ?= 60
 
@@ -76,7 +78,7 @@ bench-quick: setup
 	@$(built) && cargo run --release --package bench -- --quick
 
 install:
-	@scripts/build-install
+	@BINDIR="$(BINDIR)" scripts/build-install
 
 package:
 	@scripts/package

@@ -1,6 +1,7 @@
-//! The first example of README.md, as a reader pastes it into an empty database.
+//! The examples of README.md, as a reader pastes them into an empty database.
 
 use cluster_tests::Database;
+use harness::Server;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -20,16 +21,35 @@ fn the_first_example_prints_what_the_readme_says() {
         .collect();
     assert!(expected.len() > 6, "{expected:?}");
 
-    let mut psql = server.command("psql");
-    psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", "readme"]);
-    let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(example.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let printed = String::from_utf8(output.stdout).unwrap();
+    let printed = psql(&server, example);
     let mut lines = printed.lines().map(str::trim);
     for line in expected {
         assert!(lines.any(|printed| printed == line), "{line:?} is not printed, or not there:\n{printed}");
     }
     drop(database);
+}
+
+#[test]
+fn all_examples_run() {
+    let server = cluster_tests::server();
+    let database = Database::empty(&server, "readme");
+    let blocks: Vec<&str> = README
+        .split("```sql\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```\n").expect("the end of the example").0)
+        .collect();
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    psql(&server, &blocks.join("SET search_path = audit, public;\n"));
+    assert_eq!(database.sql("SELECT valid FROM audit.audit_verify()"), "t");
+}
+
+/// Runs SQL by psql as a reader does, and returns what it prints.
+fn psql(server: &Server, sql: &str) -> String {
+    let mut psql = server.command("psql");
+    psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", "readme"]);
+    let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{sql}");
+    String::from_utf8(output.stdout).unwrap()
 }
