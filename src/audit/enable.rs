@@ -120,8 +120,14 @@ fn lock_members(extension: &Extension, table: Oid, caller: Oid) -> Result<Vec<Ta
     relation::lock(table, Lock::ShareRowExclusive);
     // The table itself first: its descendants are locked only for its owner.
     check_owner(&Table::load_auditable(extension, table)?, caller)?;
-    let members = relation::descendants(table, Lock::ShareRowExclusive);
-    members.into_iter().map(|member| Table::load_auditable(extension, member)).collect()
+    let mut members = Vec::new();
+    for member in relation::descendants(table, Lock::ShareRowExclusive) {
+        let member = Table::load(member)?;
+        if !member.is_temporary() {
+            members.push(member);
+        }
+    }
+    Ok(members)
 }
 
 fn check_owner(table: &Table, caller: Oid) -> Result<(), Error> {

@@ -88,8 +88,11 @@ pub enum Announced {
 }
 
 /// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns whether the
-/// table is audited.
+/// table is audited. A temporary table is not.
 pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Result<bool, Error> {
+    if table.is_temporary() {
+        return Ok(false);
+    }
     let before = Capture::of(extension, table.oid)?;
     let has = before.auditing();
     let Some(wanted) = wanted(extension, table.oid, has)? else { return Ok(false) };

@@ -77,6 +77,11 @@ impl Table {
         self.description.namespace == schema
     }
 
+    /// Whether it is a temporary table, which is not audited.
+    pub fn is_temporary(&self) -> bool {
+        self.description.is_temporary
+    }
+
     /// Whether it is a foreign table.
     pub fn is_foreign(&self) -> bool {
         self.description.kind == pg_sys::RELKIND_FOREIGN_TABLE

@@ -32,6 +32,16 @@ SELECT audit_disable('parent', 'test');
 INSERT INTO child VALUES (2, 'n', 'ssn2', 'pin2');
 TABLE covered;
 
+-- A temporary table below an audited one is not audited, and in nobody's way.
+CREATE TABLE lasting (id int);
+CREATE TEMP TABLE fleeting () INHERITS (lasting);
+SELECT audit_enable('lasting');
+CREATE TEMP TABLE fleeting2 () INHERITS (lasting);
+INSERT INTO fleeting VALUES (1);
+SELECT count(*) AS triggers FROM pg_trigger WHERE tgname ~ '!audit' AND tgrelid::regclass::text ~ 'fleeting';
+SELECT audit_disable('lasting', 'test');
+DROP TABLE fleeting, fleeting2, lasting;
+
 -- Both of two parents count, and a child stays audited as long as one is.
 CREATE TABLE p1 (id int, a text, b text);
 CREATE TABLE p2 (id int, a text, b text);
