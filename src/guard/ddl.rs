@@ -12,12 +12,12 @@ use crate::guard::follow;
 use crate::guard::objects::{ChangedObject, changed_objects, dropped_objects, is_capture_name};
 use crate::guard::touched;
 use crate::log;
-use crate::pg::catalog;
 use crate::pg::command::{Command, Event};
 use crate::pg::fmgr::Call;
 use crate::pg::query;
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
+use crate::pg::{catalog, process};
 use pgrx::pg_sys::{Datum, Oid};
 use std::collections::BTreeSet;
 
@@ -26,7 +26,8 @@ pub fn on_ddl(call: Call) -> Datum {
     let Some(command) = Command::of(&call) else {
         Error::NotATrigger { function: "audit_chain_on_ddl" }.raise();
     };
-    if !is_suspended() {
+    // pg_upgrade makes the extension's objects one by one, and all others.
+    if !is_suspended() && !process::is_upgrading() {
         let extension = Extension::installed().or_raise();
         if !extension.script_is_running() {
             match command.event() {

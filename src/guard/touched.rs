@@ -20,7 +20,7 @@ use crate::pg::relation::{self, Description};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
 use crate::pg::triggers::triggers_of;
-use crate::pg::{catalog, compat, parts, xact};
+use crate::pg::{catalog, compat, parts, process, xact};
 use pgrx::pg_sys::{self, Oid};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,7 +130,7 @@ pub fn released(level: i32) {
 
 /// An object was created or altered, or is about to be dropped. `part` is the number of a relation's column, or 0.
 pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
-    if is_suspended() || access == Access::Truncated {
+    if is_suspended() || process::is_upgrading() || access == Access::Truncated {
         return;
     }
     let level = xact::nest_level();

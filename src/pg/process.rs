@@ -9,6 +9,12 @@ pub fn is_preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
 }
 
+/// Whether pg_upgrade has started the server, to make the catalogs again as they were.
+pub fn is_upgrading() -> bool {
+    // SAFETY: a flag of this process.
+    unsafe { pg_sys::IsBinaryUpgrade }
+}
+
 /// The database that this process is connected to.
 pub fn current_database() -> Oid {
     // SAFETY: a variable of this process.
