@@ -13,8 +13,8 @@ use crate::log;
 use crate::pg::fmgr::Call;
 use crate::pg::query::{self, query_latest};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::table::scan_all;
-use crate::pg::text::{Texts, argument, array_argument, from_server};
+use crate::pg::table::{StoredTuple, scan_all};
+use crate::pg::text::{Texts, argument, array_argument, from_server, to_server};
 use crate::pg::{catalog, compat, relation, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{Datum, Oid};
@@ -157,6 +157,7 @@ fn matches(name: &str, pattern: &str) -> bool {
 }
 
 fn write_policy(extension: &Extension, sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), Error> {
+    // The name is safe: only the extension's owner renames its schema, and nobody its tables (`guard::touched`).
     let sql = sql.replace("{0}", &extension.quoted(OwnTable::SchemaPolicy)?);
     let _owner = extension.act_as_owner();
     let _suspended = GuardSuspended::begin();
@@ -202,18 +203,15 @@ impl Policy {
 
 /// The schema's policy.
 fn policy_of(extension: &Extension, schema: &str) -> Result<Option<Policy>, Error> {
-    let policies = extension.quoted(OwnTable::SchemaPolicy)?;
-    // The command's role need not be allowed to read the policies.
-    let _owner = extension.act_as_owner();
-    let found = query_latest(
-        &format!("SELECT exclude_tables, skip_unchanged FROM {policies} WHERE schema_name = $1"),
-        &[argument(schema)],
-        |row| Policy {
-            exclude_tables: row.get::<Texts>(1).map_or_else(Vec::new, |texts| texts.0),
-            skip_unchanged: row.get(2).unwrap_or(false),
-        },
-    );
-    Ok(found.into_iter().next())
+    // The command's role need not be allowed to read the policies. They are few.
+    let name = to_server(schema);
+    let read = |row: StoredTuple<'_>| {
+        (row.bytes(1) == Some(&name[..])).then(|| Policy {
+            exclude_tables: row.get::<Texts>(2).map_or_else(Vec::new, |texts| texts.0),
+            skip_unchanged: row.get(3).unwrap_or(false),
+        })
+    };
+    Ok(scan_all(extension.table(OwnTable::SchemaPolicy)?, read).into_iter().flatten().next())
 }
 
 /// Renames a schema in its policy. A policy of the new name is that of a schema which is gone.

@@ -101,6 +101,13 @@ impl<'a> StoredTuple<'a> {
         self.datum(column).map(|datum| unsafe { varlena::bytes(datum) })
     }
 
+    /// A column, counted from 1; `None` for null. What it returns is a copy.
+    pub fn get<T: pgrx::FromDatum>(&self, column: i16) -> Option<T> {
+        let datum = self.datum(column)?;
+        // SAFETY: a value of the column's type, as its description says, which is not null.
+        unsafe { T::from_polymorphic_datum(datum, false, self.form(column).atttypid) }
+    }
+
     /// Whether a column, counted from 1, is null.
     pub fn is_null(&self, column: i16) -> bool {
         self.datum(column).is_none()
