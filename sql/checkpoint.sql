@@ -49,6 +49,17 @@ COMMENT ON FUNCTION audit_checkpoint() IS
     'audit_chain: seal the entries that no checkpoint covers yet, and return the checkpoint, to be kept elsewhere';
 REVOKE ALL ON FUNCTION audit_checkpoint() FROM PUBLIC;
 
+-- A copy of the log makes no checkpoints until one of these says what it is.
+CREATE FUNCTION audit_fork(reason text) RETURNS text
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_fork';
+COMMENT ON FUNCTION audit_fork(text) IS
+    'audit_chain: give this copy of the log a name of its own, because the original goes on elsewhere; returns the name';
+CREATE FUNCTION audit_resume(reason text DEFAULT 'this is the original') RETURNS text
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_resume';
+COMMENT ON FUNCTION audit_resume(text) IS
+    'audit_chain: let this copy of the log replace the original, under its name; returns the name';
+REVOKE ALL ON FUNCTION audit_fork(text), audit_resume(text) FROM PUBLIC;
+
 -- A role that may read the log's tables may prove what they contain.
 CREATE FUNCTION audit_inclusion_proof(chain integer, seq bigint, tree_size bigint DEFAULT NULL) RETURNS text
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_inclusion_proof';

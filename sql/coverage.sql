@@ -128,6 +128,11 @@ CREATE FUNCTION audit_chain_publication() RETURNS jsonb
 COMMENT ON FUNCTION audit_chain_publication() IS
     'audit_chain: what audit_chain.publish_command published last, and why a checkpoint waits; part of audit_status';
 
+CREATE FUNCTION audit_chain_succession() RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_succession';
+COMMENT ON FUNCTION audit_chain_succession() IS
+    'audit_chain: whether the log is new, being restored, a copy or recorded; part of audit_status';
+
 CREATE VIEW audit_status AS
 WITH RECURSIVE chains AS (
     -- The newest entry of each chain, by the primary key: no scan of the log.
@@ -139,19 +144,25 @@ WITH RECURSIVE chains AS (
         WHERE l.chain = (SELECT min(m.chain) FROM audit_log m WHERE m.chain > c.chain)
         ORDER BY seq DESC LIMIT 1) n
 )
-SELECT c.chains, c.entries, c.newest_entry,
+SELECT s.state, c.chains, c.entries, c.newest_entry,
        k.at AS last_checkpoint, coalesce(k.tree_size, 0) AS checkpoint_entries,
        c.entries - coalesce(k.tree_size, 0) AS unsealed_entries,
        pg_catalog.to_timestamp(p.published_at) AS last_published, p.entries AS published_entries,
        p.failures AS publish_failures, p.error AS publish_error,
-       p.checkpoint_failures, p.checkpoint_error
+       p.checkpoint_failures, p.checkpoint_error,
+       s.restores, pg_catalog.to_timestamp(s.last_restore) AS last_restore
 FROM (SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entries, max(at) AS newest_entry
       FROM chains) c
 LEFT JOIN (SELECT at, tree_size FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1) k ON true
 CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
     AS p(published_at double precision, entries bigint, failures integer, error text,
-         checkpoint_failures integer, checkpoint_error text);
+         checkpoint_failures integer, checkpoint_error text)
+CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_succession())
+    AS s(state text, restores integer, last_restore double precision);
 COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row: chains, entries, the last checkpoint, what was published';
+COMMENT ON COLUMN audit_status.state IS 'new, restoring (a dump), copy (makes no checkpoints until audit_fork() or audit_resume()), recording, or standby';
+COMMENT ON COLUMN audit_status.restores IS 'how often this database was restored, cloned, promoted or recovered';
+COMMENT ON COLUMN audit_status.last_restore IS 'when it last began to write after that';
 COMMENT ON COLUMN audit_status.chains IS 'how many chains the log has';
 COMMENT ON COLUMN audit_status.entries IS 'how many entries it has, by the newest place in each chain';
 COMMENT ON COLUMN audit_status.newest_entry IS 'when the newest entry was captured';

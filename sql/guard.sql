@@ -1,7 +1,7 @@
 -- The guard: nobody edits the log, and capture ends only by audit_disable(). docs/threat-model.md says who is stopped by
 -- which layer.
 
-REVOKE ALL ON audit_log, audit_log_identity, audit_log_begun, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
+REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
@@ -20,7 +20,7 @@ DECLARE
     own_table text;
 BEGIN
     FOREACH own_table IN ARRAY ARRAY[
-        'audit_log', 'audit_log_identity', 'audit_log_begun', 'audit_lifecycle', 'audit_schema_policy',
+        'audit_log', 'audit_log_identity', 'audit_incarnation', 'audit_lifecycle', 'audit_schema_policy',
         'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile']
     LOOP
         EXECUTE pg_catalog.format($sql$

@@ -76,7 +76,7 @@ COMMENT ON COLUMN audit_log.chain IS 'the chain; there are as many as sessions t
 COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without gaps';
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
-COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE or DISABLE';
+COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, RESTORE, PROMOTE, CLONE, UPGRADE, FORK or RESUME';
 COMMENT ON COLUMN audit_log.table_schema IS 'the schema of the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.table_name IS 'the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in';
@@ -94,25 +94,46 @@ COMMENT ON COLUMN audit_log.salt IS '16 random bytes, hashed with the payload';
 COMMENT ON COLUMN audit_log.prev_hash IS 'the hash of the entry before in the chain; for its first entry, one that follows from log_id and chain';
 COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the content of the entry, prev_hash included';
 
--- The log's identity. It has no row until the first entry is written, so that a restored dump brings its own.
+-- The log's identities: that of its first entry, and one for each audit_fork(). It has no row until the first entry is written,
+-- so that a restored dump brings its own.
 CREATE TABLE audit_log_identity (
-    log_id     uuid        NOT NULL,
-    created_at timestamptz NOT NULL,
-    -- At most one row. A constraint, because its index cannot be dropped without altering the table.
-    CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =)
+    log_id      uuid        PRIMARY KEY,
+    created_at  timestamptz NOT NULL,
+    forked_from uuid        UNIQUE,
+    forked_at   bigint      CHECK (forked_at >= 0),
+    CHECK ((forked_from IS NULL) = (forked_at IS NULL)),
+    -- At most one first identity. A constraint, because its index cannot be dropped without altering the table.
+    CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =) WHERE (forked_from IS NULL)
 );
-COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin';
-COMMENT ON COLUMN audit_log_identity.log_id IS 'random; the first entry of every chain depends on it';
-COMMENT ON COLUMN audit_log_identity.created_at IS 'when the first entry was written';
+COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin, and those that audit_fork() gave it';
+COMMENT ON COLUMN audit_log_identity.log_id IS 'random; the first entry of every chain depends on the first one, the name of checkpoints on the newest';
+COMMENT ON COLUMN audit_log_identity.created_at IS 'when the first entry was written, or audit_fork() was called';
+COMMENT ON COLUMN audit_log_identity.forked_from IS 'the identity before; null for the first one';
+COMMENT ON COLUMN audit_log_identity.forked_at IS 'how many entries checkpoints of the identity before seal; null for the first one';
 
--- When this database has written entries of its own about rows or events: a row for each transaction that found none. A dump
--- can be restored until then. A dump does not contain it, so that a restored database can be restored into until it writes.
-CREATE TABLE audit_log_begun (
-    at timestamptz NOT NULL
+-- Where this log was written: a row for each database, server and timeline that wrote entries (src/log/incarnation.rs). A dump
+-- does not contain it, so that a restored database knows that it is a copy. As long as it is empty, a dump can be restored.
+CREATE TABLE audit_incarnation (
+    incarnation       text        PRIMARY KEY,
+    previous          text,
+    kind              text        NOT NULL,
+    publishes         boolean     NOT NULL,
+    system_identifier bigint      NOT NULL,
+    database_oid      oid         NOT NULL,
+    timeline          integer     NOT NULL,
+    server_version    integer     NOT NULL,
+    at                timestamptz NOT NULL
 );
-COMMENT ON TABLE audit_log_begun IS
-    'audit_chain: when this database began to write entries of its own: from then on, no dump can be restored into the log';
-COMMENT ON COLUMN audit_log_begun.at IS 'when that transaction wrote its first entry';
+COMMENT ON TABLE audit_incarnation IS 'audit_chain: the databases, servers and timelines that wrote this log, and whether they may publish checkpoints';
+COMMENT ON COLUMN audit_incarnation.incarnation IS 'random; checkpoints name it';
+COMMENT ON COLUMN audit_incarnation.previous IS 'the incarnation before, if it is known';
+COMMENT ON COLUMN audit_incarnation.kind IS 'how it began: first, restore (of a dump), clone, timeline, upgrade, fork or resume';
+COMMENT ON COLUMN audit_incarnation.publishes IS 'whether it makes checkpoints; a copy does not until audit_fork() or audit_resume()';
+COMMENT ON COLUMN audit_incarnation.system_identifier IS 'the server''s system identifier (pg_control_system())';
+COMMENT ON COLUMN audit_incarnation.database_oid IS 'the database''s OID';
+COMMENT ON COLUMN audit_incarnation.timeline IS 'the timeline of the server''s WAL';
+COMMENT ON COLUMN audit_incarnation.server_version IS 'the major version of PostgreSQL';
+COMMENT ON COLUMN audit_incarnation.at IS 'when it began';
 
 -- The places of the ENABLE and DISABLE entries, so that audit_coverage need not search the log for them.
 CREATE TABLE audit_lifecycle (

@@ -88,6 +88,10 @@ pub enum Error {
     ReservedTrigger { name: String, table: String },
     /// A checkpoint of a log without entries.
     NothingToSeal,
+    /// A checkpoint of a copy that was not told what it is.
+    UndecidedCopy,
+    /// `audit_fork()` or `audit_resume()` of a log without entries.
+    NothingToContinue { function: &'static str },
     /// An entry that the log must have is missing.
     EntryMissing { chain: u32, seq: u64 },
     /// The stored tree does not fit together.
@@ -170,17 +174,19 @@ impl Error {
             Self::NotRestoring { table } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("cannot insert into table \"{table}\": this database has written entries of its own"),
-                "Restore a dump into a new database, or after DROP EXTENSION and CREATE EXTENSION. Use audit_event() \
-                 to add an entry."
+                "Restore the log into a new database, or after DROP EXTENSION audit_chain CASCADE, before anything else is \
+                 written; or leave it out (pg_dump --exclude-table-data). Use audit_event() to add an entry."
                     .into(),
             ),
             Self::NotRestorer { table } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!(
-                    "permission denied for table {table}: only a superuser or the extension's owner may insert rows \
-                     with SQL"
+                    "permission denied for table {table}: only a superuser, the extension's owner, or a role that was granted \
+                     INSERT by name may insert rows with SQL"
                 ),
-                "Restore a dump as a superuser. Use audit_event() to add an entry.".into(),
+                "Restore a dump as a superuser, or GRANT INSERT on the extension's tables and EXECUTE on \
+                 audit_chain_capture() to the role that restores. Use audit_event() to add an entry."
+                    .into(),
             ),
             Self::NotReader => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -239,7 +245,7 @@ impl Error {
             Self::EmptyReason { function } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("argument \"reason\" of {function}() must not be empty"),
-                "Say why auditing ends: the reason is recorded.".into(),
+                "State the reason: it is recorded.".into(),
             ),
             Self::NotOwner { name } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -358,6 +364,18 @@ impl Error {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot make a checkpoint: the log has no entries".into(),
                 "The first audited change or audit_event() adds the first entry.".into(),
+            ),
+            Self::UndecidedCopy => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot make a checkpoint: this database is a copy of the one that wrote the log".into(),
+                "If it replaces the original, call audit_resume(reason). If the original goes on elsewhere, call \
+                 audit_fork(reason), which gives this log a name of its own."
+                    .into(),
+            ),
+            Self::NothingToContinue { function } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot call {function}: the log has no entries"),
+                "A log without entries is no copy: use it as it is.".into(),
             ),
             Self::EntryMissing { chain, seq } => (
                 ERRCODE_DATA_CORRUPTED,

@@ -14,7 +14,7 @@ pub const NAME: &CStr = c"audit_chain";
 pub enum OwnTable {
     Log,
     Identity,
-    Begun,
+    Incarnation,
     Lifecycle,
     SchemaPolicy,
     Coverage,
@@ -28,7 +28,7 @@ impl OwnTable {
     pub const ALL: [Self; 8] = [
         Self::Log,
         Self::Identity,
-        Self::Begun,
+        Self::Incarnation,
         Self::Lifecycle,
         Self::SchemaPolicy,
         Self::Checkpoints,
@@ -40,7 +40,7 @@ impl OwnTable {
         match self {
             Self::Log => c"audit_log",
             Self::Identity => c"audit_log_identity",
-            Self::Begun => c"audit_log_begun",
+            Self::Incarnation => c"audit_incarnation",
             Self::Lifecycle => c"audit_lifecycle",
             Self::SchemaPolicy => c"audit_schema_policy",
             Self::Coverage => c"audit_coverage",

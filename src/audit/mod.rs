@@ -6,6 +6,7 @@
 //! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
 //! * [`table`]: tables in the catalogs.
 //! * [`record`]: ENABLE, DISABLE and DDL entries.
+//! * [`succession`]: what a copy of the log is to be.
 //! * [`suspend`]: suspends the guard while the extension itself works on triggers.
 //!
 //! It may use `capture`, `log` and what lies below.
@@ -16,6 +17,7 @@ pub mod enable;
 pub mod inheritance;
 pub mod record;
 pub mod schema;
+pub mod succession;
 pub mod suspend;
 pub mod table;
 pub mod triggers;

@@ -68,6 +68,8 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
             enabled += i32::from(begun.is_some());
         }
     }
+    // No dump can be restored from now on: it would bring another policy.
+    log::begin(session::effective_role())?;
     let policy = Policy { exclude_tables: patterns, skip_unchanged };
     let before = policy_of(&extension, &name)?;
     if before.as_ref() != Some(&policy) {

@@ -29,6 +29,9 @@ entry_points! {
     (audit_chain_disable, pg_finfo_audit_chain_disable) => crate::audit::enable::disable;
     (audit_chain_enable_schema, pg_finfo_audit_chain_enable_schema) => crate::audit::schema::enable;
     (audit_chain_disable_schema, pg_finfo_audit_chain_disable_schema) => crate::audit::schema::disable;
+    (audit_chain_fork, pg_finfo_audit_chain_fork) => crate::audit::succession::fork;
+    (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
+    (audit_chain_succession, pg_finfo_audit_chain_succession) => crate::audit::succession::succession;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::log::check_insert;

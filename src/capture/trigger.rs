@@ -6,7 +6,7 @@
 
 use crate::capture::audited_table::{self, AuditedTable};
 use crate::error::{Error, OrRaise};
-use crate::log::{self, EntryHeader, Images};
+use crate::log::{self, EntryHeader, Images, restore};
 use crate::pg::fmgr::Call;
 use crate::pg::session::{OutputSettings, effective_role};
 use crate::pg::text::from_server;
@@ -35,6 +35,9 @@ fn capture(trigger: Trigger<'_>) -> Result<(), Error> {
             return Err(Error::WrongTrigger { table });
         }
         _ => {}
+    }
+    if restore::is_under_way()? {
+        return Ok(());
     }
     let table = audited_table::of(trigger)?;
     let header = EntryHeader { operation: trigger.operation(), table: Some((&table.schema, &table.name)) };

@@ -9,9 +9,12 @@ use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::guard::follow;
-use crate::guard::objects::{ChangedObject, changed_objects, dropped_objects, is_capture_name};
+use crate::guard::objects::{
+    ChangedObject, DroppedObject, changed_objects, dropped_objects, is_capture_name,
+};
+use crate::guard::replay;
 use crate::guard::touched;
-use crate::log;
+use crate::log::{self, restore};
 use crate::pg::command::{Command, Event};
 use crate::pg::fmgr::Call;
 use crate::pg::query;
@@ -72,6 +75,19 @@ const HARMLESS: [&str; 7] = [
 /// After the command: refuses what it has changed and must not, then records and follows it.
 fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     let touched = touched::end(command.tag());
+    if session::replays_dump()
+        && let Some(table) = replay::put_triggers_back(extension, command)
+        && extension.has_relation(table)
+    {
+        return Ok(());
+    }
+    let restoring = restore::is_under_way()?;
+    if restoring
+        && let Some(touched) = &touched
+        && !touched.touches_guard(extension)?
+    {
+        return Ok(());
+    }
     let named = follow::NamedRelations::of(command);
     if let Some(touched) = &touched
         && !touched.is_relevant(extension)?
@@ -85,7 +101,7 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if !HARMLESS.contains(&command.tag()) {
         changed.iter().try_for_each(|object| refuse_change(extension, command, object))?;
     }
-    follow::after(extension, command, &named, &touched, &changed)
+    if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }
 }
 
 fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedObject) -> Result<(), Error> {
@@ -135,14 +151,22 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if !touched::drops() {
         return Ok(());
     }
+    let replays = session::replays_dump() && restore::acts_for_restorer(extension)?;
+    let restoring = replays && restore::is_under_way()?;
     let _path = LocalSettings::safe_search_path();
     let dropped = dropped_objects(extension);
     if dropped.iter().any(|object| object.kind == "extension" && object.schema == "audit_chain") {
         return Ok(());
     }
+    if restoring && !dropped.iter().any(|object| object.is_our_trigger && !is_capture_name(&object.part)) {
+        return Ok(());
+    }
     // What an ALTER TABLE names is recorded, and followed, when it ends.
     let altered = command.tag().starts_with("ALTER ");
-    for object in dropped.iter().filter(|object| object.is_separate && !(altered && object.is_named)) {
+    let ended = |object: &&DroppedObject| replays && object.is_our_trigger && is_capture_name(&object.part);
+    let told =
+        |object: &&DroppedObject| object.is_separate && !(altered && object.is_named) && !ended(object);
+    for object in dropped.iter().filter(told) {
         if let Some(table) = object.on {
             follow::after_drop(extension, command, table, &object.identity, &object.kind)?;
         }
@@ -154,6 +178,11 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
                 && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)
         });
         let table = format!("{}.{}", trigger.schema, trigger.table);
+        if !with_its_table && ended(&trigger) {
+            // pg_restore --clean drops both triggers of a table before the table.
+            replay::record_dropped(extension, trigger)?;
+            continue;
+        }
         if !with_its_table {
             return Err(if is_capture_name(&trigger.part) {
                 Error::CaptureGuarded { tag: command.tag().into(), table }

@@ -17,8 +17,8 @@ use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
-use crate::log;
 use crate::log::table::has_entries;
+use crate::log::{self, restore};
 use crate::pg::catalog;
 use crate::pg::command::{Command, Granted};
 use crate::pg::relation::{self, Lock};
@@ -111,6 +111,10 @@ pub fn after(
 /// Before the transaction commits: records and follows what it has touched without the announcement of an event trigger.
 pub fn unannounced() -> Result<(), Error> {
     let Some(extension) = Extension::find() else { return Ok(()) };
+    if restore::is_under_way()? {
+        touched::take_unannounced();
+        return Ok(());
+    }
     let _now = ActiveSnapshot::push_latest();
     let _path = LocalSettings::safe_search_path();
     let role = session::effective_role();

@@ -5,13 +5,13 @@ use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
-use crate::log::{self, columns};
+use crate::log::{self, columns, incarnation, restore};
+use crate::pg::catalog;
 use crate::pg::fmgr::Call;
 use crate::pg::row::Row;
 use crate::pg::session::{self, LocalSettings, to_utf8};
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
-use crate::pg::{catalog, compat};
 use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
 use audit_chain_core::note::Note;
@@ -58,16 +58,20 @@ pub fn check_insert(call: Call) -> Datum {
 /// Refuses a row that SQL inserts, unless a dump is being restored and the row can be from it. The extension's own rows come
 /// past triggers, except the policies of schemas.
 ///
-/// A dump is restored by a superuser or the extension's owner, before this database has written entries about rows or events
-/// of its own. Which row comes first, and in which session, does not matter.
+/// A dump is restored before this database has written entries of its own, by whoever may ([`restore::may_restore`]). Which row
+/// comes first, and in which session, does not matter.
 fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     let table = from_server(trigger.relation().name());
     if is_suspended() && table == "audit_schema_policy" {
         return Ok(());
     }
     let extension = Extension::installed()?;
-    if !compat::owns_extension(extension.oid, session::effective_role()) {
+    if !restore::may_restore(&extension, session::effective_role())? {
         return Err(Error::NotRestorer { table });
+    }
+    if table == "audit_incarnation" {
+        // It is not in a dump.
+        return Err(Error::AppendOnly { table, operation: "INSERT" });
     }
     let row = trigger.row();
     match table.as_str() {
@@ -78,11 +82,9 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
         }
         "audit_lifecycle" => check_place(&extension, &row)?,
         "audit_checkpoint_log" => check_checkpoint(&row)?,
-        // It is not in a dump.
-        "audit_log_begun" => return Err(Error::AppendOnly { table, operation: "INSERT" }),
         _ => {}
     }
-    if log::table::has_begun(extension.table(OwnTable::Begun)?) {
+    if !incarnation::is_open(&extension)? {
         return Err(Error::NotRestoring { table });
     }
     Ok(())

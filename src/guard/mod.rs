@@ -5,6 +5,7 @@
 //! * [`follow`]: DDL on audited tables is recorded and followed.
 //! * [`touched`]: what a command has touched, by OID: most commands end there.
 //! * [`objects`]: what a command has changed or dropped, in the words of its event triggers.
+//! * [`replay`]: DDL of sessions that replay a dump.
 //! * [`hooks`]: the same where the library is preloaded, whether or not triggers fire.
 //!
 //! It may use `audit` and what lies below. `docs/threat-model.md` says who is stopped by which layer.
@@ -14,4 +15,5 @@ pub mod follow;
 pub mod hooks;
 pub mod log;
 pub mod objects;
+pub mod replay;
 pub mod touched;

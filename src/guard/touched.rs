@@ -15,7 +15,7 @@ use crate::audit::triggers::Capture;
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::guard::hooks::Access;
-use crate::guard::objects::is_reserved_name;
+use crate::guard::objects::{is_capture_name, is_reserved_name};
 use crate::pg::relation::{self, Description};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
@@ -289,6 +289,16 @@ fn is_put_back(function: Oid) -> bool {
         && (now.symbol == now.name || now.symbol == symbol.as_bytes())
 }
 
+/// Whether a trigger has a reserved name or a function of the extension, and is no capture trigger.
+fn is_odd_trigger(extension: &Extension, table: Oid, trigger: Oid) -> bool {
+    triggers_of(table).iter().filter(|row| row.oid == trigger).any(|row| {
+        let captures = extension.capture_function().is_ok_and(|function| function == row.function);
+        let is_ours = extension.has_member(pg_sys::ProcedureRelationId, row.function);
+        let is_capture = is_capture_name(&from_server(&row.name)) && captures;
+        (is_ours || is_reserved_name(&row.name)) && !is_capture
+    })
+}
+
 /// Whether an object belongs to the extension, to one of its tables or to an audited table.
 pub fn is_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Result<bool, Error> {
     let is_extension = class == pg_sys::ExtensionRelationId && object == extension.oid;
@@ -310,6 +320,26 @@ impl Touched {
     /// The relations that were created or altered, by OID.
     pub fn relations(&self) -> impl Iterator<Item = (Oid, &TouchedRelation)> {
         self.relations.iter().map(|(&oid, relation)| (Oid::from(oid), relation))
+    }
+
+    /// Whether the command has touched an object of the extension, or something on one of its tables, or made a trigger that
+    /// only looks like one of the extension's, or uses one of its functions otherwise than the capture triggers do.
+    pub fn touches_guard(&self, extension: &Extension) -> Result<bool, Error> {
+        for &(class, object) in self.objects.keys() {
+            let (class, object) = (Oid::from(class), Oid::from(object));
+            let table = parts::table_of(class, object);
+            if extension.has_member(class, object)
+                || table.is_some_and(|table| extension.has_relation(table))
+                || class == pg_sys::TriggerRelationId
+                    && table.is_some_and(|table| is_odd_trigger(extension, table, object))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(self.relations().any(|(relation, _)| {
+            let is_ours = |&relation: &Oid| extension.has_relation(relation);
+            is_ours(&relation) || relation::parents(relation).iter().any(is_ours)
+        }))
     }
 
     /// The tables with columns of a type that was altered, or of a relation's row type.

@@ -20,14 +20,6 @@ pub struct EntryHeader<'a> {
     pub table: Option<(&'a [u8], &'a [u8])>,
 }
 
-impl EntryHeader<'_> {
-    /// Whether the entry is about a table's rows or an event; otherwise it is about auditing itself. A restore adds entries
-    /// of the latter kind while it is still inserting the log: about keys and indexes of audited tables.
-    pub fn is_content(&self) -> bool {
-        !matches!(self.operation, "DDL" | "ENABLE" | "DISABLE")
-    }
-}
-
 /// An entry's place in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

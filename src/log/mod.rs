@@ -3,6 +3,8 @@
 //! * [`transaction`]: the chain that the current transaction holds, and its unwritten entries.
 //! * [`claim`]: which chain a transaction gets, and which one a session keeps.
 //! * [`entry`]: an entry under construction; its hash and its row.
+//! * [`incarnation`]: where the log is written, and what has become of it.
+//! * [`restore`]: while a dump is restored.
 //! * [`context`]: who made a change, and from where.
 //! * [`columns`]: the columns of `audit_log`, in one list.
 //! * [`stored`]: a row as it is stored, and whether its content gives its hash.
@@ -19,6 +21,8 @@ pub mod claim;
 pub mod columns;
 pub mod context;
 pub mod entry;
+pub mod incarnation;
+pub mod restore;
 pub mod stored;
 pub mod table;
 pub mod transaction;
@@ -27,6 +31,7 @@ pub use entry::{EntryHeader, Images, Place};
 pub use transaction::{flush, on_relation_change};
 
 use crate::error::Error;
+use crate::pg::text::to_server;
 use crate::settings;
 use entry::EntryBuffers;
 use pgrx::pg_sys::Oid;
@@ -46,12 +51,28 @@ pub fn append(
     role: Oid,
     fill: impl FnOnce(&mut Images) -> Result<ControlFlow<()>, Error>,
 ) -> Result<Option<Place>, Error> {
+    begin(role)?;
     // The buffers are reused from one entry to the next. Where an entry is appended while another one is (an output
     // function or an index's expression may do anything), it gets buffers of its own.
     let mut buffers = BUFFERS.take().unwrap_or_default();
     let result = append_in(&mut buffers, header, role, fill);
     BUFFERS.set(Some(buffers));
     result
+}
+
+/// Makes this database's log its own, if no transaction has written to it in this place: an entry says what has become of it.
+/// From now on no dump can be restored into it.
+pub fn begin(role: Oid) -> Result<(), Error> {
+    if !transaction::has_begun()
+        && let Some(announcement) = transaction::begin_here()?
+    {
+        let header = EntryHeader { operation: announcement.operation, table: None };
+        append_in(&mut EntryBuffers::default(), &header, role, |images| {
+            images.detail.set(Some(&to_server(&announcement.detail.to_string())));
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(())
 }
 
 fn append_in(

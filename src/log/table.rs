@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::log::columns;
 use crate::log::stored::StoredRow;
 use crate::pg::scan::for_each_row;
+use crate::pg::session;
 use crate::pg::table::{self, StoredTuple};
 use crate::pg::text;
 use crate::pg::tuple::{ColumnValue, RowBuffer};
@@ -75,29 +76,54 @@ pub fn has_entries(log: Oid) -> bool {
     table::any_row(log, |_| ()).is_some()
 }
 
-/// The log's identity; `None` before the first entry. Sees what is committed, whatever the isolation level.
-pub fn identity(table: Oid) -> Option<[u8; 16]> {
-    table::any_row(table, |row| row.array(1).expect("log_id is not null"))
+/// One of the log's identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub id: [u8; 16],
+    /// The identity before, and how many entries its checkpoints seal; `None` for the first one.
+    pub forked: Option<([u8; 16], u64)>,
 }
 
-/// Writes the log's identity. `at` is in microseconds since 2000-01-01 UTC.
-pub fn insert_identity(table: Oid, id: &[u8; 16], at: i64) {
+/// The log's identities, in any order. Sees what is committed and what this transaction has done, whatever the isolation level.
+pub fn identities(table: Oid) -> Vec<Identity> {
+    table::scan_all_as_written(table, |row| Identity {
+        id: row.array(1).expect("log_id is not null"),
+        forked: row.array(3).map(|from| (from, row.integer(4) as u64)),
+    })
+}
+
+/// The identity on which the first links of the chains depend; `None` before the first entry. Sees what is committed, whatever
+/// the isolation level.
+pub fn first_identity(table: Oid) -> Option<[u8; 16]> {
+    identities(table).into_iter().find(|identity| identity.forked.is_none()).map(|identity| identity.id)
+}
+
+/// The identity that names the checkpoints; `None` before the first entry.
+pub fn newest_identity(table: Oid) -> Option<[u8; 16]> {
+    let all = identities(table);
+    let is_forked = |id: [u8; 16]| all.iter().any(|other| other.forked.is_some_and(|(from, _)| from == id));
+    all.iter().map(|identity| identity.id).find(|&id| !is_forked(id))
+}
+
+/// Writes an identity of the log. `at` is in microseconds since 2000-01-01 UTC.
+pub fn insert_identity(table: Oid, identity: &Identity, at: i64) {
     let mut row = RowBuffer::default();
-    row.fill(&[ColumnValue::Uuid(id), ColumnValue::Eight(at as u64)]);
+    row.fill(&[
+        ColumnValue::Uuid(Some(&identity.id)),
+        ColumnValue::Eight(at as u64),
+        ColumnValue::Uuid(identity.forked.as_ref().map(|(from, _)| from)),
+        ColumnValue::EightOrNull(identity.forked.map(|(_, size)| size)),
+    ]);
     table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
 }
 
-/// Whether this database has written entries of its own, by the table that notes it. Sees what is committed, and what this
-/// transaction has done, whatever the isolation level.
-pub fn has_begun(table: Oid) -> bool {
-    table::any_row(table, |_| ()).is_some()
-}
-
-/// Notes that this database has written entries of its own.
-pub fn insert_begun(table: Oid, at: i64) {
-    let mut row = RowBuffer::default();
-    row.fill(&[ColumnValue::Eight(at as u64)]);
-    table::insert(table, None, vec![Tuple::new(&row, (0, 0))]);
+/// A new random identity: a UUID of version 4, variant 1 (RFC 9562, section 5.4).
+pub fn new_identity() -> [u8; 16] {
+    let mut id = [0; 16];
+    session::random(&mut id);
+    id[6] = id[6] & 0x0F | 0x40;
+    id[8] = id[8] & 0x3F | 0x80;
+    id
 }
 
 /// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.

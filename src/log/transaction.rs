@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::claim;
 use crate::log::entry::{EntryBuffers, EntryHeader, Place};
-use crate::log::table::{self, LogTable, Newest, Tuple};
+use crate::log::incarnation::{self, Announcement};
+use crate::log::table::{self, Identity, LogTable, Newest, Tuple};
 use crate::pg::lock::{Lockable, lock};
-use crate::pg::session;
 use crate::pg::xact::{self, ActiveSnapshot, End};
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
@@ -50,7 +50,7 @@ struct Transaction {
     marks: Vec<Mark>,
     pending: Vec<Tuple>,
     pending_bytes: usize,
-    /// Whether it is noted that this database has written entries of its own.
+    /// Whether it is known that the log's incarnation has begun.
     begun: bool,
 }
 
@@ -66,7 +66,7 @@ thread_local! {
     static KNOWN: Cell<Option<KnownLog>> = const { Cell::new(None) };
     /// Set where the log's table may have changed: the next transaction looks it up again.
     static STALE: Cell<bool> = const { Cell::new(false) };
-    /// Whether it is noted, and committed, that this database has written entries of its own.
+    /// Whether the log's incarnation has begun, by a row that is committed.
     static BEGUN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -76,9 +76,6 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
     if TRANSACTION.with_borrow(Option::is_none) {
         let transaction = begin()?;
         TRANSACTION.set(Some(transaction));
-    }
-    if header.is_content() {
-        note_begun()?;
     }
     let first = TRANSACTION.with_borrow(|tx| {
         let tx = tx.as_ref().expect("begun");
@@ -112,20 +109,26 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
     Ok(place)
 }
 
-/// Notes, once, that this database has written entries of its own: from now on, SQL inserts nothing into the log. Nobody
-/// waits here: if several transactions are the first one, each notes it.
-fn note_begun() -> Result<(), Error> {
+/// Whether it is known that the log's incarnation has begun ([`incarnation`]).
+pub fn has_begun() -> bool {
+    TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.begun))
+}
+
+/// Begins the log's incarnation, if this transaction is the first one that writes in this place. Returns what an entry must
+/// say about it.
+pub fn begin_here() -> Result<Option<Announcement>, Error> {
+    if TRANSACTION.with_borrow(Option::is_none) {
+        let transaction = begin()?;
+        TRANSACTION.set(Some(transaction));
+    }
     let noted = |tx: &mut Option<Transaction>| {
         let tx = tx.as_mut().expect("begun");
         (!std::mem::replace(&mut tx.begun, true)).then_some(tx.log.extension)
     };
-    if let Some(extension) = TRANSACTION.with_borrow_mut(noted) {
-        let begun = extension.table(OwnTable::Begun)?;
-        if !table::has_begun(begun) {
-            table::insert_begun(begun, xact::now());
-        }
+    match TRANSACTION.with_borrow_mut(noted) {
+        Some(extension) => incarnation::begin(&extension),
+        None => Ok(None),
     }
-    Ok(())
 }
 
 /// Writes the unwritten entries of the current savepoint. Those of outer savepoints wait until it has ended.
@@ -254,18 +257,14 @@ pub fn on_relation_change(relation: Option<Oid>) {
 /// entries of a new log can wait for one another here.
 fn log_identity(log: KnownLog) -> Result<[u8; 16], Error> {
     let identity = log.extension.table(OwnTable::Identity)?;
-    if let Some(id) = table::identity(identity) {
+    if let Some(id) = table::first_identity(identity) {
         return Ok(id);
     }
     lock(log.table.oid(), Lockable::Identity);
-    if let Some(id) = table::identity(identity) {
+    if let Some(id) = table::first_identity(identity) {
         return Ok(id);
     }
-    let mut id = [0; 16];
-    session::random(&mut id);
-    // A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
-    id[6] = id[6] & 0x0F | 0x40;
-    id[8] = id[8] & 0x3F | 0x80;
-    table::insert_identity(identity, &id, xact::now());
+    let id = table::new_identity();
+    table::insert_identity(identity, &Identity { id, forked: None }, xact::now());
     Ok(id)
 }

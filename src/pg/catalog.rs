@@ -397,3 +397,26 @@ pub fn announce_change(relation: Oid) {
     // SAFETY: within a transaction; an unknown OID is an ereport.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
+
+/// Whether the role, or one that it is a member of, was granted INSERT on the relation by name. What predefined roles such as
+/// `pg_write_all_data` and superusers may do does not count.
+pub fn grants_insert(relation: Oid, role: Oid) -> bool {
+    // SAFETY: the relation's catalog row is valid until released; relacl is null or an array of aclitem.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, relation.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        let mut null = false;
+        let acl = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_class_relacl as i16, &mut null);
+        let insert = pg_sys::AclMode::from(pg_sys::ACL_INSERT);
+        let granted = !null && {
+            let acl = pg_sys::pg_detoast_datum(acl.cast_mut_ptr()).cast::<pg_sys::Acl>();
+            pg_sys::aclmask(acl, role, owner, insert, pg_sys::AclMaskHow::ACLMASK_ANY) != 0
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        granted
+    }
+}

@@ -60,6 +60,21 @@ pub unsafe fn relations_of(names: *mut pg_sys::List) -> Vec<Oid> {
     }
 }
 
+/// Whether a subcommand of ALTER TABLE turns triggers on or off, other than to make them always fire.
+fn is_trigger_state(subtype: pg_sys::AlterTableType::Type) -> bool {
+    use pg_sys::AlterTableType;
+    matches!(
+        subtype,
+        AlterTableType::AT_EnableTrig
+            | AlterTableType::AT_EnableReplicaTrig
+            | AlterTableType::AT_DisableTrig
+            | AlterTableType::AT_EnableTrigAll
+            | AlterTableType::AT_DisableTrigAll
+            | AlterTableType::AT_EnableTrigUser
+            | AlterTableType::AT_DisableTrigUser
+    )
+}
+
 /// The current DDL command. Valid during the call.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
@@ -103,19 +118,12 @@ impl<'a> Command<'a> {
 
     /// Whether it is an ALTER TABLE that turns triggers on or off.
     pub fn changes_trigger_state(self) -> bool {
-        use pg_sys::AlterTableType;
-        self.alters(|subtype| {
-            matches!(
-                subtype,
-                AlterTableType::AT_EnableTrig
-                    | AlterTableType::AT_EnableReplicaTrig
-                    | AlterTableType::AT_DisableTrig
-                    | AlterTableType::AT_EnableTrigAll
-                    | AlterTableType::AT_DisableTrigAll
-                    | AlterTableType::AT_EnableTrigUser
-                    | AlterTableType::AT_DisableTrigUser
-            )
-        })
+        self.alters(is_trigger_state)
+    }
+
+    /// Whether it is an ALTER TABLE that does nothing else.
+    pub fn only_changes_trigger_state(self) -> bool {
+        self.alters(is_trigger_state) && !self.alters(|subtype| !is_trigger_state(subtype))
     }
 
     /// The roles of a DROP OWNED.

@@ -203,3 +203,27 @@ pub fn event_triggers() -> bool {
         pg_sys::event_triggers
     }
 }
+
+/// Sets when a trigger of the relation fires (`src/backend/commands/trigger.c`).
+///
+/// # Safety
+/// The relation is open, and locked in this mode.
+pub unsafe fn enable_trigger(
+    relation: pg_sys::Relation,
+    name: &std::ffi::CStr,
+    fires: std::ffi::c_char,
+    lock: pg_sys::LOCKMODE,
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::EnableDisableTrigger(relation, name.as_ptr(), fires, false, lock);
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            let parent = pg_sys::Oid::INVALID;
+            pg_sys::EnableDisableTrigger(relation, name.as_ptr(), parent, fires, false, false, lock);
+        }
+    }
+}

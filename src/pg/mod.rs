@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub mod catalog;
+pub mod cluster;
 pub mod command;
 pub mod compat;
 pub mod fmgr;

@@ -238,3 +238,20 @@ impl Drop for AsRole {
         unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
     }
 }
+
+/// Whether the session has the settings with which pg_dump's scripts and pg_restore begin (`_doSetFixedOutputState` in
+/// `src/bin/pg_dump/pg_backup_archiver.c`): no search path, no checks of function bodies, no row security.
+pub fn replays_dump() -> bool {
+    // SAFETY: variables of this process; the search path is null or a C string.
+    unsafe {
+        !pg_sys::check_function_bodies
+            && !pg_sys::row_security
+            && c_bytes(pg_sys::namespace_search_path).is_none_or(|path| matches!(path, b"" | b"\"\""))
+    }
+}
+
+/// The roles that the session acts for: the current one, that of the session, and the one that logged in.
+pub fn roles() -> [pg_sys::Oid; 3] {
+    // SAFETY: variables of this process.
+    [effective_role(), session_role(), unsafe { pg_sys::GetAuthenticatedUserId() }]
+}

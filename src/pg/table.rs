@@ -161,6 +161,11 @@ pub fn scan_all<T>(table: Oid, mut read: impl FnMut(StoredTuple<'_>) -> T) -> Ve
     scan(table, None, &mut [], AsOf::BeforeCommand, &mut read)
 }
 
+/// The same with what the current command has done.
+pub fn scan_all_as_written<T>(table: Oid, mut read: impl FnMut(StoredTuple<'_>) -> T) -> Vec<T> {
+    scan(table, None, &mut [], AsOf::Now, &mut read)
+}
+
 fn scan_key((column, equals, value): (i16, u32, Datum)) -> pg_sys::ScanKeyData {
     let mut key = pg_sys::ScanKeyData::default();
     // SAFETY: fills the key; the function is one of the server's own.
@@ -272,6 +277,62 @@ pub fn last_by_key<T>(
         pg_sys::index_close(index, pg_sys::AccessShareLock as c_int);
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
         found
+    }
+}
+
+/// The row with the greatest primary key, whatever that is; `None` where the table is empty. Sees what committed last,
+/// whatever the isolation level.
+pub fn last_of_primary_key<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
+    // SAFETY: relations are closed again; the tuple is read before the scan ends.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::table_open(table, lock);
+        let key_index = compat::primary_key(relation);
+        assert!(key_index != Oid::INVALID, "the table has no primary key");
+        let index = pg_sys::index_open(key_index, lock);
+        let scan = pg_sys::systable_beginscan_ordered(
+            relation,
+            index,
+            &raw mut pg_sys::SnapshotSelfData,
+            0,
+            std::ptr::null_mut(),
+        );
+        let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+        let found = (!tuple.is_null()).then(|| {
+            read(StoredTuple { tuple, descriptor: (*relation).rd_att, life: std::marker::PhantomData })
+        });
+        pg_sys::systable_endscan_ordered(scan);
+        pg_sys::index_close(index, lock);
+        pg_sys::table_close(relation, lock);
+        found
+    }
+}
+
+/// Deletes all rows of a table, and returns their number. The caller has excluded that others do the same.
+pub fn delete_all(table: Oid) -> u64 {
+    // SAFETY: relations are closed again; a tuple is deleted by its place while the scan holds its page.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            Oid::INVALID,
+            false,
+            &raw mut pg_sys::SnapshotSelfData,
+            0,
+            std::ptr::null_mut(),
+        );
+        let mut deleted = 0;
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::simple_heap_delete(relation, &mut (*tuple).t_self);
+            deleted += 1;
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        deleted
     }
 }
 

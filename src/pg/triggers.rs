@@ -117,3 +117,20 @@ pub fn drop(trigger: Oid) {
         pg_sys::CommandCounterIncrement();
     }
 }
+
+/// Makes a trigger fire whatever `session_replication_role` is. No event trigger fires. The name is in the server's encoding.
+pub fn enable_always(table: Oid, name: &[u8]) {
+    let name = CString::new(name).expect("a name without NUL");
+    // SAFETY: the relation is locked as ALTER TABLE … ENABLE TRIGGER locks it, and closed again.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::ShareRowExclusiveLock as c_int);
+        super::compat::enable_trigger(
+            relation,
+            &name,
+            pg_sys::TRIGGER_FIRES_ALWAYS as std::ffi::c_char,
+            pg_sys::ShareRowExclusiveLock as c_int,
+        );
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        pg_sys::CommandCounterIncrement();
+    }
+}

@@ -41,8 +41,12 @@ pub enum ColumnValue<'a> {
     Four(u32),
     /// A value of variable length, without its header; or null.
     Varlena(Option<&'a [u8]>),
-    /// A uuid.
-    Uuid(&'a [u8; 16]),
+    /// A uuid, or null.
+    Uuid(Option<&'a [u8; 16]>),
+    /// A boolean.
+    Bool(bool),
+    /// A bigint, or null.
+    EightOrNull(Option<u64>),
 }
 
 impl RowBuffer {
@@ -73,9 +77,15 @@ impl RowBuffer {
                 ColumnValue::Four(value) => self.four(value),
                 ColumnValue::Varlena(value) => self.varlena(value),
                 ColumnValue::Uuid(value) => {
-                    self.next(true);
-                    self.bytes.extend_from_slice(value);
+                    self.next(value.is_some());
+                    self.bytes.extend_from_slice(value.map_or(&[], |value| value));
                 }
+                ColumnValue::Bool(value) => {
+                    self.next(true);
+                    self.bytes.push(value.into());
+                }
+                ColumnValue::EightOrNull(Some(value)) => self.eight(value),
+                ColumnValue::EightOrNull(None) => self.next(false),
             }
         }
         self

@@ -7,7 +7,7 @@
 //! * At least once, in order: a checkpoint counts as published when the command has succeeded. A newer checkpoint replaces
 //!   one that still waits, because it covers more.
 
-use crate::error::OrRaise;
+use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::table::has_entries;
 use crate::pg::worker::{self, Database, Ended};
@@ -99,11 +99,18 @@ pub fn serve(database: Oid) {
     }
 }
 
-/// The note of this database's newest checkpoint; `None` where there is no log, or an empty one.
+/// The note of this database's newest checkpoint; `None` where there is no log, an empty one, or a copy.
 fn checkpoint_of_database() -> Option<String> {
     let extension = Extension::find()?;
     let log = extension.table(OwnTable::Log).or_raise();
-    has_entries(log).then(|| checkpoint::seal(&extension).or_raise())
+    if !has_entries(log) {
+        return None;
+    }
+    match checkpoint::seal(&extension) {
+        // It waits to be told what it is; audit_status shows it.
+        Err(Error::UndecidedCopy) => None,
+        sealed => Some(sealed.or_raise()),
+    }
 }
 
 /// Hands the database's waiting checkpoint to the command; false if it still waits.

@@ -9,10 +9,11 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::log;
+use crate::log::incarnation::{self, Incarnation};
+use crate::log::{self, table::has_entries};
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
-use crate::pg::session::LocalSettings;
+use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::Text;
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::tree::reader::Reader;
@@ -21,7 +22,8 @@ use crate::tree::store::TreeStore;
 use audit_chain_core::{
     Hash,
     check::{LogReader, ReadError},
-    checkpoint::{Checkpoint, default_origin},
+    checkpoint::Checkpoint,
+    identity::LogIdentity,
     key::SigningKey,
     note::Note,
     span::Span,
@@ -41,9 +43,15 @@ pub fn checkpoint(call: Call) -> Datum {
 }
 
 /// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new.
+///
+/// A log that goes on in another place than before says so first. A copy makes no checkpoint ([`incarnation`]).
 pub fn seal(extension: &Extension) -> Result<String, Error> {
     log::flush();
     let store = TreeStore::open(extension)?;
+    if !has_entries(store.log_oid()) {
+        return Err(Error::NothingToSeal);
+    }
+    let incarnation = begin(extension)?;
     let key = signing_key()?;
     let _path = LocalSettings::safe_search_path();
     let _owner = extension.act_as_owner();
@@ -52,7 +60,7 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     let _now = ActiveSnapshot::push_latest();
 
     let mut reader = Reader::new(&store);
-    let log_id = reader.log_id().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
+    let identity = reader.identity().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let last = store.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
     let spans = new_spans(&store, size)?;
@@ -68,7 +76,19 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
         });
     }
     append(&store, &mut frontier, &spans)?;
-    issue(&store, &log_id, &frontier, key.as_ref())
+    issue(&store, &identity, &incarnation, &frontier, key.as_ref())
+}
+
+/// The incarnation of the log that makes checkpoints here: what has become of the log is told in an entry first.
+fn begin(extension: &Extension) -> Result<Incarnation, Error> {
+    // An entry would end the restore of a dump that may be under way.
+    if incarnation::is_open(extension)? {
+        return Err(Error::UndecidedCopy);
+    }
+    log::begin(session::effective_role())?;
+    log::flush();
+    let current = incarnation::current(extension)?;
+    current.filter(|current| current.publishes).ok_or(Error::UndecidedCopy)
 }
 
 fn damaged(error: ReadError<Error>) -> Error {
@@ -117,13 +137,15 @@ fn append(store: &TreeStore, frontier: &mut TreeFrontier, spans: &[Span]) -> Res
 /// Signs and records the checkpoint.
 fn issue(
     store: &TreeStore,
-    log_id: &[u8; 16],
+    identity: &LogIdentity,
+    incarnation: &Incarnation,
     frontier: &TreeFrontier,
     key: Option<&SigningKey>,
 ) -> Result<String, Error> {
     let invalid = |error: &dyn std::fmt::Display| Error::DamagedTree { reason: error.to_string() };
-    let checkpoint = Checkpoint::new(&default_origin(log_id), frontier.size(), frontier.root())
-        .map_err(|error| invalid(&error))?;
+    let checkpoint = Checkpoint::new(&identity.origin(), frontier.size(), frontier.root())
+        .map_err(|error| invalid(&error))?
+        .made_by(&incarnation.id);
     let mut note = Note::new(&checkpoint.to_string()).map_err(|error| invalid(&error))?;
     match key {
         Some(key) => note.sign(key),

@@ -13,6 +13,7 @@ use audit_chain_core::{
     chain::Link,
     check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, frontier},
     entry::{Defect, Scratch},
+    identity::{LogIdentity, StoredIdentity},
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId},
     tree::TreeFrontier,
@@ -81,14 +82,20 @@ fn array(numbers: impl Iterator<Item = u64>) -> String {
 impl LogReader for Reader<'_> {
     type Error = Error;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Error> {
-        let query = format!("SELECT log_id FROM ONLY {}", self.store.identity);
-        let ids = query_statement(&query, &[], |row| row.get::<Uuid>(1));
-        match &ids[..] {
-            [] => Ok(None),
-            [id] => Ok(id.as_ref().map(|id| *id.as_bytes())),
-            _ => Err(ReadError::Damaged("audit_log_identity has more than one row".into())),
-        }
+    fn identity(&mut self) -> Read<Option<LogIdentity>, Error> {
+        let query = format!("SELECT log_id, forked_from, forked_at FROM ONLY {}", self.store.identity);
+        let stored = query_statement(&query, &[], |row| -> Option<StoredIdentity> {
+            let forked = row.get::<Uuid>(2).map(|from| (*from.as_bytes(), row.get::<i64>(3)));
+            let forked = match forked {
+                Some((from, at)) => Some((from, u64::try_from(at?).ok()?)),
+                None => None,
+            };
+            Some((*row.get::<Uuid>(1)?.as_bytes(), forked))
+        });
+        let stored: Option<Vec<StoredIdentity>> = stored.into_iter().collect();
+        let stored =
+            stored.ok_or_else(|| ReadError::Damaged("audit_log_identity has a damaged row".into()))?;
+        LogIdentity::from_stored(&stored).map_err(ReadError::Damaged)
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Error> {

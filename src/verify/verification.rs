@@ -20,6 +20,7 @@ use crate::verify::summary::summary;
 use audit_chain_core::{
     chain::{Link, Scope},
     check::{LogCheck, LogReader, Options, Part, ReadError, Report},
+    identity::LogIdentity,
     key::VerifierKey,
     problem::Verdict,
     supplied::SuppliedCheckpoint,
@@ -108,14 +109,15 @@ impl Entries {
 
 /// Checks a part of the log, which says nothing about its checkpoints.
 fn check_part(source: &Source, entries: &Entries, part: Part) -> Result<Report, Error> {
-    let log_id = match Reader::new(&source.store).log_id() {
-        Ok(log_id) => log_id,
+    let identity = match Reader::new(&source.store).identity() {
+        Ok(identity) => identity,
         Err(ReadError::Damaged(_)) => None,
         Err(ReadError::Failed(error)) => return Err(error),
     };
     let scope = if part.range { Scope::Range } else { Scope::Whole };
     let checked = read_entries(source, entries, &from_log(source));
-    Ok(Report::of_part(checked.into_entries().finish(log_id.as_ref(), scope), part))
+    let log_id = identity.as_ref().map(LogIdentity::first);
+    Ok(Report::of_part(checked.into_entries().finish(log_id, scope), part))
 }
 
 /// Checks the whole log, or what follows a trusted checkpoint, and its checkpoints.

@@ -17,6 +17,7 @@ use audit_chain_core::{
     Hash, bundle,
     check::{LogReader, Read, RecordedCheckpoint},
     entry::{EncodedEntry, ExportedPayload},
+    identity::LogIdentity,
     note::MAX_NOTE,
     span::Span,
     tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
@@ -37,7 +38,7 @@ const WINDOW_LOG: u32 = 27;
 pub struct Directory {
     root: PathBuf,
     log: LogJson,
-    log_id: Option<[u8; 16]>,
+    identity: Option<LogIdentity>,
     max_entry: usize,
     checkpoints: Lines<Option<u64>>,
     spans: Lines<u64>,
@@ -121,13 +122,13 @@ impl Directory {
         let Some(bytes) = files::read_if_exists(&path, MAX_LOG_JSON)? else {
             return unchecked(format!("{} is not an export: it has no log.json", root.display()));
         };
-        let (log, log_id) = LogJson::parse(&bytes)?;
+        let (log, identity) = LogJson::parse(&bytes)?;
         Ok(Self {
             checkpoints: Lines::default(),
             spans: Lines::default(),
             root: root.to_owned(),
             log,
-            log_id,
+            identity,
             max_entry,
             newest: None,
             bundle: None,
@@ -321,8 +322,8 @@ fn is_part(path: &str, size: u64) -> bool {
 impl LogReader for Directory {
     type Error = String;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, String> {
-        Ok(self.log_id)
+    fn identity(&mut self) -> Read<Option<LogIdentity>, String> {
+        Ok(self.identity.clone())
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, String> {

@@ -14,6 +14,7 @@ use audit_chain_core::{
     bundle,
     check::{BATCH, batches},
     entry::Defect,
+    identity::LogIdentity,
     span::{Span, SpanCheck},
     tile::{CompleteTile, TILE_WIDTH, TileId},
     tree::TreeFrontier,
@@ -61,7 +62,7 @@ pub fn export(source: &mut dyn Source, folder: &Path, options: Options) -> Resul
         // An empty folder that was there may be open to others. If it is somebody else's, its files are secret still.
         let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     }
-    let log_id = source.log_id()?;
+    let identity = source.identity()?;
     let tree_size = source.tree_size()?;
     let bar = progress::bar("exporting", tree_size, quiet);
     write_checkpoints(source, folder, files)?;
@@ -78,9 +79,12 @@ pub fn export(source: &mut dyn Source, folder: &Path, options: Options) -> Resul
         lines.finish()?;
     }
     bar.finish_and_clear();
+    let later = identity.iter().flat_map(LogIdentity::stored);
+    let forks = later.filter_map(|(id, forked)| Some((hex::encode(id), forked?.1))).collect();
     let log = LogJson {
         export_format: EXPORT_FORMAT,
-        log_id: log_id.map(hex::encode),
+        log_id: identity.as_ref().map(|identity| hex::encode(identity.first())),
+        forks,
         tree_size,
         unsealed,
         payloads,

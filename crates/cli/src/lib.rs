@@ -59,7 +59,7 @@ fn fail(failure: &Failure, as_json: bool) -> Verdict {
         if as_json {
             let _ = output::json(&json!({ "result": verdict.name(), "summary": failure.to_string() }));
         }
-        let label = if verdict == Verdict::Tampered { "tampered" } else { "could not check" };
+        let label = if verdict == Verdict::Unchecked { "could not check" } else { verdict.name() };
         output::error(&format!("{label}: {failure}"));
     }
     verdict

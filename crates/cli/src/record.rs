@@ -11,6 +11,7 @@ use audit_chain_core::{
     check::RecordedCheckpoint,
     entry::{Defect, ExportedPayload},
     format,
+    identity::{LogIdentity, StoredIdentity},
     span::Span,
     tile::index_path,
 };
@@ -47,8 +48,11 @@ pub fn payload_path(leaf_index: u64) -> String {
 pub struct LogJson {
     /// [`EXPORT_FORMAT`].
     pub export_format: u32,
-    /// The log's identity, in hex; null for a log without entries.
+    /// The log's first identity, in hex; null for a log without entries.
     pub log_id: Option<String>,
+    /// Its later identities, in hex, each with the number of entries that checkpoints of the identity before it seal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forks: Vec<(String, u64)>,
     /// How many entries the newest checkpoint seals: those that are exported.
     pub tree_size: u64,
     /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint seals yet.
@@ -64,7 +68,7 @@ fn yes() -> bool {
 
 impl LogJson {
     /// Reads `log.json`.
-    pub fn parse(bytes: &[u8]) -> Result<(Self, Option<[u8; 16]>)> {
+    pub fn parse(bytes: &[u8]) -> Result<(Self, Option<LogIdentity>)> {
         let log: Self = serde_json::from_slice(bytes).or_unchecked("log.json")?;
         if log.export_format != EXPORT_FORMAT {
             return Err(Failure::Unchecked(format!(
@@ -72,9 +76,21 @@ impl LogJson {
                 log.export_format
             )));
         }
-        let id = log.log_id.as_deref().map(|id| hex_array(id).ok_or("log_id is not 16 bytes in hex"));
-        let id = id.transpose().or_unchecked("log.json")?;
-        Ok((log, id))
+        let identity = log.identity().or_unchecked("log.json")?;
+        Ok((log, identity))
+    }
+
+    fn identity(&self) -> std::result::Result<Option<LogIdentity>, String> {
+        let id = |text: &str| hex_array(text).ok_or("an identity is not 16 bytes in hex");
+        let mut stored: Vec<StoredIdentity> = Vec::new();
+        if let Some(log_id) = &self.log_id {
+            stored.push((id(log_id)?, None));
+        }
+        for (fork, size) in &self.forks {
+            let before = stored.last().map(|&(before, _)| before).ok_or("forks without log_id")?;
+            stored.push((id(fork)?, Some((before, *size))));
+        }
+        LogIdentity::from_stored(&stored)
     }
 }
 

@@ -11,8 +11,9 @@ use crate::{
 };
 use audit_chain_core::{
     Hash,
-    check::{LogReader, Read, RecordedCheckpoint},
+    check::{LogReader, Read, ReadError, RecordedCheckpoint},
     entry::StoredEntry,
+    identity::{LogIdentity, StoredIdentity},
     span::Span,
     tile::{MAX_LEVEL, TileId},
 };
@@ -196,16 +197,25 @@ const OF_SPANS: &str = "
 impl LogReader for Server {
     type Error = String;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, String> {
+    fn identity(&mut self) -> Read<Option<LogIdentity>, String> {
         let rows = self.query(
-            "SELECT decode(replace(log_id::text, '-', ''), 'hex') FROM $schema.audit_log_identity",
+            "SELECT decode(replace(log_id::text, '-', ''), 'hex'), decode(replace(forked_from::text, '-', ''), 'hex'),
+                    forked_at
+             FROM $schema.audit_log_identity",
             &[],
         )?;
-        match rows.as_slice() {
-            [] => Ok(None),
-            [row] => Ok(row.get::<_, Option<&[u8]>>(0).and_then(|id| id.try_into().ok())),
-            _ => Ok(tampered("audit_log_identity has more than one row")?),
-        }
+        let id = |bytes: Option<&[u8]>| bytes.and_then(|id| id.try_into().ok());
+        let stored = rows.iter().map(|row| -> Option<StoredIdentity> {
+            let forked = match row.get::<_, Option<&[u8]>>(1) {
+                Some(from) => Some((id(Some(from))?, u64::try_from(row.get::<_, Option<i64>>(2)?).ok()?)),
+                None => None,
+            };
+            Some((id(row.get(0))?, forked))
+        });
+        let Some(stored) = stored.collect::<Option<Vec<_>>>() else {
+            return Ok(tampered("audit_log_identity has a damaged row")?);
+        };
+        LogIdentity::from_stored(&stored).map_err(ReadError::Damaged)
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, String> {

@@ -14,6 +14,7 @@ use audit_chain_core::{
     Hash,
     chain::Scope,
     check::{self, EntryCheck, LogCheck, LogReader, Read, RecordedCheckpoint, Report},
+    identity::LogIdentity,
     key::VerifierKey,
     problem::{Problem, ProblemKind},
     span::Span,
@@ -98,8 +99,8 @@ struct Checked<'s> {
 impl LogReader for Checked<'_> {
     type Error = String;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, String> {
-        self.source.log_id()
+    fn identity(&mut self) -> Read<Option<LogIdentity>, String> {
+        self.source.identity()
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, String> {

@@ -1,7 +1,7 @@
-//! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of text.
+//! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of text, and one
+//! extension line, which names the incarnation of the log that made it.
 //!
-//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Extension lines are refused: audit_chain
-//! does not write them, and the specification advises against them.
+//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Other extension lines are refused.
 
 use crate::{Hash, merkle::MAX_TREE_SIZE, text};
 use std::fmt;
@@ -18,12 +18,17 @@ pub struct Checkpoint {
     pub size: u64,
     /// The tree's root.
     pub root: Hash,
+    /// The incarnation of the log that made it ([`transition`](crate::transition)): 16 hexadecimal digits.
+    pub incarnation: Option<String>,
 }
+
+/// What begins the extension line.
+const INCARNATION: &str = "incarnation ";
 
 /// Why a text is not a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointError {
-    /// Not three lines, each ended by a newline.
+    /// Not three lines, or four with an incarnation, each ended by a newline.
     Lines,
     /// The origin is empty or too long, or has control characters.
     Origin,
@@ -36,7 +41,7 @@ pub enum CheckpointError {
 impl fmt::Display for CheckpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Lines => "malformed checkpoint: expected three lines: origin, tree size, root hash",
+            Self::Lines => "malformed checkpoint: expected three lines: origin, tree size, root hash; and at most one more, with the incarnation",
             Self::Origin => {
                 "malformed checkpoint: the origin must have 1 to 255 bytes without control characters"
             }
@@ -57,28 +62,49 @@ impl Checkpoint {
         if size > MAX_TREE_SIZE {
             return Err(CheckpointError::Size);
         }
-        Ok(Self { origin: origin.to_owned(), size, root })
+        Ok(Self { origin: origin.to_owned(), size, root, incarnation: None })
     }
 
     /// Reads a note's text.
     pub fn parse(note_text: &str) -> Result<Self, CheckpointError> {
         let lines = note_text.strip_suffix('\n').ok_or(CheckpointError::Lines)?;
         let mut lines = lines.splitn(4, '\n');
-        let (Some(origin), Some(size), Some(root), None) =
-            (lines.next(), lines.next(), lines.next(), lines.next())
-        else {
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(CheckpointError::Lines);
         };
+        let named =
+            |line: &str| line.strip_prefix(INCARNATION).filter(|id| is_incarnation(id)).map(str::to_owned);
+        let incarnation = match lines.next() {
+            None => None,
+            Some(line) => Some(named(line).ok_or(CheckpointError::Lines)?),
+        };
         let size = text::number(size).ok_or(CheckpointError::Size)?;
-        Self::new(origin, size, text::hash(root).ok_or(CheckpointError::Root)?)
+        let checkpoint = Self::new(origin, size, text::hash(root).ok_or(CheckpointError::Root)?)?;
+        Ok(Self { incarnation, ..checkpoint })
+    }
+
+    /// The checkpoint, as an incarnation of the log makes it.
+    ///
+    /// # Panics
+    /// If `incarnation` is not the name of one.
+    #[must_use]
+    pub fn made_by(self, incarnation: &str) -> Self {
+        assert!(is_incarnation(incarnation), "{incarnation:?} names no incarnation");
+        Self { incarnation: Some(incarnation.to_owned()), ..self }
     }
 }
 
 impl fmt::Display for Checkpoint {
     /// The text that a note signs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n{}\n{}", self.origin, self.size, text::base64(self.root))
+        writeln!(f, "{}\n{}\n{}", self.origin, self.size, text::base64(self.root))?;
+        self.incarnation.iter().try_for_each(|incarnation| writeln!(f, "{INCARNATION}{incarnation}"))
     }
+}
+
+/// Whether it is the name of an incarnation: 16 hexadecimal digits.
+fn is_incarnation(id: &str) -> bool {
+    id.len() == 16 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether a log can have this name.
@@ -110,6 +136,19 @@ mod tests {
             ("example.com/behind-the-sofa", 20_852_163)
         );
         assert_eq!(checkpoint.to_string(), EXAMPLE);
+    }
+
+    #[test]
+    fn the_incarnation_is_the_only_extension_line() {
+        let named = Checkpoint::parse(EXAMPLE).unwrap().made_by("0123456789abcdef");
+        let text = format!("{EXAMPLE}incarnation 0123456789abcdef\n");
+        assert_eq!(named.to_string(), text);
+        assert_eq!(Checkpoint::parse(&text).unwrap(), named);
+        for line in ["incarnation", "incarnation 0123", "incarnation 0123456789ABCDEF", "timeline 2", ""] {
+            let text = format!("{EXAMPLE}{line}\n");
+            assert_eq!(Checkpoint::parse(&text), Err(CheckpointError::Lines), "{line:?}");
+        }
+        assert_eq!(Checkpoint::parse(&format!("{text}more\n")), Err(CheckpointError::Lines));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!   proofs and their checks.
 //! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
 //!   [`supplied`]: checkpoints that come back, as people keep them.
+//! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ pub mod checkpoint;
 pub mod decode;
 pub mod entry;
 pub mod format;
+pub mod identity;
 pub mod key;
 pub mod merkle;
 pub mod note;
@@ -34,6 +36,7 @@ pub mod supplied;
 pub mod testing;
 mod text;
 pub mod tile;
+pub mod transition;
 pub mod tree;
 
 /// A SHA-256 hash.

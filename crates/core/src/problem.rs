@@ -21,6 +21,8 @@ pub enum ProblemKind {
     Truncated,
     /// A checkpoint, or the stored tree, is not that of the log's entries.
     CheckpointMismatch,
+    /// A checkpoint seals entries that the log lost when it was restored, as it tells itself.
+    Restored,
     /// The entry is dated before its predecessor.
     Clock,
     /// The entry could not be checked.
@@ -65,17 +67,20 @@ pub enum Verdict {
     Intact,
     /// What was checked is not what it claims to be.
     Tampered,
+    /// Nothing is wrong but that the log lacks entries which a checkpoint from elsewhere seals, because it was restored.
+    Restored,
     /// The check could not be made, or not to its end, and found nothing before that.
     Unchecked,
 }
 
 impl Verdict {
-    /// The verdict's name in output for programs: `intact`, `tampered` or `unchecked`.
+    /// The verdict's name in output for programs: `intact`, `tampered`, `restored` or `unchecked`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Intact => "intact",
             Self::Tampered => "tampered",
+            Self::Restored => "restored",
             Self::Unchecked => "unchecked",
         }
     }
@@ -88,6 +93,7 @@ pub struct Problems {
     max_named: u64,
     count: u64,
     unchecked: u64,
+    restored: u64,
 }
 
 impl Default for Problems {
@@ -100,13 +106,14 @@ impl Problems {
     /// No problem yet; of those that come, at most `max_named` are kept.
     #[must_use]
     pub fn bounded(max_named: usize) -> Self {
-        Self { named: Vec::new(), max_named: max_named as u64, count: 0, unchecked: 0 }
+        Self { named: Vec::new(), max_named: max_named as u64, count: 0, unchecked: 0, restored: 0 }
     }
 
     /// Adds a problem.
     pub fn add(&mut self, problem: Problem) {
         self.count += 1;
         self.unchecked += u64::from(problem.kind == ProblemKind::Unchecked);
+        self.restored += u64::from(problem.kind == ProblemKind::Restored);
         self.name(problem);
     }
 
@@ -114,6 +121,7 @@ impl Problems {
     pub fn merge(&mut self, other: Self) {
         self.count += other.count;
         self.unchecked += other.unchecked;
+        self.restored += other.restored;
         other.named.into_iter().for_each(|problem| self.name(problem));
     }
 
@@ -142,12 +150,13 @@ impl Problems {
         self.count
     }
 
-    /// Tampered if any problem is more than something that could not be checked.
+    /// Tampered if any problem is more than a restore or something that could not be checked.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        match self.count - self.unchecked {
-            0 if self.unchecked == 0 => Verdict::Intact,
-            0 => Verdict::Unchecked,
+        match (self.count - self.unchecked - self.restored, self.unchecked, self.restored) {
+            (0, 0, 0) => Verdict::Intact,
+            (0, 0, _) => Verdict::Restored,
+            (0, _, _) => Verdict::Unchecked,
             _ => Verdict::Tampered,
         }
     }

@@ -9,7 +9,8 @@
 //!   signed it and no signature by any of them is wrong.
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, default_origin},
+    checkpoint::{Checkpoint, CheckpointError},
+    identity::LogIdentity,
     key::VerifierKey,
     note::{Note, NoteError, Verified},
 };
@@ -104,12 +105,14 @@ impl SuppliedCheckpoint {
     /// signatures are not looked at.
     pub fn verify(
         &self,
-        log_id: Option<&[u8; 16]>,
+        identity: Option<&LogIdentity>,
         keys: &[VerifierKey],
     ) -> Result<VerifiedCheckpoint, CheckpointFault> {
-        let ours = log_id.map(default_origin);
+        let ours = identity.map(|identity| identity.origin_of(self.checkpoint.size));
         if ours.as_ref() != Some(&self.checkpoint.origin) {
-            return Err(CheckpointFault::Origin { found: self.checkpoint.origin.clone(), ours });
+            let found = self.checkpoint.origin.clone();
+            let forked = identity.is_some_and(|identity| identity.had_origin(&found));
+            return Err(CheckpointFault::Origin { found, ours, forked });
         }
         let signed_by = if keys.is_empty() { Vec::new() } else { self.note.verify(keys)? };
         Ok(VerifiedCheckpoint { checkpoint: self.checkpoint.clone(), signed_by })
@@ -125,6 +128,8 @@ pub enum CheckpointFault {
         found: String,
         /// This log's name; `None` if the log has no identity.
         ours: Option<String>,
+        /// Whether that is the log that this one was forked from, or was before it was forked.
+        forked: bool,
     },
     /// The given keys did not sign it, or a signature is wrong.
     Signature(NoteError),
@@ -133,10 +138,16 @@ pub enum CheckpointFault {
 impl fmt::Display for CheckpointFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Origin { found, ours: Some(ours) } => {
+            Self::Origin { found, ours: Some(ours), forked: true } => {
+                write!(
+                    f,
+                    "it is a checkpoint of {found}, from which this log, {ours}, was forked at another size"
+                )
+            }
+            Self::Origin { found, ours: Some(ours), .. } => {
                 write!(f, "it is a checkpoint of the log {found}, this log is {ours}")
             }
-            Self::Origin { found, ours: None } => {
+            Self::Origin { found, ours: None, .. } => {
                 write!(f, "it is a checkpoint of the log {found}, this log has no identity")
             }
             Self::Signature(error) => error.fmt(f),
@@ -177,6 +188,7 @@ impl VerifiedCheckpoint {
 mod tests {
     use super::*;
     use crate::{
+        checkpoint::default_origin,
         key::{KeyKind, SigningKey},
         proof_text::{ConsistencyProof, InclusionProof},
     };
@@ -254,14 +266,15 @@ mod tests {
         let keys = |seed| [key(seed).verifier().clone()];
         let signed = SuppliedCheckpoint::parse(note(true).to_string().as_bytes()).unwrap();
         let unsigned = SuppliedCheckpoint::parse(note(false).to_string().as_bytes()).unwrap();
-        let verified = signed.verify(Some(&LOG), &keys(1)).unwrap();
+        let verified = signed.verify(Some(&LogIdentity::new(LOG)), &keys(1)).unwrap();
         assert_eq!((verified.checkpoint().size, verified.signed_by().len()), (3, 1));
-        assert!(unsigned.verify(Some(&LOG), &[]).unwrap().signed_by().is_empty());
-        let fault =
-            |supplied: &SuppliedCheckpoint, id, keys: &[VerifierKey]| supplied.verify(id, keys).unwrap_err();
-        assert_eq!(fault(&signed, Some(&LOG), &keys(2)), CheckpointFault::Signature(NoteError::UnknownKeys));
-        assert_eq!(fault(&unsigned, Some(&LOG), &keys(1)), CheckpointFault::Signature(NoteError::Unsigned));
-        for id in [Some(&[8; 16]), None] {
+        assert!(unsigned.verify(Some(&LogIdentity::new(LOG)), &[]).unwrap().signed_by().is_empty());
+        let fault = |supplied: &SuppliedCheckpoint, id: Option<[u8; 16]>, keys: &[VerifierKey]| {
+            supplied.verify(id.map(LogIdentity::new).as_ref(), keys).unwrap_err()
+        };
+        assert_eq!(fault(&signed, Some(LOG), &keys(2)), CheckpointFault::Signature(NoteError::UnknownKeys));
+        assert_eq!(fault(&unsigned, Some(LOG), &keys(1)), CheckpointFault::Signature(NoteError::Unsigned));
+        for id in [Some([8; 16]), None] {
             assert!(matches!(fault(&signed, id, &keys(1)), CheckpointFault::Origin { .. }));
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
     format::genesis,
+    identity::LogIdentity,
     key::{KeyKind, SigningKey},
     merkle::leaf_hash,
     note::Note,
@@ -300,8 +301,8 @@ fn hash(entry: &MemoryEntry, chain: u32) -> Option<Vec<u8>> {
 impl LogReader for MemoryLog {
     type Error = Infallible;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Infallible> {
-        Ok(self.log_id)
+    fn identity(&mut self) -> Read<Option<LogIdentity>, Infallible> {
+        Ok(self.log_id.map(LogIdentity::new))
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Infallible> {

@@ -75,7 +75,7 @@ fn a_chain_continues_after_rows_inserted_by_sql() {
         row.replace('\'', "''")
     };
     // The database looks like one that has been restored and has written nothing since.
-    database.force("DELETE FROM audit_log_begun");
+    database.force("DELETE FROM audit_incarnation");
     // The rollback made the session look up the head. Now it knows the head again, and nobody else writes.
     client.batch_execute("BEGIN; SAVEPOINT s; INSERT INTO t VALUES (9); ROLLBACK TO s; COMMIT").unwrap();
     database.sql(&format!("INSERT INTO audit_log SELECT ('{copy}'::audit_log).*"));

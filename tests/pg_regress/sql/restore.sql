@@ -28,11 +28,11 @@ GRANT SELECT ON ALL TABLES IN SCHEMA kept TO regress_writer;
 SET ROLE regress_writer;
 INSERT INTO audit_log SELECT * FROM kept.audit_log;
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle;
-INSERT INTO audit_log_begun VALUES (now());
+INSERT INTO audit_incarnation VALUES ('0123456789abcdef', NULL, 'first', true, 1, 1, 1, 1, now());
 RESET ROLE;
 
 -- In any order. What does not fit is refused.
-INSERT INTO audit_log_begun VALUES (now());
+INSERT INTO audit_incarnation VALUES ('0123456789abcdef', NULL, 'first', true, 1, 1, 1, 1, now());
 INSERT INTO audit_tile SELECT * FROM kept.audit_tile;
 INSERT INTO audit_checkpoint_log SELECT tree_size, sha256('x'), at, note FROM kept.audit_checkpoint_log;
 INSERT INTO audit_checkpoint_log SELECT tree_size + 1, root, at, note FROM kept.audit_checkpoint_log;
@@ -44,32 +44,54 @@ INSERT INTO audit_lifecycle SELECT chain, seq FROM kept.audit_log WHERE operatio
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle ON CONFLICT DO NOTHING;
 INSERT INTO audit_schema_policy SELECT * FROM kept.audit_schema_policy;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
--- Entries about auditing itself do not end it: a restore adds them. Nor do entries that are rolled back.
-SELECT audit_enable('t');
-ALTER TABLE t ADD COLUMN v int;
+-- A session that replays a dump, by the settings of pg_dump, records nothing, whatever it does.
+INSERT INTO audit_checkpoint_span SELECT * FROM kept.audit_checkpoint_span;
+SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false), set_config('row_security', 'off', false);
+CREATE TRIGGER "!audit_chain_row" AFTER INSERT OR DELETE OR UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
+CREATE TRIGGER "!audit_chain_statement" AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON app.t FOR EACH STATEMENT EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
+ALTER TABLE app.t ENABLE ALWAYS TRIGGER "!audit_chain_row";
+ALTER TABLE app.t ENABLE ALWAYS TRIGGER "!audit_chain_statement";
+ALTER TABLE app.t ADD COLUMN v int;
+INSERT INTO app.t VALUES (301);
+ALTER TABLE app.t DISABLE TRIGGER ALL;
+ALTER TABLE app.t ENABLE TRIGGER ALL;
+ALTER TABLE public.audit_log DISABLE TRIGGER ALL;
+SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger
+    WHERE tgname ~ '^!audit_chain' AND tgrelid IN ('app.t'::regclass, 'public.audit_log'::regclass) ORDER BY 1, 2;
+CREATE TRIGGER other AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION public.audit_chain_capture();
+ALTER TABLE public.audit_log ADD COLUMN v int;
+ALTER TABLE app.t ADD CHECK (id > 0);
+SET search_path = app, public;
+RESET check_function_bodies;
+RESET row_security;
+-- What is rolled back does not end it.
 BEGIN;
-INSERT INTO t VALUES (301);
+INSERT INTO t VALUES (302);
 ROLLBACK;
 BEGIN;
 SAVEPOINT s;
-INSERT INTO t VALUES (301);
+INSERT INTO t VALUES (302);
 ROLLBACK TO s;
 COMMIT;
-INSERT INTO audit_checkpoint_span SELECT * FROM kept.audit_checkpoint_span;
-SELECT valid, checkpoints, problems FROM audit_verify();
-SELECT count(*) FROM audit_log_begun;
+SELECT valid, entries, checkpoints, problems FROM audit_verify();
+SELECT count(*) FROM audit_incarnation;
+-- A copy makes no checkpoint, and the restore goes on.
+SELECT audit_checkpoint();
+SELECT count(*) FROM audit_incarnation;
 
--- The first change or event of this database ends it, for all tables and in the same transaction already.
+-- The first entry of this database ends it, for all tables and in the same transaction already.
 BEGIN;
 SAVEPOINT s;
-INSERT INTO t VALUES (301);
+INSERT INTO t VALUES (303);
 ROLLBACK TO s;
-INSERT INTO t VALUES (302);
+INSERT INTO t VALUES (304);
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle;
 ROLLBACK;
 SELECT audit_event('restored');
 INSERT INTO t VALUES (303);
-SELECT count(*) FROM audit_log_begun;
+SELECT kind, publishes, previous IS NOT NULL AS previous FROM audit_incarnation;
+SELECT operation, detail ->> 'sealed' AS sealed, detail ->> 'reason' AS reason, detail ->> 'incarnation' = incarnation AS current
+    FROM audit_log, audit_incarnation WHERE operation = 'RESTORE';
 INSERT INTO audit_log SELECT * FROM kept.audit_log;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle;
@@ -83,11 +105,52 @@ COPY audit_lifecycle FROM stdin;
 SET session_replication_role = replica;
 INSERT INTO audit_lifecycle VALUES (0, 2);
 RESET session_replication_role;
-DELETE FROM audit_log_begun;
-TRUNCATE audit_log_begun;
+DELETE FROM audit_incarnation;
+TRUNCATE audit_incarnation;
+-- Sessions that replay a dump are recorded like others now.
+SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false), set_config('row_security', 'off', false);
+INSERT INTO app.t VALUES (305);
+SET search_path = app, public;
+RESET check_function_bodies;
+RESET row_security;
+SELECT operation, new_row FROM audit_log WHERE (chain, seq) IN (SELECT chain, max(seq) FROM audit_log GROUP BY chain);
+
+-- It is a copy until somebody says what it is.
+SELECT audit_checkpoint();
+SELECT audit_fork(' ');
+SELECT audit_fork(NULL);
+SELECT audit_resume() = 'audit_chain/' || log_id AS original FROM audit_log_identity;
+SELECT audit_resume('again') IS NOT NULL;
 -- The extension's own functions write as before.
 DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
 SELECT audit_enable_schema('kept'), audit_disable_schema('kept', 'test');
+SELECT valid, checkpoints, problems FROM audit_verify();
+
+-- A fork goes on under another name.
+SELECT audit_fork('a test') AS fork \gset
+SELECT count(*), count(DISTINCT log_id), count(*) FILTER (WHERE 'audit_chain/' || log_id = :'fork') FROM audit_log_identity;
+INSERT INTO t VALUES (306);
+DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
+SELECT split_part(note, E'\n', 1) = :'fork' AS forked, note ~ (E'\nincarnation ' || incarnation || E'\n') AS named
+    FROM audit_checkpoint_log, (SELECT incarnation FROM audit_incarnation ORDER BY at DESC LIMIT 1) i ORDER BY tree_size;
+SELECT valid, checkpoints, problems FROM audit_verify();
+SELECT r.valid, r.problems FROM audit_checkpoint_log, audit_verify(checkpoint => note) r ORDER BY tree_size;
+SELECT kind, publishes FROM audit_incarnation ORDER BY at;
+SELECT operation, detail ->> 'reason' AS reason FROM audit_log WHERE operation IN ('RESTORE', 'FORK', 'RESUME') ORDER BY at;
+
+-- A dump without entries: what it has of the log proves nothing, and a new log begins.
+SET client_min_messages = error;
+DROP EXTENSION audit_chain CASCADE;
+CREATE EXTENSION audit_chain SCHEMA public;
+RESET client_min_messages;
+SELECT audit_fork('nothing');
+INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
+INSERT INTO audit_checkpoint_log SELECT * FROM kept.audit_checkpoint_log;
+INSERT INTO audit_checkpoint_span SELECT * FROM kept.audit_checkpoint_span;
+SELECT audit_enable('t');
+SELECT count(*), count(*) FILTER (WHERE log_id IN (SELECT log_id FROM kept.audit_log_identity)) AS old FROM audit_log_identity;
+SELECT operation, detail ->> 'reason' AS reason FROM audit_log ORDER BY chain, seq;
+DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
 SELECT valid, checkpoints, problems FROM audit_verify();
 DROP OWNED BY regress_writer;
 DROP ROLE regress_writer;

@@ -12,6 +12,7 @@ use audit_chain_cli::{
 use audit_chain_core::{
     Hash,
     check::{LogReader, Read, ReadError, RecordedCheckpoint, Report},
+    identity::LogIdentity,
     key::{KeyKind, SigningKey},
     span::Span,
     testing::MemoryLog,
@@ -73,8 +74,8 @@ fn never<T>(read: Read<T, Infallible>) -> Read<T, String> {
 impl LogReader for Live {
     type Error = String;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, String> {
-        never(self.0.log_id())
+    fn identity(&mut self) -> Read<Option<LogIdentity>, String> {
+        never(self.0.identity())
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, String> {

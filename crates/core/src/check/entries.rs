@@ -10,6 +10,7 @@ use crate::{
     entry::{self, Defect, EncodedEntry, ExportedPayload, Scratch, StoredEntry},
     format::Leaf,
     problem::{Problem, ProblemKind, Problems},
+    transition::{MAX_TRANSITIONS, Transition},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,7 @@ pub struct EntryCheck {
     problems: Problems,
     erased: u64,
     absent: u64,
+    transitions: Vec<Transition>,
     #[serde(skip)]
     scratch: Scratch,
 }
@@ -37,6 +39,8 @@ pub struct EntryReport {
     pub absent: u64,
     /// Each chain's newest entry, by chain: `(chain, seq, hash)`.
     pub heads: Vec<(u32, u64, Hash)>,
+    /// What has become of the log, as its entries tell.
+    pub transitions: Vec<Transition>,
     /// The problems.
     pub problems: Problems,
 }
@@ -57,17 +61,22 @@ impl EntryCheck {
     /// Adds an entry as the log's table stores it.
     pub fn add_stored(&mut self, entry: &StoredEntry<'_>) {
         let checked = entry.check(&mut self.scratch);
-        if let Err(defect) = checked {
+        if let Err(defect) = &checked {
             let (operation, table_name) = (entry.operation.unwrap_or(b"nameless"), entry.table());
             self.problems.add(Problem {
                 kind: defect.kind(),
                 chain: Some(entry.chain.into()),
                 seq: Some(entry.seq),
                 table_name,
-                detail: detail(&defect, operation),
+                detail: detail(defect, operation),
             });
         }
         self.erased += u64::from(entry.payload_digest.is_some());
+        if let (Ok(_), Some(operation), Some(at), Some(place)) =
+            (&checked, entry.operation, entry.at, entry.place())
+        {
+            self.add_transition(operation, at, place, entry.detail);
+        }
         if let Some((chain, seq)) = entry.place() {
             let hash =
                 |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
@@ -102,8 +111,17 @@ impl EntryCheck {
             ExportedPayload::Erased => self.erased += 1,
             ExportedPayload::Absent => self.absent += 1,
         }
+        if let (Some(leaf), ExportedPayload::Present(payload)) = (leaf, &entry.payload) {
+            self.add_transition(leaf.operation, leaf.at, (chain, seq), payload.detail);
+        }
         if let Some(leaf) = leaf {
             self.chains.add(&Link { chain, seq, prev_hash: leaf.prev_hash, hash, at: leaf.at });
+        }
+    }
+
+    fn add_transition(&mut self, operation: &[u8], at: i64, place: (u32, u64), detail: Option<&[u8]>) {
+        if self.transitions.len() < MAX_TRANSITIONS {
+            self.transitions.extend(Transition::of_entry(operation, at, place, detail));
         }
     }
 
@@ -117,6 +135,8 @@ impl EntryCheck {
     pub fn merge(&mut self, other: Self) {
         self.chains.merge(other.chains);
         self.problems.merge(other.problems);
+        self.transitions.extend(other.transitions);
+        self.transitions.truncate(MAX_TRANSITIONS);
         self.erased += other.erased;
         self.absent += other.absent;
     }
@@ -143,10 +163,10 @@ impl EntryCheck {
     /// chain's first link follows; without one no chain can begin.
     #[must_use]
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
-        let Self { chains, mut problems, erased, absent, scratch: _ } = self;
+        let Self { chains, mut problems, erased, absent, transitions, scratch: _ } = self;
         let entries = chains.entries();
         let (chains, heads) = chains.join(log_id, scope, &mut |problem| problems.add(problem));
-        EntryReport { entries, chains, erased, absent, heads, problems }
+        EntryReport { entries, chains, erased, absent, heads, transitions, problems }
     }
 }
 

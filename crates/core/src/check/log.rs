@@ -9,10 +9,13 @@ use crate::{
         BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, reader::ReadError,
         recorded::Recorded,
     },
+    checkpoint::Checkpoint,
+    identity::LogIdentity,
     key::VerifierKey,
     problem::{Problem, ProblemKind, Problems},
     span::SpanCheck,
     supplied::{SuppliedCheckpoint, VerifiedCheckpoint},
+    transition::{Transition, explanation},
     tree::TreeFrontier,
 };
 
@@ -70,7 +73,7 @@ struct Supplied {
 pub struct LogCheck {
     pub(super) options: Options,
     begun: bool,
-    pub(super) log_id: Option<[u8; 16]>,
+    pub(super) identity: Option<LogIdentity>,
     supplied: Option<Supplied>,
     reported_supplied: Option<ReportedCheckpoint>,
     pub(super) trusted: Option<ReportedCheckpoint>,
@@ -82,6 +85,9 @@ pub struct LogCheck {
     pub(super) leaves_differ: bool,
     pub(super) progress: Progress,
     pub(super) problems: Problems,
+    /// Checkpoints from elsewhere that seal what the log does not have, each with the problem that this is if no restore
+    /// explains it.
+    pub(super) lacks: Vec<(Checkpoint, Problem)>,
 }
 
 impl LogCheck {
@@ -92,7 +98,7 @@ impl LogCheck {
         Self {
             options,
             begun: false,
-            log_id: None,
+            identity: None,
             supplied: None,
             reported_supplied: None,
             trusted: None,
@@ -103,13 +109,14 @@ impl LogCheck {
             leaves_differ: false,
             progress: Progress::NotStarted,
             problems,
+            lacks: Vec::new(),
         }
     }
 
-    /// The log's identity, once something was read.
+    /// The log's first identity, once something was read.
     #[must_use]
     pub fn log_id(&self) -> Option<&[u8; 16]> {
-        self.log_id.as_ref()
+        self.identity.as_ref().map(LogIdentity::first)
     }
 
     /// Each chain with the last entry that the log's checkpoints seal, as far as the spans could be followed.
@@ -146,7 +153,12 @@ impl LogCheck {
         if !matches {
             let detail =
                 format!("the supplied checkpoint of {} entries is not that of this log", supplied.size);
-            self.mismatch(detail);
+            let problem = Problem::of_log(ProblemKind::CheckpointMismatch, detail);
+            let verified = supplied.verified.as_ref().map(|verified| verified.checkpoint().clone());
+            match verified {
+                Some(checkpoint) => self.lacks.push((checkpoint, problem)),
+                None => self.problems.add(problem),
+            }
         }
     }
 
@@ -188,10 +200,10 @@ impl LogCheck {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let log_id = reader.log_id();
-        self.log_id = self.evidence(log_id, ProblemKind::CheckpointMismatch)?.flatten();
+        let identity = reader.identity();
+        self.identity = self.evidence(identity, ProblemKind::CheckpointMismatch)?.flatten();
         if let Some(supplied) = &self.options.supplied {
-            let verified = supplied.verify(self.log_id.as_ref(), &self.options.keys);
+            let verified = supplied.verify(self.identity.as_ref(), &self.options.keys);
             let signed_by = verified.as_ref().ok().map(VerifiedCheckpoint::signed_by);
             self.reported_supplied = Some(ReportedCheckpoint::new(supplied.checkpoint(), signed_by));
             let size = supplied.size();
@@ -216,6 +228,9 @@ impl LogCheck {
         }
         for problem in self.recorded.problems() {
             self.problems.add(problem);
+        }
+        for (checkpoint, problem) in std::mem::take(&mut self.lacks) {
+            self.problems.add(explained(&entries.transitions, &checkpoint, problem));
         }
         let sealed = self.spans.size() - self.started_at;
         let mut problems = entries.problems;
@@ -275,8 +290,9 @@ impl LogCheck {
         let Some(supplied) = &self.supplied else { return };
         let (size, sealed) = (supplied.size, self.spans.size());
         // If the identity is missing too, the checkpoint cannot be verified, but its size still shows truncation.
-        if size > sealed && (supplied.verified.is_some() || self.log_id.is_none()) {
-            self.problems.add(if self.options.is_copy {
+        if size > sealed && (supplied.verified.is_some() || self.identity.is_none()) {
+            let checkpoint = supplied.verified.as_ref().map(|verified| verified.checkpoint().clone());
+            let problem = if self.options.is_copy {
                 let detail = format!(
                     "the export ends before the checkpoint: the supplied checkpoint seals {size} entries, those of the export \
                      seal {sealed}; export again"
@@ -284,12 +300,34 @@ impl LogCheck {
                 Problem::of_log(ProblemKind::Unchecked, detail)
             } else {
                 truncated("supplied", size, sealed)
-            });
+            };
+            match checkpoint {
+                Some(checkpoint) => self.lacks.push((checkpoint, problem)),
+                None => self.problems.add(problem),
+            }
         } else if self.open_supplied().is_some() && self.progress == Progress::Complete {
             let detail = format!("the supplied checkpoint of {size} entries could not be compared");
             self.problems.add(Problem::of_log(ProblemKind::Unchecked, detail));
         }
     }
+}
+
+/// The problem that a checkpoint from elsewhere seals what the log does not have: that the log was restored, if it tells of a
+/// restore by which that came about.
+fn explained(transitions: &[Transition], checkpoint: &Checkpoint, problem: Problem) -> Problem {
+    let Some(transition) = explanation(transitions, checkpoint) else { return problem };
+    let size = checkpoint.size;
+    let missing = match transition.entries {
+        Some(entries) if entries < size => format!("{} of them are missing", size - entries),
+        _ => format!("those after the first {} are others, or missing", transition.sealed),
+    };
+    let detail = format!(
+        "{}: the checkpoint of {size} entries was made before that, and {missing}. A checkpoint of at most {} entries must \
+         still fit",
+        transition.describe(),
+        transition.sealed
+    );
+    Problem::of_log(ProblemKind::Restored, detail)
 }
 
 /// A log that seals fewer entries than a checkpoint from elsewhere.

@@ -7,6 +7,7 @@ use crate::{
     Hash,
     chain::Link,
     entry::Defect,
+    identity::LogIdentity,
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId, TreeError},
     tree::TreeFrontier,
@@ -55,8 +56,8 @@ pub trait LogReader {
     /// Why reading can fail.
     type Error;
 
-    /// The log's identity; `None` for a log without one.
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Self::Error>;
+    /// The log's identities; `None` for a log without one.
+    fn identity(&mut self) -> Read<Option<LogIdentity>, Self::Error>;
 
     /// The recorded checkpoints of more than `after` entries (`None`: all), by size, some at once; empty after the
     /// last.

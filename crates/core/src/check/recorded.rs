@@ -10,6 +10,7 @@ use crate::{
         LogReader, Options, RecordedCheckpoint, ReportedCheckpoint,
         reader::{Read, ReadError},
     },
+    identity::LogIdentity,
     note::NoteError,
     problem::{Problem, ProblemKind},
     supplied::{CheckpointFault, SuppliedCheckpoint},
@@ -98,13 +99,13 @@ impl Recorded {
     }
 
     /// Compares the next one with the tree of its size.
-    pub(super) fn compare(&mut self, root: &Hash, options: &Options, log_id: Option<&[u8; 16]>) {
+    pub(super) fn compare(&mut self, root: &Hash, options: &Options, identity: Option<&LogIdentity>) {
         if let Some(recorded) = self.ahead.pop_front() {
             self.compared += 1;
             if recorded.root != root {
                 self.fault(Fault::Root, recorded.size, "the log's entries have another root");
             }
-            self.check_note(&recorded, options, log_id);
+            self.check_note(&recorded, options, identity);
             self.newest.iter_mut().for_each(|newest| newest.compared = true);
         }
     }
@@ -114,11 +115,11 @@ impl Recorded {
         &mut self,
         reader: &mut R,
         options: &Options,
-        log_id: Option<&[u8; 16]>,
+        identity: Option<&LogIdentity>,
     ) -> Read<(), R::Error> {
         loop {
             while let Some(recorded) = self.ahead.pop_front() {
-                self.check_note(&recorded, options, log_id);
+                self.check_note(&recorded, options, identity);
             }
             if self.exhausted {
                 return Ok(());
@@ -127,7 +128,12 @@ impl Recorded {
         }
     }
 
-    fn check_note(&mut self, recorded: &RecordedCheckpoint, options: &Options, log_id: Option<&[u8; 16]>) {
+    fn check_note(
+        &mut self,
+        recorded: &RecordedCheckpoint,
+        options: &Options,
+        identity: Option<&LogIdentity>,
+    ) {
         let size = recorded.size;
         self.count += 1;
         (self.newest, self.newest_unsigned) = (None, false);
@@ -141,7 +147,7 @@ impl Recorded {
         }
         let unsigned = !noted.note().is_signed();
         self.unsigned += u64::from(unsigned);
-        match noted.verify(log_id, &options.keys) {
+        match noted.verify(identity, &options.keys) {
             Ok(verified) => {
                 self.newest = Some(ReportedCheckpoint::new(checkpoint, Some(verified.signed_by())));
             }

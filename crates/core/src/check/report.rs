@@ -7,7 +7,7 @@ use crate::{
     checkpoint::Checkpoint,
     key::KeyKind,
     note::Verified,
-    problem::{Problem, Verdict},
+    problem::{Problem, ProblemKind, Verdict},
 };
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -206,6 +206,7 @@ impl Report {
             Verdict::Intact if self.absent > 0 => "leaves intact, payloads not present: ".to_owned(),
             Verdict::Intact => "intact: ".to_owned(),
             Verdict::Tampered => format!("tampered, {problems}: "),
+            Verdict::Restored => "restored, not tampered: ".to_owned(),
             Verdict::Unchecked => format!("could not check, {problems}: "),
         };
         text += &match (self.entries, self.chains) {
@@ -217,10 +218,12 @@ impl Report {
         if self.erased > 0 {
             text += &format!(", {} of them with an erased payload", self.erased);
         }
-        match &self.part {
-            Some(part) => text + &part_summary(part),
-            None => text + &self.checkpoint_summary(),
-        }
+        text += &match &self.part {
+            Some(part) => part_summary(part),
+            None => self.checkpoint_summary(),
+        };
+        let restored = self.problems.iter().find(|problem| problem.kind == ProblemKind::Restored);
+        restored.map_or(text.clone(), |problem| format!("{text}; {}", problem.detail))
     }
 
     fn checkpoint_summary(&self) -> String {
@@ -281,7 +284,6 @@ fn count(entries: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::ProblemKind;
 
     fn report() -> Report {
         let part = Part { chain: None, range: false };

@@ -80,7 +80,7 @@ impl LogCheck {
     ) -> Result<Option<Vec<Link>>, R::Error> {
         self.begin(reader)?;
         self.trusted = Some(ReportedCheckpoint::new(trusted.checkpoint(), None));
-        let verified = match trusted.verify(self.log_id(), self.keys()) {
+        let verified = match trusted.verify(self.identity.as_ref(), self.keys()) {
             Ok(verified) => verified,
             Err(fault) => {
                 let detail = format!("the trusted checkpoint of {} entries: {fault}", trusted.size());
@@ -96,7 +96,11 @@ impl LogCheck {
                 Ok(Some(anchors))
             }
             Err(NotResumed::Problem(problem)) => {
-                self.add_problem(problem);
+                if problem.chain.is_none() || problem.kind == ProblemKind::Truncated {
+                    self.lacks.push((verified.checkpoint().clone(), problem));
+                } else {
+                    self.add_problem(problem);
+                }
                 Ok(None)
             }
             Err(NotResumed::Failed(error)) => Err(error),

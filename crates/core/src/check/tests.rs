@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    identity::LogIdentity,
     problem::{ProblemKind, Verdict},
     supplied::SuppliedCheckpoint,
     testing::{DAMAGES, LOG_ID, MemoryEntry, MemoryLog, check, key},
@@ -278,8 +279,8 @@ fn damage_is_evidence_and_failure_is_none() {
     }
     impl LogReader for Faulty {
         type Error = &'static str;
-        fn log_id(&mut self) -> Read<Option<[u8; 16]>, Self::Error> {
-            let read = self.log.log_id();
+        fn identity(&mut self) -> Read<Option<LogIdentity>, Self::Error> {
+            let read = self.log.identity();
             self.fault(0, read)
         }
         fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Self::Error> {

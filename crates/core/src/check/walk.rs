@@ -66,7 +66,7 @@ impl LogCheck {
                 self.compare_tile(reader, id, &hashes, &[])?;
             }
         }
-        let drained = self.recorded.drain(reader, &self.options, self.log_id.as_ref());
+        let drained = self.recorded.drain(reader, &self.options, self.identity.as_ref());
         self.evidence(drained, ProblemKind::CheckpointMismatch)?;
         if self.progress != Progress::Ended {
             self.check_end(reader)?;
@@ -181,7 +181,7 @@ impl LogCheck {
         }
         if self.recorded.next() == Some(size) {
             let root: Hash = self.frontier.root();
-            self.recorded.compare(&root, &self.options, self.log_id.as_ref());
+            self.recorded.compare(&root, &self.options, self.identity.as_ref());
         }
     }
 

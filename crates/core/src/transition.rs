@@ -1,0 +1,237 @@
+//! Entries that say what has become of a log: it was restored from a dump, its server was promoted or recovered to a point in
+//! time, its database was cloned.
+//!
+//! Whoever brings a log back to an earlier state gives up entries, which a checkpoint kept elsewhere may seal. Such a checkpoint
+//! names the incarnation of the log that made it ([`Checkpoint::incarnation`]), and a log that was brought back has an entry
+//! about it, which names the incarnation that began then. So a restore is told from an attack: [`explanation`].
+//!
+//! **Invariant**: an entry explains only the loss of what was sealed after the state that was restored, by another incarnation
+//! than the one that it begins and those after it.
+
+use crate::checkpoint::Checkpoint;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// How many such entries are kept; a log has one for each restore or promotion.
+pub const MAX_TRANSITIONS: usize = 10_000;
+
+/// What has become of a log, by one entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Transition {
+    /// When, in microseconds since 1970-01-01 UTC.
+    pub at: i64,
+    /// The entry's chain.
+    pub chain: u32,
+    /// The entry's place in it.
+    pub seq: u64,
+    /// What happened.
+    pub kind: TransitionKind,
+    /// The incarnation that began.
+    pub incarnation: String,
+    /// The one before, if it was known.
+    pub previous: Option<String>,
+    /// How many entries the log's newest checkpoint sealed then.
+    pub sealed: u64,
+    /// How many entries the log had then, if the entry says so.
+    pub entries: Option<u64>,
+    /// The server, database and timeline.
+    place: (Option<String>, Option<u64>, Option<u64>),
+    /// Why, in the server's words.
+    pub reason: Option<String>,
+}
+
+/// What happened to a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TransitionKind {
+    /// It was restored, from a dump or to a point in time.
+    Restored,
+    /// A standby was promoted.
+    Promoted,
+    /// Its database was cloned.
+    Cloned,
+    /// It goes on as it was: after an upgrade, or because somebody said what a copy is.
+    Continued,
+}
+
+impl TransitionKind {
+    fn of(operation: &[u8]) -> Option<Self> {
+        match operation {
+            b"RESTORE" => Some(Self::Restored),
+            b"PROMOTE" => Some(Self::Promoted),
+            b"CLONE" => Some(Self::Cloned),
+            b"UPGRADE" | b"FORK" | b"RESUME" => Some(Self::Continued),
+            _ => None,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Promoted => "continued by a promoted server",
+            Self::Cloned => "cloned",
+            Self::Continued => "continued",
+        }
+    }
+}
+
+/// The part of such an entry's detail that counts.
+#[derive(Deserialize)]
+struct Detail {
+    incarnation: String,
+    previous: Option<String>,
+    #[serde(default)]
+    sealed: u64,
+    entries: Option<u64>,
+    system_identifier: Option<String>,
+    database_oid: Option<u64>,
+    timeline: Option<u64>,
+    reason: Option<String>,
+}
+
+impl Transition {
+    /// What an entry says; `None` if it is about something else.
+    #[must_use]
+    pub fn of_entry(
+        operation: &[u8],
+        at: i64,
+        (chain, seq): (u32, u64),
+        detail: Option<&[u8]>,
+    ) -> Option<Self> {
+        let kind = TransitionKind::of(operation)?;
+        let detail: Detail = serde_json::from_slice(detail?).ok()?;
+        Some(Self {
+            at,
+            chain,
+            seq,
+            kind,
+            incarnation: detail.incarnation,
+            previous: detail.previous,
+            sealed: detail.sealed,
+            entries: detail.entries,
+            place: (detail.system_identifier, detail.database_oid, detail.timeline),
+            reason: detail.reason,
+        })
+    }
+
+    /// Whether both entries are about the same event: several transactions may have been the first ones after it.
+    fn is_same_event(&self, other: &Self) -> bool {
+        (self.kind, &self.place, &self.previous) == (other.kind, &other.place, &other.previous)
+    }
+
+    /// What happened, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("the log was {} on {}{reason}", self.kind.word(), time(self.at))
+    }
+}
+
+/// The time as a text, to the second.
+fn time(at: i64) -> String {
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(at.div_euclid(1_000_000)) else {
+        return format!("{at} microseconds since 1970");
+    };
+    let (month, day) = (u8::from(time.month()), time.day());
+    let (hour, minute, second) = time.to_hms();
+    format!("{:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", time.year())
+}
+
+/// The event, of those that the log tells about, by which it came to lack what a checkpoint from elsewhere seals; `None` if
+/// none explains it.
+#[must_use]
+pub fn explanation<'a>(transitions: &'a [Transition], checkpoint: &Checkpoint) -> Option<&'a Transition> {
+    let made_by = checkpoint.incarnation.as_ref()?;
+    let mut ordered: Vec<&Transition> = transitions.iter().collect();
+    ordered.sort();
+    let begun = ordered.iter().position(|transition| transition.incarnation == *made_by);
+    let left = ordered.iter().position(|transition| transition.previous.as_ref() == Some(made_by));
+    // What an incarnation that the log does not tell about has made is on a branch that was given up.
+    let after = match (begun, left) {
+        (Some(begun), _) => begun + 1,
+        (None, Some(left)) => left,
+        (None, None) => 0,
+    };
+    let is_other = |later: &&Transition| begun.is_none_or(|begun| !later.is_same_event(ordered[begun]));
+    ordered[after..]
+        .iter()
+        .copied()
+        .filter(is_other)
+        .find(|later| later.kind != TransitionKind::Continued && later.sealed < checkpoint.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transition(
+        at: i64,
+        operation: &str,
+        incarnation: &str,
+        previous: Option<&str>,
+        sealed: u64,
+    ) -> Transition {
+        let detail = serde_json::json!({
+            "incarnation": incarnation, "previous": previous, "sealed": sealed, "timeline": at,
+            "system_identifier": "7", "database_oid": 5, "reason": "a test",
+        });
+        let detail = detail.to_string();
+        Transition::of_entry(operation.as_bytes(), at, (1, 1), Some(detail.as_bytes())).unwrap()
+    }
+
+    fn checkpoint(size: u64, incarnation: Option<&str>) -> Checkpoint {
+        Checkpoint {
+            incarnation: incarnation.map(str::to_owned),
+            ..Checkpoint::new("log", size, [0; 32]).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_restore_explains_what_was_sealed_after_it_by_an_incarnation_before_it() {
+        let log = [
+            transition(10, "RESTORE", "b", Some("a"), 400),
+            transition(20, "UPGRADE", "c", Some("b"), 500),
+            transition(30, "PROMOTE", "d", Some("c"), 600),
+        ];
+        let explained = |size, incarnation| {
+            explanation(&log, &checkpoint(size, incarnation)).map(|transition| transition.at)
+        };
+        // Sealed by `a` after the backup; what it sealed before must fit.
+        assert_eq!((explained(401, Some("a")), explained(400, Some("a"))), (Some(10), None));
+        assert_eq!((explained(601, Some("b")), explained(600, Some("b"))), (Some(30), None));
+        assert_eq!((explained(601, Some("c")), explained(500, Some("c"))), (Some(30), None));
+        // Nothing has happened since.
+        assert_eq!((explained(601, Some("d")), explained(u64::MAX >> 1, Some("d"))), (None, None));
+        // A branch that was given up as a whole.
+        assert_eq!((explained(401, Some("x")), explained(400, Some("x"))), (Some(10), None));
+        assert_eq!(explained(401, None), None, "a checkpoint that names no incarnation");
+        assert_eq!(explanation(&[], &checkpoint(1, Some("a"))), None);
+    }
+
+    #[test]
+    fn transactions_that_were_the_first_ones_together_tell_of_one_event() {
+        let first = transition(10, "PROMOTE", "b", Some("a"), 400);
+        let second = Transition { at: 11, seq: 2, incarnation: "c".into(), ..first.clone() };
+        let log = [second, first];
+        assert_eq!(explanation(&log, &checkpoint(500, Some("b"))), None);
+        assert_eq!(explanation(&log, &checkpoint(500, Some("c"))), None);
+        assert_eq!(explanation(&log, &checkpoint(500, Some("a"))).unwrap().at, 10);
+    }
+
+    #[test]
+    fn other_entries_and_damaged_details_are_no_transitions() {
+        let of = |operation: &str, detail: Option<&str>| {
+            Transition::of_entry(operation.as_bytes(), 0, (0, 1), detail.map(str::as_bytes))
+        };
+        assert_eq!(of("EVENT", Some(r#"{"incarnation":"a"}"#)), None);
+        assert_eq!(of("RESTORE", None), None);
+        assert_eq!(of("RESTORE", Some(r#"{"reason":"x"}"#)), None);
+        assert_eq!(of("RESTORE", Some(r#"{"incarnation":"a"}"#)).unwrap().sealed, 0);
+    }
+
+    #[test]
+    fn a_transition_is_told_with_its_time_and_reason() {
+        let told = transition(951_782_399_999_999, "RESTORE", "b", None, 0).describe();
+        assert_eq!(told, "the log was restored on 2000-02-28 23:59:59 UTC (a test)");
+        assert_eq!(time(i64::MAX), format!("{} microseconds since 1970", i64::MAX));
+    }
+}

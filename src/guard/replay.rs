@@ -1,0 +1,40 @@
+//! Sessions that replay a dump: what pg_dump's scripts and pg_restore do to triggers.
+//!
+//! `--disable-triggers` turns all triggers of a table off and on again; `--clean` drops triggers before their tables. Neither
+//! may keep the extension's triggers from firing: those that were turned off are turned on again at once, and a capture trigger
+//! that is dropped in a log which has entries of its own ends auditing with an entry, as `audit_disable()` does.
+
+use crate::audit::record::record_lifecycle;
+use crate::audit::triggers::STATEMENT_TRIGGER;
+use crate::error::Error;
+use crate::extension::Extension;
+use crate::guard::objects::DroppedObject;
+use crate::pg::command::Command;
+use crate::pg::session;
+use crate::pg::triggers::{self, triggers_of};
+use pgrx::pg_sys::{self, Oid};
+use serde_json::json;
+
+/// Makes the extension's triggers on the table that an ALTER TABLE names fire again. Returns the table, if the command does
+/// nothing else than turning triggers on or off.
+pub fn put_triggers_back(extension: &Extension, command: Command<'_>) -> Option<Oid> {
+    let table = command.altered_table().filter(|_| command.only_changes_trigger_state())?;
+    for trigger in triggers_of(table) {
+        if !trigger.fires_always && extension.has_member(pg_sys::ProcedureRelationId, trigger.function) {
+            triggers::enable_always(table, &trigger.name);
+        }
+    }
+    Some(table)
+}
+
+/// Records that a capture trigger was dropped. Every audited table has one statement trigger, which stands for both.
+pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<(), Error> {
+    if trigger.part.as_bytes() != STATEMENT_TRIGGER.to_bytes() {
+        return Ok(());
+    }
+    let auditing = trigger.auditing();
+    let detail = json!({ "reason": "dropped by the replay of a dump (pg_restore --clean)",
+                         "options": auditing.options.to_json() });
+    let name = (trigger.schema.as_str(), trigger.table.as_str());
+    record_lifecycle(extension, "DISABLE", name, &auditing, detail, session::effective_role())
+}
