@@ -102,6 +102,8 @@ fn check_entry(row: &Row<'_>) -> Result<(), Error> {
 fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (chain, seq) = (row.integer(0) as i32, row.integer(1));
     let _path = LocalSettings::safe_search_path();
+    // Who restores need not be allowed to read the log.
+    let _owner = extension.act_as_owner();
     let about_auditing = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
         entry.operation.is_some_and(|operation| matches!(operation, b"ENABLE" | b"DISABLE" | b"DDL"))
     });

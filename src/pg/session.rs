@@ -240,12 +240,11 @@ impl Drop for AsRole {
 }
 
 /// Whether the session has the settings with which pg_dump's scripts and pg_restore begin (`_doSetFixedOutputState` in
-/// `src/bin/pg_dump/pg_backup_archiver.c`): no search path, no checks of function bodies, no row security.
+/// `src/bin/pg_dump/pg_backup_archiver.c`): no search path, and no checks of function bodies.
 pub fn replays_dump() -> bool {
     // SAFETY: variables of this process; the search path is null or a C string.
     unsafe {
         !pg_sys::check_function_bodies
-            && !pg_sys::row_security
             && c_bytes(pg_sys::namespace_search_path).is_none_or(|path| matches!(path, b"" | b"\"\""))
     }
 }

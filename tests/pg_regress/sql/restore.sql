@@ -46,7 +46,7 @@ INSERT INTO audit_schema_policy SELECT * FROM kept.audit_schema_policy;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
 -- A session that replays a dump, by the settings of pg_dump, records nothing, whatever it does.
 INSERT INTO audit_checkpoint_span SELECT * FROM kept.audit_checkpoint_span;
-SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false), set_config('row_security', 'off', false);
+SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false);
 CREATE TRIGGER "!audit_chain_row" AFTER INSERT OR DELETE OR UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
 CREATE TRIGGER "!audit_chain_statement" AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON app.t FOR EACH STATEMENT EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
 ALTER TABLE app.t ENABLE ALWAYS TRIGGER "!audit_chain_row";
@@ -63,7 +63,6 @@ ALTER TABLE public.audit_log ADD COLUMN v int;
 ALTER TABLE app.t ADD CHECK (id > 0);
 SET search_path = app, public;
 RESET check_function_bodies;
-RESET row_security;
 -- What is rolled back does not end it.
 BEGIN;
 INSERT INTO t VALUES (302);
@@ -108,11 +107,10 @@ RESET session_replication_role;
 DELETE FROM audit_incarnation;
 TRUNCATE audit_incarnation;
 -- Sessions that replay a dump are recorded like others now.
-SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false), set_config('row_security', 'off', false);
+SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false);
 INSERT INTO app.t VALUES (305);
 SET search_path = app, public;
 RESET check_function_bodies;
-RESET row_security;
 SELECT operation, new_row FROM audit_log WHERE (chain, seq) IN (SELECT chain, max(seq) FROM audit_log GROUP BY chain);
 
 -- It is a copy until somebody says what it is.
