@@ -114,8 +114,8 @@ COMMENT ON COLUMN audit_log_identity.forked_at IS 'how many entries checkpoints 
 -- Where this log was written: a row for each database, server and timeline that wrote entries (src/log/incarnation.rs). A dump
 -- does not contain it, so that a restored database knows that it is a copy. As long as it is empty, a dump can be restored.
 CREATE TABLE audit_incarnation (
-    incarnation       text        PRIMARY KEY,
-    previous          text,
+    incarnation       uuid        PRIMARY KEY,
+    previous          uuid,
     kind              text        NOT NULL,
     publishes         boolean     NOT NULL,
     system_identifier bigint      NOT NULL,
@@ -125,7 +125,7 @@ CREATE TABLE audit_incarnation (
     at                timestamptz NOT NULL
 );
 COMMENT ON TABLE audit_incarnation IS 'audit_chain: the databases, servers and timelines that wrote this log, and whether they may publish checkpoints';
-COMMENT ON COLUMN audit_incarnation.incarnation IS 'random; checkpoints name it';
+COMMENT ON COLUMN audit_incarnation.incarnation IS 'a UUID of version 7; checkpoints name it';
 COMMENT ON COLUMN audit_incarnation.previous IS 'the incarnation before, if it is known';
 COMMENT ON COLUMN audit_incarnation.kind IS 'how it began: first, restore (of a dump), clone, timeline, upgrade, fork or resume';
 COMMENT ON COLUMN audit_incarnation.publishes IS 'whether it makes checkpoints; a copy does not until audit_fork() or audit_resume()';

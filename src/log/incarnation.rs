@@ -25,6 +25,7 @@ use crate::pg::xact;
 use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
+use uuid::{Builder, Uuid};
 
 /// How an incarnation began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +91,8 @@ impl Kind {
 /// A period in which the log was written in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Its name: 16 hexadecimal digits.
-    pub id: String,
+    /// Its name: a UUID of version 7 (RFC 9562, section 5.7), which begins with the time at which it began.
+    pub id: Uuid,
     /// How it began.
     pub kind: Kind,
     /// Whether it makes checkpoints.
@@ -113,7 +114,7 @@ pub struct Announcement {
 /// isolation level.
 fn all(table: Oid) -> Vec<Incarnation> {
     let read = |row: StoredTuple<'_>| Incarnation {
-        id: String::from_utf8_lossy(row.bytes(1).unwrap_or_default()).into_owned(),
+        id: Uuid::from_bytes(row.array(1).expect("incarnation is not null")),
         kind: Kind::of(row.bytes(3).unwrap_or_default()),
         publishes: row.integer(4) & 0xFF != 0,
         place: Place {
@@ -125,7 +126,7 @@ fn all(table: Oid) -> Vec<Incarnation> {
         at: row.integer(9),
     };
     let mut all = rows::scan_all_as_written(table, read);
-    all.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+    all.sort_by_key(|row| (row.at, row.id));
     all
 }
 
@@ -196,8 +197,8 @@ pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     }
     let sealed = newest_checkpoint(extension)?;
     let previous = match all.last() {
-        Some(before) => Some(before.id.clone()),
-        None => sealed.as_ref().and_then(|(_, incarnation)| incarnation.clone()),
+        Some(before) => Some(before.id),
+        None => sealed.as_ref().and_then(|&(_, incarnation)| incarnation),
     };
     let mut detail = insert(extension, kind, previous, publishes)?;
     detail["sealed"] = sealed.map_or(0, |(size, _)| size).into();
@@ -235,31 +236,32 @@ pub fn declare(extension: &Extension, kind: Kind) -> Result<Value, Error> {
 fn insert(
     extension: &Extension,
     kind: Kind,
-    previous: Option<String>,
+    previous: Option<Uuid>,
     publishes: bool,
 ) -> Result<Value, Error> {
     use ColumnValue::{Bool, Eight, Four, Varlena};
-    let here = Place::here();
-    let mut id = [0; 8];
-    session::random(&mut id);
-    let id = hex::encode(id);
+    let (here, now) = (Place::here(), xact::now());
+    let mut random = [0; 10];
+    session::random(&mut random);
+    let milliseconds = ((now + xact::EPOCH_DIFFERENCE) / 1000).unsigned_abs();
+    let id = Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid();
     let mut row = RowBuffer::default();
     row.fill(&[
-        Varlena(Some(id.as_bytes())),
-        Varlena(previous.as_ref().map(|previous| previous.as_bytes())),
+        ColumnValue::Uuid(Some(id.as_bytes())),
+        ColumnValue::Uuid(previous.as_ref().map(Uuid::as_bytes)),
         Varlena(Some(kind.word().as_bytes())),
         Bool(publishes),
         Eight(here.system),
         Four(here.database.to_u32()),
         Four(here.timeline),
         Four(here.version),
-        Eight(xact::now() as u64),
+        Eight(now as u64),
     ]);
     rows::insert(extension.table(OwnTable::Incarnation)?, None, vec![Tuple::new(&row, (0, 0))]);
     xact::make_visible();
     Ok(json!({
-        "incarnation": id,
-        "previous": previous,
+        "incarnation": id.to_string(),
+        "previous": previous.map(|previous| previous.to_string()),
         "system_identifier": here.system.to_string(),
         "database_oid": here.database.to_u32(),
         "timeline": here.timeline,
@@ -268,7 +270,7 @@ fn insert(
 }
 
 /// The size of the newest checkpoint that the log recorded, and the incarnation that made it.
-fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<String>)>, Error> {
+fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)>, Error> {
     let read = |row: StoredTuple<'_>| {
         let note = row.bytes(4).and_then(|note| Note::parse(note).ok());
         let checkpoint = note.and_then(|note| Checkpoint::parse(note.text()).ok());

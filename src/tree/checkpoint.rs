@@ -145,7 +145,7 @@ fn issue(
     let invalid = |error: &dyn std::fmt::Display| Error::DamagedTree { reason: error.to_string() };
     let checkpoint = Checkpoint::new(&identity.origin(), frontier.size(), frontier.root())
         .map_err(|error| invalid(&error))?
-        .made_by(&incarnation.id);
+        .made_by(incarnation.id);
     let mut note = Note::new(&checkpoint.to_string()).map_err(|error| invalid(&error))?;
     match key {
         Some(key) => note.sign(key),

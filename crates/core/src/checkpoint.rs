@@ -5,6 +5,7 @@
 
 use crate::{Hash, merkle::MAX_TREE_SIZE, text};
 use std::fmt;
+use uuid::Uuid;
 
 /// The longest origin, in bytes.
 pub const MAX_ORIGIN: usize = 255;
@@ -18,8 +19,8 @@ pub struct Checkpoint {
     pub size: u64,
     /// The tree's root.
     pub root: Hash,
-    /// The incarnation of the log that made it ([`transition`](crate::transition)): 16 hexadecimal digits.
-    pub incarnation: Option<String>,
+    /// The incarnation of the log that made it ([`transition`](crate::transition)): a UUID of version 7.
+    pub incarnation: Option<Uuid>,
 }
 
 /// What begins the extension line.
@@ -72,8 +73,7 @@ impl Checkpoint {
         let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(CheckpointError::Lines);
         };
-        let named =
-            |line: &str| line.strip_prefix(INCARNATION).filter(|id| is_incarnation(id)).map(str::to_owned);
+        let named = |line: &str| line.strip_prefix(INCARNATION).and_then(incarnation);
         let incarnation = match lines.next() {
             None => None,
             Some(line) => Some(named(line).ok_or(CheckpointError::Lines)?),
@@ -84,13 +84,9 @@ impl Checkpoint {
     }
 
     /// The checkpoint, as an incarnation of the log makes it.
-    ///
-    /// # Panics
-    /// If `incarnation` is not the name of one.
     #[must_use]
-    pub fn made_by(self, incarnation: &str) -> Self {
-        assert!(is_incarnation(incarnation), "{incarnation:?} names no incarnation");
-        Self { incarnation: Some(incarnation.to_owned()), ..self }
+    pub fn made_by(self, incarnation: Uuid) -> Self {
+        Self { incarnation: Some(incarnation), ..self }
     }
 }
 
@@ -102,9 +98,11 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// Whether it is the name of an incarnation: 16 hexadecimal digits.
-fn is_incarnation(id: &str) -> bool {
-    id.len() == 16 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// The incarnation of this name, written as a UUID of version 7 is.
+#[must_use]
+pub fn incarnation(name: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(name).ok()?;
+    (id.get_version_num() == 7 && id.to_string() == name).then_some(id)
 }
 
 /// Whether a log can have this name.
@@ -140,11 +138,17 @@ mod tests {
 
     #[test]
     fn the_incarnation_is_the_only_extension_line() {
-        let named = Checkpoint::parse(EXAMPLE).unwrap().made_by("0123456789abcdef");
-        let text = format!("{EXAMPLE}incarnation 0123456789abcdef\n");
+        let id = "01936b1f-0000-7abc-8def-0123456789ab";
+        let named = Checkpoint::parse(EXAMPLE).unwrap().made_by(incarnation(id).unwrap());
+        let text = format!("{EXAMPLE}incarnation {id}\n");
         assert_eq!(named.to_string(), text);
         assert_eq!(Checkpoint::parse(&text).unwrap(), named);
-        for line in ["incarnation", "incarnation 0123", "incarnation 0123456789ABCDEF", "timeline 2", ""] {
+        let (other_version, upper) = (id.replace("7abc", "4abc"), id.to_uppercase());
+        for line in ["", "timeline 2", "incarnation", "incarnation 01936b1f00007abc8def0123456789ab"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([&other_version, &upper].map(|id| format!("incarnation {id}")))
+        {
             let text = format!("{EXAMPLE}{line}\n");
             assert_eq!(Checkpoint::parse(&text), Err(CheckpointError::Lines), "{line:?}");
         }

@@ -8,9 +8,10 @@
 //! **Invariant**: an entry explains only the loss of what was sealed after the state that was restored, by another incarnation
 //! than the one that it begins and those after it.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, incarnation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// How many such entries are kept; a log has one for each restore or promotion.
 pub const MAX_TRANSITIONS: usize = 10_000;
@@ -27,9 +28,9 @@ pub struct Transition {
     /// What happened.
     pub kind: TransitionKind,
     /// The incarnation that began.
-    pub incarnation: String,
+    pub incarnation: Uuid,
     /// The one before, if it was known.
-    pub previous: Option<String>,
+    pub previous: Option<Uuid>,
     /// How many entries the log's newest checkpoint sealed then.
     pub sealed: u64,
     /// How many entries the log had then, if the entry says so.
@@ -104,8 +105,8 @@ impl Transition {
             chain,
             seq,
             kind,
-            incarnation: detail.incarnation,
-            previous: detail.previous,
+            incarnation: incarnation(&detail.incarnation)?,
+            previous: detail.previous.as_deref().and_then(incarnation),
             sealed: detail.sealed,
             entries: detail.entries,
             place: (detail.system_identifier, detail.database_oid, detail.timeline),
@@ -140,16 +141,16 @@ fn time(at: i64) -> String {
 /// none explains it.
 #[must_use]
 pub fn explanation<'a>(transitions: &'a [Transition], checkpoint: &Checkpoint) -> Option<&'a Transition> {
-    let made_by = checkpoint.incarnation.as_ref()?;
+    let made_by = checkpoint.incarnation?;
     let mut ordered: Vec<&Transition> = transitions.iter().collect();
     ordered.sort();
-    let begun = ordered.iter().position(|transition| transition.incarnation == *made_by);
-    let left = ordered.iter().position(|transition| transition.previous.as_ref() == Some(made_by));
-    // What an incarnation that the log does not tell about has made is on a branch that was given up.
+    let begun = ordered.iter().position(|transition| transition.incarnation == made_by);
+    let left = ordered.iter().position(|transition| transition.previous == Some(made_by));
     let after = match (begun, left) {
         (Some(begun), _) => begun + 1,
         (None, Some(left)) => left,
-        (None, None) => 0,
+        // The log does not tell how this incarnation began: that was given up too, by something that happened later.
+        (None, None) => ordered.partition_point(|transition| transition.at < microseconds(&made_by)),
     };
     let is_other = |later: &&Transition| begun.is_none_or(|begun| !later.is_same_event(ordered[begun]));
     ordered[after..]
@@ -159,78 +160,94 @@ pub fn explanation<'a>(transitions: &'a [Transition], checkpoint: &Checkpoint) -
         .find(|later| later.kind != TransitionKind::Continued && later.sealed < checkpoint.size)
 }
 
+/// When an incarnation began, in microseconds since 1970-01-01 UTC: a UUID of version 7 begins with it.
+fn microseconds(incarnation: &Uuid) -> i64 {
+    let (seconds, nanoseconds) = incarnation.get_timestamp().map_or((0, 0), |time| time.to_unix());
+    i64::try_from(seconds)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(1_000_000)
+        .saturating_add(i64::from(nanoseconds) / 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn transition(
-        at: i64,
-        operation: &str,
-        incarnation: &str,
-        previous: Option<&str>,
-        sealed: u64,
-    ) -> Transition {
-        let detail = serde_json::json!({
-            "incarnation": incarnation, "previous": previous, "sealed": sealed, "timeline": at,
-            "system_identifier": "7", "database_oid": 5, "reason": "a test",
-        });
-        let detail = detail.to_string();
-        Transition::of_entry(operation.as_bytes(), at, (1, 1), Some(detail.as_bytes())).unwrap()
+    /// The incarnation of this letter, which began at this time, in microseconds.
+    fn id(letter: char, at: i64) -> Uuid {
+        uuid::Builder::from_unix_timestamp_millis(at as u64 / 1000, &[letter as u8; 10]).into_uuid()
     }
 
-    fn checkpoint(size: u64, incarnation: Option<&str>) -> Checkpoint {
-        Checkpoint {
-            incarnation: incarnation.map(str::to_owned),
-            ..Checkpoint::new("log", size, [0; 32]).unwrap()
-        }
+    /// Incarnation `b` begins at 10 milliseconds, `c` at 20, and so on.
+    fn of(letter: char) -> Uuid {
+        id(letter, (i64::from(letter as u32) - i64::from(b'a')) * 10_000)
+    }
+
+    /// `at` is in milliseconds.
+    fn transition(at: i64, operation: &str, begins: char, previous: Option<char>, sealed: u64) -> Transition {
+        let detail = serde_json::json!({
+            "incarnation": of(begins).to_string(), "previous": previous.map(|letter| of(letter).to_string()),
+            "sealed": sealed, "timeline": at, "system_identifier": "7", "database_oid": 5, "reason": "a test",
+        });
+        let detail = detail.to_string();
+        Transition::of_entry(operation.as_bytes(), at * 1000, (1, 1), Some(detail.as_bytes())).unwrap()
+    }
+
+    fn checkpoint(size: u64, incarnation: Option<Uuid>) -> Checkpoint {
+        Checkpoint { incarnation, ..Checkpoint::new("log", size, [0; 32]).unwrap() }
     }
 
     #[test]
     fn a_restore_explains_what_was_sealed_after_it_by_an_incarnation_before_it() {
         let log = [
-            transition(10, "RESTORE", "b", Some("a"), 400),
-            transition(20, "UPGRADE", "c", Some("b"), 500),
-            transition(30, "PROMOTE", "d", Some("c"), 600),
+            transition(10, "RESTORE", 'b', Some('a'), 400),
+            transition(20, "UPGRADE", 'c', Some('b'), 500),
+            transition(30, "PROMOTE", 'd', Some('c'), 600),
         ];
         let explained = |size, incarnation| {
-            explanation(&log, &checkpoint(size, incarnation)).map(|transition| transition.at)
+            explanation(&log, &checkpoint(size, incarnation)).map(|transition| transition.at / 1000)
         };
         // Sealed by `a` after the backup; what it sealed before must fit.
-        assert_eq!((explained(401, Some("a")), explained(400, Some("a"))), (Some(10), None));
-        assert_eq!((explained(601, Some("b")), explained(600, Some("b"))), (Some(30), None));
-        assert_eq!((explained(601, Some("c")), explained(500, Some("c"))), (Some(30), None));
+        assert_eq!((explained(401, Some(of('a'))), explained(400, Some(of('a')))), (Some(10), None));
+        assert_eq!((explained(601, Some(of('b'))), explained(600, Some(of('b')))), (Some(30), None));
+        assert_eq!((explained(601, Some(of('c'))), explained(500, Some(of('c')))), (Some(30), None));
         // Nothing has happened since.
-        assert_eq!((explained(601, Some("d")), explained(u64::MAX >> 1, Some("d"))), (None, None));
+        assert_eq!((explained(601, Some(of('d'))), explained(u64::MAX >> 1, Some(of('d')))), (None, None));
         // A branch that was given up as a whole.
-        assert_eq!((explained(401, Some("x")), explained(400, Some("x"))), (Some(10), None));
+        let given_up = |at: i64| Some(id('x', at * 1000));
+        assert_eq!((explained(401, given_up(5)), explained(400, given_up(5))), (Some(10), None));
+        assert_eq!((explained(601, given_up(25)), explained(600, given_up(25))), (Some(30), None));
+        assert_eq!(explained(601, given_up(35)), None, "it began after all that the log tells about");
         assert_eq!(explained(401, None), None, "a checkpoint that names no incarnation");
-        assert_eq!(explanation(&[], &checkpoint(1, Some("a"))), None);
+        assert_eq!(explanation(&[], &checkpoint(1, Some(of('a')))), None);
     }
 
     #[test]
     fn transactions_that_were_the_first_ones_together_tell_of_one_event() {
-        let first = transition(10, "PROMOTE", "b", Some("a"), 400);
-        let second = Transition { at: 11, seq: 2, incarnation: "c".into(), ..first.clone() };
+        let first = transition(10, "PROMOTE", 'b', Some('a'), 400);
+        let second = Transition { at: 10_001, seq: 2, incarnation: of('c'), ..first.clone() };
         let log = [second, first];
-        assert_eq!(explanation(&log, &checkpoint(500, Some("b"))), None);
-        assert_eq!(explanation(&log, &checkpoint(500, Some("c"))), None);
-        assert_eq!(explanation(&log, &checkpoint(500, Some("a"))).unwrap().at, 10);
+        assert_eq!(explanation(&log, &checkpoint(500, Some(of('b')))), None);
+        assert_eq!(explanation(&log, &checkpoint(500, Some(of('c')))), None);
+        assert_eq!(explanation(&log, &checkpoint(500, Some(of('a')))).unwrap().at, 10_000);
     }
 
     #[test]
     fn other_entries_and_damaged_details_are_no_transitions() {
-        let of = |operation: &str, detail: Option<&str>| {
+        let read = |operation: &str, detail: Option<&str>| {
             Transition::of_entry(operation.as_bytes(), 0, (0, 1), detail.map(str::as_bytes))
         };
-        assert_eq!(of("EVENT", Some(r#"{"incarnation":"a"}"#)), None);
-        assert_eq!(of("RESTORE", None), None);
-        assert_eq!(of("RESTORE", Some(r#"{"reason":"x"}"#)), None);
-        assert_eq!(of("RESTORE", Some(r#"{"incarnation":"a"}"#)).unwrap().sealed, 0);
+        let named = format!(r#"{{"incarnation":"{}"}}"#, of('b'));
+        assert_eq!(read("EVENT", Some(&named)), None);
+        assert_eq!(read("RESTORE", None), None);
+        assert_eq!(read("RESTORE", Some(r#"{"reason":"x"}"#)), None);
+        assert_eq!(read("RESTORE", Some(r#"{"incarnation":"b"}"#)), None);
+        assert_eq!(read("RESTORE", Some(&named)).unwrap().sealed, 0);
     }
 
     #[test]
     fn a_transition_is_told_with_its_time_and_reason() {
-        let told = transition(951_782_399_999_999, "RESTORE", "b", None, 0).describe();
+        let told = transition(951_782_399_999, "RESTORE", 'b', None, 0).describe();
         assert_eq!(told, "the log was restored on 2000-02-28 23:59:59 UTC (a test)");
         assert_eq!(time(i64::MAX), format!("{} microseconds since 1970", i64::MAX));
     }

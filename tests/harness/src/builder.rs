@@ -29,10 +29,12 @@ pub struct Builder {
     origin: Option<Origin>,
 }
 
-/// The server that the new one is copied from.
-struct Origin {
-    conn_string: String,
-    standby: bool,
+/// What the new server is copied from.
+enum Origin {
+    /// A running server.
+    Server { conn_string: String, standby: bool },
+    /// A base backup, to be recovered as the configuration says.
+    Backup(PathBuf),
 }
 
 impl Builder {
@@ -67,14 +69,21 @@ impl Builder {
     /// Makes the server a streaming hot standby of `primary`.
     #[must_use]
     pub fn standby_of(mut self, primary: &Server) -> Self {
-        self.origin = Some(Origin { conn_string: primary.conn_string("postgres"), standby: true });
+        self.origin = Some(Origin::Server { conn_string: primary.conn_string("postgres"), standby: true });
         self
     }
 
     /// Makes the server an independent copy of `original`: a restored base backup.
     #[must_use]
     pub fn copy_of(mut self, original: &Server) -> Self {
-        self.origin = Some(Origin { conn_string: original.conn_string("postgres"), standby: false });
+        self.origin = Some(Origin::Server { conn_string: original.conn_string("postgres"), standby: false });
+        self
+    }
+
+    /// Recovers the server from a base backup, a directory; the configuration has `restore_command` and the target.
+    #[must_use]
+    pub fn recovered_from(mut self, backup: impl Into<PathBuf>) -> Self {
+        self.origin = Some(Origin::Backup(backup.into()));
         self
     }
 
@@ -97,11 +106,18 @@ impl Builder {
                 initdb.arg(&data);
                 initdb
             }
-            Some(origin) => {
+            Some(Origin::Server { conn_string, standby }) => {
                 let mut basebackup = account.command(installation.program("pg_basebackup"));
-                basebackup.args(["-X", "stream", "-c", "fast", "--no-sync", "-d", &origin.conn_string, "-D"]);
-                basebackup.arg(&data).args(origin.standby.then_some("-R"));
+                basebackup.args(["-X", "stream", "-c", "fast", "--no-sync", "-d", conn_string, "-D"]);
+                basebackup.arg(&data).args(standby.then_some("-R"));
                 basebackup
+            }
+            Some(Origin::Backup(backup)) => {
+                let mut copy = account.command("/bin/sh");
+                copy.args(["-c", "cp -a \"$0\" \"$1\" && touch \"$1/recovery.signal\""])
+                    .arg(backup)
+                    .arg(&data);
+                copy
             }
         };
         remove_libpq_variables(&mut command);

@@ -28,11 +28,11 @@ GRANT SELECT ON ALL TABLES IN SCHEMA kept TO regress_writer;
 SET ROLE regress_writer;
 INSERT INTO audit_log SELECT * FROM kept.audit_log;
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle;
-INSERT INTO audit_incarnation VALUES ('0123456789abcdef', NULL, 'first', true, 1, 1, 1, 1, now());
+INSERT INTO audit_incarnation VALUES (gen_random_uuid(), NULL, 'first', true, 1, 1, 1, 1, now());
 RESET ROLE;
 
 -- In any order. What does not fit is refused.
-INSERT INTO audit_incarnation VALUES ('0123456789abcdef', NULL, 'first', true, 1, 1, 1, 1, now());
+INSERT INTO audit_incarnation VALUES (gen_random_uuid(), NULL, 'first', true, 1, 1, 1, 1, now());
 INSERT INTO audit_tile SELECT * FROM kept.audit_tile;
 INSERT INTO audit_checkpoint_log SELECT tree_size, sha256('x'), at, note FROM kept.audit_checkpoint_log;
 INSERT INTO audit_checkpoint_log SELECT tree_size + 1, root, at, note FROM kept.audit_checkpoint_log;
@@ -89,7 +89,7 @@ ROLLBACK;
 SELECT audit_event('restored');
 INSERT INTO t VALUES (303);
 SELECT kind, publishes, previous IS NOT NULL AS previous FROM audit_incarnation;
-SELECT operation, detail ->> 'sealed' AS sealed, detail ->> 'reason' AS reason, detail ->> 'incarnation' = incarnation AS current
+SELECT operation, detail ->> 'sealed' AS sealed, detail ->> 'reason' AS reason, detail ->> 'incarnation' = incarnation::text AS current
     FROM audit_log, audit_incarnation WHERE operation = 'RESTORE';
 INSERT INTO audit_log SELECT * FROM kept.audit_log;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;

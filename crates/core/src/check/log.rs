@@ -14,7 +14,7 @@ use crate::{
     key::VerifierKey,
     problem::{Problem, ProblemKind, Problems},
     span::SpanCheck,
-    supplied::{SuppliedCheckpoint, VerifiedCheckpoint},
+    supplied::{CheckpointFault, SuppliedCheckpoint, VerifiedCheckpoint},
     transition::{Transition, explanation},
     tree::TreeFrontier,
 };
@@ -208,7 +208,11 @@ impl LogCheck {
             self.reported_supplied = Some(ReportedCheckpoint::new(supplied.checkpoint(), signed_by));
             let size = supplied.size();
             if let Err(fault) = &verified {
-                self.mismatch(format!("the supplied checkpoint of {size} entries: {fault}"));
+                // A checkpoint of the log that this one was forked from says nothing about it.
+                let is_other = matches!(fault, CheckpointFault::Origin { forked: true, .. });
+                let kind = if is_other { ProblemKind::Unchecked } else { ProblemKind::CheckpointMismatch };
+                let detail = format!("the supplied checkpoint of {size} entries: {fault}");
+                self.problems.add(Problem::of_log(kind, detail));
             }
             self.supplied = Some(Supplied { size, verified: verified.ok(), compared: false });
         }
