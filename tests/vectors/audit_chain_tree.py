@@ -13,6 +13,7 @@ import argparse
 import base64
 import hashlib
 import json
+import re
 import sys
 
 import audit_chain_format as fmt
@@ -47,11 +48,17 @@ def node_hash(left, right):
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+# The extension line of a checkpoint: a UUID of version 7.
+INCARNATION = "incarnation [0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
 def parse_note(note):
     """The origin, size and root that a checkpoint's note says."""
     lines = note.split("\n")
+    if len(lines) > 4 and re.fullmatch(INCARNATION, lines[3]):
+        del lines[3]
     if len(lines) < 4 or lines[3] != "":
-        raise fmt.NotCheckable("a checkpoint is three lines, and signatures after an empty one")
+        raise fmt.NotCheckable("a checkpoint is three lines and an incarnation, and signatures after an empty one")
     try:
         return lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
     except ValueError as why:
@@ -60,7 +67,7 @@ def parse_note(note):
 
 def read(lines):
     """The log's identity, its entries' hashes by place, the spans, and the recorded checkpoints."""
-    log_id, hashes, spans, checkpoints = None, {}, [], []
+    log_id, forks, hashes, spans, checkpoints = None, [], {}, [], []
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
@@ -72,29 +79,35 @@ def read(lines):
             checkpoints.append(value)
         elif "log_id" in value:
             log_id = value["log_id"]
+        elif "fork" in value:
+            forks.append((value["forked_at"], value["fork"]))
         else:
             try:
                 hashes[value["chain"], value["seq"]] = fmt.entry_hash(value)
             except fmt.NotEncodable:
                 hashes[value["chain"], value["seq"]] = None
-    return log_id, hashes, spans, checkpoints
+    return log_id, forks, hashes, spans, checkpoints
 
 
 def verify(lines, kept=None):
     """Returns the problems, in words, and the number of checkpoints that were compared."""
-    log_id, hashes, spans, checkpoints = read(lines)
+    log_id, forks, hashes, spans, checkpoints = read(lines)
     problems, compared = [], 0
-    origin = f"audit_chain/{log_id}"
+
+    def origin(size):
+        later = [fork for forked_at, fork in forks if size > forked_at]
+        return f"audit_chain/{later[-1] if later else log_id}"
+
     wanted = {}
     for checkpoint in checkpoints:
         said = parse_note(checkpoint["note"])
-        if said != (origin, checkpoint["tree_size"], bytes.fromhex(checkpoint["root"])):
+        if said != (origin(checkpoint["tree_size"]), checkpoint["tree_size"], bytes.fromhex(checkpoint["root"])):
             problems.append(f"the note of the checkpoint of {checkpoint['tree_size']} entries says something else")
         wanted.setdefault(checkpoint["tree_size"], []).append(("recorded", bytes.fromhex(checkpoint["root"])))
     if kept is not None:
         said = parse_note(kept)
-        if said[0] != origin:
-            problems.append(f"the kept checkpoint is of {said[0]}, this log is {origin}")
+        if said[0] != origin(said[1]):
+            problems.append(f"the kept checkpoint is of {said[0]}, this log is {origin(said[1])}")
         wanted.setdefault(said[1], []).append(("kept", said[2]))
 
     tree, covered = Tree(), {}

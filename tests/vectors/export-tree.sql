@@ -1,4 +1,4 @@
--- Exports what the checkpoints recorded, as JSON lines: each span {"span": [leaf_index, chain, first_seq, last_seq]}, each
+-- Exports what the checkpoints recorded, as JSON lines: each later identity {"fork": …, "forked_at": …}, each span {"span": [leaf_index, chain, first_seq, last_seq]}, each
 -- checkpoint {"tree_size": …, "root": …, "note": …}. Behind the entries of export.sql it is what audit_chain_tree.py reads:
 --
 --     (psql -X -d DATABASE -f export.sql; psql -X -d DATABASE -f export-tree.sql) > log.jsonl
@@ -11,6 +11,8 @@
 \pset tuples_only on
 \pset pager off
 
+SELECT json_build_object('fork', log_id, 'forked_at', forked_at)
+FROM audit_log_identity WHERE forked_from IS NOT NULL ORDER BY forked_at, created_at;
 SELECT json_build_object('span', json_build_array(leaf_index, chain, first_seq, last_seq))
 FROM audit_checkpoint_span ORDER BY leaf_index;
 SELECT json_build_object('tree_size', tree_size, 'root', encode(root, 'hex'), 'note', note)

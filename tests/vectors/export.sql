@@ -22,7 +22,7 @@
 
 BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
-SELECT json_build_object('log_id', log_id) FROM audit_log_identity;
+SELECT json_build_object('log_id', log_id) FROM audit_log_identity WHERE forked_from IS NULL;
 
 SELECT json_build_object(
   'chain', chain,

@@ -120,7 +120,7 @@ fn check_restored(original: &Database<'_>, restored: &Database<'_>) {
         );
         assert!(table == "audit_log" || kept.len() == found.len(), "{table} in {}", restored.name);
     }
-    restored.sql("INSERT INTO app.t VALUES (1000); CREATE TABLE app.later (); SELECT audit_checkpoint()");
+    restored.sql("INSERT INTO app.t VALUES (1000); CREATE TABLE app.later (); SELECT audit_resume('a test'); SELECT audit_checkpoint()");
     assert_eq!(restored.number("SELECT checkpoints FROM audit_verify()"), 2);
     restored.assert_intact();
     assert_eq!(restored.number("SELECT count(*) FROM audit_coverage WHERE state = 'audited'"), 2);
