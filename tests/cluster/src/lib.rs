@@ -4,6 +4,7 @@ mod database;
 mod format;
 mod load;
 mod session;
+pub mod upgrade;
 
 pub use database::{Database, Verdict};
 pub use format::{
@@ -14,6 +15,7 @@ pub use session::{DENIED, DONE, Running, Session, Trap, describe};
 
 use harness::postgres::error::SqlState;
 use harness::{Builder, Server, postgres, wait_until};
+use std::io::Write;
 use std::time::Duration;
 
 /// How long a test waits for an event before it fails.
@@ -34,6 +36,12 @@ pub fn server_of_fewest_chains() -> Server {
 /// session begins.
 pub fn builder_of_fewest_chains() -> Builder {
     Server::builder().config("audit_chain.keep_chain", "off")
+}
+
+/// Says that something could not be tested here. `scripts/test` collects these lines, and repeats them at its end.
+pub fn not_tested(what: &str) {
+    // Not by eprintln!, which shows nothing of a test that passes.
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
 }
 
 /// Waits until `condition` returns true.

@@ -25,6 +25,7 @@ pub struct Builder {
     installation: Option<Installation>,
     config: Vec<(String, String)>,
     environment: Vec<(OsString, OsString)>,
+    initdb: Vec<String>,
     tcp: bool,
     origin: Option<Origin>,
 }
@@ -49,6 +50,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds an option of initdb.
+    #[must_use]
+    pub fn initdb(mut self, option: &str) -> Self {
+        self.initdb.push(option.to_owned());
         self
     }
 
@@ -102,8 +110,8 @@ impl Builder {
             None => {
                 let mut initdb = account.command(installation.program("initdb"));
                 initdb.args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]);
-                initdb.args(["--no-locale", "--no-sync", "-D"]);
-                initdb.arg(&data);
+                initdb.args(["--no-locale", "--no-sync"]).args(&self.initdb);
+                initdb.arg("-D").arg(&data);
                 initdb
             }
             Some(Origin::Server { conn_string, standby }) => {

@@ -16,6 +16,13 @@ pub(crate) fn pg_configs() -> [PathBuf; 2] {
         .map(|servers| checkout.join(value(servers)).join(value("DEFAULT_MAJOR")).join("bin/pg_config"))
 }
 
+/// The `pg_config` of each of this checkout's private servers, by major version.
+pub fn private_servers() -> Vec<PathBuf> {
+    let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(value("PRIVATE_SERVERS"));
+    let majors = value("ALL_MAJORS").split(',');
+    majors.map(|major| servers.join(major).join("bin/pg_config")).filter(|path| path.exists()).collect()
+}
+
 /// The value of a line `NAME=value`.
 fn value(name: &str) -> &'static str {
     let mut lines = FILE.lines().filter_map(|line| line.split_once('='));
@@ -28,7 +35,7 @@ mod tests {
 
     #[test]
     fn every_default_is_in_the_file() {
-        for name in ["SERVER_USERS", "PRIVATE_SERVERS", "DEBIAN_SERVERS", "DEFAULT_MAJOR"] {
+        for name in ["SERVER_USERS", "PRIVATE_SERVERS", "DEBIAN_SERVERS", "DEFAULT_MAJOR", "ALL_MAJORS"] {
             assert_ne!(value(name), "", "{name}");
         }
         assert!(pg_configs()[1].is_absolute());

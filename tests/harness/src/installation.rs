@@ -55,6 +55,12 @@ impl Installation {
         self.major
     }
 
+    /// Whether the files of an extension are installed.
+    pub fn has_extension(&self, name: &str) -> Result<bool> {
+        let share = PathBuf::from(ask(&self.pg_config, "--sharedir")?);
+        Ok(share.join("extension").join(name).with_extension("control").exists())
+    }
+
     /// The path of one of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bindir.join(name)

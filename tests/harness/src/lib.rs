@@ -32,6 +32,7 @@ mod process;
 mod server;
 
 pub use builder::Builder;
+pub use defaults::private_servers;
 pub use error::{Error, Result};
 pub use installation::Installation;
 pub use pgbench::PgbenchSummary;
