@@ -61,6 +61,12 @@ impl Installation {
         Ok(share.join("extension").join(name).with_extension("control").exists())
     }
 
+    /// Whether a loadable library is installed.
+    pub fn has_library(&self, name: &str) -> Result<bool> {
+        let libraries = PathBuf::from(ask(&self.pg_config, "--pkglibdir")?);
+        Ok(libraries.join(name).with_extension("so").exists())
+    }
+
     /// The path of one of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bindir.join(name)
