@@ -3,6 +3,7 @@
 #   PG_CONFIG=…   the PostgreSQL to install into; the tests run a private copy of it
 #   SERVER=16     the major version for test, regress, isolation, cluster, lint, bench and demo, in a private copy;
 #                 by default, the newest that is installed
+#   MINUTES=60    how long soak runs; SEED=… repeats the random choices of an earlier run
 #   TESTS="a b"   only these tests, for regress, isolation and cluster
 #   BINDIR=…      where install puts the program audit-chain; by default /usr/local/bin
 #
@@ -15,13 +16,15 @@ SERVER ?=
 BINDIR ?= /usr/local/bin
 TESTS ?=
 FUZZ_SECONDS ?= 60
+MINUTES ?= 10
+SEED ?=
 
 # Makes the private copy on first use.
 private = PG_CONFIG="$$(scripts/private-server $(SERVER))" && export PG_CONFIG
 # Cargo builds only what has changed.
 built = $(private) && scripts/build-install
 
-.PHONY: help all setup demo test test-all regress regress-accept isolation isolation-accept cluster bench bench-quick \
+.PHONY: help all setup demo test test-all regress regress-accept isolation isolation-accept cluster soak bench bench-quick \
 	install package setup-packages packages test-packages pgxn fmt lint fuzz clean
 
 help:
@@ -32,6 +35,7 @@ help:
 	@echo '  make regress       only the SQL tests (TESTS="capture guard"); regress-accept accepts their results'
 	@echo '  make isolation     only the concurrency tests (TESTS=…); isolation-accept accepts their results'
 	@echo '  make cluster       only the whole-server tests (TESTS=…)'
+	@echo '  make soak          10 minutes of random load, maintenance, restarts and crashes, and the reckoning (MINUTES=60)'
 	@echo '  make lint          rustfmt, clippy, and the scripts'
 	@echo '  make bench         the side-by-side benchmarks (bench-quick: a short run)'
 	@echo '  make setup         only install what building and testing need: PostgreSQL, libclang, cargo-pgrx'
@@ -70,6 +74,9 @@ isolation-accept: setup
 
 cluster: setup
 	@$(built) && cargo test --package cluster-tests -- $(TESTS)
+
+soak: setup
+	@$(built) && cargo run --package soak -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: setup
 	@$(built) && cargo run --release --package bench -- --output docs/performance.md

@@ -115,6 +115,16 @@ impl Server {
         self.guard.watch(None)
     }
 
+    /// Kills the server's main process with SIGKILL, and waits until its other processes have ended, too.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(process) = self.process.as_mut() else { return Ok(()) };
+        process.kill().and_then(|()| process.wait()).context(|| "cannot kill the server".into())?;
+        self.process = None;
+        let data = self.data_dir();
+        wait_until("the killed server's processes to end", PATIENCE, || !is_working_directory(&data))?;
+        self.guard.watch(None)
+    }
+
     /// Stops the server in mode fast and starts it again.
     pub fn restart(&mut self) -> Result<()> {
         self.stop(Mode::Fast)?;
@@ -265,6 +275,12 @@ impl Drop for Server {
             let _ = process.wait();
         }
     }
+}
+
+/// Whether a process has this working directory. All processes of a server have its data directory.
+fn is_working_directory(directory: &Path) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| fs::read_link(process.path().join("cwd")).ok()).any(|cwd| cwd == directory)
 }
 
 /// Removes the variables from the command's environment by which libpq would find another server.
