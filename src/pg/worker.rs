@@ -139,11 +139,17 @@ pub fn sleep(time: Duration) -> bool {
     if !STOPPING.get() && !BackgroundWorker::wait_latch(Some(time)) {
         STOPPING.set(true);
     }
+    reload();
+    !STOPPING.get()
+}
+
+/// Reads the configuration if the server has asked for it. [`sleep`] does that, too, but sleeps on if the request came while
+/// the process waited for something else.
+pub fn reload() {
     if BackgroundWorker::sighup_received() {
         // SAFETY: in the main loop of a background worker, as its handler for SIGHUP would.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
     }
-    !STOPPING.get()
 }
 
 /// The databases that allow connections, as the autovacuum launcher finds them (`get_database_list`).

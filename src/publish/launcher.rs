@@ -26,8 +26,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub fn launch() {
     let mut served: Option<Instant> = None;
     loop {
-        let interval = settings::checkpoint_interval();
-        let due = |last: Option<Instant>| match (last, interval) {
+        // The setting of this moment: a reload may change it while checkpoints are made.
+        let due = |last: Option<Instant>| match (last, settings::checkpoint_interval()) {
             (_, None) => None,
             (None, Some(_)) => Some(Duration::ZERO),
             (Some(last), Some(interval)) => Some(interval.saturating_sub(last.elapsed())),
@@ -49,7 +49,9 @@ pub fn launch() {
                 waits |= !publish(database);
             }
         }
-        let retry = if waits { interval.unwrap_or(LONGEST).min(LONGEST) } else { LONGEST };
+        worker::reload();
+        let retry =
+            if waits { settings::checkpoint_interval().unwrap_or(LONGEST).min(LONGEST) } else { LONGEST };
         // Without a minimum the loop would spin where a command fails at once.
         let time = due(served).unwrap_or(LONGEST).min(retry).max(Duration::from_millis(100));
         if !worker::sleep(time) {

@@ -188,3 +188,26 @@ fn a_returned_checkpoint_survives_a_crash() {
     assert_eq!(newest(&database).trim_end(), note.trim_end());
     database.assert_intact();
 }
+
+#[test]
+fn a_reload_while_a_command_runs_takes_effect_after_it() {
+    let (mut server, elsewhere) = server(|directory| {
+        format!("touch \"{directory}/runs\"; while [ ! -e \"{directory}/go\" ]; do sleep 0.1; done")
+    });
+    set(&server, "audit_chain.checkpoint_interval", "5min");
+    server.stop(Mode::Fast).unwrap();
+    server.start().unwrap();
+    audited(&server, "busy", 1);
+    // When the server starts, it makes a checkpoint at once.
+    server.restart().unwrap();
+    eventually("the command", || elsewhere.join("runs").exists());
+    set(&server, "audit_chain.checkpoint_interval", "1s");
+    let database = Database::of(&server, "busy");
+    database.sql("INSERT INTO t VALUES (0)");
+    fs::write(elsewhere.join("go"), "").unwrap();
+    // Less than the launcher's longest sleep, which is a minute.
+    harness::wait_until("the next checkpoint", std::time::Duration::from_secs(30), || {
+        database.sql("SELECT published_entries = entries FROM audit_status") == "t"
+    })
+    .unwrap();
+}
