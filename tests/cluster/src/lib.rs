@@ -1,6 +1,7 @@
 //! Helpers that the whole-server tests in `tests/` share.
 
 mod database;
+pub mod document;
 mod format;
 mod load;
 mod session;

@@ -1,5 +1,5 @@
-//! Beside other extensions that set hooks, start workers and have event triggers: what is recorded and refused
-//! is the same as without them, and they see what happens, whichever is loaded first.
+//! Beside other extensions that set hooks, start workers and have event triggers: what is recorded and
+//! refused is the same as without them, and they see what happens, whichever is loaded first.
 //!
 //! `scripts/setup-neighbours` gets those that are not part of PostgreSQL.
 
@@ -110,8 +110,8 @@ const WORK: &[&str] = &[
     "CREATE TABLE dropped (id integer); SELECT audit_enable('dropped'); DROP TABLE dropped",
 ];
 
-/// Does the work in one session, with the simple and where possible with the extended protocol. Returns what became
-/// of each statement.
+/// Does the work in one session, with the simple and where possible with the extended protocol. Returns what
+/// became of each statement.
 fn work(database: &Database<'_>) -> Vec<String> {
     let mut client = database.client();
     let mut outcomes = Vec::new();

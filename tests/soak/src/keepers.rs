@@ -1,4 +1,5 @@
-//! Two sessions beside the clients: one makes checkpoints and verifies, the other maintains the tables and indexes.
+//! Two sessions beside the clients: one makes checkpoints and verifies, the other maintains the tables and
+//! indexes.
 
 use crate::shared::{Count, Shared, describe, is_lost, is_ordinary};
 use fastrand::Rng;

@@ -1,6 +1,6 @@
-//! Endurance: random load from many clients on a throwaway server, with checkpoints, verification, maintenance, DDL,
-//! restarts and crashes; and then the reckoning. Everything that was acknowledged must be there, with exactly its
-//! entries, and no verification may ever have raised an alarm.
+//! Endurance: random load from many clients on a throwaway server, with checkpoints, verification,
+//! maintenance, DDL, restarts and crashes; and then the reckoning. Everything that was acknowledged must be
+//! there, with exactly its entries, and no verification may ever have raised an alarm.
 //!
 //! Without a crash for the first part of the run, so that a leak of memory shows; with crashes for the rest.
 

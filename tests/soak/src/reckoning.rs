@@ -1,5 +1,5 @@
-//! The reckoning, while nobody works: every acknowledged transaction is there with exactly its entries, the tables are
-//! what the newest entries say, and nothing is left over.
+//! The reckoning, while nobody works: every acknowledged transaction is there with exactly its entries, the
+//! tables are what the newest entries say, and nothing is left over.
 
 use crate::client::gid;
 use crate::keepers;
@@ -21,8 +21,8 @@ pub struct Found {
     pub surplus_entries: i64,
 }
 
-/// The entries of each transaction, by class and operation. DDL, ENABLE and DISABLE follow from DDL, whose number the
-/// clients do not know.
+/// The entries of each transaction, by class and operation. DDL, ENABLE and DISABLE follow from DDL, whose
+/// number the clients do not know.
 const ENTRIES: &str = "
     CREATE TEMP TABLE found AS
     SELECT xid, coalesce(split_part(table_name, '_', 1), 'event') || '/' || operation AS what, count(*) AS number

@@ -27,7 +27,8 @@ impl Report {
         if let Some((first, last)) = memory.filter(|(first, last)| last - first > MOST_GROWTH) {
             shared.fail(format!("a backend grew from {first} to {last} kB"));
         }
-        // A session keeps one chain. The sessions of the program and of the server's workers, and what was prepared.
+        // A session keeps one chain. The sessions of the program and of the server's workers, and what was
+        // prepared.
         let most = i64::try_from(2 * (options.clients + 8) + 20).unwrap_or(i64::MAX);
         if found.chains > most {
             shared.fail(format!("the log has {} chains, of {} clients", found.chains, options.clients));

@@ -1,8 +1,9 @@
 //! The tables of the load.
 //!
-//! A transaction of a client adds one row to the table `tx`. The row says which entries the transaction must have, as
-//! numbers by the class of the table and the operation, such as `{"accounts/UPDATE": 2}`. The class of a table is its
-//! name up to the first underscore. What a client may change alone has its number as `owner`.
+//! A transaction of a client adds one row to the table `tx`. The row says which entries the transaction must
+//! have, as numbers by the class of the table and the operation, such as `{"accounts/UPDATE": 2}`. The class
+//! of a table is its name up to the first underscore. What a client may change alone has its number as
+//! `owner`.
 
 /// The database of the load.
 pub const DATABASE: &str = "soak";

@@ -13,7 +13,8 @@ type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Debug)]
 pub struct Expected {
     numbers: BTreeMap<&'static str, u64>,
-    /// Whether the transaction may be prepared: it has no temporary table, and no lock for which all would wait.
+    /// Whether the transaction may be prepared: it has no temporary table, and no lock for which all would
+    /// wait.
     pub may_be_prepared: bool,
 }
 

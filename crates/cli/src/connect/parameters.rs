@@ -435,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_names_what_is_refused() {
+        let guide = include_str!("../../../../docs/auditor.md")
+            .split_once("does not support, and says so")
+            .unwrap()
+            .1;
+        let list = guide.split_once("\n\n").unwrap().0;
+        for (name, _, use_) in KNOWN {
+            let named = list.contains(&format!("`{name}`"))
+                || list.contains("`oauth_…`") && name.starts_with("oauth_");
+            assert_eq!(named, matches!(use_, Only(_)), "{name}");
+        }
+    }
+
+    #[test]
     fn what_protects_a_connection_is_honored_or_refused() {
         for variables in [("PGREQUIREAUTH", "scram-sha-256"), ("PGREQUIREPEER", "postgres")] {
             let refused = complete("", &[variables]).unwrap_err().to_string();
