@@ -153,9 +153,33 @@ pub fn reckon(server: &Server, shared: &Shared, clients: usize, found: &mut Foun
             checked(&format!("{argument} => $1"), checkpoint)?;
         }
     }
+    if let Some(checkpoint) = kept.first() {
+        verify_outside(server, shared, checkpoint)?;
+    }
     let row = client.query_one("SELECT chains::bigint, entries FROM audit_status", &[])?;
     (found.chains, found.entries) = (row.get(0), row.get(1));
     found.transactions = client.query_one("SELECT count(*) FROM tx", &[])?.get(0);
+    Ok(())
+}
+
+/// Verifies the log by the program `audit-chain`, if it is installed beside the server's programs.
+fn verify_outside(server: &Server, shared: &Shared, checkpoint: &str) -> Result<()> {
+    if !server.installation().program("audit-chain").exists() {
+        return Ok(());
+    }
+    let kept = server.directory().join("kept.checkpoint");
+    let written = std::fs::write(&kept, checkpoint);
+    written.map_err(|error| Error::new(format!("cannot write {}: {error}", kept.display())))?;
+    server.give(&kept)?;
+    let verified = server
+        .run("audit-chain", ["verify", &server.conn_string(DATABASE), "--checkpoint", "kept.checkpoint"]);
+    match verified {
+        Ok(_) => shared.count(Count::OutsideVerifications),
+        Err(error) => {
+            shared.count(Count::FalseAlarms);
+            shared.fail(error.to_string());
+        }
+    }
     Ok(())
 }
 

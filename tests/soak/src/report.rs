@@ -51,6 +51,7 @@ impl Report {
             ("chains", found.chains.to_string()),
             ("checkpoints kept elsewhere", count(Count::Checkpoints)),
             ("verifications", count(Count::Verifications)),
+            ("verifications by audit-chain", count(Count::OutsideVerifications)),
             ("maintenance commands", count(Count::Maintenance)),
             ("backends killed (crashes)", count(Count::BackendsKilled)),
             ("half of the sessions terminated", count(Count::BackendsTerminated)),

@@ -39,6 +39,7 @@ pub enum Count {
     Maintenance,
     Checkpoints,
     Verifications,
+    OutsideVerifications,
     FalseAlarms,
 }
 
