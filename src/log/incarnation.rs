@@ -79,8 +79,9 @@ impl Kind {
             Self::Clone
         } else if before.system == here.system {
             Self::Timeline
-        } else if before.version < here.version {
-            // pg_upgrade keeps the OIDs of databases.
+        } else if before.version < here.version || here.version < 17 {
+            // pg_upgrade keeps the OIDs of databases. Otherwise only pg_createsubscriber, from version 17 on, gives a copy of a
+            // server another system identifier.
             Self::Upgrade
         } else {
             Self::Clone
