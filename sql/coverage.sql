@@ -123,43 +123,25 @@ COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then';
 COMMENT ON COLUMN audit_coverage.options IS 'what is left out of its entries now';
 COMMENT ON COLUMN audit_coverage.left_out IS 'what was left out of its entries, since when and until when';
 
-CREATE FUNCTION audit_chain_publication() RETURNS jsonb
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_publication';
-COMMENT ON FUNCTION audit_chain_publication() IS
-    'audit_chain: what audit_chain.publish_command published last, and why a checkpoint waits; part of audit_status';
-
-CREATE FUNCTION audit_chain_succession() RETURNS jsonb
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_succession';
-COMMENT ON FUNCTION audit_chain_succession() IS
-    'audit_chain: whether the log is new, being restored, a copy or recorded; part of audit_status';
+-- Reads with its own rights what roles that may read audit_status need not be allowed to read themselves.
+CREATE FUNCTION audit_chain_status() RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_status';
+COMMENT ON FUNCTION audit_chain_status() IS 'audit_chain: the content of audit_status; for roles that may read that view';
 
 CREATE VIEW audit_status AS
-WITH RECURSIVE chains AS (
-    -- The newest entry of each chain, by the primary key: no scan of the log.
-    (SELECT chain, seq, at FROM audit_log ORDER BY chain, seq DESC LIMIT 1)
-    UNION ALL
-    SELECT n.chain, n.seq, n.at
-    FROM chains c CROSS JOIN LATERAL (
-        SELECT chain, seq, at FROM audit_log l
-        WHERE l.chain = (SELECT min(m.chain) FROM audit_log m WHERE m.chain > c.chain)
-        ORDER BY seq DESC LIMIT 1) n
-)
-SELECT s.state, c.chains, c.entries, c.newest_entry,
-       k.at AS last_checkpoint, coalesce(k.tree_size, 0) AS checkpoint_entries,
-       c.entries - coalesce(k.tree_size, 0) AS unsealed_entries,
-       pg_catalog.to_timestamp(p.published_at) AS last_published, p.entries AS published_entries,
-       p.failures AS publish_failures, p.error AS publish_error,
-       p.checkpoint_failures, p.checkpoint_error,
-       s.restores, pg_catalog.to_timestamp(s.last_restore) AS last_restore
-FROM (SELECT count(*)::integer AS chains, coalesce(sum(seq), 0)::bigint AS entries, max(at) AS newest_entry
-      FROM chains) c
-LEFT JOIN (SELECT at, tree_size FROM audit_checkpoint_log ORDER BY tree_size DESC LIMIT 1) k ON true
-CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_publication())
-    AS p(published_at double precision, entries bigint, failures integer, error text,
-         checkpoint_failures integer, checkpoint_error text)
-CROSS JOIN pg_catalog.jsonb_to_record(audit_chain_succession())
-    AS s(state text, restores integer, last_restore double precision);
-COMMENT ON VIEW audit_status IS 'audit_chain: the log in one row: chains, entries, the last checkpoint, what was published';
+SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkpoint_entries, s.unsealed_entries,
+       s.last_published, s.published_entries, s.publish_failures, s.publish_error, s.checkpoint_failures, s.checkpoint_error,
+       s.log_size, s.checkpoint_size, s.entries_per_day, s.bytes_per_day, s.chain_waits,
+       s.restores, s.last_restore
+FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
+    state text, chains integer, entries bigint, newest_entry timestamptz,
+    last_checkpoint timestamptz, checkpoint_entries bigint, unsealed_entries bigint,
+    last_published timestamptz, published_entries bigint, publish_failures integer, publish_error text,
+    checkpoint_failures integer, checkpoint_error text,
+    log_size bigint, checkpoint_size bigint, entries_per_day bigint, bytes_per_day bigint, chain_waits bigint,
+    restores integer, last_restore timestamptz);
+COMMENT ON VIEW audit_status IS
+    'audit_chain: the log in one row: chains, entries, sizes, the last checkpoint, what was published, what failed';
 COMMENT ON COLUMN audit_status.state IS 'new, restoring (a dump), copy (makes no checkpoints until audit_fork() or audit_resume()), recording, or standby';
 COMMENT ON COLUMN audit_status.restores IS 'how often this database was restored, cloned, promoted or recovered';
 COMMENT ON COLUMN audit_status.last_restore IS 'when it last began to write after that';
@@ -173,5 +155,13 @@ COMMENT ON COLUMN audit_status.last_published IS 'when a checkpoint was last pub
 COMMENT ON COLUMN audit_status.published_entries IS 'how many entries that one seals';
 COMMENT ON COLUMN audit_status.publish_failures IS 'how often publishing has failed since';
 COMMENT ON COLUMN audit_status.publish_error IS 'why it failed last';
-COMMENT ON COLUMN audit_status.checkpoint_failures IS 'how often making a checkpoint has failed since the last one';
+COMMENT ON COLUMN audit_status.checkpoint_failures IS
+    'how often making a checkpoint has failed since one was last made, whoever called for it';
 COMMENT ON COLUMN audit_status.checkpoint_error IS 'why it failed last';
+COMMENT ON COLUMN audit_status.log_size IS 'the size of audit_log on disk, with its indexes and TOAST table, in bytes';
+COMMENT ON COLUMN audit_status.checkpoint_size IS 'the size of checkpoints, spans and tiles on disk, in bytes';
+COMMENT ON COLUMN audit_status.entries_per_day IS
+    'the entries since the newest checkpoint that is a day old, per day; null without one';
+COMMENT ON COLUMN audit_status.bytes_per_day IS 'the same in bytes, at the average size of an entry on disk';
+COMMENT ON COLUMN audit_status.chain_waits IS
+    'how often writers had to wait since the server started because all chains were taken; null unless preloaded';

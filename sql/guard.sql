@@ -75,6 +75,9 @@ BEGIN
 END
 $$;
 
+-- Monitoring needs no right on the log. The views show numbers, times, and names that the catalogs show everybody.
+GRANT SELECT ON audit_status, audit_coverage TO pg_monitor;
+
 COMMENT ON FUNCTION audit_chain_refuse() IS 'audit_chain: trigger function that refuses edits of the extension''s tables';
 COMMENT ON FUNCTION audit_chain_check_insert() IS
     'audit_chain: trigger function that lets INSERT and COPY into the extension''s tables restore a dump, and nothing else';

@@ -28,6 +28,8 @@ pub enum Error {
     NotRestorer { table: String },
     /// The aggregate is called by a role that may not read the log.
     NotReader,
+    /// The status of the log is asked for by a role that may not read it.
+    NotMonitor,
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The supplied checkpoint cannot be read.
@@ -193,6 +195,12 @@ impl Error {
                 "permission denied for aggregate audit_chain_check: only roles that may read table audit_log may call it"
                     .into(),
                 "GRANT SELECT ON audit_log allows a role to verify the log, with audit_verify().".into(),
+            ),
+            Self::NotMonitor => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied for function audit_chain_status: only roles that may read view audit_status may call it"
+                    .into(),
+                "Members of pg_monitor may. GRANT SELECT ON audit_status allows other roles.".into(),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,

@@ -33,6 +33,7 @@ pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::register();
+    pg::shared::register();
     callbacks::transaction::register();
     callbacks::invalidation::register();
     callbacks::worker::register();

@@ -13,11 +13,11 @@ use crate::log::{self, EntryHeader};
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::{self, Text, to_server};
-use crate::pg::xact::{self, ActiveSnapshot, EPOCH_DIFFERENCE};
+use crate::pg::text::{Text, to_server};
+use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::checkpoint::default_origin;
 use pgrx::pg_sys::Datum;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ops::ControlFlow;
 
 /// `audit_fork(reason text) RETURNS text`
@@ -30,20 +30,6 @@ pub fn fork(call: Call) -> Datum {
 pub fn resume(call: Call) -> Datum {
     let name = continue_as(&call, Kind::Resume, "audit_resume").or_raise();
     call.returns(Text(name))
-}
-
-/// `audit_chain_succession() RETURNS jsonb`: what the log is, for `audit_status`.
-pub fn succession(_call: Call) -> Datum {
-    text::jsonb(&state().or_raise())
-}
-
-fn state() -> Result<Value, Error> {
-    let state = incarnation::state(&Extension::installed()?)?;
-    let is_other = |kind: &Kind| !matches!(kind, Kind::First | Kind::Fork | Kind::Resume | Kind::Upgrade);
-    let others: Vec<i64> =
-        state.begun.into_iter().filter(|(kind, _)| is_other(kind)).map(|(_, at)| at).collect();
-    let last = others.last().map(|at| (at + EPOCH_DIFFERENCE) as f64 / 1e6);
-    Ok(json!({ "state": state.word, "restores": others.len(), "last_restore": last }))
 }
 
 /// Says what the log is from now on, and returns the name of its checkpoints.

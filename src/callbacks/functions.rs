@@ -31,15 +31,14 @@ entry_points! {
     (audit_chain_disable_schema, pg_finfo_audit_chain_disable_schema) => crate::audit::schema::disable;
     (audit_chain_fork, pg_finfo_audit_chain_fork) => crate::audit::succession::fork;
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
-    (audit_chain_succession, pg_finfo_audit_chain_succession) => crate::audit::succession::succession;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::log::check_insert;
     (audit_chain_on_ddl, pg_finfo_audit_chain_on_ddl) => crate::guard::ddl::on_ddl;
-    (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::tree::checkpoint::checkpoint;
+    (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::publish::on_call::checkpoint;
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
-    (audit_chain_publication, pg_finfo_audit_chain_publication) => crate::publish::status::publication;
+    (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::verification::check_log;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;

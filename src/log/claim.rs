@@ -16,6 +16,7 @@
 
 use crate::log::table::{LogTable, Newest};
 use crate::pg::lock::{Attempt, Lockable, hold_for_session, lock, release_for_session, try_lock};
+use crate::pg::{process, shared};
 use crate::settings;
 use pgrx::pg_sys::{Oid, TimestampTz};
 use std::cell::Cell;
@@ -106,6 +107,7 @@ fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
         .unwrap_or_else(|| {
             // Sessions spread over the chains instead of all waiting for the first one.
             let chain = 2 * (std::process::id() % bound.div_ceil(2));
+            shared::count_chain_wait(process::current_database());
             lock(claim.log, Lockable::Chain(chain));
             (chain, Attempt::Acquired)
         })

@@ -66,11 +66,12 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 
 /// The numbers, from 1, of the columns that are read one by one.
 pub const SEQ: i16 = number("seq");
+pub const CHAIN: i16 = number("chain");
 pub const AT: i16 = number("at");
 pub const HASH: i16 = number("hash");
 
 /// The primary key, (chain, seq).
-pub const KEY: PairKey = [number("chain"), SEQ];
+pub const KEY: PairKey = [CHAIN, SEQ];
 
 /// All columns, as a list for SQL.
 pub fn list() -> String {

@@ -5,6 +5,7 @@
 use crate::error::Error;
 use crate::log::columns;
 use crate::log::stored::StoredRow;
+use crate::pg::ends::{Bound, KeyEnds};
 use crate::pg::scan::for_each_row;
 use crate::pg::session;
 use crate::pg::table::{self, StoredTuple};
@@ -69,6 +70,35 @@ impl LogTable {
     pub fn insert(self, tuples: Vec<Tuple>) {
         table::insert(self.0, Some(columns::KEY), tuples);
     }
+}
+
+/// What a log has, by the newest entry of each chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// How many chains there are.
+    pub chains: u32,
+    /// How many entries, if none is missing.
+    pub entries: u64,
+    /// When the newest one was captured, in microseconds since 2000-01-01 UTC.
+    pub newest: Option<i64>,
+}
+
+/// What the log has, as the active snapshot sees it. Takes one descent of the primary key for each chain.
+pub fn extent(log: Oid) -> Extent {
+    let mut ends = KeyEnds::open(log);
+    let mut extent = Extent::default();
+    let mut bound = i32::MAX;
+    let read = |row: StoredTuple<'_>| {
+        (row.integer(columns::CHAIN) as i32, row.integer(columns::SEQ), row.integer(columns::AT))
+    };
+    while let Some((chain, seq, at)) = ends.last(Bound::IntegerAtMost(1, bound), read) {
+        extent.chains += 1;
+        extent.entries += seq.unsigned_abs();
+        extent.newest = extent.newest.max(Some(at));
+        let Some(below) = chain.checked_sub(1) else { break };
+        bound = below;
+    }
+    extent
 }
 
 /// Whether the log has an entry. Sees what is committed, whatever the isolation level.

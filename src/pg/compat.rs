@@ -73,6 +73,29 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
     }
 }
 
+/// Begins a scan of an index that fetches rows of its table.
+///
+/// # Safety
+/// Both are open and locked; the snapshot is registered or active as long as the scan.
+pub unsafe fn begin_index_scan(
+    relation: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    keys: i32,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        {
+            pg_sys::index_beginscan(relation, index, snapshot, std::ptr::null_mut(), keys, 0)
+        }
+        #[cfg(not(feature = "pg18"))]
+        {
+            pg_sys::index_beginscan(relation, index, snapshot, keys, 0)
+        }
+    }
+}
+
 /// Whether this session or its transaction holds the lock.
 pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE) -> bool {
     // SAFETY: a look-up in the backend's own table.

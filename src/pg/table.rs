@@ -47,6 +47,12 @@ pub struct StoredTuple<'a> {
 }
 
 impl<'a> StoredTuple<'a> {
+    /// # Safety
+    /// A tuple of that description; both live as long as the result.
+    pub(super) unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        Self { tuple, descriptor, life: std::marker::PhantomData }
+    }
+
     fn form(&self, column: i16) -> &'a pg_sys::FormData_pg_attribute {
         // SAFETY: the table's descriptor, whose attributes are numbered from 1.
         unsafe {

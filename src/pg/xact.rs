@@ -39,6 +39,20 @@ pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
 }
 
+/// A time, in microseconds since 2000-01-01 UTC, as JSON has it: PostgreSQL reads it whatever its settings.
+pub fn json_time(at: pg_sys::TimestampTz) -> String {
+    // SAFETY: returns a palloc'd C string.
+    unsafe {
+        let text = pg_sys::JsonEncodeDateTime(
+            std::ptr::null_mut(),
+            pg_sys::Datum::from(at),
+            pg_sys::TIMESTAMPTZOID,
+            std::ptr::null(),
+        );
+        std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
 /// When the client's current statement began, in microseconds since 2000-01-01 UTC.
 pub fn statement_start() -> pg_sys::TimestampTz {
     // SAFETY: reads a variable.

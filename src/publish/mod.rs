@@ -3,11 +3,13 @@
 //! * [`launcher`]: one launcher for the server, and a short-lived worker for each database.
 //! * [`command`]: runs `audit_chain.publish_command`.
 //! * [`files`]: what waits and what was published, in `pg_audit_chain`.
-//! * [`status`]: what `audit_status` shows of it.
+//! * [`on_call`]: `audit_checkpoint()`, whose failures count like those of the server's own checkpoints.
+//! * [`status`]: what `audit_status` shows: of the log, and of this.
 //!
 //! It may use `tree` and what lies below.
 
 pub mod command;
 pub mod files;
 pub mod launcher;
+pub mod on_call;
 pub mod status;

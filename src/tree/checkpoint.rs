@@ -1,4 +1,4 @@
-//! `audit_checkpoint()`: seals the entries that the log has gained since the last checkpoint.
+//! A checkpoint seals the entries that the log has gained since the last checkpoint.
 //!
 //! **Invariants**
 //! * One checkpoint is made at a time: the lock is the transaction's. What was committed when the lock was granted is read,
@@ -7,14 +7,12 @@
 //! * Memory does not grow with the log: entries stream through the tree's right edge.
 //! * A checkpoint that was returned is durable: a crash does not undo it.
 
-use crate::error::{Error, OrRaise};
+use crate::error::Error;
 use crate::extension::Extension;
 use crate::log::incarnation::{self, Incarnation};
 use crate::log::{self, table::has_entries};
-use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::Text;
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::tree::reader::Reader;
 use crate::tree::signing_key::signing_key;
@@ -30,17 +28,9 @@ use audit_chain_core::{
     tile::CompleteTile,
     tree::TreeFrontier,
 };
-use pgrx::pg_sys::Datum;
 
 /// The number of tiles that are written at once: 1 MB.
 const TILES: usize = 128;
-
-/// `audit_checkpoint() RETURNS text`
-pub fn checkpoint(call: Call) -> Datum {
-    xact::refuse_if_read_only(c"audit_checkpoint()");
-    let extension = Extension::installed().or_raise();
-    call.returns(Text(seal(&extension).or_raise()))
-}
 
 /// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new.
 ///

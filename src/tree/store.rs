@@ -5,9 +5,10 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
+use crate::pg::ends::{Bound, KeyEnds};
 use crate::pg::numbers::{numbers, numbers_and_bytes};
 use crate::pg::query::query_statement;
-use crate::pg::table::{self, PairKey, Tuple};
+use crate::pg::table::{self, PairKey, StoredTuple, Tuple};
 use crate::pg::text::to_server;
 use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
 use crate::pg::tuple::RowBuffer;
@@ -34,6 +35,40 @@ pub struct Recorded {
     pub size: u64,
     pub root: Vec<u8>,
     pub note: String,
+}
+
+/// A recorded checkpoint, without its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub size: u64,
+    /// In microseconds since 2000-01-01 UTC.
+    pub at: i64,
+}
+
+/// The newest recorded checkpoint, and the newest one that was made at `before` or earlier, as the active snapshot sees them.
+/// A larger checkpoint is a later one, so the second is found by bisection: some dozen descents of the primary key.
+pub fn newest_checkpoints(checkpoints: Oid, before: i64) -> (Option<Made>, Option<Made>) {
+    const SIZE: i16 = 1;
+    const AT: i16 = 3;
+    let mut ends = KeyEnds::open(checkpoints);
+    let mut at_most = |size: i64| {
+        let read = |row: StoredTuple<'_>| Made { size: row.integer(SIZE) as u64, at: row.integer(AT) };
+        ends.last(Bound::BigintAtMost(1, size), read)
+    };
+    let newest = at_most(i64::MAX);
+    let mut older = None;
+    let (mut from, mut to) = (1, newest.map_or(0, |newest| newest.size as i64));
+    while from <= to {
+        let middle = from + (to - from) / 2;
+        match at_most(middle) {
+            Some(made) if made.at > before => to = made.size as i64 - 1,
+            made => {
+                older = made.or(older);
+                from = middle + 1;
+            }
+        }
+    }
+    (newest, older)
 }
 
 /// A query of the chains in a table, which takes one index step for each.

@@ -101,6 +101,7 @@ const VIEWS: &[Attempt] = &[
     ("SELECT * FROM audit_tile", "--------++", None),
     ("SELECT * FROM audit_coverage", "--------++", None),
     ("SELECT * FROM audit_status", "--------++", None),
+    ("SELECT audit_chain_status()", "--------++", None),
 ];
 
 // Not even pg_write_all_data and superusers insert into the extension's tables.

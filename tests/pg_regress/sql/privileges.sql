@@ -92,6 +92,20 @@ SELECT count(*) FROM audit_log;
 RESET ROLE;
 SELECT operation, effective_role FROM audit_log WHERE operation = 'EVENT';
 
+-- Members of pg_monitor read two views, and none of the tables behind them; the function takes a right on its view.
+CREATE ROLE regress_monitor IN ROLE pg_monitor;
+SET ROLE regress_monitor;
+SELECT entries > 0 AS sees, checkpoint_failures FROM audit_status;
+SELECT table_name, state FROM audit_coverage WHERE table_name = 't';
+SELECT count(*) FROM audit_log;
+SELECT count(*) FROM audit_lifecycle;
+RESET ROLE;
+SET ROLE regress_nobody;
+TABLE audit_status;
+SELECT audit_chain_status();
+RESET ROLE;
+DROP ROLE regress_monitor;
+
 -- audit_disable() granted to a role is still refused: it takes the extension's owner.
 GRANT EXECUTE ON FUNCTION audit_disable(regclass, text) TO regress_owner;
 SET ROLE regress_owner;

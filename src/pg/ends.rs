@@ -1,0 +1,105 @@
+//! The ends of index ranges: rows with the greatest key below a bound, one descent of an index each, whatever the planner
+//! would do.
+
+use super::compat;
+use super::table::StoredTuple;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::c_int;
+
+/// A bound on a column of an index, which is given by its place in the index, from 1.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// An integer column is at most this.
+    IntegerAtMost(i16, i32),
+    /// A bigint column is at most this.
+    BigintAtMost(i16, i64),
+    /// A boolean column is true.
+    True(i16),
+}
+
+impl Bound {
+    fn write_to(self, key: &mut pg_sys::ScanKeyData) {
+        let (column, strategy, function, value) = match self {
+            Self::IntegerAtMost(column, most) => {
+                (column, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT4LE, Datum::from(most))
+            }
+            Self::BigintAtMost(column, most) => {
+                (column, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, Datum::from(most))
+            }
+            Self::True(column) => {
+                (column, pg_sys::BTEqualStrategyNumber, pg_sys::F_BOOLEQ, Datum::from(true))
+            }
+        };
+        // SAFETY: fills the key; the function is one of the server's own.
+        unsafe { pg_sys::ScanKeyInit(key, column, strategy as u16, function.into(), value) };
+    }
+}
+
+/// An open scan of a table's primary key, from its end, which sees what the active snapshot sees. It asks for no privileges.
+pub struct KeyEnds {
+    relation: pg_sys::Relation,
+    index: pg_sys::Relation,
+    scan: pg_sys::IndexScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl KeyEnds {
+    /// Opens the table's primary key for scans with one bound each.
+    pub fn open(table: Oid) -> Self {
+        // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource owner.
+        unsafe {
+            let lock = pg_sys::AccessShareLock as c_int;
+            let relation = pg_sys::table_open(table, lock);
+            let key = compat::primary_key(relation);
+            assert!(key != Oid::INVALID, "the table has no primary key");
+            let index = pg_sys::index_open(key, lock);
+            let scan = compat::begin_index_scan(relation, index, pg_sys::GetActiveSnapshot(), 1);
+            let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+            Self { relation, index, scan, slot }
+        }
+    }
+
+    /// The row with the greatest key within the bound.
+    pub fn last<T>(&mut self, bound: Bound, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
+        let mut key = pg_sys::ScanKeyData::default();
+        bound.write_to(&mut key);
+        let backward = pg_sys::ScanDirection::BackwardScanDirection;
+        // SAFETY: the scan has one key, which is copied; the slot holds the row while it is read.
+        unsafe {
+            pg_sys::index_rescan(self.scan, &mut key, 1, std::ptr::null_mut(), 0);
+            if !pg_sys::index_getnext_slot(self.scan, backward, self.slot) {
+                return None;
+            }
+            let mut is_copy = false;
+            let tuple = pg_sys::ExecFetchSlotHeapTuple(self.slot, false, &mut is_copy);
+            let result = read(StoredTuple::new(tuple, (*self.relation).rd_att));
+            if is_copy {
+                pg_sys::heap_freetuple(tuple);
+            }
+            Some(result)
+        }
+    }
+}
+
+impl Drop for KeyEnds {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`; in an error the resource owner has released all.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::index_endscan(self.scan);
+                pg_sys::index_close(self.index, pg_sys::NoLock as c_int);
+                pg_sys::table_close(self.relation, pg_sys::NoLock as c_int);
+            }
+        }
+    }
+}
+
+/// The size of a table with its indexes and its TOAST table, in bytes.
+pub fn total_size(table: Oid) -> i64 {
+    // SAFETY: the function takes a regclass, and returns null for a table that is not there.
+    let size = unsafe {
+        pgrx::direct_function_call::<i64>(pg_sys::pg_total_relation_size, &[Some(Datum::from(table))])
+    };
+    size.unwrap_or(0)
+}
