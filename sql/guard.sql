@@ -2,7 +2,7 @@
 -- which layer.
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
-    audit_checkpoint_log, audit_checkpoint_span, audit_tile FROM PUBLIC;
+    audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -21,7 +21,7 @@ DECLARE
 BEGIN
     FOREACH own_table IN ARRAY ARRAY[
         'audit_log', 'audit_log_identity', 'audit_incarnation', 'audit_lifecycle', 'audit_schema_policy',
-        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile']
+        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place']
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I
@@ -60,7 +60,7 @@ BEGIN
             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             UNION ALL
             SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid, p.oid,
-                   pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proowner, p.proacl
+                   pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure), p.proowner, p.proacl
             FROM pg_catalog.pg_proc p
         ) o
         JOIN pg_catalog.pg_depend d ON d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'

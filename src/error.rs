@@ -28,10 +28,16 @@ pub enum Error {
     NotRestorer { table: String },
     /// The aggregate is called by a role that may not read the log.
     NotReader,
+    /// A role that may not record verifications asks for that.
+    NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
     NotMonitor,
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
+    /// The log that is being verified in slices is not the one with which that began.
+    LogReplaced,
+    /// A procedure is called where it cannot end transactions.
+    InTransactionBlock { procedure: &'static str },
     /// The supplied checkpoint cannot be read.
     BadCheckpoint { reason: String },
     /// The supplied public key cannot be read.
@@ -196,6 +202,14 @@ impl Error {
                     .into(),
                 "GRANT SELECT ON audit_log allows a role to verify the log, with audit_verify().".into(),
             ),
+            Self::NotRecorder => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied: only roles that may call function audit_verify_and_record may record a verification"
+                    .into(),
+                "GRANT EXECUTE ON FUNCTION audit_verify_and_record allows it. Without record, verification needs no such \
+                 right."
+                    .into(),
+            ),
             Self::NotMonitor => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "permission denied for function audit_chain_status: only roles that may read view audit_status may call it"
@@ -208,6 +222,16 @@ impl Error {
                 "A log has no more chains than audit_chain.max_chains allows. Entries of other chains were inserted by \
                  force: verify chain by chain, with only_chain, or with the program audit-chain."
                     .into(),
+            ),
+            Self::LogReplaced => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the log was replaced while it was being verified".into(),
+                "Extension audit_chain was dropped and created. Verify the new log.".into(),
+            ),
+            Self::InTransactionBlock { procedure } => (
+                ERRCODE_ACTIVE_SQL_TRANSACTION,
+                format!("{procedure} cannot run inside a transaction block"),
+                "CALL it by itself: it ends its transactions. SELECT * FROM audit_verify() runs in one.".into(),
             ),
             Self::BadCheckpoint { reason } => (
                 ERRCODE_INVALID_TEXT_REPRESENTATION,

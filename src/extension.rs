@@ -22,11 +22,12 @@ pub enum OwnTable {
     Checkpoints,
     Spans,
     Tiles,
+    Verifications,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -35,6 +36,7 @@ impl OwnTable {
         Self::Checkpoints,
         Self::Spans,
         Self::Tiles,
+        Self::Verifications,
     ];
 
     fn name(self) -> &'static CStr {
@@ -49,6 +51,7 @@ impl OwnTable {
             Self::Checkpoints => c"audit_checkpoint_log",
             Self::Spans => c"audit_checkpoint_span",
             Self::Tiles => c"audit_tile",
+            Self::Verifications => c"audit_verification_place",
         }
     }
 
@@ -102,6 +105,14 @@ impl Extension {
     pub fn capture_function(&self) -> Result<Oid, Error> {
         catalog::function_in(self.schema, c"audit_chain_capture")
             .ok_or(Error::MissingObject { what: "audit_chain_capture()" })
+    }
+
+    /// The function that a role must be allowed to call to record verifications.
+    pub fn recording_function(&self) -> Result<Oid, Error> {
+        catalog::functions_named(b"audit_verify_and_record")
+            .into_iter()
+            .find(|&function| self.has_member(pg_sys::ProcedureRelationId, function))
+            .ok_or(Error::MissingObject { what: "audit_verify_and_record()" })
     }
 
     /// Whether the object is a member of the extension.

@@ -27,6 +27,7 @@ pgrx::extension_sql_file!("../sql/capture.sql", name = "capture", requires = ["l
 pgrx::extension_sql_file!("../sql/checkpoint.sql", name = "checkpoint", requires = ["capture"]);
 pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["checkpoint"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
+pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

@@ -32,6 +32,10 @@ static SIGNING_KEY_FILE: Text = Text::new(c"");
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// The time that making a checkpoint may take in one database, in seconds.
 static CHECKPOINT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
+/// The time between the verifications that the server makes by itself, in seconds. 0: it makes none.
+static VERIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// The time that verifying one database may take, in seconds.
+static VERIFY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(6 * 3600);
 /// The shell command that takes a checkpoint off the server.
 static PUBLISH_COMMAND: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
@@ -130,6 +134,26 @@ pub fn register() {
         &CHECKPOINT_TIMEOUT,
         1,
         86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.verify_interval",
+        c"Sets the time between verifications that the server makes by itself.",
+        c"0 makes none. Requires shared_preload_libraries = 'audit_chain'.",
+        &VERIFY_INTERVAL,
+        0,
+        31_536_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.verify_timeout",
+        c"Sets the maximum time that the server takes to verify one database.",
+        c"After it, the attempt is terminated, and the next database follows.",
+        &VERIFY_TIMEOUT,
+        1,
+        604_800,
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
@@ -247,6 +271,16 @@ pub fn checkpoint_interval() -> Option<Duration> {
 /// `audit_chain.checkpoint_timeout`.
 pub fn checkpoint_timeout() -> Duration {
     seconds(&CHECKPOINT_TIMEOUT)
+}
+
+/// `audit_chain.verify_interval`; `None` where the server verifies nothing by itself.
+pub fn verify_interval() -> Option<Duration> {
+    Some(seconds(&VERIFY_INTERVAL)).filter(|interval| !interval.is_zero())
+}
+
+/// `audit_chain.verify_timeout`.
+pub fn verify_timeout() -> Duration {
+    seconds(&VERIFY_TIMEOUT)
 }
 
 /// `audit_chain.publish_command`; `None` where it is empty.

@@ -40,6 +40,9 @@ entry_points! {
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::verification::check_log;
+    (audit_chain_verify_and_record, pg_finfo_audit_chain_verify_and_record) =>
+        crate::verify::record::verify_and_record;
+    (audit_chain_verify_in_slices, pg_finfo_audit_chain_verify_in_slices) => crate::verify::record::verify_in_slices;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
     (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;

@@ -1,7 +1,9 @@
 //! The background workers' entry points: one launcher for the server, and a short-lived worker for each database.
 
 use crate::pg::{process, worker};
+use crate::publish::files::{Files, Kind};
 use crate::publish::launcher;
+use crate::verify::periodic;
 use pgrx::FromDatum;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::pg_sys::{Datum, Oid};
@@ -45,5 +47,28 @@ pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
     if let Some(database) = database {
         worker::connect(database);
         launcher::serve(database);
+    }
+}
+
+/// The entry point of the worker that verifies a database; the argument is the database. A failure is counted, and raised.
+#[doc(hidden)]
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn audit_chain_verifier(argument: Datum) {
+    // SAFETY: `pg::worker::Running::start` passes an OID.
+    let database = unsafe { Oid::from_datum(argument, false) };
+    if let Some(database) = database {
+        process::lower_priority();
+        worker::connect(database);
+        let files = Files(database);
+        let record = |message: &str| {
+            files.record_failure(Kind::VerificationFailed, message.to_owned());
+        };
+        let verify = || {
+            let name = worker::transaction(process::current_database_name);
+            periodic::serve(&name)
+        };
+        worker::catch(verify, record);
+        files.remove(Kind::VerificationFailed);
     }
 }

@@ -81,6 +81,7 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
             catalog::announce_change(trigger.relation().oid());
         }
         "audit_lifecycle" => check_place(&extension, &row)?,
+        "audit_verification_place" => check_verification(&extension, &row)?,
         "audit_checkpoint_log" => check_checkpoint(&row)?,
         _ => {}
     }
@@ -110,6 +111,21 @@ fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     if about_auditing == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not begin, change or end the auditing of a table");
         return Err(Error::Implausible { table: "audit_lifecycle".into(), reason });
+    }
+    Ok(())
+}
+
+/// A place in `audit_verification_place` must be that of an entry about a verification, and of its time, if the entry is
+/// there already.
+fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
+    let (at, chain, seq) = (row.integer(1), row.integer(2) as i32, row.integer(3));
+    let _path = LocalSettings::safe_search_path();
+    let fits = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
+        entry.operation == Some(b"VERIFY") && entry.at == at
+    });
+    if fits == Some(false) {
+        let reason = format!("entry ({chain}, {seq}) does not record a verification of that time");
+        return Err(Error::Implausible { table: "audit_verification_place".into(), reason });
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! * [`columns`]: the columns of `audit_log`, in one list.
 //! * [`stored`]: a row as it is stored, and whether its content gives its hash.
 //! * [`table`]: the table itself.
+//! * [`verified`]: where the entries about verifications are.
 //! * [`buffer`]: a text in a reusable buffer.
 //!
 //! It may use `extension`, `settings`, `error`, `pg` and the core crate.
@@ -26,6 +27,7 @@ pub mod restore;
 pub mod stored;
 pub mod table;
 pub mod transaction;
+pub mod verified;
 
 pub use entry::{EntryHeader, Images, Place};
 pub use transaction::{flush, on_relation_change};

@@ -83,22 +83,40 @@ pub struct Extent {
     pub newest: Option<i64>,
 }
 
-/// What the log has, as the active snapshot sees it. Takes one descent of the primary key for each chain.
-pub fn extent(log: Oid) -> Extent {
+/// The newest entry of each chain, from the greatest chain down, as the active snapshot sees them: chain, place, and time in
+/// microseconds since 2000-01-01 UTC. Takes one descent of the primary key for each chain.
+pub fn for_each_end(log: Oid, mut visit: impl FnMut(i32, i64, i64)) {
     let mut ends = KeyEnds::open(log);
-    let mut extent = Extent::default();
     let mut bound = i32::MAX;
     let read = |row: StoredTuple<'_>| {
         (row.integer(columns::CHAIN) as i32, row.integer(columns::SEQ), row.integer(columns::AT))
     };
-    while let Some((chain, seq, at)) = ends.last(Bound::IntegerAtMost(1, bound), read) {
-        extent.chains += 1;
-        extent.entries += seq.unsigned_abs();
-        extent.newest = extent.newest.max(Some(at));
+    while let Some((chain, seq, at)) = ends.last([Bound::IntegerAtMost(1, bound)], read) {
+        visit(chain, seq, at);
         let Some(below) = chain.checked_sub(1) else { break };
         bound = below;
     }
+}
+
+/// What the log has, as the active snapshot sees it.
+pub fn extent(log: Oid) -> Extent {
+    let mut extent = Extent::default();
+    for_each_end(log, |_, seq, at| {
+        extent.chains += 1;
+        extent.entries += seq.unsigned_abs();
+        extent.newest = extent.newest.max(Some(at));
+    });
     extent
+}
+
+/// The detail of an entry, as the active snapshot sees it.
+pub fn detail(log: Oid, chain: i32, seq: i64) -> Option<Vec<u8>> {
+    let bounds = [Bound::Integer(1, chain), Bound::BigintAtMost(2, seq)];
+    let read = |row: StoredTuple<'_>| {
+        let is_that = row.integer(columns::SEQ) == seq;
+        row.bytes(columns::DETAIL).filter(|_| is_that).map(<[u8]>::to_vec)
+    };
+    KeyEnds::open(log).last(bounds, read).flatten()
 }
 
 /// Whether the log has an entry. Sees what is committed, whatever the isolation level.

@@ -162,6 +162,23 @@ pub fn may_read(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether `role` may call the function.
+pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let execute = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+    // SAFETY: a catalog look-up; an unknown oid is an ereport.
+    let result = unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::pg_proc_aclcheck(function, role, execute)
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, execute)
+        }
+    };
+    result == pg_sys::AclResult::ACLCHECK_OK
+}
+
 /// Whether `role` has the privileges of pg_monitor.
 pub fn monitors(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up.

@@ -13,6 +13,8 @@ pub enum Bound {
     IntegerAtMost(i16, i32),
     /// A bigint column is at most this.
     BigintAtMost(i16, i64),
+    /// An integer column is this.
+    Integer(i16, i32),
     /// A boolean column is true.
     True(i16),
 }
@@ -26,6 +28,9 @@ impl Bound {
             Self::BigintAtMost(column, most) => {
                 (column, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, Datum::from(most))
             }
+            Self::Integer(column, value) => {
+                (column, pg_sys::BTEqualStrategyNumber, pg_sys::F_INT4EQ, Datum::from(value))
+            }
             Self::True(column) => {
                 (column, pg_sys::BTEqualStrategyNumber, pg_sys::F_BOOLEQ, Datum::from(true))
             }
@@ -36,15 +41,15 @@ impl Bound {
 }
 
 /// An open scan of a table's primary key, from its end, which sees what the active snapshot sees. It asks for no privileges.
-pub struct KeyEnds {
+pub struct KeyEnds<const N: usize> {
     relation: pg_sys::Relation,
     index: pg_sys::Relation,
     scan: pg_sys::IndexScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
 }
 
-impl KeyEnds {
-    /// Opens the table's primary key for scans with one bound each.
+impl<const N: usize> KeyEnds<N> {
+    /// Opens the table's primary key for scans with as many bounds each.
     pub fn open(table: Oid) -> Self {
         // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource owner.
         unsafe {
@@ -53,20 +58,20 @@ impl KeyEnds {
             let key = compat::primary_key(relation);
             assert!(key != Oid::INVALID, "the table has no primary key");
             let index = pg_sys::index_open(key, lock);
-            let scan = compat::begin_index_scan(relation, index, pg_sys::GetActiveSnapshot(), 1);
+            let scan = compat::begin_index_scan(relation, index, pg_sys::GetActiveSnapshot(), N as c_int);
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
             Self { relation, index, scan, slot }
         }
     }
 
-    /// The row with the greatest key within the bound.
-    pub fn last<T>(&mut self, bound: Bound, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
-        let mut key = pg_sys::ScanKeyData::default();
-        bound.write_to(&mut key);
+    /// The row with the greatest key within the bounds.
+    pub fn last<T>(&mut self, bounds: [Bound; N], read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
+        let mut keys = [pg_sys::ScanKeyData::default(); N];
+        keys.iter_mut().zip(bounds).for_each(|(key, bound)| bound.write_to(key));
         let backward = pg_sys::ScanDirection::BackwardScanDirection;
-        // SAFETY: the scan has one key, which is copied; the slot holds the row while it is read.
+        // SAFETY: the scan has N keys, which are copied; the slot holds the row while it is read.
         unsafe {
-            pg_sys::index_rescan(self.scan, &mut key, 1, std::ptr::null_mut(), 0);
+            pg_sys::index_rescan(self.scan, keys.as_mut_ptr(), N as c_int, std::ptr::null_mut(), 0);
             if !pg_sys::index_getnext_slot(self.scan, backward, self.slot) {
                 return None;
             }
@@ -81,7 +86,7 @@ impl KeyEnds {
     }
 }
 
-impl Drop for KeyEnds {
+impl<const N: usize> Drop for KeyEnds<N> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: opened by `open`; in an error the resource owner has released all.

@@ -52,6 +52,37 @@ impl Call {
         }
     }
 
+    /// Returns a row of the function's OUT parameters.
+    ///
+    /// # Panics
+    /// Where the function is not declared to return as many.
+    pub fn returns_row(&self, mut values: Vec<Option<pg_sys::Datum>>) -> pg_sys::Datum {
+        // SAFETY: the description is that of the declaration, and has as many columns as there are values.
+        unsafe {
+            let mut descriptor = std::ptr::null_mut();
+            let class = pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut descriptor);
+            assert!(class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE, "the function returns no row");
+            assert!((*descriptor).natts as usize == values.len(), "the row has other columns");
+            let descriptor = pg_sys::BlessTupleDesc(descriptor);
+            let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+            let mut values: Vec<pg_sys::Datum> =
+                values.iter_mut().map(|value| value.take().unwrap_or(pg_sys::Datum::null())).collect();
+            let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+        }
+    }
+
+    /// Whether CALL has called a procedure, outside of a transaction block: it may end transactions.
+    pub fn may_end_transactions(&self) -> bool {
+        // SAFETY: `context` is null or a node; a CallContext is recognised by its tag.
+        unsafe {
+            let context = (*self.fcinfo).context;
+            !context.is_null()
+                && (*context).type_ == pg_sys::NodeTag::T_CallContext
+                && !(*context.cast::<pg_sys::CallContext>()).atomic
+        }
+    }
+
     /// Returns null.
     pub fn null(&self) -> pg_sys::Datum {
         // SAFETY: see `datum`.

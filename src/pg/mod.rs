@@ -27,6 +27,7 @@ pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod shared;
+pub mod slices;
 pub mod table;
 pub mod text;
 pub mod trigger;

@@ -21,6 +21,25 @@ pub fn current_database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
+/// Lets other processes run before this one.
+pub fn lower_priority() {
+    // SAFETY: changes this process alone; a refusal is no harm.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+}
+
+/// The name of the database that this process is connected to.
+pub fn current_database_name() -> String {
+    // SAFETY: within a transaction; a palloc'd C string, or null for a database that was dropped.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            String::new()
+        } else {
+            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
 /// Kills a process group that was started by this process: its leader and all that the leader started.
 pub fn kill_group(leader: u32) {
     // SAFETY: a signal to processes of our own.

@@ -39,6 +39,8 @@ pub enum ColumnValue<'a> {
     Eight(u64),
     /// An integer.
     Four(u32),
+    /// A boolean.
+    Boolean(bool),
     /// A value of variable length, without its header; or null.
     Varlena(Option<&'a [u8]>),
     /// A uuid, or null.
@@ -75,6 +77,10 @@ impl RowBuffer {
             match *value {
                 ColumnValue::Eight(value) => self.eight(value),
                 ColumnValue::Four(value) => self.four(value),
+                ColumnValue::Boolean(value) => {
+                    self.next(true);
+                    self.bytes.push(value.into());
+                }
                 ColumnValue::Varlena(value) => self.varlena(value),
                 ColumnValue::Uuid(value) => {
                     self.next(value.is_some());

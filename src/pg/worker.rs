@@ -2,7 +2,9 @@
 
 use pgrx::IntoDatum;
 use pgrx::PgTryBuilder;
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus};
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
+};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Oid};
 use std::cell::Cell;
@@ -36,37 +38,66 @@ pub enum Ended {
     Stopping,
 }
 
-/// Starts the worker `audit_chain_worker` for a database and waits until it has ended, for `timeout` at most. Its errors go to
-/// the server's log.
-pub fn run_for(database: &Database, timeout: Duration) -> Ended {
-    let worker =
-        BackgroundWorkerBuilder::new(&format!("audit_chain worker for database {}", database.oid.to_u32()))
-            .set_type("audit_chain worker")
+/// A background worker of a database, which this process has started.
+pub struct Running {
+    worker: DynamicBackgroundWorker,
+    started: Instant,
+}
+
+impl Running {
+    /// Starts a worker with this entry point for a database; `None` if `max_worker_processes` background workers are running.
+    /// Its end wakes this process up. Its errors go to the server's log.
+    pub fn start(database: &Database, entry_point: &'static str) -> Option<Self> {
+        let kind = entry_point.replace('_', " ").replacen("audit chain", "audit_chain", 1);
+        let worker = BackgroundWorkerBuilder::new(&format!("{kind} for database {}", database.oid.to_u32()))
+            .set_type(&kind)
             .set_library("audit_chain")
-            .set_function("audit_chain_worker")
+            .set_function(entry_point)
             .set_argument(database.oid.into_datum())
             // SAFETY: this process's id.
             .set_notify_pid(unsafe { pg_sys::MyProcPid })
             .enable_spi_access()
             .set_restart_time(None)
-            .load_dynamic();
-    let Ok(worker) = worker else { return Ended::NotStarted };
-    let started = Instant::now();
+            .load_dynamic()
+            .ok()?;
+        Some(Self { worker, started: Instant::now() })
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(
+            self.worker.pid(),
+            Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied)
+        )
+    }
+
+    /// What is left of the time that it may take.
+    pub fn remaining(&self, timeout: Duration) -> Duration {
+        timeout.saturating_sub(self.started.elapsed())
+    }
+
+    /// Terminates it, and waits for its end.
+    pub fn terminate(self) {
+        let _ = self.worker.terminate().wait_for_shutdown();
+    }
+}
+
+/// Starts the worker `audit_chain_worker` for a database and waits until it has ended, for `timeout` at most.
+pub fn run_for(database: &Database, timeout: Duration) -> Ended {
+    let Some(running) = Running::start(database, "audit_chain_worker") else { return Ended::NotStarted };
     loop {
-        match worker.pid() {
-            Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied) => {
-                return Ended::ByItself;
-            }
-            _ if started.elapsed() > timeout => {
-                let _ = worker.terminate().wait_for_shutdown();
-                return Ended::TimedOut;
-            }
-            // The worker's start and end wake this process up.
-            _ if !sleep(timeout.saturating_sub(started.elapsed()).min(POLL)) => {
-                let _ = worker.terminate().wait_for_shutdown();
-                return Ended::Stopping;
-            }
-            _ => {}
+        if running.has_ended() {
+            return Ended::ByItself;
+        }
+        let remaining = running.remaining(timeout);
+        if remaining.is_zero() {
+            running.terminate();
+            return Ended::TimedOut;
+        }
+        // The worker's start and end wake this process up.
+        if !sleep(remaining.min(POLL)) {
+            running.terminate();
+            return Ended::Stopping;
         }
     }
 }

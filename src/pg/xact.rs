@@ -39,15 +39,17 @@ pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
 }
 
-/// A time, in microseconds since 2000-01-01 UTC, as JSON has it: PostgreSQL reads it whatever its settings.
+/// A time, in microseconds since 2000-01-01 UTC, as JSON has it, in UTC whatever the settings are; PostgreSQL reads it with
+/// any settings.
 pub fn json_time(at: pg_sys::TimestampTz) -> String {
+    let utc = 0;
     // SAFETY: returns a palloc'd C string.
     unsafe {
         let text = pg_sys::JsonEncodeDateTime(
             std::ptr::null_mut(),
             pg_sys::Datum::from(at),
             pg_sys::TIMESTAMPTZOID,
-            std::ptr::null(),
+            &utc,
         );
         std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
     }

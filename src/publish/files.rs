@@ -1,5 +1,6 @@
 //! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published` the one that was
-//! published last, `.failed` says why one still waits, and `.checkpoint_failed` why no checkpoint could be made.
+//! published last, `.failed` says why one still waits, `.checkpoint_failed` why no checkpoint could be made, and
+//! `.verification_failed` why the log could not be verified.
 //!
 //! They are no evidence: removing them makes the server publish a checkpoint again.
 
@@ -32,6 +33,8 @@ pub enum Kind {
     Failed,
     /// Why no checkpoint could be made: a [`Failure`] as JSON.
     CheckpointFailed,
+    /// Why the log could not be verified: a [`Failure`] as JSON.
+    VerificationFailed,
     /// What the running command prints.
     Output,
 }
@@ -43,6 +46,7 @@ impl Kind {
             Self::Published => "published",
             Self::Failed => "failed",
             Self::CheckpointFailed => "checkpoint_failed",
+            Self::VerificationFailed => "verification_failed",
             Self::Output => "output",
         }
     }

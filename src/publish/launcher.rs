@@ -1,5 +1,5 @@
 //! The launcher: at an interval it has each database make a checkpoint, and hands the newest to
-//! `audit_chain.publish_command`.
+//! `audit_chain.publish_command`. At another interval it has each database verify its log.
 //!
 //! **Invariants**
 //! * No transaction and no connection to a database lasts while a command runs. The worker that makes a checkpoint leaves it
@@ -10,7 +10,7 @@
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::table::has_entries;
-use crate::pg::worker::{self, Database, Ended};
+use crate::pg::worker::{self, Database, Ended, Running};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
 use crate::settings;
@@ -25,6 +25,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The launcher's main loop; returns when the server stops.
 pub fn launch() {
     let mut served: Option<Instant> = None;
+    let mut verifications = Verifications::default();
     loop {
         // The setting of this moment: a reload may change it while checkpoints are made.
         let due = |last: Option<Instant>| match (last, settings::checkpoint_interval()) {
@@ -53,11 +54,76 @@ pub fn launch() {
         let retry =
             if waits { settings::checkpoint_interval().unwrap_or(LONGEST).min(LONGEST) } else { LONGEST };
         // Without a minimum the loop would spin where a command fails at once.
-        let time = due(served).unwrap_or(LONGEST).min(retry).max(Duration::from_millis(100));
-        if !worker::sleep(time) {
+        let time = due(served).unwrap_or(LONGEST).min(retry).min(verifications.advance());
+        if !worker::sleep(time.max(Duration::from_millis(100))) {
             return;
         }
     }
+}
+
+/// How often the databases are asked whether a verification is due, at most.
+const ROUND: Duration = Duration::from_secs(600);
+
+/// The verifications of the server: of one database after the other, while checkpoints are made and published. The worker of a
+/// database itself knows when it was last verified.
+#[derive(Default)]
+struct Verifications {
+    round: Option<Instant>,
+    /// The databases of this round that are not verified yet.
+    queue: Vec<Database>,
+    running: Option<(Database, Running)>,
+}
+
+impl Verifications {
+    /// Starts, and ends, what is due; returns after which time to come again. The end of a worker wakes the launcher up.
+    fn advance(&mut self) -> Duration {
+        let Some(interval) = settings::verify_interval() else {
+            if let Some((_, running)) = self.running.take() {
+                running.terminate();
+            }
+            *self = Self::default();
+            return LONGEST;
+        };
+        if let Some((database, running)) = self.running.take() {
+            let remaining = running.remaining(settings::verify_timeout());
+            if remaining.is_zero() && !running.has_ended() {
+                running.terminate();
+                let seconds = settings::verify_timeout().as_secs();
+                failed(&database, &format!("it took longer than audit_chain.verify_timeout ({seconds} s)"));
+            } else if !running.has_ended() {
+                self.running = Some((database, running));
+                return remaining;
+            }
+        }
+        if self.queue.is_empty() {
+            let wait = self
+                .round
+                .map_or(Duration::ZERO, |round| interval.min(ROUND).saturating_sub(round.elapsed()));
+            if !wait.is_zero() {
+                return wait;
+            }
+            self.round = Some(Instant::now());
+            self.queue = worker::databases();
+        }
+        let Some(database) = self.queue.pop() else { return LONGEST };
+        match Running::start(&database, "audit_chain_verifier") {
+            Some(running) => {
+                let remaining = running.remaining(settings::verify_timeout());
+                self.running = Some((database, running));
+                remaining
+            }
+            None => {
+                failed(&database, "no background worker was free: increase max_worker_processes");
+                Duration::ZERO
+            }
+        }
+    }
+}
+
+/// Counts that a database could not be verified.
+fn failed(database: &Database, error: &str) {
+    pgrx::warning!("audit_chain could not verify the log of database \"{}\": {error}", database.name);
+    Files(database.oid).record_failure(Kind::VerificationFailed, error.into());
 }
 
 /// The databases whose checkpoint waits to be published.

@@ -7,6 +7,7 @@ use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::incarnation::{self, Kind};
 use crate::log::table::extent;
+use crate::log::verified;
 use crate::pg::fmgr::Call;
 use crate::pg::{compat, ends, process, session, shared, text, xact};
 use crate::publish::files::{Files, Kind as File};
@@ -40,6 +41,7 @@ fn read_status() -> Result<Value, Error> {
     };
     add(succession(&extension)?);
     add(log_and_checkpoints(&extension)?);
+    add(last_verification(&extension)?);
     add(publication(compat::monitors(role)));
     add(json!({ "chain_waits": shared::chain_waits(process::current_database()) }));
     Ok(Value::Object(status))
@@ -84,6 +86,15 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
     }))
 }
 
+fn last_verification(extension: &Extension) -> Result<Value, Error> {
+    let places = extension.table(OwnTable::Verifications)?;
+    let last = verified::last(places, extension.table(OwnTable::Log)?);
+    Ok(json!({
+        "last_verified": last.as_ref().map(|(at, _)| xact::json_time(*at)),
+        "last_verdict": last.as_ref().and_then(|(_, detail)| detail["verdict"].as_str()),
+    }))
+}
+
 /// What was published last, and why something still waits. Only members of pg_monitor see the errors: a command's output may
 /// hold what others should not see.
 fn publication(monitors: bool) -> Value {
@@ -95,7 +106,8 @@ fn publication(monitors: bool) -> Value {
     let at = fs::metadata(&published).and_then(|file| file.modified()).ok();
     let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let at = at.map(|at| xact::json_time(at.as_micros() as i64 - xact::EPOCH_DIFFERENCE));
-    let (publish, checkpoint) = (files.failure(File::Failed), files.failure(File::CheckpointFailed));
+    let [publish, checkpoint, verification] =
+        [File::Failed, File::CheckpointFailed, File::VerificationFailed].map(|kind| files.failure(kind));
     json!({
         "last_published": entries.and(at),
         "published_entries": entries,
@@ -103,5 +115,7 @@ fn publication(monitors: bool) -> Value {
         "publish_error": (monitors && publish.attempts > 0).then_some(publish.error),
         "checkpoint_failures": checkpoint.attempts,
         "checkpoint_error": (monitors && checkpoint.attempts > 0).then_some(checkpoint.error),
+        "verification_failures": verification.attempts,
+        "verification_error": (monitors && verification.attempts > 0).then_some(verification.error),
     })
 }

@@ -53,7 +53,7 @@ pub fn newest_checkpoints(checkpoints: Oid, before: i64) -> (Option<Made>, Optio
     let mut ends = KeyEnds::open(checkpoints);
     let mut at_most = |size: i64| {
         let read = |row: StoredTuple<'_>| Made { size: row.integer(SIZE) as u64, at: row.integer(AT) };
-        ends.last(Bound::BigintAtMost(1, size), read)
+        ends.last([Bound::BigintAtMost(1, size)], read)
     };
     let newest = at_most(i64::MAX);
     let mut older = None;
@@ -166,6 +166,15 @@ impl TreeStore {
             list(&|&(_, seq)| seq),
             self.log
         )
+    }
+
+    /// How many entries the spans say are in the tree, by the last of them; 0 where that is damaged.
+    pub fn spans_end(&self) -> u64 {
+        let read = |row: StoredTuple<'_>| [1, 3, 4].map(|column| row.integer(column));
+        let last = KeyEnds::open(self.spans_oid).last([Bound::BigintAtMost(1, i64::MAX)], read);
+        let end =
+            last.and_then(|[leaf, first, last]| leaf.checked_add(last.checked_sub(first)?)?.checked_add(1));
+        end.and_then(|end| u64::try_from(end).ok()).unwrap_or(0)
     }
 
     /// The leaf of an entry; `None` if no checkpoint seals it.

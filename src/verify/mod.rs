@@ -2,14 +2,23 @@
 //! against the checkpoints.
 //!
 //! * [`verification`]: one verification.
+//! * [`request`]: what is asked for.
+//! * [`slices`]: a verification of many short transactions, which holds back no vacuum.
+//! * [`record`]: a verification becomes an entry of the log.
+//! * [`periodic`]: the server verifies by itself.
 //! * [`aggregate`]: the state of the aggregate that reads the entries.
 //! * [`summary`]: the report in one sentence.
 //!
 //! The core crate judges (`audit_chain_core::check`); [`crate::tree::reader`] reads the checkpoints for it. This folder may use
-//! `tree` and what lies below.
+//! `audit`, `tree` and what lies below.
 //!
-//! **Invariant**: a verification sees one snapshot, that of the statement.
+//! **Invariant**: the verdict is about the log at one moment: that of the statement's snapshot or, in slices, that of the
+//! first slice. What is written later is not read.
 
 pub mod aggregate;
+pub mod periodic;
+pub mod record;
+pub mod request;
+pub mod slices;
 pub mod summary;
 pub mod verification;

@@ -16,16 +16,14 @@ use crate::pg::text;
 use crate::tree::reader::Reader;
 use crate::tree::store::TreeStore;
 use crate::verify::aggregate::Checker;
+use crate::verify::request::{Entries, Request};
 use crate::verify::summary::summary;
 use audit_chain_core::{
     chain::{Link, Scope},
-    check::{LogCheck, LogReader, Options, Part, ReadError, Report},
+    check::{LogCheck, LogReader, Options, Part, Range, ReadError, Report},
     identity::LogIdentity,
-    key::VerifierKey,
     problem::Verdict,
-    supplied::SuppliedCheckpoint,
 };
-use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Datum;
 
 /// The number of runs (about 100 bytes each) above which the log is read in order instead.
@@ -38,72 +36,43 @@ pub fn check_log(call: Call) -> Datum {
 }
 
 fn check(call: &Call) -> Result<serde_json::Value, Error> {
-    let entries = Entries { chain: call.arg(0), since: call.arg(1), until: call.arg(2) };
-    let checkpoint = |index| call.text(index).map(|note| parse_checkpoint(&note)).transpose();
-    let (supplied, trusted) = (checkpoint(3)?, checkpoint(5)?);
-    let keys = call.text(4).map_or(Ok(Vec::new()), |keys| parse_keys(&keys))?;
-    let part = entries.part();
-    if part.is_some() && (supplied.is_some() || trusted.is_some()) {
-        return Err(Error::PartAgainstCheckpoint);
-    }
+    let request = Request::of(call)?;
     let extension = Extension::installed()?;
-    let _path = LocalSettings::safe_search_path();
-    let source = Source { store: TreeStore::open(&extension)?, schema: extension.quoted_schema()? };
-    let report = match part {
-        Some(part) => check_part(&source, &entries, part)?,
-        None => check_whole(&source, &entries, Options { supplied, keys, ..Options::default() }, trusted)?,
-    };
+    let (report, summary) = verify(&extension, request)?;
     Ok(serde_json::json!({
         "valid": report.verdict == Verdict::Intact,
         "entries": report.entries,
         "chains": report.chains,
         "checkpoints": report.checkpoints,
         "problem_count": report.problem_count,
-        "summary": summary(&extension, &report)?,
+        "summary": summary,
         "problems": report.problems,
     }))
 }
 
-/// Reads a checkpoint that was kept elsewhere.
-fn parse_checkpoint(note: &str) -> Result<SuppliedCheckpoint, Error> {
-    SuppliedCheckpoint::parse(note.as_bytes())
-        .map_err(|error| Error::BadCheckpoint { reason: error.to_string() })
-}
-
-/// Reads verifier keys, one per line.
-fn parse_keys(text: &str) -> Result<Vec<VerifierKey>, Error> {
-    VerifierKey::parse_list(text).map_err(|error| Error::BadKey { reason: error.to_string() })
+/// Makes the report that is asked for, and its summary.
+pub fn verify(extension: &Extension, request: Request) -> Result<(Report, String), Error> {
+    let _path = LocalSettings::safe_search_path();
+    let source = Source::open(extension)?;
+    let report = match request.entries.part() {
+        Some(part) => check_part(&source, &request.entries, part)?,
+        None => check_whole(&source, request)?,
+    };
+    let summary = summary(extension, &report)?;
+    Ok((report, summary))
 }
 
 /// Where the log is read from.
-struct Source {
-    store: TreeStore,
+pub struct Source {
+    pub store: TreeStore,
     /// The extension's schema, quoted for SQL.
     schema: String,
 }
 
-/// The entries to check.
-struct Entries {
-    chain: Option<i32>,
-    since: Option<TimestampWithTimeZone>,
-    until: Option<TimestampWithTimeZone>,
-}
-
-impl Entries {
-    /// The part of the log that they are; `None` for the whole log.
-    fn part(&self) -> Option<Part> {
-        let range = self.since.is_some() || self.until.is_some();
-        (self.chain.is_some() || range).then(|| Part { chain: self.chain.map(Into::into), range })
-    }
-
-    fn condition(&self) -> String {
-        let conditions = [
-            self.chain.map(|_| "chain = $1"),
-            self.since.as_ref().map(|_| "at >= $2"),
-            self.until.as_ref().map(|_| "at <= $3"),
-        ];
-        let conditions: Vec<_> = conditions.into_iter().flatten().collect();
-        if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) }
+impl Source {
+    /// The extension's tables.
+    pub fn open(extension: &Extension) -> Result<Self, Error> {
+        Ok(Self { store: TreeStore::open(extension)?, schema: extension.quoted_schema()? })
     }
 }
 
@@ -121,14 +90,10 @@ fn check_part(source: &Source, entries: &Entries, part: Part) -> Result<Report, 
 }
 
 /// Checks the whole log, or what follows a trusted checkpoint, and its checkpoints.
-fn check_whole(
-    source: &Source,
-    entries: &Entries,
-    options: Options,
-    trusted: Option<SuppliedCheckpoint>,
-) -> Result<Report, Error> {
+fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
+    let Request { entries, supplied, keys, trusted } = request;
     let mut reader = Reader::new(&source.store);
-    let mut check = LogCheck::new(options);
+    let mut check = LogCheck::new(Options { supplied, keys, ..Options::default() });
     let anchors = match &trusted {
         Some(trusted) => check.resume(&mut reader, trusted)?,
         None => None,
@@ -137,7 +102,7 @@ fn check_whole(
         Some(anchors) => format!("({}) later", source.store.entries_after(&places(anchors))),
         None => from_log(source),
     };
-    let mut checked = read_entries(source, entries, &from).into_entries();
+    let mut checked = read_entries(source, &entries, &from).into_entries();
     anchors.iter().flatten().for_each(|anchor| checked.anchor(anchor));
     check.walk(&mut reader, &mut |_| ())?;
     let found = checked.finish(check.log_id(), Scope::Whole);
@@ -159,13 +124,24 @@ fn read_entries(source: &Source, entries: &Entries, from: &str) -> Checker {
 }
 
 fn aggregate(source: &Source, entries: &Entries, from: &str, order: &str) -> Checker {
-    let query = format!(
-        "SELECT {}.audit_chain_check({}{order}) FROM {from} {}",
-        source.schema,
-        columns::list(),
-        entries.condition()
-    );
+    let (list, condition) = (columns::list(), entries.condition());
+    let query = format!("SELECT {}.audit_chain_check({list}{order}) FROM {from} {condition}", source.schema);
     let arguments = [entries.chain.into(), entries.since.into(), entries.until.into()];
     let state = query_statement(&query, &arguments, |row| row.get::<Vec<u8>>(1)).into_iter().next().flatten();
     state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))
+}
+
+/// Reads ranges through the aggregate. The planner is kept from reading the whole log for them.
+pub fn read_ranges(source: &Source, ranges: &[Range]) -> Checker {
+    let _settings = LocalSettings::enter(&[(c"enable_seqscan", c"off")]);
+    let list = columns::list();
+    let select = |Range { chain, after, last }: &Range| {
+        let after = after.map_or_else(String::new, |after| format!(" AND seq > ({after})"));
+        format!(
+            "SELECT {list} FROM ONLY {} WHERE chain = ({chain}){after} AND seq <= ({last})",
+            source.store.log
+        )
+    };
+    let from = ranges.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+    aggregate(source, &Entries::default(), &format!("({from}) ranges"), "")
 }

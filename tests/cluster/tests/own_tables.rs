@@ -4,7 +4,7 @@ use cluster_tests::{Database, eventually, server};
 use harness::Server;
 
 /// The tables, each with the columns by which logical replication finds a row.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("audit_log", "chain, seq"),
     ("audit_log_identity", ""),
     ("audit_lifecycle", "chain, seq"),
@@ -12,6 +12,7 @@ const TABLES: [(&str, &str); 7] = [
     ("audit_checkpoint_log", "tree_size"),
     ("audit_checkpoint_span", "leaf_index"),
     ("audit_tile", "level, index"),
+    ("audit_verification_place", "whole, at, chain, seq"),
 ];
 
 /// Makes a database with a row in each of the extension's tables.
@@ -19,7 +20,7 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(
         "CREATE SCHEMA app; CREATE TABLE app.t (id integer PRIMARY KEY); SELECT audit_enable_schema('app');
-         INSERT INTO app.t SELECT generate_series(1, 300); SELECT audit_checkpoint()",
+         INSERT INTO app.t SELECT generate_series(1, 300); SELECT audit_checkpoint(); SELECT audit_verify_and_record()",
     );
     for (table, _) in TABLES {
         assert_ne!(database.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
@@ -124,6 +125,7 @@ fn check_restored(original: &Database<'_>, restored: &Database<'_>) {
     assert_eq!(restored.number("SELECT checkpoints FROM audit_verify()"), 2);
     restored.assert_intact();
     assert_eq!(restored.number("SELECT count(*) FROM audit_coverage WHERE state = 'audited'"), 2);
+    assert_eq!(restored.sql("SELECT scope, verdict FROM audit_verification_log"), "the whole log|intact");
     restored.refused("INSERT INTO audit_lifecycle VALUES (0, 3)");
 }
 

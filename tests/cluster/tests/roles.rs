@@ -54,6 +54,7 @@ const FUNCTIONS: &[Attempt] = &[
     ("SELECT * FROM audit_problems()", "--------++", None),
     ("SELECT audit_inclusion_proof(0, 1)", "--------++", None),
     ("SELECT audit_consistency_proof((SELECT min(tree_size) FROM audit_checkpoint_log))", "--------++", None),
+    ("SELECT * FROM audit_verify_and_record()", "---------+", None),
     ("SELECT audit_chain_check_log(NULL, NULL, NULL, NULL, NULL, NULL)", "--------++", None),
 ];
 
@@ -99,6 +100,8 @@ const VIEWS: &[Attempt] = &[
     ("SELECT * FROM audit_checkpoint_log", "--------++", None),
     ("SELECT * FROM audit_checkpoint_span", "--------++", None),
     ("SELECT * FROM audit_tile", "--------++", None),
+    ("SELECT * FROM audit_verification_place", "--------++", None),
+    ("SELECT * FROM audit_verification_log", "--------++", None),
     ("SELECT * FROM audit_coverage", "--------++", None),
     ("SELECT * FROM audit_status", "--------++", None),
     ("SELECT audit_chain_status()", "--------++", None),
@@ -112,6 +115,7 @@ const INSERTS: &[Attempt] = &[
     ("INSERT INTO audit_schema_policy VALUES ('public', '{%}', false)", "-------!-!", None),
     (r"INSERT INTO audit_checkpoint_log VALUES (1000, sha256('x'), now(), 'x')", "-------!-!", None),
     ("INSERT INTO audit_checkpoint_span VALUES (1000, 9, 1, 1)", "-------!-!", None),
+    ("INSERT INTO audit_verification_place VALUES (true, now(), 0, 1)", "-------!-!", None),
     (r"INSERT INTO audit_tile VALUES (0, 0, decode(repeat('00', 8192), 'hex'))", "-------!-!", None),
 ];
 
@@ -195,6 +199,7 @@ const SETTINGS: &[Attempt] = &[
     ("SET audit_chain.keep_chain = on", "---------+", None),
     ("SET audit_chain.signing_key_file = '/x'", "---------+", None),
     ("SET audit_chain.checkpoint_interval = 0", "xxxxxxxxxx", None),
+    ("SET audit_chain.verify_interval = 0", "xxxxxxxxxx", None),
     ("SET audit_chain.publish_command = 'x'", "xxxxxxxxxx", None),
     ("SET audit_chain.publish_timeout = 1", "xxxxxxxxxx", None),
     ("SHOW audit_chain.publish_command", "---------+", None),

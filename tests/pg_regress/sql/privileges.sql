@@ -95,7 +95,7 @@ SELECT operation, effective_role FROM audit_log WHERE operation = 'EVENT';
 -- Members of pg_monitor read two views, and none of the tables behind them; the function takes a right on its view.
 CREATE ROLE regress_monitor IN ROLE pg_monitor;
 SET ROLE regress_monitor;
-SELECT entries > 0 AS sees, checkpoint_failures FROM audit_status;
+SELECT entries > 0 AS sees, checkpoint_failures >= 0 AS counts FROM audit_status;
 SELECT table_name, state FROM audit_coverage WHERE table_name = 't';
 SELECT count(*) FROM audit_log;
 SELECT count(*) FROM audit_lifecycle;

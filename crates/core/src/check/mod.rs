@@ -11,6 +11,7 @@
 
 mod entries;
 mod log;
+mod ranges;
 mod reader;
 mod recorded;
 mod report;
@@ -21,6 +22,7 @@ mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
 pub use log::{LogCheck, Options};
+pub use ranges::{Range, slices_of};
 pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
     is_beyond,

@@ -1,0 +1,41 @@
+//! `audit_verification_place`: where the VERIFY entries are in the log, so that nobody need search for them. What a
+//! verification found is in its entry.
+
+use crate::log::Place;
+use crate::log::table;
+use crate::pg::ends::{Bound, KeyEnds};
+use crate::pg::table::{StoredTuple, Tuple, insert};
+use crate::pg::tuple::{ColumnValue, RowBuffer};
+use pgrx::pg_sys::Oid;
+use serde_json::Value;
+
+/// Notes the place of an entry that was appended; `whole` if it is about the whole log.
+pub fn insert_place(places: Oid, place: &Place, whole: bool) {
+    let mut row = RowBuffer::default();
+    row.fill(&[
+        ColumnValue::Boolean(whole),
+        ColumnValue::Eight(place.at as u64),
+        ColumnValue::Four(place.chain),
+        ColumnValue::Eight(place.seq as u64),
+    ]);
+    insert(places, None, vec![Tuple::new(&row, (0, 0))]);
+}
+
+/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, and its entry's place.
+fn last_place(places: Oid) -> Option<(i64, i32, i64)> {
+    let read = |row: StoredTuple<'_>| (row.integer(2), row.integer(3) as i32, row.integer(4));
+    KeyEnds::open(places).last([Bound::True(1)], read)
+}
+
+/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, as the active snapshot
+/// sees it.
+pub fn last_at(places: Oid) -> Option<i64> {
+    last_place(places).map(|(at, ..)| at)
+}
+
+/// The same, and the entry's detail.
+pub fn last(places: Oid, log: Oid) -> Option<(i64, Value)> {
+    let (at, chain, seq) = last_place(places)?;
+    let detail = table::detail(log, chain, seq).and_then(|detail| serde_json::from_slice(&detail).ok());
+    Some((at, detail.unwrap_or_default()))
+}
