@@ -78,6 +78,8 @@ pub enum Error {
     PartOfAudited { name: String, relationship: &'static str, root: String },
     /// A command against one of the extension's objects.
     Guarded { tag: String, object: String },
+    /// A trigger on one of the extension's tables.
+    TriggerGuarded { object: String },
     /// A command that would end capture without `audit_disable`.
     CaptureGuarded { tag: String, table: String },
     /// A direct write to a catalog that the guard relies on.
@@ -337,6 +339,13 @@ impl Error {
                 format!("{tag} is not allowed: {object} belongs to extension audit_chain"),
                 "The log and the objects that protect it cannot be changed. DROP EXTENSION audit_chain removes them \
                  together with the log."
+                    .into(),
+            ),
+            Self::TriggerGuarded { object } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("CREATE TRIGGER is not allowed: {object} would be on a table of extension audit_chain"),
+                "Entries are written past triggers. Run pg_repack with --exclude-extension=audit_chain; VACUUM FULL and \
+                 CLUSTER may be used on these tables."
                     .into(),
             ),
             Self::CaptureGuarded { tag, table } => (

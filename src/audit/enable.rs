@@ -12,7 +12,7 @@ use crate::log;
 use crate::pg::fmgr::Call;
 use crate::pg::relation::{self, Lock};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::from_server;
+use crate::pg::text::{self, from_server};
 use crate::pg::{catalog, compat, xact};
 use pgrx::notice;
 use pgrx::pg_sys::{Datum, Oid};
@@ -184,7 +184,7 @@ pub fn require_extension_owner(extension: &Extension, function: &'static str) ->
 
 /// Refuses a reason that says nothing.
 pub fn refuse_empty(reason: &str, function: &'static str) -> Result<(), Error> {
-    if reason.trim().is_empty() { Err(Error::EmptyReason { function }) } else { Ok(()) }
+    if text::is_blank(reason) { Err(Error::EmptyReason { function }) } else { Ok(()) }
 }
 
 /// Ends a table's auditing, and that of its descendants which are audited only with it; false if the table was not audited.

@@ -18,7 +18,7 @@ fn append_event(call: Call) -> Result<(), Error> {
     let null = |argument| Error::NullArgument { function: "audit_event", argument };
     let action = call.bytes(0).ok_or_else(|| null("action"))?;
     let data = call.bytes(1).ok_or_else(|| null("detail"))?;
-    if action.trim_ascii().is_empty() {
+    if text::is_blank(&text::from_server(action)) {
         return Err(Error::EmptyAction);
     }
     text::refuse_unreadable_json(data);

@@ -116,7 +116,12 @@ fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedO
     // Re-enabling a disabled guard trigger is harmless.
     // Functions have been judged when they were touched.
     let ours = changed.is_ours && changed.kind != "function" || changed.on.is_some_and(is_ours);
-    if ours && !command.only_enables_always() {
+    // A view has options that change who may do what.
+    let stored_otherwise = changed.kind == "table" && command.only_changes_storage();
+    if ours && !stored_otherwise && !command.only_enables_always() {
+        if tag == "CREATE TRIGGER" {
+            return Err(Error::TriggerGuarded { object: changed.identity.clone() });
+        }
         return Err(Error::Guarded { tag: tag.into(), object: changed.identity.clone() });
     }
     if let (Some((name, captures)), Some(table)) = (&changed.trigger, changed.on) {

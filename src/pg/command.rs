@@ -75,6 +75,30 @@ fn is_trigger_state(subtype: pg_sys::AlterTableType::Type) -> bool {
     )
 }
 
+/// Whether a subcommand of ALTER TABLE changes only how a table is stored and maintained. All others may change what the
+/// table holds, what can be written to it, or what happens then: columns, constraints, triggers, rules, inheritance, owner,
+/// row security, and an access method, which decides what rows there are. UNLOGGED would lose the rows in a crash.
+///
+/// # Safety
+/// Of a parse tree.
+unsafe fn changes_storage(command: &pg_sys::AlterTableCmd) -> bool {
+    use pg_sys::AlterTableType::*;
+    match command.subtype {
+        AT_SetStatistics | AT_SetOptions | AT_ResetOptions | AT_SetCompression => true,
+        // A value that must be stored as it is may be too long for a row: the write would fail.
+        AT_SetStorage => {
+            // SAFETY: its definition is a String node.
+            let storage = unsafe { CStr::from_ptr(super::compat::string_value(command.def)) };
+            !storage.to_bytes().eq_ignore_ascii_case(b"plain")
+        }
+        AT_ClusterOn | AT_DropCluster => true,
+        AT_SetTableSpace | AT_SetRelOptions | AT_ResetRelOptions | AT_SetLogged => true,
+        // It names the columns by which a subscriber finds the rows of UPDATE and DELETE, of which there are none.
+        AT_ReplicaIdentity => true,
+        _ => false,
+    }
+}
+
 /// The current DDL command. Valid during the call.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
@@ -171,6 +195,20 @@ impl<'a> Command<'a> {
     pub fn only_enables_always(self) -> bool {
         use pg_sys::AlterTableType::AT_EnableAlwaysTrig as ALWAYS;
         self.alters(|subtype| subtype == ALWAYS) && !self.alters(|subtype| subtype != ALWAYS)
+    }
+
+    /// Whether it is an ALTER TABLE that changes how tables are stored and maintained: neither their rows, nor what may be
+    /// written to them, nor who may do what.
+    pub fn only_changes_storage(self) -> bool {
+        if self.node::<pg_sys::AlterTableMoveAllStmt>(NodeTag::T_AlterTableMoveAllStmt).is_some() {
+            return true;
+        }
+        let Some(statement) = self.alter_table() else { return false };
+        // SAFETY: `cmds` is a list of AlterTableCmd; the list is the parse tree's, not ours to free.
+        unsafe {
+            let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
+            commands.iter_ptr().all(|command| changes_storage(&*command))
+        }
     }
 
     /// The statement of an ALTER TABLE; an ALTER INDEX, VIEW or SEQUENCE has the same kind of node.

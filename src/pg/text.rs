@@ -57,6 +57,22 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
     }
 }
 
+/// Whether nobody can see anything of the text: it is empty, or of white space, control characters, and characters that leave
+/// no mark (Unicode's property Default_Ignorable_Code_Point, and the braille blank).
+pub fn is_blank(text: &str) -> bool {
+    let leaves_no_mark = |character: char| {
+        matches!(
+            character,
+            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
+                | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}'
+                | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
+        )
+    };
+    text.chars()
+        .all(|character| character.is_whitespace() || character.is_control() || leaves_no_mark(character))
+}
+
 /// A text argument of a query.
 pub fn argument<'a>(text: &str) -> DatumWithOid<'a> {
     // SAFETY: a text datum, palloc'd, of the type that is named.

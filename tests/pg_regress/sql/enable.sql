@@ -76,6 +76,32 @@ SELECT audit_enable('accounts', mask_columns => '{id}');
 SELECT audit_enable('accounts', mask_columns => '{no_such_column}');
 SELECT audit_enable('accounts', exclude_columns => '{note}', mask_columns => '{note}');
 SELECT audit_disable(NULL, 'reason');
+-- A reason that nobody can read is none: spaces of all kinds, and characters that leave no mark.
+DO $$
+DECLARE
+    blank text;
+BEGIN
+    FOREACH blank IN ARRAY ARRAY['', ' ', E'\t\r\n\x0b\f', U&'\00A0\1680\2000\2003\2028\2029\202F\205F\3000', U&'\200B\200C\200D\2060\FEFF',
+            U&'\00AD\034F\061C\180E\200E\202E\2064', U&'\115F\3164\FFA0\2800', U&'\FE0F\+0E0020', E'\x01\x7f']
+    LOOP
+        BEGIN
+            PERFORM audit_disable('accounts', blank);
+            RAISE NOTICE 'not refused: %', encode(convert_to(blank, 'UTF8'), 'hex');
+        EXCEPTION WHEN invalid_parameter_value THEN
+        END;
+        BEGIN
+            PERFORM audit_disable_schema('app', blank);
+            RAISE NOTICE 'not refused: %', encode(convert_to(blank, 'UTF8'), 'hex');
+        EXCEPTION WHEN invalid_parameter_value THEN
+        END;
+        BEGIN
+            PERFORM audit_event(blank);
+            RAISE NOTICE 'not refused: %', encode(convert_to(blank, 'UTF8'), 'hex');
+        EXCEPTION WHEN invalid_parameter_value THEN
+        END;
+    END LOOP;
+END
+$$;
 SELECT audit_disable('accounts', NULL);
 CREATE ROLE regress_enable_other;
 GRANT USAGE ON SCHEMA app TO regress_enable_other;
