@@ -82,19 +82,23 @@ fn is_trigger_state(subtype: pg_sys::AlterTableType::Type) -> bool {
 /// # Safety
 /// Of a parse tree.
 unsafe fn changes_storage(command: &pg_sys::AlterTableCmd) -> bool {
-    use pg_sys::AlterTableType::*;
+    use pg_sys::AlterTableType as Type;
     match command.subtype {
-        AT_SetStatistics | AT_SetOptions | AT_ResetOptions | AT_SetCompression => true,
+        Type::AT_SetStatistics | Type::AT_SetOptions | Type::AT_ResetOptions | Type::AT_SetCompression => {
+            true
+        }
         // A value that must be stored as it is may be too long for a row: the write would fail.
-        AT_SetStorage => {
+        Type::AT_SetStorage => {
             // SAFETY: its definition is a String node.
             let storage = unsafe { CStr::from_ptr(super::compat::string_value(command.def)) };
             !storage.to_bytes().eq_ignore_ascii_case(b"plain")
         }
-        AT_ClusterOn | AT_DropCluster => true,
-        AT_SetTableSpace | AT_SetRelOptions | AT_ResetRelOptions | AT_SetLogged => true,
+        Type::AT_ClusterOn | Type::AT_DropCluster => true,
+        Type::AT_SetTableSpace | Type::AT_SetRelOptions | Type::AT_ResetRelOptions | Type::AT_SetLogged => {
+            true
+        }
         // It names the columns by which a subscriber finds the rows of UPDATE and DELETE, of which there are none.
-        AT_ReplicaIdentity => true,
+        Type::AT_ReplicaIdentity => true,
         _ => false,
     }
 }
