@@ -175,7 +175,8 @@ SELECT c.relname AS object, a.grantee::regrole, a.privilege_type
 FROM pg_class c CROSS JOIN aclexplode(c.relacl) a WHERE c.relnamespace = '"Default schema"'::regnamespace AND a.grantee <> c.relowner
 UNION ALL
 SELECT p.proname, a.grantee::regrole, a.privilege_type
-FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a WHERE p.pronamespace = '"Default schema"'::regnamespace AND a.grantee NOT IN (0, p.proowner);
+FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a WHERE p.pronamespace = '"Default schema"'::regnamespace AND a.grantee NOT IN (0, p.proowner)
+ORDER BY 1;
 SELECT p.proname FROM pg_proc p WHERE p.pronamespace = '"Default schema"'::regnamespace
     AND has_function_privilege('regress Default', p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C";
 -- A role with all rights on data reads the log, and does not write to it.
