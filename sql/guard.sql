@@ -78,9 +78,23 @@ $$;
 -- Monitoring needs no right on the log. The views show numbers, times, and names that the catalogs show everybody.
 GRANT SELECT ON audit_status, audit_coverage TO pg_monitor;
 
+-- A publication of the schema publishes the log too, which its subscribers may not expect. docs/operations.md says more.
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_publication_namespace p JOIN pg_catalog.pg_namespace n ON n.oid = p.pnnspid
+        WHERE n.nspname = pg_catalog.current_schema())
+    THEN
+        RAISE WARNING 'a publication of schema "%" publishes the log of audit_chain too', pg_catalog.current_schema()
+            USING HINT = 'Install the extension in a schema of its own: CREATE SCHEMA audit; '
+                'CREATE EXTENSION audit_chain SCHEMA audit.';
+    END IF;
+END
+$$;
+
 COMMENT ON FUNCTION audit_chain_refuse() IS 'audit_chain: trigger function that refuses edits of the extension''s tables';
 COMMENT ON FUNCTION audit_chain_check_insert() IS
-    'audit_chain: trigger function that lets INSERT and COPY into the extension''s tables restore a dump, and nothing else';
+    'audit_chain: trigger function that lets INSERT and COPY into the extension''s tables restore a dump, and nothing else; skips rows that logical replication brings';
 COMMENT ON FUNCTION audit_chain_on_ddl() IS 'audit_chain: event trigger function that refuses, records and follows DDL';
 COMMENT ON EVENT TRIGGER audit_chain_ddl_start IS 'audit_chain: a command begins';
 COMMENT ON EVENT TRIGGER audit_chain_ddl_end IS 'audit_chain: refuses, records and follows what a command has changed';

@@ -145,16 +145,21 @@ COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries that
 COMMENT ON COLUMN audit_lifecycle.chain IS 'the chain of the entry';
 COMMENT ON COLUMN audit_lifecycle.seq IS 'the place of the entry in it';
 
--- The schemas that are audited as a whole, by name, because OIDs do not survive a dump.
+-- The schemas that are audited as a whole, by name, because OIDs do not survive a dump. A change adds a row.
 CREATE TABLE audit_schema_policy (
-    schema_name    text    PRIMARY KEY,
+    version        bigint  PRIMARY KEY,
+    schema_name    text    NOT NULL,
     exclude_tables text[]  NOT NULL,
-    skip_unchanged boolean NOT NULL
+    skip_unchanged boolean NOT NULL,
+    ended          boolean NOT NULL
 );
-COMMENT ON TABLE audit_schema_policy IS 'audit_chain: schemas whose tables are audited, those created later included';
+COMMENT ON TABLE audit_schema_policy IS
+    'audit_chain: schemas whose tables are audited, those created later included; of each schema, the row of the newest version counts';
+COMMENT ON COLUMN audit_schema_policy.version IS 'the number of the change: 1, 2, 3, ...';
 COMMENT ON COLUMN audit_schema_policy.schema_name IS 'the schema';
 COMMENT ON COLUMN audit_schema_policy.exclude_tables IS 'LIKE patterns of the names of tables that are not audited';
 COMMENT ON COLUMN audit_schema_policy.skip_unchanged IS 'whether an UPDATE that changes nothing makes no entry';
+COMMENT ON COLUMN audit_schema_policy.ended IS 'whether the policy ended with this change, and audits no table that is created later';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_lifecycle', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_schema_policy', '');

@@ -3,7 +3,6 @@
 use crate::audit::enable::{self, require_extension_owner};
 use crate::audit::inheritance::audited_ancestor;
 use crate::audit::record::record;
-use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
 use crate::capture::options::Options;
@@ -11,12 +10,13 @@ use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log;
 use crate::pg::fmgr::Call;
+use crate::pg::lock::{Lockable, lock};
 use crate::pg::query::{self, query_latest};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::table::{StoredTuple, scan_all};
-use crate::pg::text::{Texts, argument, array_argument, from_server, to_server};
+use crate::pg::table::{self, StoredTuple, Tuple, scan_all};
+use crate::pg::text::{Texts, argument, array_bytes, from_server, to_server};
+use crate::pg::tuple::{ColumnValue, RowBuffer};
 use crate::pg::{catalog, compat, relation, xact};
-use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::json;
 
@@ -73,12 +73,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     let policy = Policy { exclude_tables: patterns, skip_unchanged };
     let before = policy_of(&extension, &name)?;
     if before.as_ref() != Some(&policy) {
-        write_policy(
-            &extension,
-            "INSERT INTO {0} (schema_name, exclude_tables, skip_unchanged) VALUES ($1, $2, $3) \
-             ON CONFLICT (schema_name) DO UPDATE SET exclude_tables = $2, skip_unchanged = $3",
-            &[argument(&name), array_argument(&policy.exclude_tables), skip_unchanged.into()],
-        )?;
+        write_policy(&extension, &name, &policy, State::InForce)?;
         // A first policy is told by its tables' entries.
         if let Some(before) = before {
             let detail = json!({
@@ -112,7 +107,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
         disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
     }
     if let Some(before) = policy_of(&extension, &name)? {
-        write_policy(&extension, "DELETE FROM {0} WHERE schema_name = $1", &[argument(&name)])?;
+        write_policy(&extension, &name, &before, State::Ended)?;
         let detail = json!({
             "tag": NAME, "object": name, "type": "schema policy", "reason": reason,
             "previous_policy": before.to_json(),
@@ -158,20 +153,10 @@ fn matches(name: &str, pattern: &str) -> bool {
     query::value("SELECT $1 LIKE $2", &[argument(name), argument(pattern)]).unwrap_or(false)
 }
 
-fn write_policy(extension: &Extension, sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), Error> {
-    // The name is safe: only the extension's owner renames its schema, and nobody its tables (`guard::touched`).
-    let sql = sql.replace("{0}", &extension.quoted(OwnTable::SchemaPolicy)?);
-    let _owner = extension.act_as_owner();
-    let _suspended = GuardSuspended::begin();
-    query::execute(&sql, arguments);
-    Ok(())
-}
-
 /// Whether the schema has a policy.
 pub fn has_policy(extension: &Extension, schema: Oid) -> Result<bool, Error> {
     let Some(name) = catalog::namespace_name(schema) else { return Ok(false) };
-    let policies = extension.table(OwnTable::SchemaPolicy)?;
-    Ok(scan_all(policies, |policy| policy.bytes(1) == Some(&name[..])).contains(&true))
+    Ok(newest(extension, &name)?.is_some())
 }
 
 /// The options that a schema's policy gives to a table which was created there, moved there, or renamed from `before`.
@@ -203,29 +188,71 @@ impl Policy {
     }
 }
 
-/// The schema's policy.
+/// What a row of the policies' table says of the policy in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    InForce,
+    Ended,
+}
+
+/// The columns of the policies' table.
+mod column {
+    pub const VERSION: i16 = 1;
+    pub const SCHEMA_NAME: i16 = 2;
+    pub const EXCLUDE_TABLES: i16 = 3;
+    pub const SKIP_UNCHANGED: i16 = 4;
+    pub const ENDED: i16 = 5;
+}
+
+/// The schema's policy that is in force.
 fn policy_of(extension: &Extension, schema: &str) -> Result<Option<Policy>, Error> {
-    // The command's role need not be allowed to read the policies. They are few.
-    let name = to_server(schema);
+    newest(extension, &to_server(schema))
+}
+
+/// The policy that is in force for the schema of this name: what its newest row says. The command's role need not be
+/// allowed to read the policies. They are few.
+fn newest(extension: &Extension, schema: &[u8]) -> Result<Option<Policy>, Error> {
     let read = |row: StoredTuple<'_>| {
-        (row.bytes(1) == Some(&name[..])).then(|| Policy {
-            exclude_tables: row.get::<Texts>(2).map_or_else(Vec::new, |texts| texts.0),
-            skip_unchanged: row.get(3).unwrap_or(false),
+        (row.bytes(column::SCHEMA_NAME) == Some(schema)).then(|| {
+            let policy = Policy {
+                exclude_tables: row
+                    .get::<Texts>(column::EXCLUDE_TABLES)
+                    .map_or_else(Vec::new, |texts| texts.0),
+                skip_unchanged: row.get(column::SKIP_UNCHANGED).unwrap_or(false),
+            };
+            let ended = row.get(column::ENDED).unwrap_or(false);
+            (row.integer(column::VERSION), (!ended).then_some(policy))
         })
     };
-    Ok(scan_all(extension.table(OwnTable::SchemaPolicy)?, read).into_iter().flatten().next())
+    let rows = scan_all(extension.table(OwnTable::SchemaPolicy)?, read).into_iter().flatten();
+    Ok(rows.max_by_key(|(version, _)| *version).and_then(|(_, policy)| policy))
+}
+
+/// Adds a row that says that a policy is in force, or that it has ended. Rows are never changed: the newest one of a schema
+/// counts.
+fn write_policy(extension: &Extension, schema: &str, policy: &Policy, state: State) -> Result<(), Error> {
+    let policies = extension.table(OwnTable::SchemaPolicy)?;
+    // Until the transaction ends nobody else adds a row.
+    lock(policies, Lockable::Policies);
+    let last = scan_all(policies, |row| row.integer(column::VERSION)).into_iter().max().unwrap_or(0);
+    let mut row = RowBuffer::default();
+    row.fill(&[
+        ColumnValue::Eight((last + 1).unsigned_abs()),
+        ColumnValue::Varlena(Some(&to_server(schema))),
+        ColumnValue::Varlena(Some(&array_bytes(&policy.exclude_tables))),
+        ColumnValue::Bool(policy.skip_unchanged),
+        ColumnValue::Bool(state == State::Ended),
+    ]);
+    table::insert(policies, None, vec![Tuple::new(&row, (0, 0))]);
+    xact::make_visible();
+    Ok(())
 }
 
 /// Renames a schema in its policy. A policy of the new name is that of a schema which is gone.
 pub fn rename_policy(extension: &Extension, old: &str, new: &str) -> Result<(), Error> {
-    write_policy(
-        extension,
-        "DELETE FROM {0} WHERE schema_name = $2 AND EXISTS (SELECT FROM {0} WHERE schema_name = $1)",
-        &[argument(old), argument(new)],
-    )?;
-    write_policy(
-        extension,
-        "UPDATE {0} SET schema_name = $2 WHERE schema_name = $1",
-        &[argument(old), argument(new)],
-    )
+    if let Some(policy) = policy_of(extension, old)? {
+        write_policy(extension, old, &policy, State::Ended)?;
+        write_policy(extension, new, &policy, State::InForce)?;
+    }
+    Ok(())
 }

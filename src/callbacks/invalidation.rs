@@ -2,6 +2,7 @@
 
 use crate::capture::audited_table;
 use crate::log::{self, context};
+use crate::pg::publication;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Registers the callbacks; to be called once in each backend.
@@ -38,4 +39,5 @@ unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
     let relation = (relation != Oid::INVALID).then_some(relation);
     audited_table::forget(relation);
     log::on_relation_change(relation);
+    publication::forget(relation);
 }

@@ -1,21 +1,21 @@
 //! The extension's tables are append-only: their triggers refuse edits, and rows that SQL inserts other than to restore a
-//! dump.
+//! dump. Rows that logical replication brings are left out: they are another database's.
 
-use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
 use crate::log::{self, columns, incarnation, restore};
-use crate::pg::catalog;
 use crate::pg::fmgr::Call;
 use crate::pg::row::Row;
 use crate::pg::session::{self, LocalSettings, to_utf8};
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
+use crate::pg::{catalog, publication};
 use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
 use audit_chain_core::note::Note;
 use pgrx::pg_sys::{Datum, Oid};
+use std::cell::RefCell;
 use std::ffi::CStr;
 
 /// The trigger of each of the extension's tables that calls [`check_insert`].
@@ -26,19 +26,13 @@ const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Error::NotATrigger { function: "audit_chain_refuse" }.raise(),
-        Some(trigger) => {
-            refuse_edit(from_server(trigger.relation().name()), trigger.operation());
-            trigger.pass()
-        }
+        Some(trigger) => refuse_edit(from_server(trigger.relation().name()), trigger.operation()),
     }
 }
 
 /// Refuses an UPDATE, DELETE or TRUNCATE of one of the extension's tables.
-pub fn refuse_edit(table: String, operation: &'static str) {
-    // The extension's own functions write the policies of schemas.
-    if !(is_suspended() && table == "audit_schema_policy") {
-        Error::AppendOnly { table, operation }.raise();
-    }
+pub fn refuse_edit(table: String, operation: &'static str) -> ! {
+    Error::AppendOnly { table, operation }.raise();
 }
 
 /// Whether one of the extension's tables has the trigger that checks what INSERT and COPY bring, and it always fires.
@@ -51,20 +45,38 @@ pub fn check_insert(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else {
         Error::NotATrigger { function: "audit_chain_check_insert" }.raise();
     };
+    if publication::is_applying() {
+        report_skipped(trigger.relation().oid());
+        return trigger.skip();
+    }
     check_restored(trigger).or_raise();
     trigger.pass()
 }
 
+/// Logs, once for each table, that this process leaves out the rows which logical replication brings for it. They tell of
+/// another database's changes. This one has a log of its own, of what is applied. An error would stop the subscription.
+fn report_skipped(table: Oid) {
+    thread_local!(static REPORTED: RefCell<Vec<Oid>> = const { RefCell::new(Vec::new()) });
+    let is_new = REPORTED.with_borrow_mut(|reported| {
+        let is_new = !reported.contains(&table);
+        if is_new {
+            reported.push(table);
+        }
+        is_new
+    });
+    if is_new {
+        let name = catalog::quoted_name(table).unwrap_or_default();
+        pgrx::log!("audit_chain skips the rows of table {name} that logical replication brings");
+    }
+}
+
 /// Refuses a row that SQL inserts, unless a dump is being restored and the row can be from it. The extension's own rows come
-/// past triggers, except the policies of schemas.
+/// past triggers.
 ///
 /// A dump is restored before this database has written entries of its own, by whoever may ([`restore::may_restore`]). Which row
 /// comes first, and in which session, does not matter.
 fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     let table = from_server(trigger.relation().name());
-    if is_suspended() && table == "audit_schema_policy" {
-        return Ok(());
-    }
     let extension = Extension::installed()?;
     if !restore::may_restore(&extension, session::effective_role())? {
         return Err(Error::NotRestorer { table });
@@ -120,6 +132,8 @@ fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
 fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (at, chain, seq) = (row.integer(1), row.integer(2) as i32, row.integer(3));
     let _path = LocalSettings::safe_search_path();
+    // Who restores need not be allowed to read the log.
+    let _owner = extension.act_as_owner();
     let fits = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
         entry.operation == Some(b"VERIFY") && entry.at == at
     });

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub fn insert_place(places: Oid, place: &Place, whole: bool) {
     let mut row = RowBuffer::default();
     row.fill(&[
-        ColumnValue::Boolean(whole),
+        ColumnValue::Bool(whole),
         ColumnValue::Eight(place.at as u64),
         ColumnValue::Four(place.chain),
         ColumnValue::Eight(place.seq as u64),

@@ -20,6 +20,8 @@ pub enum Lockable {
     Identity,
     /// The making of checkpoints.
     Checkpoint,
+    /// The policies of schemas.
+    Policies,
 }
 
 impl Lockable {
@@ -28,6 +30,7 @@ impl Lockable {
             Self::Chain(chain) => (chain, 0xAC01),
             Self::Identity => (0, 0xAC02),
             Self::Checkpoint => (0, 0xAC03),
+            Self::Policies => (0, 0xAC08),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.

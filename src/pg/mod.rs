@@ -20,6 +20,7 @@ pub mod numbers;
 pub mod output;
 pub mod parts;
 pub mod process;
+pub mod publication;
 pub mod query;
 pub mod relation;
 pub mod row;

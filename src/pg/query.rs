@@ -1,4 +1,4 @@
-//! Queries and commands through SPI.
+//! Queries through SPI.
 //!
 //! A query needs no transaction ID, which a standby cannot assign.
 
@@ -63,17 +63,12 @@ pub fn query_statement<T>(
 ) -> Vec<T> {
     // Read-only: SPI uses the active snapshot.
     // SAFETY: within SPI, after the query.
-    spi_execute(query, arguments, true, || unsafe { read_rows(read) })
+    spi_execute(query, arguments, || unsafe { read_rows(read) })
 }
 
 /// The first column of the first row of [`query_latest`]; `None` for null or no row.
 pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Option<T> {
     query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()
-}
-
-/// Runs a command.
-pub fn execute(command: &str, arguments: &[DatumWithOid<'_>]) {
-    spi_execute(command, arguments, false, || ());
 }
 
 /// Runs a query that is often run, and reads each row, as [`query_statement`] does. Its plan is kept as long as the session:
@@ -152,12 +147,7 @@ unsafe fn read_rows<T>(read: impl Fn(&Record) -> T) -> Vec<T> {
     }
 }
 
-fn spi_execute<T>(
-    query: &str,
-    arguments: &[DatumWithOid<'_>],
-    read_only: bool,
-    read: impl FnOnce() -> T,
-) -> T {
+fn spi_execute<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl FnOnce() -> T) -> T {
     let query = sql(query);
     let mut arguments = Arguments::of(arguments);
     // SAFETY: the SPI protocol (src/backend/executor/spi.c); the arrays have one element for each argument. An error's
@@ -170,7 +160,7 @@ fn spi_execute<T>(
             arguments.types.as_mut_ptr(),
             arguments.values.as_mut_ptr(),
             arguments.nulls.as_ptr(),
-            read_only,
+            true,
             0 as c_long,
         ));
         let result = read();

@@ -6,7 +6,7 @@
 //! `(integer, bigint)` is the only index, it is called directly: the executor's state costs more than one row.
 
 use super::tuple::RowBuffer;
-use super::{compat, varlena};
+use super::{compat, publication, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
 
@@ -370,7 +370,10 @@ const BATCH: usize = 256;
 
 /// Writes rows, in order, in the current (sub)transaction, and releases their memory. `key` names the columns of the
 /// tuples' keys; `None` where the table has no such key.
+///
+/// Logical decoding ignores the rows, unless a publication names the table.
 pub fn insert(table: Oid, key: Option<PairKey>, tuples: Vec<Tuple>) {
+    let options = if publication::is_undecoded(table) { pg_sys::TABLE_INSERT_NO_LOGICAL as c_int } else { 0 };
     // SAFETY: the tuples were formed of the table's columns, are alive, and are given away here. What an error leaves
     // behind is released by the transaction's abort: memory with its context, relations and what they lend by the
     // resource owner.
@@ -380,11 +383,11 @@ pub fn insert(table: Oid, key: Option<PairKey>, tuples: Vec<Tuple>) {
         let command = pg_sys::GetCurrentCommandId(true);
         match (&indexes, &tuples[..]) {
             (Indexes::Key(key), [tuple]) if (*relation).rd_tableam == pg_sys::GetHeapamTableAmRoutine() => {
-                pg_sys::heap_insert(relation, tuple.row, command, 0, std::ptr::null_mut());
+                pg_sys::heap_insert(relation, tuple.row, command, options, std::ptr::null_mut());
                 key.insert(relation, tuple.key, &mut (*tuple.row).t_self);
                 pg_sys::heap_freetuple(tuple.row);
             }
-            _ => insert_many(relation, &indexes, command, &tuples),
+            _ => insert_many(relation, &indexes, command, options, &tuples),
         }
         indexes.close();
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
@@ -399,6 +402,7 @@ unsafe fn insert_many(
     relation: pg_sys::Relation,
     indexes: &Indexes,
     command: pg_sys::CommandId,
+    options: c_int,
     tuples: &[Tuple],
 ) {
     // SAFETY: by the contract.
@@ -411,14 +415,16 @@ unsafe fn insert_many(
                 // The slot owns the tuple, which would be copied otherwise.
                 pg_sys::ExecStoreHeapTuple(tuple.row, *slot, true);
             }
-            pg_sys::table_multi_insert(
-                relation,
-                slots.as_mut_ptr(),
-                batch.len() as c_int,
-                command,
-                0,
-                std::ptr::null_mut(),
-            );
+            let none = std::ptr::null_mut();
+            if options == 0 {
+                let count = batch.len() as c_int;
+                pg_sys::table_multi_insert(relation, slots.as_mut_ptr(), count, command, 0, none);
+            } else {
+                // heap_multi_insert does not support TABLE_INSERT_NO_LOGICAL.
+                for slot in &slots[..batch.len()] {
+                    pg_sys::table_tuple_insert(relation, *slot, command, options, none);
+                }
+            }
             for (slot, tuple) in slots.iter().zip(batch) {
                 match indexes {
                     Indexes::Key(key) => key.insert(relation, tuple.key, &mut (**slot).tts_tid),

@@ -79,11 +79,12 @@ pub fn argument<'a>(text: &str) -> DatumWithOid<'a> {
     unsafe { DatumWithOid::new(Text(text.to_owned()), pg_sys::TEXTOID) }
 }
 
-/// A text[] argument of a query.
-pub fn array_argument<'a>(texts: &[String]) -> DatumWithOid<'a> {
+/// The bytes of a text[] value, without its header.
+pub fn array_bytes(texts: &[String]) -> Vec<u8> {
     let texts: Vec<Text> = texts.iter().cloned().map(Text).collect();
-    // SAFETY: as above.
-    unsafe { DatumWithOid::new(texts, pg_sys::TEXTARRAYOID) }
+    let array = texts.into_datum().expect("an array is not null");
+    // SAFETY: a text[], which is a varlena.
+    unsafe { varlena::bytes(array) }.to_vec()
 }
 
 /// SQL as a C string in the server's encoding.

@@ -105,4 +105,9 @@ impl<'a> Trigger<'a> {
             pg_sys::Datum::from(self.data.tg_trigtuple)
         }
     }
+
+    /// The result of a BEFORE ROW trigger that leaves the row out.
+    pub fn skip(self) -> pg_sys::Datum {
+        pg_sys::Datum::null()
+    }
 }

@@ -40,13 +40,11 @@ pub enum ColumnValue<'a> {
     /// An integer.
     Four(u32),
     /// A boolean.
-    Boolean(bool),
+    Bool(bool),
     /// A value of variable length, without its header; or null.
     Varlena(Option<&'a [u8]>),
     /// A uuid, or null.
     Uuid(Option<&'a [u8; 16]>),
-    /// A boolean.
-    Bool(bool),
     /// A bigint, or null.
     EightOrNull(Option<u64>),
 }
@@ -77,7 +75,7 @@ impl RowBuffer {
             match *value {
                 ColumnValue::Eight(value) => self.eight(value),
                 ColumnValue::Four(value) => self.four(value),
-                ColumnValue::Boolean(value) => {
+                ColumnValue::Bool(value) => {
                     self.next(true);
                     self.bytes.push(value.into());
                 }
@@ -85,10 +83,6 @@ impl RowBuffer {
                 ColumnValue::Uuid(value) => {
                     self.next(value.is_some());
                     self.bytes.extend_from_slice(value.map_or(&[], |value| value));
-                }
-                ColumnValue::Bool(value) => {
-                    self.next(true);
-                    self.bytes.push(value.into());
                 }
                 ColumnValue::EightOrNull(Some(value)) => self.eight(value),
                 ColumnValue::EightOrNull(None) => self.next(false),

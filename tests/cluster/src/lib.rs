@@ -5,6 +5,7 @@ pub mod document;
 mod format;
 mod load;
 mod session;
+mod subscription;
 pub mod upgrade;
 
 pub use database::{Database, Verdict};
@@ -13,6 +14,7 @@ pub use format::{
 };
 pub use load::{Workload, pgbench};
 pub use session::{DENIED, DONE, Running, Session, Trap, describe};
+pub use subscription::{Subscription, replicating};
 
 use harness::postgres::error::SqlState;
 use harness::{Builder, Server, postgres, wait_until};

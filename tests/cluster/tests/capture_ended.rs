@@ -419,7 +419,7 @@ const OTHER_INSERTS: [(&str, &str); 6] = [
     ("audit_checkpoint_span", "INSERT INTO audit_checkpoint_span VALUES (1000000, 900, 1, 1)"),
     ("audit_checkpoint_log", r"INSERT INTO audit_checkpoint_log VALUES (1000, sha256('x'), now(), 'x')"),
     ("audit_tile", r"INSERT INTO audit_tile VALUES (0, 0, decode(repeat('00', 8192), 'hex'))"),
-    ("audit_schema_policy", "INSERT INTO audit_schema_policy VALUES ('public', '{%}', false)"),
+    ("audit_schema_policy", "INSERT INTO audit_schema_policy VALUES (9, 'public', '{%}', false, false)"),
     ("audit_log_identity", "INSERT INTO audit_log_identity VALUES (gen_random_uuid(), now())"),
 ];
 

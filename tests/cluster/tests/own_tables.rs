@@ -6,9 +6,9 @@ use harness::Server;
 /// The tables, each with the columns by which logical replication finds a row.
 const TABLES: [(&str, &str); 8] = [
     ("audit_log", "chain, seq"),
-    ("audit_log_identity", ""),
+    ("audit_log_identity", "log_id"),
     ("audit_lifecycle", "chain, seq"),
-    ("audit_schema_policy", "schema_name"),
+    ("audit_schema_policy", "version"),
     ("audit_checkpoint_log", "tree_size"),
     ("audit_checkpoint_span", "leaf_index"),
     ("audit_tile", "level, index"),
@@ -45,15 +45,12 @@ fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str)
          FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
     ));
     let rows = database.sql(&format!("COPY {table} TO STDOUT"));
-    // Without a key, the whole row is sent, and compared.
-    let identity =
-        if key.is_empty() { "REPLICA IDENTITY FULL".into() } else { format!("ADD PRIMARY KEY ({key})") };
     publisher.psql("postgres", &format!("CREATE DATABASE {name}")).unwrap();
     let content = format!("CREATE TABLE {table} ({columns});\nCOPY {table} FROM STDIN;\n{rows}\n\\.\n");
     publisher
         .psql(
             name,
-            &format!("{content} ALTER TABLE {table} {identity}; CREATE PUBLICATION p FOR TABLE {table}"),
+            &format!("{content} ALTER TABLE {table} ADD PRIMARY KEY ({key}); CREATE PUBLICATION p FOR TABLE {table}"),
         )
         .unwrap();
     let source = publisher.conn_string(name).replace('\'', "''");

@@ -112,7 +112,7 @@ const INSERTS: &[Attempt] = &[
     ("INSERT INTO audit_log SELECT * FROM made_up", "-------!-!", None),
     ("INSERT INTO audit_log_identity VALUES (gen_random_uuid(), now())", "-------!-!", None),
     ("INSERT INTO audit_lifecycle VALUES (0, 3)", "-------!-!", None),
-    ("INSERT INTO audit_schema_policy VALUES ('public', '{%}', false)", "-------!-!", None),
+    ("INSERT INTO audit_schema_policy VALUES (9, 'public', '{%}', false, false)", "-------!-!", None),
     (r"INSERT INTO audit_checkpoint_log VALUES (1000, sha256('x'), now(), 'x')", "-------!-!", None),
     ("INSERT INTO audit_checkpoint_span VALUES (1000, 9, 1, 1)", "-------!-!", None),
     ("INSERT INTO audit_verification_place VALUES (true, now(), 0, 1)", "-------!-!", None),

@@ -61,7 +61,7 @@ CREATE SCHEMA sub CREATE TABLE heir () INHERITS (app.child) CREATE TABLE plain (
 SELECT table_name, state FROM audit_coverage WHERE table_schema = 'sub' ORDER BY 1;
 DROP SCHEMA live CASCADE;
 ALTER SCHEMA next RENAME TO live;
-SELECT schema_name FROM audit_schema_policy ORDER BY 1;
+SELECT version, schema_name, ended FROM audit_schema_policy ORDER BY 1;
 SELECT table_name, state FROM audit_coverage WHERE table_schema IN ('live', 'next') ORDER BY 1;
 
 -- A function of the guard cannot be replaced, not even that which sees DDL. The real one may be put back. Who owns the schema

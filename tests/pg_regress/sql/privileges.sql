@@ -184,7 +184,7 @@ CREATE ROLE regress_writer IN ROLE pg_write_all_data, pg_read_all_data;
 SET ROLE regress_writer;
 SELECT count(*) FROM "Default schema".audit_log;
 INSERT INTO "Default schema".audit_lifecycle VALUES (0, 1);
-INSERT INTO "Default schema".audit_schema_policy VALUES ('public', '{%}', false);
+INSERT INTO "Default schema".audit_schema_policy VALUES (9, 'public', '{%}', false, false);
 UPDATE "Default schema".audit_log SET actor = 'x';
 DELETE FROM "Default schema".audit_log;
 TRUNCATE "Default schema".audit_log;

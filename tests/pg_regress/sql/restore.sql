@@ -99,7 +99,7 @@ SELECT operation, detail ->> 'sealed' AS sealed, detail ->> 'reason' AS reason, 
 INSERT INTO audit_log SELECT * FROM kept.audit_log;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle;
-INSERT INTO audit_schema_policy VALUES ('public', '{%}', false);
+INSERT INTO audit_schema_policy VALUES (9, 'public', '{%}', false, false);
 INSERT INTO audit_checkpoint_log SELECT * FROM kept.audit_checkpoint_log;
 INSERT INTO audit_verification_place SELECT * FROM kept.audit_verification_place;
 INSERT INTO audit_checkpoint_span VALUES (1000000, 900, 1, 1);
