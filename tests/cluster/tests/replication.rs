@@ -246,7 +246,8 @@ fn a_subscriber_with_the_extension_skips_a_log_that_is_streamed() {
         database.sql(SCHEMA);
     }
     publisher.sql(&format!("CREATE PUBLICATION p FOR TABLE t, {}", OWN_TABLES.join(", ")));
-    let subscription = Subscription::create(&publisher, &subscriber, ("s", "p"), ", copy_data = false");
+    let subscription =
+        Subscription::create(&publisher, &subscriber, ("s", "p"), ", copy_data = false, streaming = off");
     publisher.sql("SELECT audit_enable('t')");
     work(&publisher, 1);
     subscription.catch_up();
