@@ -131,6 +131,7 @@ COMMENT ON FUNCTION audit_chain_status() IS 'audit_chain: the content of audit_s
 CREATE VIEW audit_status AS
 SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkpoint_entries, s.unsealed_entries,
        s.last_published, s.published_entries, s.publish_failures, s.publish_error, s.checkpoint_failures, s.checkpoint_error,
+       s.publish_waits_for,
        s.last_verified, s.last_verdict, s.verification_failures, s.verification_error,
        s.log_size, s.checkpoint_size, s.entries_per_day, s.bytes_per_day, s.chain_waits,
        s.restores, s.last_restore
@@ -138,7 +139,7 @@ FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
     state text, chains integer, entries bigint, newest_entry timestamptz,
     last_checkpoint timestamptz, checkpoint_entries bigint, unsealed_entries bigint,
     last_published timestamptz, published_entries bigint, publish_failures integer, publish_error text,
-    checkpoint_failures integer, checkpoint_error text,
+    checkpoint_failures integer, checkpoint_error text, publish_waits_for text,
     last_verified timestamptz, last_verdict text, verification_failures integer, verification_error text,
     log_size bigint, checkpoint_size bigint, entries_per_day bigint, bytes_per_day bigint, chain_waits bigint,
     restores integer, last_restore timestamptz);
@@ -160,6 +161,7 @@ COMMENT ON COLUMN audit_status.publish_error IS 'why it failed last';
 COMMENT ON COLUMN audit_status.checkpoint_failures IS
     'how often making a checkpoint has failed since one was last made, whoever called for it';
 COMMENT ON COLUMN audit_status.checkpoint_error IS 'why it failed last';
+COMMENT ON COLUMN audit_status.publish_waits_for IS 'for which standbys of audit_chain.publish_after publishing waits';
 COMMENT ON COLUMN audit_status.last_verified IS 'when a recorded verification of the whole log ended last';
 COMMENT ON COLUMN audit_status.last_verdict IS 'what it found: intact, tampered or unchecked';
 COMMENT ON COLUMN audit_status.verification_failures IS

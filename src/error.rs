@@ -16,6 +16,8 @@ pub enum Error {
     ContextTooLong { length: usize, limit: usize },
     /// `audit_chain.context` is not a JSON object.
     BadContext { reason: String },
+    /// `audit_chain.publish_after` is not a list of names.
+    BadStandbys,
     /// UPDATE, DELETE or TRUNCATE of one of the extension's tables.
     AppendOnly { table: String, operation: &'static str },
     /// A row inserted with SQL does not have the hash of its content.
@@ -165,6 +167,11 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("audit_chain.context must be a JSON object: {reason}"),
                 "For example: {\"request\": \"7f3a\"}".into(),
+            ),
+            Self::BadStandbys => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "audit_chain.publish_after must be a list of names".into(),
+                "For example: standby1, \"standby-2\", or sync for the synchronous standbys.".into(),
             ),
             Self::AppendOnly { table, operation } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -38,6 +38,8 @@ static VERIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(0);
 static VERIFY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(6 * 3600);
 /// The shell command that takes a checkpoint off the server.
 static PUBLISH_COMMAND: Text = Text::new(c"");
+/// The standbys that must have a checkpoint before it is published.
+static PUBLISH_AFTER: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
 static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
 
@@ -166,6 +168,14 @@ pub fn register() {
         // It may hold credentials.
         GucFlags::SUPERUSER_ONLY,
     );
+    settings::define_text::<Standbys>(
+        c"audit_chain.publish_after",
+        c"Names the standbys that must have a checkpoint before audit_chain.publish_command gets it.",
+        c"By their application_name; sync stands for the synchronous standbys. If empty, it gets checkpoints at once.",
+        &PUBLISH_AFTER,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"audit_chain.publish_timeout",
         c"Sets the maximum duration of audit_chain.publish_command.",
@@ -192,6 +202,14 @@ struct Context;
 impl Check for Context {
     fn check(value: &[u8]) -> Result<(), Invalid> {
         check_context(value).map_err(Invalid::from)
+    }
+}
+
+struct Standbys;
+
+impl Check for Standbys {
+    fn check(value: &[u8]) -> Result<(), Invalid> {
+        settings::identifiers(value).map(drop).ok_or(Error::BadStandbys).map_err(Invalid::from)
     }
 }
 
@@ -286,6 +304,12 @@ pub fn verify_timeout() -> Duration {
 /// `audit_chain.publish_command`; `None` where it is empty.
 pub fn publish_command() -> Option<String> {
     PUBLISH_COMMAND.get().map(|command| String::from_utf8_lossy(command).into_owned())
+}
+
+/// `audit_chain.publish_after`: names in lower case.
+pub fn publish_after() -> Vec<String> {
+    let names = PUBLISH_AFTER.get().and_then(settings::identifiers).unwrap_or_default();
+    names.into_iter().map(|name| name.to_ascii_lowercase()).collect()
 }
 
 /// `audit_chain.publish_timeout`.

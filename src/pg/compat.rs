@@ -111,6 +111,21 @@ pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE) -> bool {
     }
 }
 
+/// What a process says of itself, in this process's copy; null for a number that is not from 1 to their count.
+///
+/// # Safety
+/// Within a transaction; the result is valid until its end.
+pub unsafe fn backend_status(number: i32) -> *const pg_sys::PgBackendStatus {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let local = pg_sys::pgstat_fetch_stat_local_beentry(number);
+        #[cfg(not(feature = "pg15"))]
+        let local = pg_sys::pgstat_get_local_beentry_by_index(number);
+        if local.is_null() { std::ptr::null() } else { &raw const (*local).backendStatus }
+    }
+}
+
 /// The text of a String node.
 ///
 /// # Safety

@@ -29,6 +29,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod slices;
+pub mod standby;
 pub mod table;
 pub mod text;
 pub mod trigger;

@@ -40,6 +40,12 @@ pub fn current_database_name() -> String {
     }
 }
 
+/// Ends this background worker in a way that makes the server restart it, unless the server stops.
+pub fn end_for_restart() -> ! {
+    // SAFETY: as PostgreSQL's own handler for SIGTERM ends a background worker (`bgworker_die`); nothing is open.
+    unsafe { pg_sys::proc_exit(1) }
+}
+
 /// Kills a process group that was started by this process: its leader and all that the leader started.
 pub fn kill_group(leader: u32) {
     // SAFETY: a signal to processes of our own.

@@ -25,6 +25,24 @@ impl Text {
     }
 }
 
+/// The elements of a list of identifiers, folded and unquoted as in SQL; `None` for what is no such list.
+pub fn identifiers(list: &[u8]) -> Option<Vec<String>> {
+    let list = CString::new(list).ok()?;
+    // SAFETY: works on a palloc'd copy, of which the elements are parts.
+    unsafe {
+        let copy = pg_sys::pstrdup(list.as_ptr());
+        let mut elements = std::ptr::null_mut();
+        let is_list = pg_sys::SplitIdentifierString(copy, b',' as c_char, &mut elements);
+        let names = pgrx::PgList::<c_char>::from_pg(elements)
+            .iter_ptr()
+            .map(|name| String::from_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned())
+            .collect();
+        pg_sys::list_free(elements);
+        pg_sys::pfree(copy.cast());
+        is_list.then_some(names)
+    }
+}
+
 /// Why a text setting cannot have a value.
 pub struct Invalid {
     /// The error's SQLSTATE.

@@ -142,6 +142,19 @@ pub fn connect(database: Oid) {
     }
 }
 
+/// From now on, this worker's commits wait for this server's disk alone, and for no standby.
+pub fn commit_locally() {
+    // SAFETY: as in `connect`.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"synchronous_commit".as_ptr(),
+            c"local".as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
+}
+
 /// Runs `body` in a transaction.
 pub fn transaction<R>(body: impl FnOnce() -> R + std::panic::UnwindSafe + std::panic::RefUnwindSafe) -> R {
     BackgroundWorker::transaction(body)

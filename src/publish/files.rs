@@ -1,6 +1,7 @@
 //! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published` the one that was
 //! published last, `.failed` says why one still waits, `.checkpoint_failed` why no checkpoint could be made, and
-//! `.verification_failed` why the log could not be verified.
+//! `.verification_failed` why the log could not be verified. Where standbys must have a checkpoint before it is published,
+//! `.newer` is the newest one, if one waits already, and `.delayed` says for which standbys they wait.
 //!
 //! They are no evidence: removing them makes the server publish a checkpoint again.
 
@@ -27,6 +28,10 @@ pub struct Failure {
 pub enum Kind {
     /// The note of the checkpoint that waits.
     Waiting,
+    /// The note of a newer checkpoint, which standbys need not have yet.
+    Newer,
+    /// For which standbys the checkpoints wait.
+    Delayed,
     /// The note of the checkpoint that was published last. The file's time is when that was.
     Published,
     /// Why the checkpoint still waits: a [`Failure`] as JSON.
@@ -43,6 +48,8 @@ impl Kind {
     fn suffix(self) -> &'static str {
         match self {
             Self::Waiting => "note",
+            Self::Newer => "newer",
+            Self::Delayed => "delayed",
             Self::Published => "published",
             Self::Failed => "failed",
             Self::CheckpointFailed => "checkpoint_failed",
@@ -92,6 +99,13 @@ impl Files {
             pgrx::warning!("audit_chain could not write {}: {error}", self.path(kind).display());
         }
         attempts
+    }
+
+    /// Renames a file.
+    pub fn rename(&self, from: Kind, to: Kind) {
+        if let Err(error) = fs::rename(self.path(from), self.path(to)) {
+            pgrx::warning!("audit_chain could not rename {}: {error}", self.path(from).display());
+        }
     }
 
     /// Removes a file.

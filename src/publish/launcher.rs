@@ -5,27 +5,41 @@
 //! * No transaction and no connection to a database lasts while a command runs. The worker that makes a checkpoint leaves it
 //!   as a file and ends; the launcher, which is connected to no database, runs the command.
 //! * At least once, in order: a checkpoint counts as published when the command has succeeded. A newer checkpoint replaces
-//!   one that still waits, because it covers more.
+//!   one that still waits, because it covers more; but not one that waits for standbys ([`after`]).
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::table::has_entries;
 use crate::pg::worker::{self, Database, Ended, Running};
+use crate::publish::after::{self, Positions};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
 use crate::settings;
 use crate::tree::checkpoint;
 use pgrx::pg_sys::Oid;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The longest that the launcher sleeps, and that it waits before it repeats a failed command.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How often the launcher looks whether standbys have a checkpoint.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What the launcher remembers of checkpoints that wait.
+#[derive(Default)]
+struct Pending {
+    positions: Positions,
+    /// For each database, when which command has failed.
+    failed: HashMap<u32, (Instant, String)>,
+}
+
 /// The launcher's main loop; returns when the server stops.
 pub fn launch() {
     let mut served: Option<Instant> = None;
     let mut verifications = Verifications::default();
+    let mut pending = Pending::default();
     loop {
         // The setting of this moment: a reload may change it while checkpoints are made.
         let due = |last: Option<Instant>| match (last, settings::checkpoint_interval()) {
@@ -33,7 +47,8 @@ pub fn launch() {
             (None, Some(_)) => Some(Duration::ZERO),
             (Some(last), Some(interval)) => Some(interval.saturating_sub(last.elapsed())),
         };
-        let mut waits = false;
+        let retry = settings::checkpoint_interval().unwrap_or(LONGEST).min(LONGEST);
+        let mut again = LONGEST;
         if due(served) == Some(Duration::ZERO) {
             served = Some(Instant::now());
             let databases = worker::databases();
@@ -43,18 +58,16 @@ pub fn launch() {
                 if !worker::sleep(Duration::ZERO) {
                     return;
                 }
-                waits |= !publish(database);
+                again = again.min(publish(database, &mut pending, retry));
             }
         } else {
             for database in &waiting() {
-                waits |= !publish(database);
+                again = again.min(publish(database, &mut pending, retry));
             }
         }
         worker::reload();
-        let retry =
-            if waits { settings::checkpoint_interval().unwrap_or(LONGEST).min(LONGEST) } else { LONGEST };
         // Without a minimum the loop would spin where a command fails at once.
-        let time = due(served).unwrap_or(LONGEST).min(retry).min(verifications.advance());
+        let time = due(served).unwrap_or(LONGEST).min(again).min(verifications.advance());
         if !worker::sleep(time.max(Duration::from_millis(100))) {
             return;
         }
@@ -131,7 +144,9 @@ fn waiting() -> Vec<Database> {
     if !files::are_any() {
         return Vec::new();
     }
-    let waits = |database: &Database| Files(database.oid).path(Kind::Waiting).exists();
+    let waits = |database: &Database| {
+        [Kind::Waiting, Kind::Newer].iter().any(|&kind| Files(database.oid).path(kind).exists())
+    };
     worker::databases().into_iter().filter(waits).collect()
 }
 
@@ -156,14 +171,21 @@ pub fn serve(database: Oid) {
     let record = |message: &str| {
         files.record_failure(Kind::CheckpointFailed, message.to_owned());
     };
+    if !settings::publish_after().is_empty() {
+        // The launcher waits for the standbys. This process is not to hang for one.
+        worker::commit_locally();
+    }
     let note = worker::catch(|| worker::transaction(checkpoint_of_database), record);
     files.remove(Kind::CheckpointFailed);
     let Some(note) = note else { return };
-    if !files.contains(Kind::Published, &note)
-        && !files.contains(Kind::Waiting, &note)
-        && let Err(error) = files.write(Kind::Waiting, &note)
-    {
-        pgrx::warning!("audit_chain could not write {}: {error}", files.path(Kind::Waiting).display());
+    if [Kind::Published, Kind::Waiting, Kind::Newer].iter().any(|&kind| files.contains(kind, &note)) {
+        return;
+    }
+    // One that waits for standbys stays, so that it is published even if a newer one is always made before they have it.
+    let stays = !settings::publish_after().is_empty() && files.path(Kind::Waiting).exists();
+    let kind = if stays { Kind::Newer } else { Kind::Waiting };
+    if let Err(error) = files.write(kind, &note) {
+        pgrx::warning!("audit_chain could not write {}: {error}", files.path(kind).display());
     }
 }
 
@@ -181,14 +203,30 @@ fn checkpoint_of_database() -> Option<String> {
     }
 }
 
-/// Hands the database's waiting checkpoint to the command; false if it still waits.
-fn publish(database: &Database) -> bool {
+/// Hands the database's waiting checkpoint to the command, unless that has failed less than `retry` ago, or standbys must have
+/// it first. Returns the time after which something is to be done again.
+fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Duration {
     let files = Files(database.oid);
-    let (Some(command), Ok(path)) =
-        (settings::publish_command(), fs::canonicalize(files.path(Kind::Waiting)))
-    else {
-        return true;
+    let Some(command) = settings::publish_command() else {
+        files.remove(Kind::Delayed);
+        return LONGEST;
     };
+    if !files.path(Kind::Waiting).exists() {
+        if !files.path(Kind::Newer).exists() {
+            return LONGEST;
+        }
+        files.rename(Kind::Newer, Kind::Waiting);
+    }
+    if !after::release(&files, &mut pending.positions) {
+        return POLL;
+    }
+    let Ok(path) = fs::canonicalize(files.path(Kind::Waiting)) else { return LONGEST };
+    let oid = database.oid.to_u32();
+    if let Some((at, _)) = pending.failed.get(&oid).filter(|(_, failed)| *failed == command)
+        && at.elapsed() < retry
+    {
+        return retry.saturating_sub(at.elapsed());
+    }
     let published =
         command::run(&command::expand(&command, &path), &database.name, &files.path(Kind::Output)).and_then(
             |()| {
@@ -203,14 +241,18 @@ fn publish(database: &Database) -> bool {
             },
         );
     match published {
-        Ok(()) => true,
+        Ok(()) => {
+            pending.failed.remove(&oid);
+            if files.path(Kind::Newer).exists() { POLL } else { LONGEST }
+        }
         Err(error) => {
+            pending.failed.insert(oid, (Instant::now(), command));
             let attempts = files.record_failure(Kind::Failed, error.clone());
             pgrx::warning!(
                 "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",
                 database.name
             );
-            false
+            retry
         }
     }
 }

@@ -108,11 +108,13 @@ fn publication(monitors: bool) -> Value {
     let at = at.map(|at| xact::json_time(at.as_micros() as i64 - xact::EPOCH_DIFFERENCE));
     let [publish, checkpoint, verification] =
         [File::Failed, File::CheckpointFailed, File::VerificationFailed].map(|kind| files.failure(kind));
+    let delayed = fs::read_to_string(files.path(File::Delayed)).ok();
     json!({
         "last_published": entries.and(at),
         "published_entries": entries,
         "publish_failures": publish.attempts,
         "publish_error": (monitors && publish.attempts > 0).then_some(publish.error),
+        "publish_waits_for": delayed.filter(|_| monitors),
         "checkpoint_failures": checkpoint.attempts,
         "checkpoint_error": (monitors && checkpoint.attempts > 0).then_some(checkpoint.error),
         "verification_failures": verification.attempts,
