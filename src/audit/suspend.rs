@@ -1,4 +1,4 @@
-//! The guard, suspended: while the extension's own functions work on capture triggers and policies.
+//! The guard, suspended: while the extension's own functions work on capture triggers.
 
 use std::cell::Cell;
 
