@@ -319,6 +319,21 @@ fn a_checkpoint_waits_for_the_synchronous_standbys() {
     check_promoted(&b, "audited", &published(&elsewhere));
 }
 
+/// A standby that gets its WAL from another one is unknown to the primary.
+#[test]
+fn a_cascading_standby_is_waited_for_in_vain() {
+    let (primary, _) = primary(&[("audit_chain.publish_after", "below")]);
+    let database = audited(&primary, "audited");
+    let middle = standby(&primary, "middle");
+    let below = standby(&middle, "below");
+    seal(&database);
+    below.catch_up(&primary).unwrap();
+    waits_for(&database, "standby \"below\" is not connected");
+    set(&primary, "audit_chain.publish_after", "middle");
+    all_published(&database);
+    Database::of(&below, "audited").assert_intact();
+}
+
 #[test]
 fn what_is_no_list_of_names_is_refused() {
     let (server, _) = primary(&[]);
