@@ -210,8 +210,8 @@ fn a_standby_that_lags_does_not_starve_publication() {
     seal(&database);
     let file = primary.data_dir().join("pg_audit_chain");
     let waiting = |suffix: &str| {
-        let files = fs::read_dir(&file).unwrap().map(|file| file.unwrap().path());
-        let note = files.filter(|path| path.extension().is_some_and(|extension| extension == suffix)).next();
+        let mut files = fs::read_dir(&file).unwrap().map(|file| file.unwrap().path());
+        let note = files.find(|path| path.extension().is_some_and(|extension| extension == suffix));
         note.map(|path| fs::read_to_string(path).unwrap())
     };
     eventually("the newest checkpoint", || {
