@@ -1,5 +1,6 @@
 //! Every error that audit_chain raises: its SQLSTATE, its message, and what to do about it.
 
+use crate::pg::text::message;
 use pgrx::{PgLogLevel, PgSqlErrorCode as State, pg_sys::panic::ErrorReport};
 use std::fmt;
 
@@ -479,14 +480,22 @@ impl Error {
     /// Raises the error.
     #[track_caller]
     pub fn raise(self) -> ! {
-        let Description { sqlstate, message, hint } = self.describe();
-        let mut report = ErrorReport::new(sqlstate, message, "audit_chain");
-        if let Some(hint) = hint {
-            report = report.set_hint(hint);
+        let description = self.describe();
+        let text = message(&description.message).into_owned();
+        let mut report = ErrorReport::new(description.sqlstate, text, "audit_chain");
+        if let Some(hint) = &description.hint {
+            report = report.set_hint(message(hint));
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an error does not return")
     }
+}
+
+/// Tells the client something.
+#[track_caller]
+pub fn notice(text: &str) {
+    ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .report(PgLogLevel::NOTICE);
 }
 
 const SEE_PROBLEMS: &str = "Call audit_verify() and audit_problems(), and see docs/operations.md.";

@@ -1,9 +1,14 @@
 //! The settings, all of which begin with `audit_chain.`. The prefix is reserved, so a misspelled name is an error.
 
 use crate::error::{Description, Error};
-use crate::pg::session;
+use crate::pg::output::write_string;
 use crate::pg::settings::{self, Anything, Check, Invalid, Text};
+use crate::pg::{encoding, session};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// The number of chains that the log may have, and so of transactions that can write at once without waiting.
@@ -231,7 +236,9 @@ fn check_context(value: &[u8]) -> Result<(), Error> {
     if value.len() > MAX_CONTEXT {
         return Err(Error::ContextTooLong { length: value.len(), limit: MAX_CONTEXT });
     }
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&session::to_utf8(value)) {
+    // Whether it is an object does not depend on characters beyond ASCII, nor on their encoding.
+    let ascii: Vec<u8> = value.iter().map(|&byte| if byte.is_ascii() { byte } else { b'?' }).collect();
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&ascii) {
         // PostgreSQL cannot store the character in a text value: every `->>` over the entries would fail.
         Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
             Err(Error::BadContext { reason: r"\u0000 is not a character".into() })
@@ -251,9 +258,16 @@ pub fn actor<'a>() -> Result<Option<&'a [u8]>, Error> {
     Ok(actor)
 }
 
-/// `audit_chain.context`; `None` where it is empty.
-pub fn context<'a>() -> Option<&'a [u8]> {
-    CONTEXT.get().filter(|context| *context != b"{}")
+/// `audit_chain.context`; `None` where it is empty. One that is not valid in the database's encoding becomes a JSON string.
+pub fn context<'a>() -> Option<Cow<'a, [u8]>> {
+    let context = CONTEXT.get().filter(|context| *context != b"{}")?;
+    Some(if encoding::is_valid(context) {
+        Cow::Borrowed(context)
+    } else {
+        let mut string = Vec::new();
+        write_string(&encoding::outside(context), &mut string);
+        Cow::Owned(string)
+    })
 }
 
 /// `audit_chain.max_value_size` in bytes; `None` where there is none.
@@ -277,8 +291,8 @@ pub fn keep_chain() -> bool {
 }
 
 /// `audit_chain.signing_key_file`; `None` where it is empty.
-pub fn signing_key_file() -> Option<String> {
-    SIGNING_KEY_FILE.get().map(|path| String::from_utf8_lossy(path).into_owned())
+pub fn signing_key_file<'a>() -> Option<&'a Path> {
+    SIGNING_KEY_FILE.get().map(|path| Path::new(OsStr::from_bytes(path)))
 }
 
 /// `audit_chain.checkpoint_interval`; `None` where the server makes no checkpoints by itself.
@@ -302,8 +316,8 @@ pub fn verify_timeout() -> Duration {
 }
 
 /// `audit_chain.publish_command`; `None` where it is empty.
-pub fn publish_command() -> Option<String> {
-    PUBLISH_COMMAND.get().map(|command| String::from_utf8_lossy(command).into_owned())
+pub fn publish_command<'a>() -> Option<&'a [u8]> {
+    PUBLISH_COMMAND.get()
 }
 
 /// `audit_chain.publish_after`: names in lower case.

@@ -6,7 +6,7 @@ use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::baseline;
 use crate::capture::options::{Auditing, Options};
-use crate::error::{Error, OrRaise};
+use crate::error::{Error, OrRaise, notice};
 use crate::extension::Extension;
 use crate::log;
 use crate::pg::fmgr::Call;
@@ -14,7 +14,6 @@ use crate::pg::relation::{self, Lock};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{self, from_server};
 use crate::pg::{catalog, compat, xact};
-use pgrx::notice;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::json;
 
@@ -50,13 +49,15 @@ fn enable_table(call: Call) -> Result<(), Error> {
     let table = Table::load_auditable(&extension, relation)?;
     match enable_checked(&extension, &table, options, baseline)? {
         None if baseline => {
-            notice!(
+            notice(&format!(
                 "table \"{}\" is already audited with these options; no baseline was recorded",
                 table.name
-            );
+            ));
         }
-        None => notice!("table \"{}\" is already audited with these options", table.name),
-        Some(rows) if baseline => notice!("{rows} rows of table \"{}\" recorded as its baseline", table.name),
+        None => notice(&format!("table \"{}\" is already audited with these options", table.name)),
+        Some(rows) if baseline => {
+            notice(&format!("{rows} rows of table \"{}\" recorded as its baseline", table.name))
+        }
         Some(_) => {}
     }
     Ok(())
@@ -168,7 +169,7 @@ fn disable_table(call: Call) -> Result<(), Error> {
     refuse_empty(&reason, NAME)?;
     let table = Table::load(relation)?;
     if !disable_checked(&extension, &table, &reason)? {
-        notice!("table \"{}\" is not audited", table.name);
+        notice(&format!("table \"{}\" is not audited", table.name));
     }
     Ok(())
 }

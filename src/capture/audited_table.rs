@@ -3,9 +3,9 @@
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::log::buffer::TextBuffer;
+use crate::pg::encoding::{storable, to_utf8};
 use crate::pg::output::{Context, Writer, write_string};
 use crate::pg::row::{Attribute, Relation, Row};
-use crate::pg::session::to_utf8;
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
 use crate::pg::varlena::Comparison;
@@ -83,7 +83,7 @@ impl AuditedTable {
             .filter(|(_, a)| a.stored && !named(&options.exclude_columns, a))
             .map(|(index, attribute)| {
                 let mut key = Vec::with_capacity(attribute.name.len() + 3);
-                write_string(&attribute.name, &mut key);
+                write_string(&storable(&attribute.name), &mut key);
                 key.push(b':');
                 let writer = RefCell::new(Writer::new(&attribute, &context));
                 Column { index, key, masked: named(&options.mask_columns, &attribute), attribute, writer }
@@ -95,12 +95,12 @@ impl AuditedTable {
             .collect();
         let root = if table.is_partition() { relation::partition_root(table.oid()) } else { None };
         Ok(Self {
-            schema: catalog::namespace_name(table.namespace()).unwrap_or_default(),
-            name: table.name().to_vec(),
+            schema: storable(&catalog::namespace_name(table.namespace()).unwrap_or_default()).into_owned(),
+            name: storable(table.name()).into_owned(),
             detail: root.and_then(|root| {
                 let (schema, table) = catalog::qualified_name(root)?;
                 let mut detail = b"{\"partition_of\":".to_vec();
-                write_string(&[&schema[..], b".", &table].concat(), &mut detail);
+                write_string(&storable(&[&schema[..], b".", &table].concat()), &mut detail);
                 detail.push(b'}');
                 Some(detail)
             }),

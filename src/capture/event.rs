@@ -22,6 +22,8 @@ fn append_event(call: Call) -> Result<(), Error> {
         return Err(Error::EmptyAction);
     }
     text::refuse_unreadable_json(data);
+    text::refuse_unconvertible(action);
+    text::refuse_unconvertible(data);
     // The executor would refuse this, but entries are written past it.
     xact::refuse_if_read_only(c"audit_event()");
     let header = EntryHeader { operation: "EVENT", table: None };

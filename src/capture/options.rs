@@ -1,7 +1,8 @@
 //! A table's auditing: its identity and its options. They are the arguments of its triggers, so that PostgreSQL keeps, dumps
 //! and restores them.
 
-use crate::pg::session::{random, to_utf8};
+use crate::pg::encoding::to_utf8;
+use crate::pg::session::random;
 use serde::{Deserialize, Serialize};
 
 /// What is recorded of a table. Columns are identified by name, because attribute numbers do not survive a dump.

@@ -23,7 +23,7 @@ use crate::pg::catalog;
 use crate::pg::command::{Command, Granted};
 use crate::pg::relation::{self, Lock};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::from_server;
+use crate::pg::text::{from_outside, from_server};
 use crate::pg::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::quote_identifier;
@@ -119,7 +119,7 @@ pub fn unannounced() -> Result<(), Error> {
     let _path = LocalSettings::safe_search_path();
     let role = session::effective_role();
     for touched in touched::take_unannounced() {
-        let statement = from_server(&touched.statement);
+        let statement = from_outside(&touched.statement);
         let tell = |table: Option<&Table>, object: &str, kind: &str| {
             // The command's tag is not known.
             let detail = json!({ "tag": null, "object": object, "type": kind, "statement": statement });
@@ -132,7 +132,7 @@ pub fn unannounced() -> Result<(), Error> {
             }
             for (renamed, before) in &touched.roles {
                 if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
-                    let names = [before, &now].map(|name| quote_identifier(from_server(name)));
+                    let names = [before, &now].map(|name| quote_identifier(from_outside(name)));
                     tell(None, &names.join(" RENAME TO "), "role")?;
                 }
             }
@@ -170,7 +170,7 @@ pub fn after_drop(
 
 /// The detail of a command's entry.
 pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
-    let statement = session::client_query().map(from_server);
+    let statement = session::client_query().map(from_outside);
     json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
 }
 

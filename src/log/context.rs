@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::log::buffer::TextBuffer;
+use crate::pg::encoding::outside;
 use crate::pg::{catalog, inet, session};
 use crate::settings;
 use pgrx::pg_sys::Oid;
@@ -33,7 +34,7 @@ impl RoleName {
             // A role can be dropped while one of its sessions lasts.
             let name =
                 catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
-            self.name.set(Some(&name));
+            self.name.set(Some(&outside(&name)));
             (self.role, self.generation) = (role, generation);
         }
     }
@@ -81,9 +82,11 @@ impl SessionContext {
     pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Error> {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);
-        self.actor.set(settings::actor()?);
-        self.application_name.set(session::application_name());
-        self.statement.set(settings::log_statement().then(session::client_query).flatten());
+        // Nobody has checked these texts.
+        self.actor.set(settings::actor()?.map(outside).as_deref());
+        self.application_name.set(session::application_name().map(outside).as_deref());
+        self.statement
+            .set(settings::log_statement().then(session::client_query).flatten().map(outside).as_deref());
         if !self.address.known {
             self.address.value = client_address();
             self.address.known = true;

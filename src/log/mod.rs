@@ -89,7 +89,7 @@ fn append_in(
     }
     buffers.context.refresh(role)?;
     if let Some(context) = settings::context() {
-        buffers.images.detail.add_member("context", context);
+        buffers.images.detail.add_member("context", &context);
     }
     transaction::add(header, buffers).map(Some)
 }

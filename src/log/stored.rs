@@ -1,7 +1,7 @@
 //! A row of the log as it is stored, and as the core crate checks it.
 
+use crate::pg::encoding::to_utf8;
 use crate::pg::inet::inet_text;
-use crate::pg::session::to_utf8;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::entry::StoredEntry;
 

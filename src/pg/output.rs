@@ -5,8 +5,8 @@
 //! else is a string.
 
 use super::catalog;
+use super::encoding::{self, to_utf8};
 use super::row::{Attribute, Value};
-use super::session::to_utf8;
 use super::{unguarded, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
 use sha2::{Digest, Sha256};
@@ -99,6 +99,10 @@ impl Writer {
         let size = if self.is_varlena { unsafe { varlena::size(datum) } } else { 0 };
         if size <= limit && start + size <= MAX_IMAGE {
             self.write_value(datum, out);
+            if !encoding::is_utf8() && !encoding::is_valid(&out[start..]) {
+                out.truncate(start);
+                self.write_bytes(datum, out);
+            }
             if out.len() <= MAX_IMAGE {
                 return;
             }
@@ -121,6 +125,18 @@ impl Writer {
         out.extend_from_slice(b"\",\"length\":");
         write_integer(bytes.len(), out);
         out.push(b'}');
+    }
+
+    /// `{"bytes": …}`: the bytes of a text that has no form in UTF-8, as the text of a bytea.
+    fn write_bytes(&mut self, datum: Datum, out: &mut Vec<u8>) {
+        let bytes = match self.form {
+            // SAFETY: the column's type is a varlena.
+            Form::Text => unsafe { varlena::bytes(datum) },
+            _ => self.text(datum),
+        };
+        out.extend_from_slice(b"{\"bytes\":\"\\\\x");
+        write_hex(bytes, out);
+        out.extend_from_slice(b"\"}");
     }
 
     fn write_value(&mut self, datum: Datum, out: &mut Vec<u8>) {

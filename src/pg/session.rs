@@ -2,10 +2,8 @@
 
 use super::{compat, unguarded};
 use pgrx::pg_sys;
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
-use std::sync::OnceLock;
 
 unsafe extern "C" {
     // src/backend/utils/adt/varlena.c
@@ -56,32 +54,6 @@ pub fn client_query<'a>() -> Option<&'a [u8]> {
 unsafe fn c_bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: null or a C string, by the callers.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
-}
-
-/// Whether the database's encoding is UTF-8. Looked up once, because a backend never changes its database.
-fn database_is_utf8() -> bool {
-    static IS_UTF8: OnceLock<bool> = OnceLock::new();
-    // SAFETY: reads the database's encoding, which was set when the backend began.
-    *IS_UTF8.get_or_init(|| unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as c_int)
-}
-
-/// `text` as UTF-8, which is what is hashed. In a UTF-8 database this is `text` itself.
-pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
-    if database_is_utf8() || text.is_ascii() {
-        return Cow::Borrowed(text);
-    }
-    // SAFETY: pg_server_to_any reads `len` bytes and returns them, or a NUL-terminated palloc'd conversion.
-    unsafe {
-        let converted = pg_sys::pg_server_to_any(
-            text.as_ptr().cast(),
-            text.len() as c_int,
-            pg_sys::pg_enc::PG_UTF8 as c_int,
-        );
-        if converted.cast_const() == text.as_ptr().cast() {
-            return Cow::Borrowed(text);
-        }
-        Cow::Owned(CStr::from_ptr(converted).to_bytes().to_vec())
-    }
 }
 
 /// Fills `bytes` with strong random bytes.

@@ -2,14 +2,14 @@
 //!
 //! pgrx's conversions of `String` are for UTF-8 databases only; the extension uses these instead.
 
+use super::encoding::{self, to_utf8};
 use super::fmgr::Call;
-use super::session::to_utf8;
 use super::varlena;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum};
 use std::borrow::Cow;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 /// A text value: UTF-8 in Rust, the server's encoding in PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,25 +36,33 @@ impl IntoDatum for Text {
     }
 }
 
-/// Text in the server's encoding as a Rust string.
+/// Text in the server's encoding as a Rust string. What is not valid is escaped.
 pub fn from_server(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&to_utf8(bytes)).into_owned()
+    match std::str::from_utf8(&to_utf8(bytes)) {
+        Ok(text) => text.to_owned(),
+        Err(_) => from_outside(bytes),
+    }
 }
 
-/// A Rust string in the server's encoding. A character that the encoding does not have raises an error.
+/// A text that does not come from a table of this database as a Rust string ([`encoding::outside`]).
+pub fn from_outside(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&to_utf8(&encoding::outside(bytes))).into_owned()
+}
+
+/// A Rust string in the server's encoding. A character that the encoding does not have is escaped.
 pub fn to_server(text: &str) -> Cow<'_, [u8]> {
-    if text.is_ascii() {
-        return Cow::Borrowed(text.as_bytes());
+    encoding::from_utf8(text)
+}
+
+/// The text of an error or a notice. pgrx passes messages as UTF-8, so in other databases what is not ASCII is escaped.
+pub fn message(text: &str) -> Cow<'_, str> {
+    if encoding::is_utf8() || text.is_ascii() {
+        return Cow::Borrowed(text);
     }
-    // SAFETY: pg_any_to_server reads `len` bytes and returns them, or a NUL-terminated palloc'd conversion.
-    unsafe {
-        let converted =
-            pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
-        if converted.cast_const() == text.as_ptr().cast() {
-            return Cow::Borrowed(text.as_bytes());
-        }
-        Cow::Owned(CStr::from_ptr(converted).to_bytes().to_vec())
-    }
+    let escaped = text.chars().map(|character| {
+        if character.is_ascii() { character.to_string() } else { character.escape_unicode().to_string() }
+    });
+    Cow::Owned(escaped.collect())
 }
 
 /// Whether nobody can see anything of the text: it is empty, or of white space, control characters, and characters that leave
@@ -150,19 +158,9 @@ impl IntoDatum for Texts {
     }
 }
 
-/// A jsonb value. Characters beyond ASCII are passed as escapes, which mean the same in every server encoding.
-pub fn jsonb(value: &serde_json::Value) -> Datum {
-    let mut json = String::new();
-    for character in value.to_string().chars() {
-        if character.is_ascii() {
-            json.push(character);
-        } else {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                json.push_str(&format!("\\u{unit:04x}"));
-            }
-        }
-    }
-    let json = CString::new(json).expect("JSON escapes NUL");
+/// A jsonb value. What the database's encoding has no character for is escaped in its texts, U+0000 too.
+pub fn jsonb(value: serde_json::Value) -> Datum {
+    let json = CString::new(&*to_server(&representable(value).to_string())).expect("JSON escapes NUL");
     // SAFETY: jsonb's input function reads the C string; it fails by an ereport.
     unsafe {
         pg_sys::OidInputFunctionCall(
@@ -171,6 +169,32 @@ pub fn jsonb(value: &serde_json::Value) -> Datum {
             pg_sys::JSONBOID,
             -1,
         )
+    }
+}
+
+/// The value with texts that the database's encoding can hold.
+fn representable(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value::{Array, Object, String};
+    let text = |text: std::string::String| {
+        let text = if encoding::is_utf8() { text } else { from_server(&to_server(&text)) };
+        text.replace('\0', r"\u{0}")
+    };
+    match value {
+        String(value) => String(text(value)),
+        Array(values) => Array(values.into_iter().map(representable).collect()),
+        Object(members) => {
+            Object(members.into_iter().map(|(key, value)| (text(key), representable(value))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Raises PostgreSQL's own error if a text of the database has no form in UTF-8.
+pub fn refuse_unconvertible(text: &[u8]) {
+    if !encoding::is_valid(text) {
+        let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
+        // SAFETY: reads `len` bytes, and raises an error.
+        unsafe { pg_sys::pg_server_to_any(text.as_ptr().cast(), text.len() as i32, utf8) };
     }
 }
 

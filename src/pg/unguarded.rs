@@ -8,6 +8,8 @@ unsafe extern "C" {
     // src/backend/utils/init/miscinit.c
     pub safe fn GetUserId() -> Oid;
     pub safe fn GetSessionUserId() -> Oid;
+    // src/backend/utils/mb/mbutils.c
+    pub safe fn GetDatabaseEncoding() -> c_int;
     // src/backend/access/transam/xact.c
     pub safe fn GetCurrentTransactionNestLevel() -> c_int;
     // src/backend/utils/adt/timestamp.c

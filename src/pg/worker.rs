@@ -7,6 +7,7 @@ use pgrx::bgworkers::{
 };
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Oid};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
@@ -22,7 +23,15 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct Database {
     pub oid: Oid,
-    pub name: String,
+    /// Its name, in the encoding of the database in which it was created.
+    pub name: Vec<u8>,
+}
+
+impl Database {
+    /// Its name, as messages show it.
+    pub fn shown(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.name)
+    }
 }
 
 /// How a database's worker ended.
@@ -213,7 +222,7 @@ pub fn databases() -> Vec<Database> {
                 let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
                 if form.datallowconn {
                     let name = std::ffi::CStr::from_ptr(form.datname.data.as_ptr());
-                    databases.push(Database { oid: form.oid, name: name.to_string_lossy().into_owned() });
+                    databases.push(Database { oid: form.oid, name: name.to_bytes().to_vec() });
                 }
             }
             pg_sys::table_endscan(scan);

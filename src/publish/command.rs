@@ -2,9 +2,11 @@
 
 use crate::pg::{process, worker};
 use crate::settings;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,20 +16,22 @@ use std::time::{Duration, Instant};
 const OUTPUT: u64 = 500;
 
 /// The command with `%p` replaced by the file's path, and `%%` by `%`.
-pub fn expand(command: &str, path: &Path) -> String {
-    let mut expanded = String::new();
+pub fn expand(command: &[u8], path: &Path) -> OsString {
+    let mut expanded = Vec::new();
     let mut rest = command;
-    while let Some((before, after)) = rest.split_once('%') {
-        expanded += before;
-        let (placeholder, length) = match after.chars().next() {
-            Some('p') => (path.to_string_lossy(), 1),
-            Some('%') => ("%".into(), 1),
-            _ => ("%".into(), 0),
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        expanded.extend_from_slice(&rest[..at]);
+        let after = &rest[at + 1..];
+        let (placeholder, length) = match after.first() {
+            Some(b'p') => (path.as_os_str().as_bytes(), 1),
+            Some(b'%') => (&b"%"[..], 1),
+            _ => (&b"%"[..], 0),
         };
-        expanded += &placeholder;
+        expanded.extend_from_slice(placeholder);
         rest = &after[length..];
     }
-    expanded + rest
+    expanded.extend_from_slice(rest);
+    OsString::from_vec(expanded)
 }
 
 /// The characters of a database's name that are passed as they are. The others, `/` and the shell's among them, are passed as
@@ -35,8 +39,8 @@ pub fn expand(command: &str, path: &Path) -> String {
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 
 /// A database's name as one safe word, which can be used as a file name.
-fn file_name(database: &str) -> String {
-    let encoded = utf8_percent_encode(database, &ENCODED).to_string();
+fn file_name(database: &[u8]) -> String {
+    let encoded = percent_encode(database, &ENCODED).to_string();
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),
         None => encoded,
@@ -45,11 +49,12 @@ fn file_name(database: &str) -> String {
 
 /// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes to `output`; the
 /// error of a failed command has the beginning of that.
-pub fn run(command: &str, database: &str, output: &Path) -> Result<(), String> {
+pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String> {
     let file = File::create(output).map_err(|error| error.to_string())?;
     let copy = file.try_clone().map_err(|error| error.to_string())?;
     let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+        .arg("-c")
+        .arg(command)
         .env("AUDIT_CHAIN_DATABASE", file_name(database))
         .stdin(Stdio::null())
         .stdout(file)

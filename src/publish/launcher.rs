@@ -160,7 +160,7 @@ fn make_checkpoint(database: &Database) {
         }
         Ended::NotStarted => "no background worker was free: increase max_worker_processes".into(),
     };
-    pgrx::warning!("audit_chain could not make a checkpoint of database \"{}\": {error}", database.name);
+    pgrx::warning!("audit_chain could not make a checkpoint of database \"{}\": {error}", database.shown());
     Files(database.oid).record_failure(Kind::CheckpointFailed, error);
 }
 
@@ -250,7 +250,7 @@ fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Durat
             let attempts = files.record_failure(Kind::Failed, error.clone());
             pgrx::warning!(
                 "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",
-                database.name
+                database.shown()
             );
             retry
         }

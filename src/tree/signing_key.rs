@@ -6,12 +6,13 @@ use audit_chain_core::key::{KeyKind, MAX_KEY, SigningKey};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Reads the key; `None` where none is configured. Refuses a file that others than the server's user may use.
 pub fn signing_key() -> Result<Option<SigningKey>, Error> {
     let Some(path) = settings::signing_key_file() else { return Ok(None) };
-    let unusable = |reason: String| Error::SigningKey { path: path.clone(), reason };
-    let text = read(&path).map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
+    let unusable = |reason: String| Error::SigningKey { path: path.display().to_string(), reason };
+    let text = read(path).map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
     let key = SigningKey::parse(&text).map_err(|error| unusable(error.to_string()))?;
     if key.verifier().kind() != KeyKind::Log {
         return Err(unusable("it is a witness's key, not a log's".into()));
@@ -20,7 +21,7 @@ pub fn signing_key() -> Result<Option<SigningKey>, Error> {
 }
 
 /// The file's text; or why it cannot be a key's file.
-fn read(path: &str) -> std::io::Result<Result<String, String>> {
+fn read(path: &Path) -> std::io::Result<Result<String, String>> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(Err("it is not an ordinary file".into()));
     }

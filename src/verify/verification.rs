@@ -32,7 +32,7 @@ const MAX_RUNS: usize = 200_000;
 /// `audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text,
 /// since_checkpoint text) RETURNS jsonb`
 pub fn check_log(call: Call) -> Datum {
-    text::jsonb(&check(&call).or_raise())
+    text::jsonb(check(&call).or_raise())
 }
 
 fn check(call: &Call) -> Result<serde_json::Value, Error> {

@@ -132,10 +132,27 @@ pub struct StoredEntry<'a> {
 
 const HASH: &str = "32 bytes";
 const TEXT: &str = "a text";
+const UTF8: &str = "valid UTF-8";
 const SHORT_TEXT: &str = "a text of at most 65534 bytes";
 
 fn column<T>(value: Option<T>, column: &'static str, expected: &'static str) -> Result<T, Defect> {
     value.ok_or(Defect::Column { column, expected })
+}
+
+/// Refuses a text that is not UTF-8: no dump could be restored with it, and no program outside the server could read it.
+fn utf8(column: &'static str, text: Option<&[u8]>) -> Result<(), Defect> {
+    match text.map(str::from_utf8) {
+        Some(Err(_)) => Err(Defect::Column { column, expected: UTF8 }),
+        _ => Ok(()),
+    }
+}
+
+fn payload_is_utf8(payload: &Payload<'_>) -> Result<(), Defect> {
+    utf8("row_key", payload.row_key)?;
+    utf8("old_row", payload.old_row)?;
+    utf8("new_row", payload.new_row)?;
+    utf8("detail", payload.detail)?;
+    utf8("statement", payload.statement)
 }
 
 fn array<const N: usize>(bytes: Option<&[u8]>) -> Option<[u8; N]> {
@@ -211,6 +228,7 @@ impl<'a> StoredEntry<'a> {
             if text.is_some_and(|text| text.len() > MAX_STR) {
                 return Err(Defect::Column { column, expected: SHORT_TEXT });
             }
+            utf8(column, text)?;
         }
         let (chain, seq) = (self.chain.try_into().ok(), self.seq.try_into().ok().filter(|&seq| seq > 0));
         Ok(Leaf {
@@ -233,7 +251,9 @@ impl<'a> StoredEntry<'a> {
 
     fn digest(&self, scratch: &mut Vec<u8>) -> Result<Hash, Defect> {
         if self.payload_digest.is_none() {
-            return Ok(column(self.payload(), "salt", "16 bytes")?.digest_with(scratch));
+            let payload = column(self.payload(), "salt", "16 bytes")?;
+            payload_is_utf8(&payload)?;
+            return Ok(payload.digest_with(scratch));
         }
         let payload = [self.salt, self.row_key, self.old_row, self.new_row, self.detail, self.statement];
         if payload.iter().any(Option::is_some) {
@@ -299,6 +319,7 @@ impl<'a> EncodedEntry<'a> {
             {
                 Err(Defect::PayloadDigest)
             }
+            ExportedPayload::Present(payload) => payload_is_utf8(&payload).map(|()| leaf),
             _ => Ok(leaf),
         }
     }
@@ -377,6 +398,10 @@ mod tests {
             ("actor", StoredEntry { actor: long, ..entry() }),
             ("application_name", StoredEntry { application_name: long, ..entry() }),
             ("client_addr", StoredEntry { client_addr: long, ..entry() }),
+            ("actor", StoredEntry { actor: Some(b"\xff"), ..entry() }),
+            ("session_role", StoredEntry { session_role: Some(b"Zo\xeb"), ..entry() }),
+            ("new_row", StoredEntry { new_row: Some(b"{\"\x80\":1}"), ..entry() }),
+            ("statement", StoredEntry { statement: Some(b"\xc3"), ..entry() }),
             ("salt", StoredEntry { salt: None, ..entry() }),
             ("salt", StoredEntry { salt: Some(&SALT[1..]), ..entry() }),
             ("prev_hash", StoredEntry { prev_hash: None, ..entry() }),
