@@ -96,8 +96,8 @@ fn escape(text: &[u8]) -> Vec<u8> {
 
 /// The number of bytes up to the first that is not valid.
 fn valid_prefix(text: &[u8]) -> usize {
-    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-    let text = &text[..end];
+    let text =
+        if text.contains(&0) { text.split(|&byte| byte == 0).next().unwrap_or_default() } else { text };
     if is_utf8() {
         return std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
     }

@@ -99,7 +99,9 @@ impl Writer {
         let size = if self.is_varlena { unsafe { varlena::size(datum) } } else { 0 };
         if size <= limit && start + size <= MAX_IMAGE {
             self.write_value(datum, out);
-            if !encoding::is_utf8() && !encoding::is_valid(&out[start..]) {
+            // A text may come from a shared catalog, and a type's output may be any bytes.
+            let may_be_invalid = matches!(self.form, Form::Text | Form::Document | Form::Quoted);
+            if may_be_invalid && !encoding::is_valid(&out[start..]) {
                 out.truncate(start);
                 self.write_bytes(datum, out);
             }
@@ -127,7 +129,7 @@ impl Writer {
         out.push(b'}');
     }
 
-    /// `{"bytes": …}`: the bytes of a text that has no form in UTF-8, as the text of a bytea.
+    /// `{"bytes": …}`: the bytes of a text that is not valid, or has no form in UTF-8, as the text of a bytea.
     fn write_bytes(&mut self, datum: Datum, out: &mut Vec<u8>) {
         let bytes = match self.form {
             // SAFETY: the column's type is a varlena.

@@ -146,7 +146,9 @@ impl OutputSettings {
             pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
             // pg_dump uses it too: every setting of IntervalStyle can read it.
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
-            pg_sys::extra_float_digits = 1;
+            // The most: types of other extensions may print as many digits as this adds to 15. That it is more than 0 makes the
+            // built-in types print the shortest text that gives the value back.
+            pg_sys::extra_float_digits = 3;
             bytea_output = BYTEA_HEX;
             pg_sys::session_timezone = utc;
             saved

@@ -59,6 +59,18 @@ SELECT count(DISTINCT coalesce(new_row, old_row)::text) AS texts FROM audit_log 
 SELECT key, min(value::text), max(value::text) FROM audit_log, json_each(coalesce(new_row, old_row)) GROUP BY key HAVING count(DISTINCT value::text) > 1;
 SELECT key, value FROM json_each((SELECT new_row FROM audit_log WHERE operation = 'INSERT' ORDER BY seq LIMIT 1));
 
+-- extra_float_digits, which is at its most while values are written, does not change the text of the float types.
+CREATE TABLE floats (id int, f4 float4, f8 float8);
+SELECT audit_enable('floats');
+SELECT setseed(0.5);
+INSERT INTO floats SELECT g, (random() - 0.5) * 10.0 ^ (random() * 70 - 35), (random() - 0.5) * 10.0 ^ (random() * 600 - 300)
+FROM generate_series(1, 2000) g;
+SET extra_float_digits = 1;
+SELECT count(*) AS recorded, count(*) FILTER (WHERE new_row ->> 'f4' = f4::text AND new_row ->> 'f8' = f8::text) AS shortest,
+       count(*) FILTER (WHERE (new_row ->> 'f4')::float4 = f4 AND (new_row ->> 'f8')::float8 = f8) AS exact
+FROM audit_log JOIN floats ON id = (new_row ->> 'id')::int WHERE table_name = 'floats';
+SET extra_float_digits = 3;
+
 -- Capture leaves the session's settings as they were.
 SELECT name, setting FROM pg_settings
 WHERE name IN ('DateStyle', 'TimeZone', 'IntervalStyle', 'bytea_output', 'extra_float_digits', 'search_path') ORDER BY name;
