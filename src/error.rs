@@ -13,6 +13,8 @@ pub enum Error {
     WrongTrigger { table: String },
     /// `audit_chain.actor` is longer than `limit` bytes.
     ActorTooLong { length: usize, limit: usize },
+    /// `audit_chain.actor_setting` is no path.
+    BadActorSetting { reason: &'static str },
     /// `audit_chain.context` is longer than `limit` bytes.
     ContextTooLong { length: usize, limit: usize },
     /// `audit_chain.context` is not a JSON object.
@@ -49,6 +51,8 @@ pub enum Error {
     PartAgainstCheckpoint,
     /// A null argument where a value is needed.
     NullArgument { function: &'static str, argument: &'static str },
+    /// A text argument is longer than `limit` bytes.
+    ArgumentTooLong { function: &'static str, argument: &'static str, length: usize, limit: usize },
     /// An event without a name.
     EmptyAction,
     /// The reason for ending auditing is empty.
@@ -159,6 +163,11 @@ impl Error {
                 format!("audit_chain.actor is too long: it has {length} bytes, and the limit is {limit}"),
                 "Set the user's name or ID instead of a document that describes the user.".into(),
             ),
+            Self::BadActorSetting { reason } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("audit_chain.actor_setting is not the name of a setting or a path into one: {reason}"),
+                "For example: request.jwt.claims ->> sub, or app.claims -> user ->> 'full name'".into(),
+            ),
             Self::ContextTooLong { length, limit } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("audit_chain.context is too long: it has {length} bytes, and the limit is {limit}"),
@@ -263,6 +272,13 @@ impl Error {
                 ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 format!("argument \"{argument}\" of {function}() must not be null"),
                 String::new(),
+            ),
+            Self::ArgumentTooLong { function, argument, length, limit } => (
+                ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!(
+                    "argument \"{argument}\" of {function}() is too long: it has {length} bytes, and the limit is {limit}"
+                ),
+                "Shorten it. The argument detail of audit_event() takes long texts.".into(),
             ),
             Self::EmptyAction => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
@@ -506,6 +522,16 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text().1)
     }
+}
+
+/// Refuses an argument that is longer than `limit` bytes.
+pub fn check_length(
+    function: &'static str,
+    argument: &'static str,
+    length: usize,
+    limit: usize,
+) -> Result<(), Error> {
+    if length <= limit { Ok(()) } else { Err(Error::ArgumentTooLong { function, argument, length, limit }) }
 }
 
 /// Raises the error of a `Result`.

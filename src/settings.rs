@@ -1,9 +1,11 @@
 //! The settings, all of which begin with `audit_chain.`. The prefix is reserved, so a misspelled name is an error.
 
+mod actor;
+
 use crate::error::{Description, Error};
+use crate::pg::encoding;
 use crate::pg::output::write_string;
 use crate::pg::settings::{self, Anything, Check, Invalid, Text};
-use crate::pg::{encoding, session};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -64,10 +66,10 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    settings::define_text::<Anything>(
+    settings::define_text::<ActorSetting>(
         c"audit_chain.actor_setting",
         c"Names another setting that holds the application's user; used when audit_chain.actor is empty.",
-        c"For example request.jwt.claims.",
+        c"A path leads into its JSON document. For example: request.jwt.claims ->> sub.",
         &ACTOR_SETTING,
         GucContext::Suset,
         GucFlags::default(),
@@ -202,6 +204,17 @@ impl Check for Actor {
     }
 }
 
+struct ActorSetting;
+
+impl Check for ActorSetting {
+    fn check(value: &[u8]) -> Result<(), Invalid> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        actor::ActorPath::parse(value).map(drop).map_err(|reason| Error::BadActorSetting { reason }.into())
+    }
+}
+
 struct Context;
 
 impl Check for Context {
@@ -248,14 +261,10 @@ fn check_context(value: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// `audit_chain.actor`, or else the setting that `audit_chain.actor_setting` names; `None` where both are empty.
-pub fn actor<'a>() -> Result<Option<&'a [u8]>, Error> {
-    if let Some(actor) = ACTOR.get() {
-        return Ok(Some(actor));
-    }
-    let actor = ACTOR_SETTING.get().and_then(session::setting);
-    actor.map_or(Ok(()), check_actor)?;
-    Ok(actor)
+/// `audit_chain.actor`, or else what `audit_chain.actor_setting` leads to; `None` where both are empty. It may be of any length.
+pub fn actor<'a>() -> Option<Cow<'a, [u8]>> {
+    let own = ACTOR.get().map(Cow::Borrowed);
+    own.or_else(|| ACTOR_SETTING.get().and_then(actor::actor).map(Cow::Owned))
 }
 
 /// `audit_chain.context`; `None` where it is empty. One that is not valid in the database's encoding becomes a JSON string.

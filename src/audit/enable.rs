@@ -6,7 +6,7 @@ use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::baseline;
 use crate::capture::options::{Auditing, Options};
-use crate::error::{Error, OrRaise, notice};
+use crate::error::{Error, OrRaise, check_length, notice};
 use crate::extension::Extension;
 use crate::log;
 use crate::pg::fmgr::Call;
@@ -166,7 +166,7 @@ fn disable_table(call: Call) -> Result<(), Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
-    refuse_empty(&reason, NAME)?;
+    check_reason(&reason, NAME)?;
     let table = Table::load(relation)?;
     if !disable_checked(&extension, &table, &reason)? {
         notice(&format!("table \"{}\" is not audited", table.name));
@@ -183,8 +183,12 @@ pub fn require_extension_owner(extension: &Extension, function: &'static str) ->
     }
 }
 
-/// Refuses a reason that says nothing.
-pub fn refuse_empty(reason: &str, function: &'static str) -> Result<(), Error> {
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 8192;
+
+/// Refuses a reason that says nothing, or too much.
+pub fn check_reason(reason: &str, function: &'static str) -> Result<(), Error> {
+    check_length(function, "reason", reason.len(), MAX_REASON)?;
     if text::is_blank(reason) { Err(Error::EmptyReason { function }) } else { Ok(()) }
 }
 

@@ -6,7 +6,7 @@ use crate::audit::record::record;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
 use crate::capture::options::Options;
-use crate::error::{Error, OrRaise};
+use crate::error::{Error, OrRaise, check_length};
 use crate::extension::{Extension, OwnTable};
 use crate::log;
 use crate::pg::fmgr::Call;
@@ -19,6 +19,9 @@ use crate::pg::tuple::{ColumnValue, RowBuffer};
 use crate::pg::{catalog, compat, relation, xact};
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::json;
+
+/// The length of all patterns of a schema together, in bytes.
+const MAX_PATTERNS: usize = 65536;
 
 /// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged) RETURNS integer`
 pub fn enable(call: Call) -> Datum {
@@ -37,6 +40,8 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     let patterns = call.texts(1).ok_or_else(|| null("exclude_tables"))?;
     let patterns: Vec<String> =
         patterns.into_iter().map(|p| p.ok_or_else(|| null("exclude_tables"))).collect::<Result<_, _>>()?;
+    let length = patterns.iter().map(String::len).sum();
+    check_length(NAME, "exclude_tables", length, MAX_PATTERNS)?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
     xact::refuse_if_read_only(c"audit_enable_schema()");
@@ -96,7 +101,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, NAME)?;
-    enable::refuse_empty(&reason, NAME)?;
+    enable::check_reason(&reason, NAME)?;
     let name = schema_name(schema)?;
     let mut disabled = 0;
     for table in tables_of(&name)? {

@@ -4,7 +4,7 @@
 //! must not both make checkpoints by its name: a copy makes none until its administrator has said that it replaces the original,
 //! or has given it a name of its own. Both are entries of the log.
 
-use crate::audit::enable::{refuse_empty, require_extension_owner};
+use crate::audit::enable::{check_reason, require_extension_owner};
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::incarnation::{self, Kind};
@@ -39,7 +39,7 @@ fn continue_as(call: &Call, kind: Kind, function: &'static str) -> Result<String
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     require_extension_owner(&extension, function)?;
-    refuse_empty(&reason, function)?;
+    check_reason(&reason, function)?;
     let log = extension.table(OwnTable::Log)?;
     let identities = extension.table(OwnTable::Identity)?;
     if !has_entries(log) {

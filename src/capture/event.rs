@@ -1,12 +1,15 @@
 //! Events: an application's own entries in the log.
 
-use crate::error::{Error, OrRaise};
+use crate::error::{Error, OrRaise, check_length};
 use crate::log::{self, EntryHeader};
 use crate::pg::fmgr::Call;
 use crate::pg::output::write_string;
 use crate::pg::{session, text, xact};
 use pgrx::pg_sys::Datum;
 use std::ops::ControlFlow;
+
+/// The longest name of an event, in bytes. PostgreSQL's own limit for jsonb bounds its detail.
+const MAX_ACTION: usize = 8192;
 
 /// `audit_event(action text, detail json) RETURNS void`
 pub fn event(call: Call) -> Datum {
@@ -21,6 +24,7 @@ fn append_event(call: Call) -> Result<(), Error> {
     if text::is_blank(&text::from_server(action)) {
         return Err(Error::EmptyAction);
     }
+    check_length("audit_event", "action", action.len(), MAX_ACTION)?;
     text::refuse_unreadable_json(data);
     text::refuse_unconvertible(action);
     text::refuse_unconvertible(data);

@@ -119,7 +119,7 @@ pub fn unannounced() -> Result<(), Error> {
     let _path = LocalSettings::safe_search_path();
     let role = session::effective_role();
     for touched in touched::take_unannounced() {
-        let statement = from_outside(&touched.statement);
+        let statement = from_server(&touched.statement);
         let tell = |table: Option<&Table>, object: &str, kind: &str| {
             // The command's tag is not known.
             let detail = json!({ "tag": null, "object": object, "type": kind, "statement": statement });
@@ -170,7 +170,7 @@ pub fn after_drop(
 
 /// The detail of a command's entry.
 pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
-    let statement = session::client_query().map(from_outside);
+    let statement = log::context::statement().map(|text| from_server(&text));
     json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::guard::hooks::Access;
 use crate::guard::objects::{is_capture_name, is_reserved_name};
+use crate::log;
 use crate::pg::relation::{self, Description};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
@@ -64,7 +65,7 @@ pub struct Touched {
     objects: BTreeMap<(u32, u32), bool>,
     /// Whether something of the extension or of an audited table is dropped.
     pub drops: bool,
-    /// What the client sent, where no event trigger announces the command.
+    /// What the client sent, as it is recorded, where no event trigger announces the command.
     pub statement: Vec<u8>,
 }
 
@@ -226,7 +227,7 @@ fn begin_unannounced(level: i32) {
             level,
             statement: xact::statement_start(),
             touched: Touched {
-                statement: session::client_query().unwrap_or_default().to_vec(),
+                statement: log::context::statement().unwrap_or_default().into_owned(),
                 ..Touched::default()
             },
         });

@@ -1,12 +1,15 @@
 //! Who makes a change, and from where: what all entries of a session have in common.
 
-use crate::error::Error;
 use crate::log::buffer::TextBuffer;
-use crate::pg::encoding::outside;
+use crate::pg::encoding::{cut, outside};
 use crate::pg::{catalog, inet, session};
-use crate::settings;
+use crate::settings::{self, MAX_ACTOR};
 use pgrx::pg_sys::Oid;
+use std::borrow::Cow;
 use std::cell::Cell;
+
+/// The longest part of a statement that is recorded, in bytes.
+const MAX_STATEMENT: usize = 1 << 20;
 
 thread_local! {
     /// Increases whenever a role's name may have changed.
@@ -79,19 +82,18 @@ impl Default for SessionContext {
 
 impl SessionContext {
     /// Updates it, for a statement that runs as `effective_role`.
-    pub fn refresh(&mut self, effective_role: Oid) -> Result<(), Error> {
+    pub fn refresh(&mut self, effective_role: Oid) {
         self.session_role.update(session::session_role());
         self.effective_role.update(effective_role);
         // Nobody has checked these texts.
-        self.actor.set(settings::actor()?.map(outside).as_deref());
+        let actor = settings::actor();
+        self.actor.set(actor.as_deref().map(|actor| recorded(actor, MAX_ACTOR)).as_deref());
         self.application_name.set(session::application_name().map(outside).as_deref());
-        self.statement
-            .set(settings::log_statement().then(session::client_query).flatten().map(outside).as_deref());
+        self.statement.set(settings::log_statement().then(statement).flatten().as_deref());
         if !self.address.known {
             self.address.value = client_address();
             self.address.known = true;
         }
-        Ok(())
     }
 
     /// The client's address as an inet value, without its header.
@@ -103,6 +105,19 @@ impl SessionContext {
     pub fn client_addr_text(&self) -> Option<&[u8]> {
         self.address.value.as_ref().map(|(_, text)| text.as_slice())
     }
+}
+
+/// A text that nobody has checked, as entries record it. A long one is cut: a write never fails because of it.
+fn recorded(text: &[u8], limit: usize) -> Cow<'_, [u8]> {
+    match cut(text, limit) {
+        Cow::Borrowed(text) => outside(text),
+        Cow::Owned(text) => Cow::Owned(outside(&text).into_owned()),
+    }
+}
+
+/// The client's query, as entries record it; `None` where there is none.
+pub fn statement<'a>() -> Option<Cow<'a, [u8]>> {
+    session::client_query().map(|query| recorded(query, MAX_STATEMENT))
 }
 
 /// The address of the connection's client; `None` for a local socket and for background workers.

@@ -87,7 +87,7 @@ fn append_in(
     if fill(&mut buffers.images)?.is_break() {
         return Ok(None);
     }
-    buffers.context.refresh(role)?;
+    buffers.context.refresh(role);
     if let Some(context) = settings::context() {
         buffers.images.detail.add_member("context", &context);
     }

@@ -75,6 +75,24 @@ pub fn storable(text: &[u8]) -> Cow<'_, [u8]> {
     if is_valid(text) { Cow::Borrowed(text) } else { Cow::Owned(escape(text)) }
 }
 
+/// The text, or where it is longer than `limit` bytes, its beginning with a mark that says how long it was.
+pub fn cut(text: &[u8], limit: usize) -> Cow<'_, [u8]> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    // Not within a character; in a text that is not valid this does not matter.
+    let end = if is_utf8() {
+        (limit.saturating_sub(3)..=limit).rev().find(|&at| text[at] & 0xC0 != 0x80).unwrap_or(limit)
+    } else {
+        let (encoding, limit) = (unguarded::GetDatabaseEncoding(), limit as c_int);
+        // SAFETY: reads at most `limit` bytes of the text.
+        unsafe { pg_sys::pg_encoding_mbcliplen(encoding, text.as_ptr().cast(), limit, limit) as usize }
+    };
+    let mut cut = text[..end].to_vec();
+    cut.extend_from_slice(format!(" [cut: it has {} bytes]", text.len()).as_bytes());
+    Cow::Owned(cut)
+}
+
 /// The text as a literal `E'…'`.
 fn escape(text: &[u8]) -> Vec<u8> {
     let (mut escaped, mut rest) = (b"E'".to_vec(), text);

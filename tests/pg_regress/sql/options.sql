@@ -121,8 +121,63 @@ INSERT INTO t VALUES (6);
 SET audit_chain.actor = 'explicit';
 INSERT INTO t VALUES (7);
 RESET audit_chain.actor;
-SELECT set_config('request.jwt.claims', repeat('x', 10000), false) IS NOT NULL;
+-- A long one is cut: a write is never refused because of it.
+SELECT set_config('request.jwt.claims', repeat('x', 8191) || 'ÄÄ', false) IS NOT NULL;
 INSERT INTO t VALUES (8);
 RESET audit_chain.actor_setting;
-SELECT row_key ->> 'id' AS id, actor FROM audit_log WHERE table_name = 't' AND (row_key ->> 'id')::int > 4 ORDER BY seq;
+SELECT row_key ->> 'id' AS id, right(actor, 40) AS actor FROM audit_log
+WHERE table_name = 't' AND (row_key ->> 'id')::int > 4 ORDER BY seq;
+-- The actor from a JSON document in another setting.
+CREATE TABLE claims (id int GENERATED ALWAYS AS IDENTITY, path text, document text);
+GRANT SELECT ON claims TO PUBLIC;
+INSERT INTO claims (path, document) VALUES
+    ('request.jwt.claims ->> sub', '{"sub":"alice","big":1e400,"half":"\ud834","other":{"sub":"x"}}'),
+    ('request.jwt.claims->>sub', ' { "sub" : "caf\u00e9 \"x\"" } '),
+    ('request.jwt.claims -> user -> names ->> last', '{"user":{"names":{"first":"A","last":"B"}}}'),
+    ('request.jwt.claims->''a b''->>''it''''s -> "x"''', '{"a b":{"it''s -> \"x\"":"found"}}'),
+    ('request.jwt.claims ->> sub', '{"sub":"first","sub":"last"}'),
+    ('request.jwt.claims ->> n', '{"n":1.50}'), ('request.jwt.claims ->> n', '{"n":true}'),
+    ('request.jwt.claims ->> n', '{"n":null}'), ('request.jwt.claims ->> n', '{"n":""}'),
+    ('request.jwt.claims ->> n', '{"n":{"a" :1}}'), ('request.jwt.claims ->> n', '{"m":1}'),
+    ('request.jwt.claims ->> sub', '{"sub":"a\u0000b"}'),
+    ('request.jwt.claims ->> sub', '{"sub":"x"} trailing'), ('request.jwt.claims ->> sub', '{"sub":"x"'),
+    ('request.jwt.claims ->> sub', '["sub"]'), ('request.jwt.claims ->> sub', 'x'), ('request.jwt.claims ->> sub', ''),
+    ('request.jwt.claims -> a ->> b', '{"a":1}'), ('other.setting ->> sub', '{"sub":"x"}'),
+    ('request.jwt.claims ->> sub', '{"pad":"' || repeat('x', 20000) || '","sub":"behind much"}'),
+    ('request.jwt.claims ->> sub', '{"sub":"' || repeat('y', 8193) || '"}');
+DO $$
+DECLARE
+    c record;
+BEGIN
+    FOR c IN SELECT * FROM claims ORDER BY id LOOP
+        PERFORM set_config('audit_chain.actor_setting', c.path, true), set_config('request.jwt.claims', c.document, true);
+        INSERT INTO t VALUES (c.id + 100), (c.id + 200);
+    END LOOP;
+END
+$$;
+SELECT c.id, c.path, left(c.document, 60) AS document, right(l.actor, 50) AS actor
+FROM claims c JOIN audit_log l ON l.table_name = 't' AND (l.row_key ->> 'id')::int = c.id + 200 ORDER BY c.id;
+SELECT count(*) FROM audit_log a JOIN audit_log b ON (b.row_key ->> 'id')::int = (a.row_key ->> 'id')::int + 100
+WHERE a.table_name = 't' AND b.table_name = 't' AND (a.row_key ->> 'id')::int BETWEEN 101 AND 199
+  AND a.actor IS DISTINCT FROM b.actor;
+-- A path that is none is refused when it is set.
+SET audit_chain.actor_setting = 'a.b ->> ';
+SET audit_chain.actor_setting = 'a.b -> c';
+SET audit_chain.actor_setting = 'a.b ->> c ->> d';
+SET audit_chain.actor_setting = ' ->> c';
+SET audit_chain.actor_setting = 'a b';
+SET audit_chain.actor_setting = 'a.b ->> c d';
+SET audit_chain.actor_setting = 'a.b ->> ''c';
+SET audit_chain.actor_setting = '{"a":1}';
+SHOW audit_chain.actor_setting;
+-- A statement and a name that are too long.
+SET audit_chain.log_statement = on;
+SELECT format('INSERT INTO t VALUES (300) /* %s */', repeat('é', 600000)) AS query \gset
+:query;
+RESET audit_chain.log_statement;
+SELECT left(statement, 30), octet_length(statement), right(statement, 40)
+FROM audit_log WHERE (row_key ->> 'id')::int = 300;
+SELECT audit_event(repeat('x', 8192)) IS NULL, audit_event('x' || repeat('x', 8192)) IS NULL;
+SELECT audit_disable('t', repeat('x', 8193));
+SELECT audit_enable_schema('app', exclude_tables => ARRAY[repeat('x', 40000), repeat('y', 40000)]);
 SELECT valid, problems FROM audit_verify();
