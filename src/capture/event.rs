@@ -9,7 +9,7 @@ use pgrx::pg_sys::Datum;
 use std::ops::ControlFlow;
 
 /// The longest name of an event, in bytes. PostgreSQL's own limit for jsonb bounds its detail.
-const MAX_ACTION: usize = 8192;
+const MAX_ACTION: usize = 1 << 20;
 
 /// `audit_event(action text, detail json) RETURNS void`
 pub fn event(call: Call) -> Datum {

@@ -7,7 +7,8 @@
 use super::catalog;
 use super::encoding::{self, to_utf8};
 use super::row::{Attribute, Value};
-use super::{unguarded, varlena};
+use super::{unguarded, varlena, xact};
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -27,8 +28,10 @@ enum Form {
     Text,
     /// A varlena of bytes, in hexadecimal.
     Bytea,
+    /// A varlena whose bytes are a JSON document.
+    Json,
     /// The output function's text is a JSON document.
-    Document,
+    Jsonb,
     /// A `timestamp`, or with a time zone a `timestamptz`, in microseconds since 2000-01-01.
     Moment {
         zone: bool,
@@ -45,9 +48,14 @@ pub struct Writer {
     depends_on_settings: bool,
 }
 
-/// The largest image, in bytes: an entry's old and new row and its key together must fit a tuple, which PostgreSQL
-/// limits to 1 GiB.
-const MAX_IMAGE: usize = 400 << 20;
+/// The largest image, in bytes: larger values are recorded as their digests. PostgreSQL limits a tuple, and its text when the log
+/// is dumped, to 1 GiB: an old and a new row fit both, even if all of their characters are escaped.
+const MAX_IMAGE: usize = 200 << 20;
+
+/// A stored value of this size, in bytes, may have a text that PostgreSQL cannot make.
+const GUARDED: usize = 64 << 10;
+/// The text of a stored value of this size is not made.
+const MAX_STORED: usize = 100 << 20;
 
 impl Writer {
     /// The writer for a column's type. The output function is looked up once, and kept in `context`.
@@ -62,7 +70,8 @@ impl Writer {
             pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::NUMERICOID => Form::Number,
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Form::Text,
             pg_sys::BYTEAOID => Form::Bytea,
-            pg_sys::JSONOID | pg_sys::JSONBOID => Form::Document,
+            pg_sys::JSONOID => Form::Json,
+            pg_sys::JSONBOID => Form::Jsonb,
             pg_sys::TIMESTAMPOID => Form::Moment { zone: false },
             pg_sys::TIMESTAMPTZOID => Form::Moment { zone: true },
             _ => Form::Quoted,
@@ -97,35 +106,40 @@ impl Writer {
         let start = out.len();
         // SAFETY: a non-null varlena.
         let size = if self.is_varlena { unsafe { varlena::size(datum) } } else { 0 };
-        if size <= limit && start + size <= MAX_IMAGE {
-            self.write_value(datum, out);
+        let shortest = if self.form == Form::Bytea { 2 * size } else { size };
+        if size <= limit && start + shortest <= MAX_IMAGE && self.write_value(datum, size, out) {
             // A text may come from a shared catalog, and a type's output may be any bytes.
-            let may_be_invalid = matches!(self.form, Form::Text | Form::Document | Form::Quoted);
-            if may_be_invalid && !encoding::is_valid(&out[start..]) {
+            let may_be_invalid = matches!(self.form, Form::Text | Form::Json | Form::Jsonb | Form::Quoted);
+            if out.len() <= MAX_IMAGE && may_be_invalid && !encoding::is_valid(&out[start..]) {
                 out.truncate(start);
                 self.write_bytes(datum, out);
             }
             if out.len() <= MAX_IMAGE {
                 return;
             }
-            out.truncate(start);
         }
-        self.write_digest(datum, out);
+        out.truncate(start);
+        self.write_digest(datum, size, out);
     }
 
-    /// `{"sha256": …, "length": …}`: of a bytea's bytes, of any other value's text in UTF-8.
-    fn write_digest(&mut self, datum: Datum, out: &mut Vec<u8>) {
-        let bytes = match self.form {
-            // SAFETY: the column's type is a varlena.
-            Form::Bytea => Cow::Borrowed(unsafe { varlena::bytes(datum) }),
-            // SAFETY: as above.
-            Form::Text => to_utf8(unsafe { varlena::bytes(datum) }),
-            _ => to_utf8(self.text(datum)),
+    /// `{"sha256": …, "length": …}`: of a bytea's bytes, of any other value's text in UTF-8. Of a value whose text PostgreSQL
+    /// cannot make, of the bytes that it stores, with `"of": "stored"`.
+    fn write_digest(&mut self, datum: Datum, size: usize, out: &mut Vec<u8>) {
+        // SAFETY: called for varlenas only: a value of another kind is short.
+        let stored = || unsafe { varlena::bytes(datum) };
+        let (bytes, of) = match self.form {
+            Form::Bytea => (Cow::Borrowed(stored()), ""),
+            Form::Text | Form::Json => (to_utf8(stored()), ""),
+            _ => match self.guarded_text(datum, size) {
+                Some(text) => (to_utf8(text), ""),
+                None => (Cow::Borrowed(stored()), ",\"of\":\"stored\""),
+            },
         };
         out.extend_from_slice(b"{\"sha256\":\"");
         write_hex(&Sha256::digest(&bytes), out);
         out.extend_from_slice(b"\",\"length\":");
         write_integer(bytes.len(), out);
+        out.extend_from_slice(of.as_bytes());
         out.push(b'}');
     }
 
@@ -133,7 +147,7 @@ impl Writer {
     fn write_bytes(&mut self, datum: Datum, out: &mut Vec<u8>) {
         let bytes = match self.form {
             // SAFETY: the column's type is a varlena.
-            Form::Text => unsafe { varlena::bytes(datum) },
+            Form::Text | Form::Json => unsafe { varlena::bytes(datum) },
             _ => self.text(datum),
         };
         out.extend_from_slice(b"{\"bytes\":\"\\\\x");
@@ -141,7 +155,8 @@ impl Writer {
         out.extend_from_slice(b"\"}");
     }
 
-    fn write_value(&mut self, datum: Datum, out: &mut Vec<u8>) {
+    /// Returns false where the value's text cannot be made. The JSON may be incomplete where it is longer than [`MAX_IMAGE`].
+    fn write_value(&mut self, datum: Datum, size: usize, out: &mut Vec<u8>) -> bool {
         match self.form {
             Form::Bool => out.extend_from_slice(if datum.value() != 0 { b"true" } else { b"false" }),
             Form::Int2 => write_integer(datum.value() as i16, out),
@@ -149,7 +164,7 @@ impl Writer {
             Form::Int8 => write_integer(datum.value() as i64, out),
             Form::Oid => write_integer(datum.value() as u32, out),
             // SAFETY: the column's type is a varlena.
-            Form::Text => write_string(unsafe { varlena::bytes(datum) }, out),
+            Form::Text => write_image_string(unsafe { varlena::bytes(datum) }, out),
             Form::Bytea => {
                 out.extend_from_slice(b"\"\\\\x");
                 // SAFETY: as above.
@@ -165,8 +180,14 @@ impl Writer {
                     write_string(text, out);
                 }
             }
-            Form::Document => {
-                let text = self.text(datum);
+            Form::Json | Form::Jsonb => {
+                let text = if self.form == Form::Json {
+                    // SAFETY: as above.
+                    Some(unsafe { varlena::bytes(datum) })
+                } else {
+                    self.guarded_text(datum, size)
+                };
+                let Some(text) = text else { return false };
                 let bare = matches!(
                     (text.first(), text.last()),
                     (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
@@ -174,14 +195,28 @@ impl Writer {
                 // `->>` decodes every escape of the image, and fails for one that is not a character of the database's
                 // encoding (\u0000, half a surrogate pair), which json allows.
                 let bare = bare && !text.windows(2).any(|pair| pair == b"\\u");
-                if bare { out.extend_from_slice(text) } else { write_string(text, out) }
+                if bare { out.extend_from_slice(text) } else { write_image_string(text, out) }
             }
             Form::Moment { zone } => {
                 if !write_moment(datum.value() as i64, zone, out) {
                     write_string(self.text(datum), out);
                 }
             }
-            Form::Quoted => write_string(self.text(datum), out),
+            Form::Quoted => match self.guarded_text(datum, size) {
+                Some(text) => write_image_string(text, out),
+                None => return false,
+            },
+        }
+        true
+    }
+
+    /// The output function's text of a value that is stored in `size` bytes; `None` if PostgreSQL cannot make it: it has no text
+    /// beyond 1 GB, and an array of bits or a composite type may have a text many times as long as what is stored.
+    fn guarded_text<'a>(&mut self, datum: Datum, size: usize) -> Option<&'a [u8]> {
+        match size {
+            ..GUARDED => Some(self.text(datum)),
+            ..MAX_STORED => xact::try_in_savepoint(|| self.text(datum), is_too_large),
+            _ => None,
         }
     }
 
@@ -260,9 +295,29 @@ fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
     hex::encode_to_slice(bytes, &mut out[start..]).expect("twice the length");
 }
 
+/// Whether an error says that a text would be larger than PostgreSQL can make it.
+fn is_too_large(code: PgSqlErrorCode, message: &str) -> bool {
+    match code {
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY => true,
+        // palloc's (src/backend/utils/mmgr/mcxt.c), which is not translated.
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => message.starts_with("invalid memory alloc request size"),
+        _ => false,
+    }
+}
+
+/// Appends `text` as a JSON string; of one that makes an image too long, the beginning.
+fn write_image_string(text: &[u8], out: &mut Vec<u8>) {
+    write_bounded(text, out, MAX_IMAGE);
+}
+
 /// Appends `text` as a JSON string. Works in every server encoding: all are supersets of ASCII in which no byte of a
 /// multi-byte character is an ASCII byte.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    write_bounded(text, out, usize::MAX);
+}
+
+/// Appends `text` as a JSON string, and stops where `out` is longer than `limit`.
+fn write_bounded(text: &[u8], out: &mut Vec<u8>, limit: usize) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text;
@@ -279,6 +334,9 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
             }
         }
         rest = &rest[at + 1..];
+        if out.len() > limit {
+            return;
+        }
     }
     out.extend_from_slice(rest);
     out.push(b'"');

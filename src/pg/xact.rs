@@ -1,7 +1,9 @@
 //! The transaction: its ID, its time, its nesting, its snapshots, and how it ends.
 
 use super::unguarded;
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::panic::AssertUnwindSafe;
 
 /// The end of a transaction or savepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,41 @@ pub fn refuse_if_read_only(what: &std::ffi::CStr) {
     unsafe {
         pg_sys::PreventCommandIfReadOnly(what.as_ptr());
         pg_sys::PreventCommandIfParallelMode(what.as_ptr());
+    }
+}
+
+/// Runs `body` in a savepoint. If it raises an error that is `expected`, by its code and message, the savepoint is rolled back
+/// and the result is `None`; other errors are raised. Its result may be in the current memory context.
+pub fn try_in_savepoint<T>(
+    body: impl FnOnce() -> T,
+    expected: impl Fn(PgSqlErrorCode, &str) -> bool,
+) -> Option<T> {
+    // SAFETY: as a PL/pgSQL block with an exception handler does (src/pl/plpgsql/src/pl_exec.c, exec_stmt_block): the savepoint
+    // is ended in either case, and memory context and resource owner are those from before.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body())))
+            .catch_others(Err)
+            .catch_rust_panic(Err)
+            .execute();
+        if result.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        match result {
+            Ok(value) => Some(value),
+            Err(CaughtError::PostgresError(report))
+                if expected(report.sql_error_code(), report.message()) =>
+            {
+                None
+            }
+            Err(error) => error.rethrow(),
+        }
     }
 }
 
