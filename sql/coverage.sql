@@ -85,7 +85,16 @@ WITH RECURSIVE lifecycle AS (
                SELECT FROM lifecycle n
                WHERE (n.id, n.table_schema, n.table_name) = (k.id, t.table_schema, t.table_name)) AS renamed,
            coalesce(j.since, a.since) AS since, coalesce(j.enabled_by, a.enabled_by) AS enabled_by,
-           k.options, r.left_out
+           k.options, r.left_out,
+           (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
+            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+                ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts::integer - 1])
+            WHERE i.indrelid = t.oid AND i.indisprimary
+              AND EXISTS (SELECT FROM pg_catalog.json_array_elements_text(k.options -> 'exclude_columns'::text) e(name)
+                          WHERE e.name = a.attname::text
+                          UNION ALL
+                          SELECT FROM pg_catalog.json_array_elements_text(k.options -> 'mask_columns'::text) e(name)
+                          WHERE e.name = a.attname::text)) AS key_left_out
     FROM tables t
     LEFT JOIN capture k ON k.tgrelid = t.oid
     LEFT JOIN auditing a ON a.id = k.id
@@ -98,7 +107,7 @@ SELECT s.table_schema, s.table_name, s.audited,
             WHEN s.captured THEN 'broken: its triggers were dropped or disabled by force'
             WHEN s.expected THEN 'lost: its triggers were dropped by force'
             ELSE 'not audited' END AS state,
-       s.since, s.enabled_by, s.options, s.left_out
+       s.since, s.enabled_by, s.options, s.left_out, s.key_left_out
 FROM shown s
 UNION ALL
 -- A database that has none of the log's tables holds a copy of the log.
@@ -107,7 +116,7 @@ SELECT l.table_schema, l.table_name, false,
               OR EXISTS (SELECT FROM tables t JOIN auditing a USING (table_schema, table_name))
             THEN 'lost: the table was dropped or renamed by force'
             ELSE 'elsewhere: this database has none of the tables that the log is about' END,
-       NULL::timestamptz, NULL, NULL::json, NULL::json
+       NULL::timestamptz, NULL, NULL::json, NULL::json, NULL::text[]
 FROM (SELECT DISTINCT table_schema, table_name FROM lost) l
 WHERE NOT EXISTS (
     SELECT FROM shown s
@@ -121,6 +130,8 @@ COMMENT ON COLUMN audit_coverage.state IS 'audited, not audited, or what was don
 COMMENT ON COLUMN audit_coverage.since IS 'since when the table is audited without interruption';
 COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then';
 COMMENT ON COLUMN audit_coverage.options IS 'what is left out of its entries now';
+COMMENT ON COLUMN audit_coverage.key_left_out IS
+    'columns of the primary key that are excluded or masked: the entries do not say which row they are about';
 COMMENT ON COLUMN audit_coverage.left_out IS 'what was left out of its entries, since when and until when';
 
 -- Reads with its own rights what roles that may read audit_status need not be allowed to read themselves.

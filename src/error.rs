@@ -103,6 +103,8 @@ pub enum Error {
     UnseenDdl { trigger: Option<&'static str> },
     /// A trigger with one of the capture triggers' names.
     ReservedTrigger { name: String, table: String },
+    /// A chain's newest entry has the last place or time that the format has.
+    ChainEnded { chain: u32 },
     /// A checkpoint of a log without entries.
     NothingToSeal,
     /// A checkpoint of a copy that was not told what it is.
@@ -425,6 +427,11 @@ impl Error {
                 format!("trigger name \"{name}\" on table {table} is reserved for audit_chain"),
                 "Choose another name.".into(),
             ),
+            Self::ChainEnded { chain } => (
+                ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("cannot add to chain {chain}: its newest entry has the last place or time that an entry can have"),
+                format!("Such an entry was inserted by force. Increase audit_chain.max_chains. {SEE_PROBLEMS}"),
+            ),
             Self::NothingToSeal => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot make a checkpoint: the log has no entries".into(),
@@ -505,6 +512,14 @@ impl Error {
         report.report(PgLogLevel::ERROR);
         unreachable!("an error does not return")
     }
+}
+
+/// Warns the client of something, with a hint what to do.
+#[track_caller]
+pub fn warning(text: &str, hint: &str) {
+    ErrorReport::new(State::ERRCODE_WARNING, message(text).into_owned(), "audit_chain")
+        .set_hint(message(hint))
+        .report(PgLogLevel::WARNING);
 }
 
 /// Tells the client something.

@@ -6,6 +6,7 @@
 //!
 //! **Invariant**: whoever calls this has checked the current role's rights on the table, which is locked.
 
+use crate::audit::record::{key_left_out, warn_of_key};
 use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
 use crate::capture::options::{Auditing, Options};
@@ -102,6 +103,7 @@ pub fn install(extension: &Extension, table: &Table, auditing: &Auditing) -> Res
     }
     // Before PostgreSQL 16 a foreign table has no TRUNCATE triggers.
     create(STATEMENT_TRIGGER, false, !(table.is_foreign() && cfg!(feature = "pg15")));
+    warn_of_key(table, &key_left_out(table.oid, &auditing.options));
     Ok(())
 }
 

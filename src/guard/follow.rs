@@ -8,7 +8,7 @@
 
 use crate::audit::enable::record_baseline;
 use crate::audit::inheritance::{self, Announced, audited_ancestor};
-use crate::audit::record::{record, record_enable};
+use crate::audit::record::{key_left_out, record, record_enable, warn_of_key};
 use crate::audit::schema;
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
@@ -183,11 +183,29 @@ fn record_command(
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
     let role = session::effective_role();
+    // A new primary key may have columns that are not recorded. The application's DDL is not refused because of that.
+    let mut keys = Vec::new();
+    for table in touched.tables_with_new_keys() {
+        let capture = Capture::of(extension, table)?;
+        let columns = capture.options().map_or_else(Vec::new, |options| key_left_out(table, options));
+        if !columns.is_empty() {
+            warn_of_key(&Table::load(table)?, &columns);
+            keys.push((table, columns));
+        }
+    }
+    let detail_of = |table: Option<Oid>, object: &str, kind: &str| {
+        let mut detail = detail(command, object, kind);
+        if let Some((_, columns)) = keys.iter().find(|(keyed, _)| Some(*keyed) == table) {
+            detail["key_left_out"] = columns.clone().into();
+        }
+        detail
+    };
     let (mut recorded, mut tables_recorded) = (BTreeSet::new(), Vec::new());
     let mut entry = |table: Option<Table>, object: &str, kind: &str| {
         if recorded.insert(object.to_owned()) {
-            tables_recorded.extend(table.as_ref().map(|table| table.oid));
-            record("DDL", table.as_ref().map(Table::qualified), &detail(command, object, kind), role)?;
+            let oid = table.as_ref().map(|table| table.oid);
+            tables_recorded.extend(oid);
+            record("DDL", table.as_ref().map(Table::qualified), &detail_of(oid, object, kind), role)?;
         }
         Ok(())
     };
@@ -234,7 +252,8 @@ fn record_command(
     }
     for table in reached_tables(extension, touched, &tables_recorded)? {
         let table = Table::load(table)?;
-        record("DDL", Some(table.qualified()), &detail(command, &table.quoted(), "table"), role)?;
+        let detail = detail_of(Some(table.oid), &table.quoted(), "table");
+        record("DDL", Some(table.qualified()), &detail, role)?;
     }
     Ok(())
 }

@@ -343,6 +343,16 @@ impl Touched {
         }))
     }
 
+    /// The tables that have got a primary key.
+    pub fn tables_with_new_keys(&self) -> Vec<Oid> {
+        let created = self.objects.iter().filter(|(_, altered)| !**altered).map(|(&object, _)| object);
+        let tables: BTreeSet<u32> = created
+            .filter_map(|(class, object)| parts::table_of_primary_key(Oid::from(class), Oid::from(object)))
+            .map(Oid::to_u32)
+            .collect();
+        tables.into_iter().map(Oid::from).collect()
+    }
+
     /// The tables with columns of a type that was altered, or of a relation's row type.
     pub fn tables_of_types(&self) -> Vec<Oid> {
         let altered = self.relations().filter(|(_, relation)| relation.altered && !relation.created);

@@ -40,6 +40,9 @@ impl Claim {
     }
 }
 
+/// More entries than a transaction can have.
+const PLACES: i64 = 1 << 40;
+
 thread_local! {
     static CLAIM: Cell<Claim> = const { Cell::new(Claim::on(Oid::INVALID)) };
 }
@@ -48,11 +51,14 @@ thread_local! {
 /// taken.
 ///
 /// A chain's entries never go back in time, so one whose newest entry is dated after `latest` is passed over while there are
-/// others: the clock was wrong then, and would date what follows.
+/// others: the clock was wrong then, and would date what follows. So is one that has no places left, which only a log that was
+/// tampered with has.
 pub fn take(log: LogTable, latest: TimestampTz) -> (u32, Option<Newest>) {
-    let is_dated = |newest: Option<Newest>| newest.is_none_or(|newest| newest.at <= latest);
+    let is_usable = |newest: Option<Newest>| {
+        newest.is_none_or(|newest| newest.at <= latest && newest.seq < i64::MAX - PLACES)
+    };
     let (first, newest) = take_free(log);
-    if is_dated(newest) {
+    if is_usable(newest) {
         return (first, newest);
     }
     let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
@@ -63,7 +69,7 @@ pub fn take(log: LogTable, latest: TimestampTz) -> (u32, Option<Newest>) {
         }
         release(CLAIM.get());
         let newest = search(log, Claim::on(log.oid()), chain, attempt, keeps);
-        if is_dated(newest) {
+        if is_usable(newest) {
             return (chain, newest);
         }
     }

@@ -20,7 +20,7 @@ use crate::log::entry::{EntryBuffers, EntryHeader, Place};
 use crate::log::incarnation::{self, Announcement};
 use crate::log::table::{self, Identity, LogTable, Newest, Tuple};
 use crate::pg::lock::{Lockable, lock};
-use crate::pg::xact::{self, ActiveSnapshot, End};
+use crate::pg::xact::{self, ActiveSnapshot, EPOCH_DIFFERENCE, End};
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
@@ -91,7 +91,13 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
         let tx = tx.as_mut().expect("begun");
         let (seq, at, prev_hash) = match tx.newest {
             None => (1, now, genesis.expect("looked up for an empty chain")),
-            Some(newest) => (newest.seq + 1, now.max(newest.at), newest.hash),
+            Some(newest) => {
+                let ended = Error::ChainEnded { chain: tx.chain };
+                let seq = newest.seq.checked_add(1).ok_or_else(|| ended.clone())?;
+                let at = now.max(newest.at);
+                at.checked_add(EPOCH_DIFFERENCE).ok_or(ended)?;
+                (seq, at, newest.hash)
+            }
         };
         let place = Place { chain: tx.chain, seq, at, prev_hash, xid: tx.xid };
         let (tuple, hash) = buffers.form(header, &place);
@@ -101,8 +107,8 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
         tx.newest = Some(Newest { seq, at, hash });
         tx.pending_bytes += tuple.size();
         tx.pending.push(tuple);
-        (place, tx.pending.len() >= MAX_PENDING || tx.pending_bytes >= MAX_PENDING_BYTES)
-    });
+        Ok((place, tx.pending.len() >= MAX_PENDING || tx.pending_bytes >= MAX_PENDING_BYTES))
+    })?;
     if full {
         flush();
     }

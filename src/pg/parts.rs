@@ -2,7 +2,7 @@
 
 use super::relation;
 use super::table::{StoredTuple, scan_catalog};
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// `pg_depend` (`src/include/catalog/pg_depend.h`).
 const DEPEND: Oid = Oid::from_u32(2608);
@@ -14,10 +14,24 @@ const PARTS_OF_TABLES: [(Oid, u32, i16); 6] = [
     // pg_rewrite, pg_policy, pg_constraint, pg_statistic_ext, pg_attrdef
     (Oid::from_u32(2618), 2692, 3),
     (Oid::from_u32(3256), 3257, 3),
-    (Oid::from_u32(2606), 2667, if cfg!(feature = "pg18") { 9 } else { 8 }),
+    (CONSTRAINT, 2667, if cfg!(feature = "pg18") { 9 } else { 8 }),
     (Oid::from_u32(3381), 3380, 2),
     (Oid::from_u32(2604), 2657, 2),
 ];
+
+/// `pg_constraint`.
+const CONSTRAINT: Oid = Oid::from_u32(2606);
+
+/// The table whose primary key an object is; `None` for other objects.
+pub fn table_of_primary_key(class: Oid, object: Oid) -> Option<Oid> {
+    if class != CONSTRAINT {
+        return None;
+    }
+    const KIND: i16 = 4;
+    let read = |row: StoredTuple<'_>| row.integer(KIND) as u8 == b'p';
+    let key = (1, pg_sys::F_OIDEQ, Datum::from(object));
+    scan_catalog(class, Oid::from_u32(2667), key, read).contains(&true).then(|| table_of(class, object))?
+}
 
 /// Whether the objects of the class are parts of tables. An index is a relation, which is none of them.
 pub fn are_of_tables(class: Oid) -> bool {

@@ -98,7 +98,9 @@ fn new_spans(store: &TreeStore, size: u64) -> Result<Vec<Span>, Error> {
         }
         if newest > sealed {
             let span = Span { leaf_index, chain, first_seq: sealed + 1, last_seq: newest };
-            leaf_index += span.entries();
+            leaf_index = leaf_index.checked_add(span.entries()).ok_or_else(|| Error::DamagedTree {
+                reason: "the log has more entries than a tree".into(),
+            })?;
             spans.push(span);
         }
     }

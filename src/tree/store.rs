@@ -184,7 +184,8 @@ impl TreeStore {
             self.spans
         );
         let [leaf_index, first_seq] = *numbers(["leaf_index", "first_seq"], &rest).first()?;
-        u64::try_from(leaf_index + (seq - first_seq)).ok().filter(|_| seq >= first_seq)
+        let within = seq.checked_sub(first_seq).filter(|&within| within >= 0)?;
+        u64::try_from(leaf_index.checked_add(within)?).ok()
     }
 
     /// Calls `visit` with the hashes of a span's entries, in order. Ends at the first entry that is missing or has no hash of

@@ -47,7 +47,7 @@ struct Run {
 
 impl Run {
     fn takes(&self, next: &Run) -> bool {
-        next.first_seq == self.last_seq.wrapping_add(1)
+        Some(next.first_seq) == self.last_seq.checked_add(1)
             && next.first_prev.is_none_or(|prev| prev == self.last_hash)
             && next.first_at >= self.last_at
     }
@@ -238,7 +238,7 @@ fn check_chain(
             }
             continue;
         }
-        if run.first_seq > newest.last_seq + 1 {
+        if run.first_seq - newest.last_seq > 1 {
             fault(ProblemKind::Missing, newest.last_seq + 1, missing(newest.last_seq + 1, run.first_seq - 1));
         } else if run.first_prev.is_some_and(|prev| prev != newest.last_hash) {
             fault(

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: whatever is decoded encodes to the same bytes, so that what is shown is what is hashed.
 
-use crate::format::{Leaf, VERSION};
+use crate::format::{Leaf, MAX_CHAIN, MAX_SEQ, VERSION};
 use std::fmt;
 
 /// Why bytes are not a leaf.
@@ -18,6 +18,8 @@ pub enum LeafError {
     Null,
     /// A field is not UTF-8.
     Utf8,
+    /// The chain or the place is not one that an entry can have.
+    Place,
 }
 
 impl fmt::Display for LeafError {
@@ -33,6 +35,7 @@ impl fmt::Display for LeafError {
             Self::Long => f.write_str("malformed entry: bytes follow its end"),
             Self::Null => f.write_str("malformed entry: a field that must have a value has none"),
             Self::Utf8 => f.write_str("malformed entry: a field is not UTF-8"),
+            Self::Place => f.write_str("malformed entry: no entry can have its chain or its place"),
         }
     }
 }
@@ -63,6 +66,9 @@ impl<'a> Leaf<'a> {
             client_addr: opt(&mut rest)?,
             payload_digest: take(&mut rest)?,
         };
+        if leaf.chain > MAX_CHAIN || !(1..=MAX_SEQ).contains(&leaf.seq) {
+            return Err(LeafError::Place);
+        }
         if rest.is_empty() { Ok(leaf) } else { Err(LeafError::Long) }
     }
 }
@@ -152,6 +158,21 @@ mod tests {
                 leaf.encode(&mut again);
                 prop_assert_eq!(again, bytes);
             }
+        }
+    }
+
+    #[test]
+    fn a_place_that_no_entry_can_have_is_refused() {
+        let encoded = |leaf: Leaf<'_>| {
+            let mut bytes = Vec::new();
+            leaf.encode(&mut bytes);
+            bytes
+        };
+        let last = encoded(Leaf { chain: MAX_CHAIN, seq: MAX_SEQ, ..leaf() });
+        assert!(Leaf::decode(&last).is_ok());
+        for (chain, seq) in [(1, 0), (1, MAX_SEQ + 1), (1, u64::MAX), (MAX_CHAIN + 1, 1), (u32::MAX, 1)] {
+            let bytes = encoded(Leaf { chain, seq, ..leaf() });
+            assert_eq!(Leaf::decode(&bytes), Err(LeafError::Place), "{chain} {seq}");
         }
     }
 }

@@ -12,6 +12,12 @@ pub const VERSION: u8 = 1;
 /// The longest `str` or `opt` field, in bytes: the length 0xFFFF stands for null.
 pub const MAX_STR: usize = 0xFFFE;
 
+/// The largest number of a chain.
+pub const MAX_CHAIN: u32 = i32::MAX as u32;
+
+/// The last place in a chain.
+pub const MAX_SEQ: u64 = i64::MAX as u64;
+
 /// The length that stands for null in a `blob`.
 const NULL_BLOB: u32 = u32::MAX;
 

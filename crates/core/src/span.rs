@@ -4,6 +4,7 @@
 //! **Invariant** of spans in order: they fill the tree from leaf 0 without gap or overlap, and each chain's pieces
 //! continue one another from its entry 1. So every leaf is exactly one entry, and every sealed entry is one leaf.
 
+use crate::format::MAX_SEQ;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -110,12 +111,12 @@ impl SpanCheck {
         if span.leaf_index != self.size {
             return Err(SpanError::Leaf { expected: self.size, found: span.leaf_index });
         }
-        let expected = self.last_seq(span.chain) + 1;
+        let expected = self.last_seq(span.chain).checked_add(1).ok_or(SpanError::Empty)?;
         if span.first_seq != expected {
             return Err(SpanError::Seq { chain: span.chain, expected, found: span.first_seq });
         }
         let size = self.size.checked_add(span.entries()).filter(|&size| size < u64::MAX);
-        let (Some(size), true) = (size, span.entries() > 0 && span.last_seq < u64::MAX) else {
+        let (Some(size), true) = (size, span.entries() > 0 && span.last_seq <= MAX_SEQ) else {
             return Err(SpanError::Empty);
         };
         self.size = size;
@@ -125,7 +126,12 @@ impl SpanCheck {
 
     /// The next span: the entries that `chain` has up to `last_seq` beyond those taken. `None` if it has none.
     pub fn extend(&mut self, chain: u32, last_seq: u64) -> Option<Span> {
-        let span = Span { leaf_index: self.size, chain, first_seq: self.last_seq(chain) + 1, last_seq };
+        let span = Span {
+            leaf_index: self.size,
+            chain,
+            first_seq: self.last_seq(chain).saturating_add(1),
+            last_seq,
+        };
         self.push(&span).is_ok().then_some(span)
     }
 
@@ -198,5 +204,20 @@ mod tests {
         assert_eq!(check.extend(0, 3), None, "a chain that has become shorter gives nothing");
         assert_eq!(check.extend(0, 5), Some(span(6, 0, 5, 5)));
         assert_eq!(check.chains().collect::<Vec<_>>(), [(0, 5), (1, 2)]);
+    }
+
+    #[test]
+    fn spans_of_the_last_places_do_not_wrap() {
+        let mut check = SpanCheck::resume(5, [(0, MAX_SEQ), (1, u64::MAX), (2, MAX_SEQ - 1)]);
+        for chain in [0, 1] {
+            assert_eq!(check.extend(chain, u64::MAX), None);
+            for first_seq in [0, 1, MAX_SEQ, MAX_SEQ + 1, u64::MAX] {
+                let span = Span { leaf_index: 5, chain, first_seq, last_seq: u64::MAX };
+                assert!(check.push(&span).is_err(), "{span:?}");
+            }
+        }
+        let last = Span { leaf_index: 5, chain: 2, first_seq: MAX_SEQ, last_seq: MAX_SEQ };
+        assert_eq!(check.push(&last), Ok(()));
+        assert_eq!(check.size(), 6);
     }
 }

@@ -299,3 +299,22 @@ fn a_session_continues_from_the_entries_that_remain() {
         .unwrap();
     assert_eq!(database.assert_intact().entries, 2);
 }
+
+/// The last place and the last time that there are, in an entry inserted by force. No number is ever wrapped.
+#[test]
+fn a_chain_that_cannot_go_on_is_passed_over() {
+    let server = server_of_fewest_chains();
+    create(&server, "original");
+    for (name, forced) in [("place", "seq = 9223372036854775807"), ("time", "at = 'infinity'")] {
+        server.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE original")).unwrap();
+        let copy = Database::of(&server, name);
+        copy.force(&format!("UPDATE audit_log SET {forced} WHERE seq = 10"));
+        copy.sql("INSERT INTO t VALUES (100)");
+        assert_eq!(copy.sql("SELECT chain, seq FROM audit_log WHERE row_key ->> 'id' = '100'"), "1|1");
+        let message = copy.refused("SET audit_chain.max_chains = 1; INSERT INTO t VALUES (101)");
+        assert!(message.contains("cannot add to chain 0"), "{message}");
+        copy.sql("INSERT INTO t VALUES (102)");
+        let verdict = copy.verdict();
+        assert!(!verdict.valid);
+    }
+}

@@ -181,3 +181,28 @@ SELECT audit_event(repeat('x', 1048577));
 SELECT audit_disable('t', repeat('x', 8193));
 SELECT audit_enable_schema('app', exclude_tables => ARRAY[repeat('x', 40000), repeat('y', 40000)]);
 SELECT valid, problems FROM audit_verify();
+
+-- A column that is not recorded becomes the key, or a part of it: the DDL goes on, with a warning, and is told.
+CREATE TABLE keyed (id int, ssn text, note text, UNIQUE (ssn));
+CREATE TABLE keyed_child () INHERITS (keyed);
+SELECT audit_enable('keyed', exclude_columns => '{ssn}', mask_columns => '{note}');
+ALTER TABLE keyed ADD PRIMARY KEY (id, ssn) INCLUDE (note);
+INSERT INTO keyed VALUES (1, 'secret', 'x');
+SELECT row_key FROM audit_log WHERE operation = 'INSERT' AND table_name = 'keyed';
+SELECT detail -> 'key_left_out' AS key_left_out FROM audit_log WHERE operation = 'DDL' AND table_name = 'keyed' ORDER BY seq;
+SELECT table_name, state, key_left_out FROM audit_coverage WHERE table_name LIKE 'keyed%' ORDER BY 1;
+-- No warning for other DDL, nor for a key that is recorded.
+ALTER TABLE keyed ADD x int, ADD CHECK (x > 0);
+ALTER TABLE keyed DROP CONSTRAINT keyed_pkey;
+CREATE UNIQUE INDEX masked ON keyed (note);
+ALTER TABLE keyed ALTER note SET NOT NULL;
+ALTER TABLE keyed ADD CONSTRAINT keyed_pkey PRIMARY KEY USING INDEX masked;
+SELECT table_name, key_left_out FROM audit_coverage WHERE table_name = 'keyed';
+SELECT audit_enable('keyed', mask_columns => '{note}');
+SELECT audit_enable('keyed');
+SELECT table_name, key_left_out FROM audit_coverage WHERE table_name = 'keyed';
+-- A table gets options from one above it that leave out its own key.
+ALTER TABLE keyed_child ADD PRIMARY KEY (ssn);
+SELECT audit_enable('keyed', exclude_columns => '{ssn}');
+SELECT table_name, key_left_out FROM audit_coverage WHERE table_name LIKE 'keyed%' ORDER BY 1;
+SELECT valid, problems FROM audit_verify();

@@ -178,7 +178,7 @@ pub fn frontier<R: LogReader + ?Sized>(
         let Some((span, (chain, seq))) = span.and_then(|span| Some((span, span.entry_at(leaf)?))) else {
             return Err(FrontierError::Damaged(format!("no span covers leaf {leaf}")));
         };
-        let last_seq = span.last_seq.min(seq + (size - leaf) - 1);
+        let last_seq = span.last_seq.min(seq.saturating_add(size - leaf - 1));
         let piece = Span { leaf_index: leaf, chain, first_seq: seq, last_seq };
         let mut next = Some(seq);
         reader.hashes(&[piece], &mut |found_chain, found, hash| {
