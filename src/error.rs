@@ -67,8 +67,8 @@ pub enum Error {
     NotOwner { name: String },
     /// The caller does not own the schema.
     NotSchemaOwner { schema: String },
-    /// A pattern of tables to exclude matches no table.
-    PatternMatchesNothing { schema: String, pattern: String },
+    /// A pattern of tables to exclude ends with an escape character.
+    BadPattern { pattern: String },
     /// The caller is neither a superuser nor the extension's owner.
     NotExtensionOwner { function: &'static str },
     /// The table does not have this column.
@@ -317,10 +317,10 @@ impl Error {
                 format!("must be owner of schema \"{schema}\" to audit it"),
                 "Ask the schema's owner or a superuser to call audit_enable_schema().".into(),
             ),
-            Self::PatternMatchesNothing { schema, pattern } => (
-                ERRCODE_UNDEFINED_TABLE,
-                format!("pattern \"{pattern}\" matches no table of schema \"{schema}\""),
-                "Patterns are those of LIKE: % matches any text, _ matches any one character.".into(),
+            Self::BadPattern { pattern } => (
+                ERRCODE_INVALID_ESCAPE_SEQUENCE,
+                format!("pattern \"{pattern}\" of tables to exclude ends with an escape character"),
+                "Patterns are those of LIKE: write \\\\ for a backslash.".into(),
             ),
             Self::NotExtensionOwner { function } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,

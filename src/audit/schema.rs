@@ -6,7 +6,7 @@ use crate::audit::record::record;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
 use crate::capture::options::Options;
-use crate::error::{Error, OrRaise, check_length};
+use crate::error::{Error, OrRaise, check_length, notice, warning};
 use crate::extension::{Extension, OwnTable};
 use crate::log;
 use crate::pg::fmgr::Call;
@@ -44,6 +44,12 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     check_length(NAME, "exclude_tables", length, MAX_PATTERNS)?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
+    // LIKE would refuse it when a table is created.
+    if let Some(pattern) =
+        patterns.iter().find(|p| p.bytes().rev().take_while(|&b| b == b'\\').count() % 2 == 1)
+    {
+        return Err(Error::BadPattern { pattern: pattern.clone() });
+    }
     xact::refuse_if_read_only(c"audit_enable_schema()");
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
@@ -55,8 +61,8 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
         return Err(Error::NotSchemaOwner { schema: name });
     }
     let tables = tables_of(&name)?;
-    if let Some(pattern) = patterns.iter().find(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
-        return Err(Error::PatternMatchesNothing { schema: name, pattern: pattern.clone() });
+    for pattern in patterns.iter().filter(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
+        tell_unmatched(&name, pattern);
     }
     let mut enabled = 0;
     for table in tables {
@@ -151,6 +157,19 @@ pub fn audited_tables(extension: &Extension, schema: &str) -> Result<Vec<Table>,
         }
     }
     Ok(audited)
+}
+
+/// Tells that a pattern matches no table yet. One that is a plain name may be a mistake.
+fn tell_unmatched(schema: &str, pattern: &str) {
+    let text = format!("no table of schema \"{schema}\" matches \"{pattern}\" yet");
+    if pattern.contains(['%', '_']) {
+        notice(&text);
+    } else {
+        warning(
+            &text,
+            "Tables that are created later will be left out if they match. Names are case-sensitive here.",
+        );
+    }
 }
 
 /// Whether a name matches a pattern of LIKE.

@@ -43,6 +43,33 @@ fn all_examples_run() {
     assert_eq!(database.sql("SELECT valid FROM audit.audit_verify()"), "t");
 }
 
+/// ALTER SYSTEM does not know the settings in a session that has not loaded the library.
+#[test]
+fn settings_are_changed_as_documented() {
+    let server = cluster_tests::server();
+    let database = Database::create(&server, "readme");
+    let block = README.split("```sql\n").find(|block| block.starts_with("LOAD ")).expect("the example");
+    let example = block.split_once("```\n").expect("the end of the example").0;
+    let (load, rest) = example.split_once('\n').unwrap();
+    assert_eq!(load, "LOAD 'audit_chain';");
+    let message = database.refused(rest);
+    assert!(message.contains("unrecognized configuration parameter \"audit_chain."), "{message}");
+    psql(&server, example);
+    // In a new session, which loads the library by its first write.
+    database.sql("CREATE TABLE t (v text); SELECT audit_enable('t')");
+    cluster_tests::eventually("the new settings", || {
+        let insert =
+            "SET request.jwt.claims = '{\"sub\": \"alice\"}'; INSERT INTO t SELECT repeat('x', 2000000)";
+        database.sql(insert);
+        database.entries("actor = 'alice' AND new_row::text LIKE '%sha256%'") > 0
+    });
+    for (kind, name) in [("DATABASE", "readme"), ("ROLE", "postgres")] {
+        database.sql(&format!("ALTER {kind} {name} SET audit_chain.log_statement = on"));
+        assert_eq!(database.sql("SHOW audit_chain.log_statement"), "on");
+        database.sql(&format!("ALTER {kind} {name} RESET audit_chain.log_statement"));
+    }
+}
+
 /// Runs SQL by psql as a reader does, and returns what it prints.
 fn psql(server: &Server, sql: &str) -> String {
     let mut psql = server.command("psql");
