@@ -26,10 +26,11 @@ CREATE FUNCTION audit_enable_schema(
     schema         regnamespace,
     exclude_tables text[]  DEFAULT '{}',
     baseline       boolean DEFAULT false,
-    skip_unchanged boolean DEFAULT false
+    skip_unchanged boolean DEFAULT false,
+    include_foreign_tables boolean DEFAULT false
 ) RETURNS integer
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_enable_schema';
-COMMENT ON FUNCTION audit_enable_schema(regnamespace, text[], boolean, boolean) IS
+COMMENT ON FUNCTION audit_enable_schema(regnamespace, text[], boolean, boolean, boolean) IS
     'audit_chain: audit all tables of a schema, and those created there later; returns the number of newly audited tables';
 
 CREATE FUNCTION audit_disable_schema(schema regnamespace, reason text) RETURNS integer

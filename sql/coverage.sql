@@ -58,7 +58,8 @@ WITH RECURSIVE lifecycle AS (
     UNION
     SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON b.oid = i.inhparent
 ), tables AS (
-    SELECT c.oid, n.nspname::text AS table_schema, c.relname::text AS table_name, c.relkind = 'p' AS partitioned
+    SELECT c.oid, n.nspname::text AS table_schema, c.relname::text AS table_name, c.relkind = 'p' AS partitioned,
+           c.relkind = 'f' AS is_foreign
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
@@ -78,9 +79,10 @@ WITH RECURSIVE lifecycle AS (
     SELECT t.table_schema, t.table_name, k.tgrelid IS NOT NULL AS captured,
            coalesce(k.statement_triggers = 1 AND k.always
                     AND k.row_triggers = CASE WHEN t.partitioned THEN 0 ELSE 1 END, false) AS audited,
-           EXISTS (SELECT FROM below b WHERE b.oid = t.oid)
+           EXISTS (SELECT FROM below b WHERE b.oid = t.oid) AND NOT t.is_foreign
            OR EXISTS (SELECT FROM lost l WHERE (l.table_schema, l.table_name) = (t.table_schema, t.table_name))
                AS expected,
+           EXISTS (SELECT FROM below b WHERE b.oid = t.oid) AND t.is_foreign AS left_out_below,
            NOT k.inherited AND a.id IS NOT NULL AND NOT EXISTS (
                SELECT FROM lifecycle n
                WHERE (n.id, n.table_schema, n.table_name) = (k.id, t.table_schema, t.table_name)) AS renamed,
@@ -106,6 +108,7 @@ SELECT s.table_schema, s.table_name, s.audited,
             WHEN s.audited THEN 'audited'
             WHEN s.captured THEN 'broken: its triggers were dropped or disabled by force'
             WHEN s.expected THEN 'lost: its triggers were dropped by force'
+            WHEN s.left_out_below THEN 'not audited: a foreign table is not audited with the table above it'
             ELSE 'not audited' END AS state,
        s.since, s.enabled_by, s.options, s.left_out, s.key_left_out
 FROM shown s

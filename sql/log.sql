@@ -151,7 +151,8 @@ CREATE TABLE audit_schema_policy (
     schema_name    text    NOT NULL,
     exclude_tables text[]  NOT NULL,
     skip_unchanged boolean NOT NULL,
-    ended          boolean NOT NULL
+    ended          boolean NOT NULL,
+    include_foreign_tables boolean NOT NULL
 );
 COMMENT ON TABLE audit_schema_policy IS
     'audit_chain: schemas whose tables are audited, those created later included; of each schema, the row of the newest version counts';
@@ -160,6 +161,7 @@ COMMENT ON COLUMN audit_schema_policy.schema_name IS 'the schema';
 COMMENT ON COLUMN audit_schema_policy.exclude_tables IS 'LIKE patterns of the names of tables that are not audited';
 COMMENT ON COLUMN audit_schema_policy.skip_unchanged IS 'whether an UPDATE that changes nothing makes no entry';
 COMMENT ON COLUMN audit_schema_policy.ended IS 'whether the policy ended with this change, and audits no table that is created later';
+COMMENT ON COLUMN audit_schema_policy.include_foreign_tables IS 'whether foreign tables are audited too';
 
 SELECT pg_catalog.pg_extension_config_dump('audit_lifecycle', '');
 SELECT pg_catalog.pg_extension_config_dump('audit_schema_policy', '');

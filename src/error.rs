@@ -83,6 +83,10 @@ pub enum Error {
     BadOptions { table: String, reason: String },
     /// The table is a partition whose root is audited.
     PartOfAudited { name: String, relationship: &'static str, root: String },
+    /// A foreign table whose remote table's rows cannot be changed one by one.
+    RemoteUnfit { name: String, remote: String, server: String, harm: &'static str },
+    /// What a foreign table is on its server cannot be seen.
+    RemoteUnseen { name: String, server: String, reason: String },
     /// A command against one of the extension's objects.
     Guarded { tag: String, object: String },
     /// A trigger on one of the extension's tables.
@@ -359,6 +363,20 @@ impl Error {
                 ERRCODE_WRONG_OBJECT_TYPE,
                 format!("table \"{name}\" {relationship} {root}, which is audited"),
                 format!("Call the function for {root} instead."),
+            ),
+            Self::RemoteUnfit { name, remote, server, harm } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot audit foreign table \"{name}\": table \"{remote}\" of server \"{server}\" {harm}"),
+                "UPDATE and DELETE would change wrong rows, or fail. Audit the table on its own server, leave it out with \
+                 exclude_tables, or make a foreign table for each partition or child."
+                    .into(),
+            ),
+            Self::RemoteUnseen { name, server, reason } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot audit foreign table \"{name}\": server \"{server}\" does not say what it is there: {reason}"),
+                "If its remote table were partitioned, UPDATE and DELETE would change wrong rows. The caller needs a user \
+                 mapping, and the rights to use the server and to create temporary tables."
+                    .into(),
             ),
             Self::Guarded { tag, object } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -1,5 +1,6 @@
 //! Beginning and ending the auditing of a table, each with an entry of its own.
 
+use crate::audit::foreign;
 use crate::audit::inheritance::{self, Announced, audited_ancestor};
 use crate::audit::record::{record_enable, record_lifecycle};
 use crate::audit::table::Table;
@@ -79,7 +80,9 @@ pub fn enable_checked(
     let options = options.normalised();
     check_columns(table, &options)?;
     let before = Capture::of(extension, table.oid)?;
+    // A foreign table is audited by itself, or not at all.
     if table.is_partition()
+        && !table.is_foreign()
         && let Some(root) = audited_ancestor(extension, table.oid)?
     {
         return Err(part_of_audited(table, root));
@@ -93,11 +96,14 @@ pub fn enable_checked(
     };
     if own == Some(&auditing)
         && members.iter().try_fold(true, |all, member| {
-            Ok(all && Capture::of(extension, member.oid)?.is_complete(member))
+            let capture = Capture::of(extension, member.oid)?;
+            let is_left_out = member.is_foreign() && !capture.is_any();
+            Ok(all && (is_left_out || capture.is_complete(member)))
         })?
     {
         return Ok(None);
     }
+    foreign::check(table)?;
     triggers::install(extension, table, &auditing)?;
     let mut detail = json!({});
     if let Some(previous) = before.options() {
@@ -151,7 +157,8 @@ pub fn record_baseline(extension: &Extension, tables: &[Table]) -> Result<u64, E
     let mut total = 0;
     for table in tables.iter().filter(|table| !table.is_partitioned()) {
         let capture = Capture::of(extension, table.oid)?;
-        let options = capture.options().cloned().unwrap_or_default();
+        // A foreign table below an audited one is left out.
+        let Some(options) = capture.options().cloned() else { continue };
         total += baseline::record(table.oid, &options, caller)?;
     }
     Ok(total)
@@ -198,7 +205,9 @@ pub fn disable_checked(extension: &Extension, table: &Table, reason: &str) -> Re
     let descendants = relation::descendants(table.oid, Lock::ShareRowExclusive).split_off(1);
     let capture = Capture::of(extension, table.oid)?;
     let Some(auditing) = capture.auditing() else { return Ok(false) };
-    if let Some(root) = audited_ancestor(extension, table.oid)? {
+    if !table.is_foreign()
+        && let Some(root) = audited_ancestor(extension, table.oid)?
+    {
         return Err(part_of_audited(table, root));
     }
     triggers::remove(extension, table.oid)?;

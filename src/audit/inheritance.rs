@@ -1,15 +1,16 @@
 //! What inherits from an audited table, or is a partition of it, is audited with it.
 //!
-//! **Invariant**: after [`settle`], a table below audited ones is audited, and what the entries of a table above it leave
+//! **Invariant**: after [`settle`], a table below audited ones is audited, unless it is a foreign table, and what the entries of a table above it leave
 //! out, its own leave out too.
 
+use crate::audit::foreign::warn_left_out;
 use crate::audit::record::record_enable;
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::options::Auditing;
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::pg::relation;
+use crate::pg::{catalog, relation};
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
@@ -87,14 +88,29 @@ pub enum Announced {
     Itself,
 }
 
+/// Warns that a foreign table is not audited with an audited table above it, if there is one.
+pub fn warn_left_out_below(extension: &Extension, table: &Table) -> Result<(), Error> {
+    if let Some(above) = audited_ancestor(extension, table.oid)? {
+        let above = catalog::quoted_name(above).unwrap_or_default();
+        warn_left_out(table, &format!(" with {above}"));
+    }
+    Ok(())
+}
+
 /// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns whether the
-/// table is audited. A temporary table is not.
+/// table is audited. A temporary table is not, and a foreign table only if it is by itself.
 pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Result<bool, Error> {
     if table.is_temporary() {
         return Ok(false);
     }
     let before = Capture::of(extension, table.oid)?;
     let has = before.auditing();
+    if table.is_foreign() && has.is_none() {
+        if announced == Announced::Above {
+            warn_left_out_below(extension, table)?;
+        }
+        return Ok(false);
+    }
     let Some(wanted) = wanted(extension, table.oid, has)? else { return Ok(false) };
     if has == Some(&wanted) && before.is_complete(table) {
         return Ok(true);

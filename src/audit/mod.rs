@@ -3,6 +3,7 @@
 //! * [`enable`]: `audit_enable()` and `audit_disable()`.
 //! * [`schema`]: the same for all tables of a schema, and its policy for later ones.
 //! * [`triggers`]: the capture triggers.
+//! * [`foreign`]: which foreign tables can be audited.
 //! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
 //! * [`table`]: tables in the catalogs.
 //! * [`record`]: ENABLE, DISABLE and DDL entries.
@@ -14,6 +15,7 @@
 //! **Invariant**: capture begins, changes and ends with an entry in the same transaction.
 
 pub mod enable;
+pub mod foreign;
 pub mod inheritance;
 pub mod record;
 pub mod schema;

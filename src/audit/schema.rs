@@ -1,6 +1,7 @@
 //! A whole schema at once: its tables, and those that are created there later.
 
 use crate::audit::enable::{self, require_extension_owner};
+use crate::audit::foreign::{self, warn_left_out};
 use crate::audit::inheritance::audited_ancestor;
 use crate::audit::record::record;
 use crate::audit::table::Table;
@@ -23,7 +24,7 @@ use serde_json::json;
 /// The length of all patterns of a schema together, in bytes.
 const MAX_PATTERNS: usize = 65536;
 
-/// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged) RETURNS integer`
+/// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged, include_foreign_tables) RETURNS integer`
 pub fn enable(call: Call) -> Datum {
     call.returns(enable_schema(call).or_raise())
 }
@@ -44,6 +45,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     check_length(NAME, "exclude_tables", length, MAX_PATTERNS)?;
     let baseline: bool = call.arg(2).ok_or_else(|| null("baseline"))?;
     let skip_unchanged: bool = call.arg(3).ok_or_else(|| null("skip_unchanged"))?;
+    let include_foreign_tables: bool = call.arg(4).ok_or_else(|| null("include_foreign_tables"))?;
     // LIKE would refuse it when a table is created.
     if let Some(pattern) =
         patterns.iter().find(|p| p.bytes().rev().take_while(|&b| b == b'\\').count() % 2 == 1)
@@ -68,10 +70,12 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     for table in tables {
         // A partition is audited with its root, or left out with it, unless its root is in another schema.
         let with_root = table.is_partition()
+            && !table.is_foreign()
             && (audited_ancestor(&extension, table.oid)?.is_some()
                 || relation::partition_root(table.oid)
                     .is_some_and(|root| relation::describe(root).is_some_and(|d| d.namespace == schema)));
-        let excluded = patterns.iter().any(|pattern| matches(&table.name, pattern));
+        let excluded = table.is_foreign() && !include_foreign_tables
+            || patterns.iter().any(|pattern| matches(&table.name, pattern));
         // A table that is audited already keeps its options.
         if !with_root && !excluded && !Capture::of(&extension, table.oid)?.is_any() {
             let options = Options { skip_unchanged, ..Options::default() };
@@ -81,7 +85,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     }
     // No dump can be restored from now on: it would bring another policy.
     log::begin(session::effective_role())?;
-    let policy = Policy { exclude_tables: patterns, skip_unchanged };
+    let policy = Policy { exclude_tables: patterns, skip_unchanged, include_foreign_tables };
     let before = policy_of(&extension, &name)?;
     if before.as_ref() != Some(&policy) {
         write_policy(&extension, &name, &policy, State::InForce)?;
@@ -112,7 +116,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
     let mut disabled = 0;
     for table in tables_of(&name)? {
         // A partition whose root in another schema stays audited stays so too.
-        if table.is_partition() && audited_ancestor(&extension, table.oid)?.is_some() {
+        if table.is_partition() && !table.is_foreign() && audited_ancestor(&extension, table.oid)?.is_some() {
             continue;
         }
         disabled += i32::from(enable::disable_checked(&extension, &table, &reason)?);
@@ -195,7 +199,15 @@ pub fn policy_for(
     let Some(policy) = policy_of(extension, &table.schema)? else { return Ok(None) };
     let is_excluded = |name: &str| policy.exclude_tables.iter().any(|pattern| matches(name, pattern));
     // A table that the policy has covered under its old name, and that is not audited, is not audited for a reason.
-    let applies = !is_excluded(&table.name) && before.is_none_or(is_excluded);
+    let mut applies = !is_excluded(&table.name) && before.is_none_or(is_excluded);
+    if applies && table.is_foreign() {
+        applies = policy.include_foreign_tables;
+        // The command that has made the table is not refused.
+        if applies && let Err(error) = foreign::check(table) {
+            warn_left_out(table, &format!(": {error}"));
+            applies = false;
+        }
+    }
     Ok(applies.then(|| Options { skip_unchanged: policy.skip_unchanged, ..Options::default() }))
 }
 
@@ -204,11 +216,16 @@ pub fn policy_for(
 struct Policy {
     exclude_tables: Vec<String>,
     skip_unchanged: bool,
+    include_foreign_tables: bool,
 }
 
 impl Policy {
     fn to_json(&self) -> serde_json::Value {
-        json!({ "exclude_tables": self.exclude_tables, "skip_unchanged": self.skip_unchanged })
+        json!({
+            "exclude_tables": self.exclude_tables,
+            "skip_unchanged": self.skip_unchanged,
+            "include_foreign_tables": self.include_foreign_tables,
+        })
     }
 }
 
@@ -226,6 +243,7 @@ mod column {
     pub const EXCLUDE_TABLES: i16 = 3;
     pub const SKIP_UNCHANGED: i16 = 4;
     pub const ENDED: i16 = 5;
+    pub const INCLUDE_FOREIGN_TABLES: i16 = 6;
 }
 
 /// The schema's policy that is in force.
@@ -243,6 +261,7 @@ fn newest(extension: &Extension, schema: &[u8]) -> Result<Option<Policy>, Error>
                     .get::<Texts>(column::EXCLUDE_TABLES)
                     .map_or_else(Vec::new, |texts| texts.0),
                 skip_unchanged: row.get(column::SKIP_UNCHANGED).unwrap_or(false),
+                include_foreign_tables: row.get(column::INCLUDE_FOREIGN_TABLES).unwrap_or(false),
             };
             let ended = row.get(column::ENDED).unwrap_or(false);
             (row.integer(column::VERSION), (!ended).then_some(policy))
@@ -266,6 +285,7 @@ fn write_policy(extension: &Extension, schema: &str, policy: &Policy, state: Sta
         ColumnValue::Varlena(Some(&array_bytes(&policy.exclude_tables))),
         ColumnValue::Bool(policy.skip_unchanged),
         ColumnValue::Bool(state == State::Ended),
+        ColumnValue::Bool(policy.include_foreign_tables),
     ]);
     table::insert(policies, None, vec![Tuple::new(&row, (0, 0))]);
     xact::make_visible();

@@ -297,9 +297,17 @@ fn ensure_capture(
         Some(before) if !table.is_in(before.namespace) => None,
         None if change.created => None,
         Some(before) => Some(from_server(&before.name)),
+        None if table.is_foreign() && change.placed => {
+            return inheritance::warn_left_out_below(extension, table);
+        }
         None => return Ok(()),
     };
-    let Some(options) = schema::policy_for(extension, table, before.as_deref())? else { return Ok(()) };
+    let Some(options) = schema::policy_for(extension, table, before.as_deref())? else {
+        if table.is_foreign() && (change.created || change.placed) {
+            inheritance::warn_left_out_below(extension, table)?;
+        }
+        return Ok(());
+    };
     let auditing = Auditing::begin(options);
     triggers::install(extension, table, &auditing)?;
     record_enable(extension, table, &auditing, json!({ "reason": "schema" }))?;

@@ -15,6 +15,7 @@ pub mod compat;
 pub mod encoding;
 pub mod ends;
 pub mod fmgr;
+pub mod foreign;
 pub mod inet;
 pub mod lock;
 pub mod numbers;

@@ -90,6 +90,32 @@ pub fn try_in_savepoint<T>(
     body: impl FnOnce() -> T,
     expected: impl Fn(PgSqlErrorCode, &str) -> bool,
 ) -> Option<T> {
+    match in_savepoint(body, true) {
+        Ok(value) => Some(value),
+        Err(CaughtError::PostgresError(report)) if expected(report.sql_error_code(), report.message()) => {
+            None
+        }
+        Err(error) => error.rethrow(),
+    }
+}
+
+/// Runs `body` in a savepoint that is rolled back, whatever it has done. Its result must not be in PostgreSQL's memory. An error
+/// is returned as its message, unless the statement was cancelled.
+pub fn undo<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN, ERRCODE_QUERY_CANCELED};
+    in_savepoint(body, false).map_err(|error| match &error {
+        CaughtError::PostgresError(report)
+            if ![ERRCODE_QUERY_CANCELED, ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN]
+                .contains(&report.sql_error_code()) =>
+        {
+            report.message().to_owned()
+        }
+        _ => error.rethrow(),
+    })
+}
+
+/// Runs `body` in a savepoint, and keeps what it has done if it raises no error and `keep` is set.
+fn in_savepoint<T>(body: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
     // SAFETY: as a PL/pgSQL block with an exception handler does (src/pl/plpgsql/src/pl_exec.c, exec_stmt_block): the savepoint
     // is ended in either case, and memory context and resource owner are those from before.
     unsafe {
@@ -100,22 +126,14 @@ pub fn try_in_savepoint<T>(
             .catch_others(Err)
             .catch_rust_panic(Err)
             .execute();
-        if result.is_ok() {
+        if keep && result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
-        match result {
-            Ok(value) => Some(value),
-            Err(CaughtError::PostgresError(report))
-                if expected(report.sql_error_code(), report.message()) =>
-            {
-                None
-            }
-            Err(error) => error.rethrow(),
-        }
+        result
     }
 }
 

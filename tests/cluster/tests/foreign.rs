@@ -1,7 +1,7 @@
 //! Foreign tables: changes made through them are recorded in the local log, whatever happens to the remote
 //! server.
 
-use cluster_tests::{Database, server, state};
+use cluster_tests::{Database, Session, server, state};
 use harness::postgres::Client;
 use harness::{Mode, Server};
 
@@ -62,6 +62,13 @@ fn images(database: &Database<'_>) -> String {
     database.sql(
         "SELECT operation, table_name, old_row, new_row FROM audit_log WHERE operation NOT IN ('ENABLE', 'DDL') ORDER BY xid, seq",
     )
+}
+
+/// Checks that the session was warned, and forgets its notices.
+#[track_caller]
+fn assert_warned(session: &Session, text: &str) {
+    let notices = session.notices();
+    assert!(notices.iter().any(|notice| notice.message().contains(text)), "{notices:?}");
 }
 
 /// Checks that a failed audit_enable() has left nothing behind.
@@ -162,7 +169,7 @@ fn options_apply_to_foreign_tables_too() {
 }
 
 #[test]
-fn a_foreign_partition_is_audited_with_its_root() {
+fn a_foreign_partition_is_audited_only_by_itself() {
     let Some(link) = Link::new() else { return };
     let database = link.database();
     database.sql(
@@ -170,14 +177,27 @@ fn a_foreign_partition_is_audited_with_its_root() {
          CREATE TABLE here PARTITION OF p FOR VALUES FROM (0) TO (10);
          CREATE FOREIGN TABLE there PARTITION OF p FOR VALUES FROM (10) TO (20)
              SERVER other_side OPTIONS (table_name 'part');
-         INSERT INTO p VALUES (1, 'before'), (11, 'before');
-         SELECT audit_enable('p', baseline => true);
-         INSERT INTO p VALUES (2, 'new'), (12, 'new');
+         INSERT INTO p VALUES (1, 'before'), (11, 'before')",
+    );
+    let mut session = database.session();
+    session.run("SELECT audit_enable('p', baseline => true)");
+    assert_warned(&session, "foreign table \"there\" is not audited with public.p");
+    let state = "SELECT audited, state FROM audit_coverage WHERE table_name = 'there'";
+    let left_out = "f|not audited: a foreign table is not audited with the table above it";
+    assert_eq!(database.sql(state), left_out);
+    session.run("UPDATE p SET v = v; SELECT audit_enable('p')");
+    assert_eq!(database.entries("table_name = 'there' OR new_row ->> 'id' = '11'"), 0);
+    session.run("SELECT audit_enable('there', baseline => true)");
+    assert_warned(&session, "of foreign table \"there\", only changes");
+    assert_eq!(database.sql(state), "t|audited");
+    database.sql(
+        "INSERT INTO p VALUES (2, 'new'), (12, 'new');
          UPDATE p SET v = 'changed' WHERE id IN (1, 11);
          UPDATE p SET id = 13 WHERE id = 2;
          DELETE FROM p WHERE id = 12",
     );
     let expected = r#"BASELINE|here||{"id":1,"v":"before"}
+UPDATE|here|{}|{"id":1,"v":"before"}
 BASELINE|there||{"id":11,"v":"before"}
 INSERT|here||{"id":2,"v":"new"}
 INSERT|there||{"id":12,"v":"new"}
@@ -196,36 +216,167 @@ DELETE|there|{"id":12,"v":"new"}|"#;
         database.sql("SELECT DISTINCT detail ->> 'partition_of' FROM audit_log WHERE table_name = 'there' AND operation <> 'DDL'"),
         "public.p"
     );
-    // A partition that is attached later and then detached stays audited.
+    // One that is created or attached later is left out, whatever it is on the other side, unless it is audited already. No DDL is
+    // refused.
     link.remote.psql("postgres", "CREATE TABLE later (id integer, v text)").unwrap();
+    session.run("CREATE FOREIGN TABLE nowhere PARTITION OF p FOR VALUES FROM (30) TO (40) SERVER other_side");
+    assert_warned(&session, "foreign table \"nowhere\" is not audited with public.p");
+    session.run("CREATE FOREIGN TABLE later (id integer, v text) SERVER other_side");
+    session.run("ALTER TABLE p ATTACH PARTITION later FOR VALUES FROM (20) TO (30)");
+    assert_warned(&session, "foreign table \"later\" is not audited with public.p");
+    session.run("INSERT INTO p VALUES (20, 'left out')");
+    session.run("SELECT audit_enable('later')");
     database.sql(
-        "CREATE FOREIGN TABLE later (id integer, v text) SERVER other_side;
-         ALTER TABLE p ATTACH PARTITION later FOR VALUES FROM (20) TO (30);
-         INSERT INTO p VALUES (21, 'in the partition');
+        "INSERT INTO p VALUES (21, 'in the partition');
          ALTER TABLE p DETACH PARTITION later;
          INSERT INTO later VALUES (22, 'on its own');
-         DROP FOREIGN TABLE there",
+         ALTER TABLE p ATTACH PARTITION later FOR VALUES FROM (20) TO (30);
+         INSERT INTO p VALUES (23, 'and again');
+         DROP FOREIGN TABLE nowhere, there",
     );
-    assert_eq!(database.entries("table_name = 'later' AND operation = 'INSERT'"), 2);
+    assert_eq!(database.entries("table_name = 'later' AND operation = 'INSERT'"), 3);
     assert_eq!(database.entries("table_name = 'there' AND detail ->> 'tag' = 'DROP FOREIGN TABLE'"), 1);
+    // It can be ended by itself too.
+    database.sql("SELECT audit_disable('later', 'a test'); INSERT INTO p VALUES (24, 'not any more')");
+    assert_eq!(database.entries("table_name = 'later' AND operation = 'INSERT'"), 3);
     let coverage =
         "SELECT string_agg(table_name || ' ' || state, ', ' ORDER BY table_name) FROM audit_coverage";
-    assert_eq!(database.sql(coverage), "accounts not audited, here audited, later audited, p audited");
+    assert_eq!(
+        database.sql(coverage),
+        "accounts not audited, here audited, later not audited: a foreign table is not audited with the table above it, p audited"
+    );
     database.assert_intact();
 }
 
 #[test]
-fn tables_imported_into_an_audited_schema_are_audited() {
+fn foreign_tables_of_a_schema_are_audited_where_that_is_asked_for() {
     let Some(link) = Link::new() else { return };
     let database = link.database();
-    database.sql(
-        "CREATE SCHEMA imported;
-         SELECT audit_enable_schema('imported');
-         IMPORT FOREIGN SCHEMA public FROM SERVER other_side INTO imported;
-         INSERT INTO imported.accounts VALUES (3, 'Cid', 1);
-         INSERT INTO imported.part VALUES (1, 'x')",
-    );
+    link.remote(PARTED);
+    let mut session = database.session();
+    session.run("CREATE SCHEMA imported; CREATE TABLE imported.own (id integer)");
+    session.run("SELECT audit_enable_schema('imported')");
+    session.run("IMPORT FOREIGN SCHEMA public LIMIT TO (accounts) FROM SERVER other_side INTO imported");
+    let audited = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM audit_coverage
+                   WHERE table_schema = 'imported' AND audited";
+    assert_eq!(database.sql(audited), "own");
+    assert_eq!(database.sql("SELECT audit_enable_schema('imported', include_foreign_tables => true)"), "1");
+    assert_eq!(database.sql(audited), "accounts own");
+    let policy = "SELECT detail -> 'policy' -> 'include_foreign_tables' FROM audit_log WHERE detail ->> 'type' = 'schema policy'";
+    assert_eq!(database.sql(policy), "true");
+    // What is created later, too, but no DDL is refused because of what cannot be audited.
+    session.notices();
+    session.run("IMPORT FOREIGN SCHEMA public LIMIT TO (part, parted) FROM SERVER other_side INTO imported");
+    assert_warned(&session, "foreign table \"parted\" is not audited: cannot audit");
+    assert_eq!(database.sql(audited), "accounts own part");
+    // The call is refused, until the table is excluded.
+    let message = database.refused("SELECT audit_enable_schema('imported', include_foreign_tables => true)");
+    assert!(message.contains("cannot audit foreign table \"parted\""), "{message}");
+    database.sql("SELECT audit_enable_schema('imported', include_foreign_tables => true, exclude_tables => '{parted}')");
+    database
+        .sql("INSERT INTO imported.accounts VALUES (3, 'Cid', 1); INSERT INTO imported.part VALUES (1, 'x')");
     assert_eq!(database.entries("operation = 'INSERT' AND table_schema = 'imported'"), 2);
+    database.assert_intact();
+
+    // The policy is in a dump.
+    let dump = link.local.run("pg_dump", ["-t", "audit_schema_policy", DATABASE]).unwrap();
+    assert!(dump.contains("imported\t{parted}\tf\tt"), "{dump}");
+}
+
+/// A table that is partitioned, with one row in each partition, of the same ctid; one with a child; and a view.
+const PARTED: &str = "
+    CREATE TABLE parted (id integer, v integer) PARTITION BY LIST (id);
+    CREATE TABLE parted1 PARTITION OF parted FOR VALUES IN (1);
+    CREATE TABLE parted2 PARTITION OF parted FOR VALUES IN (2);
+    INSERT INTO parted VALUES (1, 10), (2, 20);
+    CREATE TABLE parent (id integer, v integer);
+    CREATE TABLE child () INHERITS (parent);
+    CREATE VIEW seen AS SELECT * FROM parent;
+    CREATE SCHEMA \"Odd's\";
+    CREATE TABLE \"Odd's\".\"T\"\"x\" (id integer, v integer);";
+
+#[test]
+fn a_foreign_table_whose_rows_cannot_be_changed_one_by_one_is_refused() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    link.remote(PARTED);
+    database.sql(
+        "CREATE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'told'; END $$;
+         IMPORT FOREIGN SCHEMA public LIMIT TO (parted, parent, child, seen) FROM SERVER other_side INTO public;
+         CREATE FOREIGN TABLE missing (id integer, v integer) SERVER other_side;
+         CREATE FOREIGN TABLE odd (id integer, v integer) SERVER other_side
+             OPTIONS (schema_name 'Odd''s', table_name 'T\"x');
+         CREATE EVENT TRIGGER tell ON ddl_command_end EXECUTE FUNCTION tell()",
+    );
+    let mut client = database.client();
+    for (table, reason) in [
+        ("parted", "table \"public.parted\" of server \"other_side\" is partitioned"),
+        ("parent", "has child tables"),
+        ("seen", "is not an ordinary table"),
+        ("missing", "the server has no such table"),
+    ] {
+        let error = client.batch_execute(&format!("SELECT audit_enable('{table}')")).unwrap_err();
+        assert_eq!(state(&error).code(), "55000", "{error}");
+        assert!(error.as_db_error().unwrap().message().contains(reason), "{error}");
+        assert_not_enabled(&database, table);
+    }
+    // So a change still hits the row that it names.
+    client.batch_execute("UPDATE parted SET v = 100 WHERE id = 1").unwrap();
+    assert_eq!(link.remote("SELECT string_agg(v::text, ' ' ORDER BY id) FROM parted"), "100 20");
+    // Ordinary tables, whatever they are called; in a transaction that goes on after a refusal.
+    client
+        .batch_execute(
+            "BEGIN; SELECT audit_enable('child'), audit_enable('odd'); SAVEPOINT s;
+             DO $$ BEGIN PERFORM audit_enable('parted'); EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL; END $$;
+             INSERT INTO odd VALUES (1, 1); COMMIT",
+        )
+        .unwrap();
+    assert_eq!(database.entries("table_name = 'odd' AND operation = 'INSERT'"), 1);
+    // Nothing remains of what was asked, and no event trigger was told.
+    database.sql("DROP EVENT TRIGGER tell");
+    assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname LIKE '!audit%'"), 0);
+    assert_eq!(database.entries("detail ->> 'object' LIKE '%audit_chain_remote%'"), 0);
+    database.assert_intact();
+}
+
+/// The question is asked with the rights of the role that calls audit_enable().
+#[test]
+fn the_other_side_is_asked_as_the_caller() {
+    let Some(link) = Link::new() else { return };
+    let database = link.database();
+    link.remote("CREATE ROLE reader LOGIN");
+    let owner = database.role("owner", "");
+    database.sql(&format!(
+        "CREATE FOREIGN TABLE mine (id integer, v text) SERVER other_side OPTIONS (table_name 'part');
+         ALTER FOREIGN TABLE mine OWNER TO {owner};
+         GRANT CREATE, USAGE ON SCHEMA public TO {owner}"
+    ));
+    let mut session = Session::open(&database, &owner);
+    let mut refused = |reason: &str| {
+        let error = session.client.batch_execute("SELECT audit_enable('mine')").unwrap_err();
+        assert_eq!(state(&error).code(), "55000", "{error}");
+        assert!(error.as_db_error().unwrap().message().contains(reason), "{error}");
+        assert_not_enabled(&database, "mine");
+    };
+    refused("permission denied for foreign server other_side");
+    database.sql(&format!("GRANT USAGE ON FOREIGN SERVER other_side TO {owner}"));
+    refused("user mapping not found");
+    database.sql(&format!(
+        "CREATE USER MAPPING FOR {owner} SERVER other_side OPTIONS (user 'nobody', password_required 'false')"
+    ));
+    refused("could not connect to server \"other_side\"");
+    database.sql(&format!("ALTER USER MAPPING FOR {owner} SERVER other_side OPTIONS (SET user 'reader')"));
+    database.sql(&format!("REVOKE TEMP ON DATABASE {DATABASE} FROM PUBLIC"));
+    refused("permission denied to create temporary tables");
+    database.sql(&format!("GRANT TEMP ON DATABASE {DATABASE} TO {owner}"));
+    // Whatever the role has in its way.
+    session.run(
+        "CREATE FUNCTION public.no(oid, oid) RETURNS boolean LANGUAGE sql AS 'SELECT 1/0 = 1';
+         CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = public.no);
+         SET search_path = public, pg_catalog;
+         SELECT audit_enable('mine')",
+    );
+    assert_eq!(database.sql("SELECT audited FROM audit_coverage WHERE table_name = 'mine'"), "t");
     database.assert_intact();
 }
 
@@ -238,18 +389,18 @@ fn a_baseline_is_read_as_the_caller() {
 BASELINE|accounts||{"id":2,"owner":"Bob","balance":null}"#;
     assert_eq!(images(&database), rows);
 
-    // Without a user mapping, the caller gets the error of postgres_fdw, and nothing is enabled.
+    // Without a user mapping, nothing is enabled.
     database.sql(
         "CREATE FOREIGN TABLE mine (id integer, v text) SERVER other_side OPTIONS (table_name 'part');
          CREATE ROLE owner;
          ALTER FOREIGN TABLE mine OWNER TO owner;
+         GRANT USAGE ON FOREIGN SERVER other_side TO owner;
          GRANT CREATE, USAGE ON SCHEMA public TO owner",
     );
     let message = database.refused("SET ROLE owner; SELECT audit_enable('mine', baseline => true)");
     // PostgreSQL 17 says `for user "owner", server …`.
     assert!(message.contains("user mapping not found for ") && message.contains("\"owner\""), "{message}");
     assert_not_enabled(&database, "mine");
-    database.sql("SET ROLE owner; SELECT audit_enable('mine')");
     database.assert_intact();
 }
 
@@ -261,20 +412,22 @@ fn a_remote_server_that_is_down_leaves_nothing_half_enabled() {
     let mut client = database.client();
     let enable = "SELECT audit_enable('accounts', baseline => true)";
     let error = client.batch_execute(enable).unwrap_err();
-    assert_eq!(state(&error).code(), "08001", "{error}");
+    assert_eq!(state(&error).code(), "55000", "{error}");
     let message = error.as_db_error().unwrap().message();
-    assert_eq!(message, "could not connect to server \"other_side\"");
+    assert!(message.ends_with("could not connect to server \"other_side\""), "{message}");
     assert_not_enabled(&database, "accounts");
     // The same if the error is caught and the transaction continues.
     let caught =
         "DO $$ BEGIN PERFORM audit_event('before'); PERFORM audit_enable('accounts', baseline => true);
-         EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN PERFORM audit_event('caught'); END $$";
+         EXCEPTION WHEN object_not_in_prerequisite_state THEN PERFORM audit_event('caught'); END $$";
     client.batch_execute(caught).unwrap();
     assert_not_enabled(&database, "accounts");
     assert_eq!(database.sql("SELECT detail ->> 'action' FROM audit_log WHERE operation = 'EVENT'"), "caught");
 
-    // Enabling does not need the remote server. Changes do, and a change that fails leaves no entry.
+    // A change that fails leaves no entry.
+    link.remote.start().unwrap();
     client.batch_execute("SELECT audit_enable('accounts')").unwrap();
+    link.remote.stop(Mode::Fast).unwrap();
     let error = client.batch_execute("INSERT INTO accounts VALUES (3, 'Cid', 1)").unwrap_err();
     assert_eq!(state(&error).code(), "08001", "{error}");
     link.remote.start().unwrap();
