@@ -94,6 +94,8 @@ pub fn enable_checked(
         Some(own) => Auditing { options, ..own.clone() },
         None => Auditing::begin(options),
     };
+    // Also where nothing is to be changed: the remote table may have.
+    foreign::check(table)?;
     if own == Some(&auditing)
         && members.iter().try_fold(true, |all, member| {
             let capture = Capture::of(extension, member.oid)?;
@@ -103,7 +105,6 @@ pub fn enable_checked(
     {
         return Ok(None);
     }
-    foreign::check(table)?;
     triggers::install(extension, table, &auditing)?;
     let mut detail = json!({});
     if let Some(previous) = before.options() {

@@ -214,8 +214,8 @@ impl Writer {
     /// beyond 1 GB, and an array of bits or a composite type may have a text many times as long as what is stored.
     fn guarded_text<'a>(&mut self, datum: Datum, size: usize) -> Option<&'a [u8]> {
         match size {
-            ..GUARDED => Some(self.text(datum)),
-            ..MAX_STORED => xact::try_in_savepoint(|| self.text(datum), is_too_large),
+            0..GUARDED => Some(self.text(datum)),
+            GUARDED..MAX_STORED => xact::try_in_savepoint(|| self.text(datum), is_too_large),
             _ => None,
         }
     }

@@ -90,20 +90,19 @@ pub fn try_in_savepoint<T>(
     body: impl FnOnce() -> T,
     expected: impl Fn(PgSqlErrorCode, &str) -> bool,
 ) -> Option<T> {
-    match in_savepoint(body, true) {
-        Ok(value) => Some(value),
-        Err(CaughtError::PostgresError(report)) if expected(report.sql_error_code(), report.message()) => {
-            None
-        }
-        Err(error) => error.rethrow(),
-    }
+    in_savepoint(body, true)
+        .map_err(|error| match &*error {
+            CaughtError::PostgresError(report) if expected(report.sql_error_code(), report.message()) => {}
+            _ => error.rethrow(),
+        })
+        .ok()
 }
 
 /// Runs `body` in a savepoint that is rolled back, whatever it has done. Its result must not be in PostgreSQL's memory. An error
 /// is returned as its message, unless the statement was cancelled.
 pub fn undo<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN, ERRCODE_QUERY_CANCELED};
-    in_savepoint(body, false).map_err(|error| match &error {
+    in_savepoint(body, false).map_err(|error| match &*error {
         CaughtError::PostgresError(report)
             if ![ERRCODE_QUERY_CANCELED, ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN]
                 .contains(&report.sql_error_code()) =>
@@ -115,7 +114,7 @@ pub fn undo<T>(body: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Runs `body` in a savepoint, and keeps what it has done if it raises no error and `keep` is set.
-fn in_savepoint<T>(body: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
+fn in_savepoint<T>(body: impl FnOnce() -> T, keep: bool) -> Result<T, Box<CaughtError>> {
     // SAFETY: as a PL/pgSQL block with an exception handler does (src/pl/plpgsql/src/pl_exec.c, exec_stmt_block): the savepoint
     // is ended in either case, and memory context and resource owner are those from before.
     unsafe {
@@ -123,8 +122,8 @@ fn in_savepoint<T>(body: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtErro
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::CurrentMemoryContext = context;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body())))
-            .catch_others(Err)
-            .catch_rust_panic(Err)
+            .catch_others(|error| Err(Box::new(error)))
+            .catch_rust_panic(|error| Err(Box::new(error)))
             .execute();
         if keep && result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();

@@ -332,6 +332,10 @@ fn a_foreign_table_whose_rows_cannot_be_changed_one_by_one_is_refused() {
         )
         .unwrap();
     assert_eq!(database.entries("table_name = 'odd' AND operation = 'INSERT'"), 1);
+    // The question is asked again with every call.
+    link.remote("CREATE TABLE grandchild () INHERITS (child)");
+    let error = client.batch_execute("SELECT audit_enable('child')").unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("has child tables"), "{error}");
     // Nothing remains of what was asked, and no event trigger was told.
     database.sql("DROP EVENT TRIGGER tell");
     assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname LIKE '!audit%'"), 0);
