@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_secs(1);
 struct Pending {
     positions: Positions,
     /// For each database, when which command has failed.
-    failed: HashMap<u32, (Instant, String)>,
+    failed: HashMap<u32, (Instant, Vec<u8>)>,
 }
 
 /// The launcher's main loop; returns when the server stops.
@@ -135,7 +135,7 @@ impl Verifications {
 
 /// Counts that a database could not be verified.
 fn failed(database: &Database, error: &str) {
-    pgrx::warning!("audit_chain could not verify the log of database \"{}\": {error}", database.name);
+    pgrx::warning!("audit_chain could not verify the log of database \"{}\": {error}", database.shown());
     Files(database.oid).record_failure(Kind::VerificationFailed, error.into());
 }
 
@@ -227,26 +227,24 @@ fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Durat
     {
         return retry.saturating_sub(at.elapsed());
     }
-    let published =
-        command::run(&command::expand(&command, &path), &database.name, &files.path(Kind::Output)).and_then(
-            |()| {
-                files.remove(Kind::Failed);
-                // The time of the file is when it was published.
-                File::options()
-                    .append(true)
-                    .open(&path)
-                    .and_then(|file| file.set_modified(SystemTime::now()))
-                    .and_then(|()| fs::rename(&path, files.path(Kind::Published)))
-                    .map_err(|error| error.to_string())
-            },
-        );
+    let published = command::run(&command::expand(command, &path), &database.name, &files.path(Kind::Output))
+        .and_then(|()| {
+            files.remove(Kind::Failed);
+            // The time of the file is when it was published.
+            File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(SystemTime::now()))
+                .and_then(|()| fs::rename(&path, files.path(Kind::Published)))
+                .map_err(|error| error.to_string())
+        });
     match published {
         Ok(()) => {
             pending.failed.remove(&oid);
             if files.path(Kind::Newer).exists() { POLL } else { LONGEST }
         }
         Err(error) => {
-            pending.failed.insert(oid, (Instant::now(), command));
+            pending.failed.insert(oid, (Instant::now(), command.to_vec()));
             let attempts = files.record_failure(Kind::Failed, error.clone());
             pgrx::warning!(
                 "audit_chain could not publish the checkpoint of database \"{}\" ({attempts} attempts): {error}",

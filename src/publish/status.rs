@@ -23,7 +23,7 @@ const DAY: i64 = 86_400_000_000;
 
 /// `audit_chain_status() RETURNS jsonb`
 pub fn status(_call: Call) -> Datum {
-    text::jsonb(&read_status().or_raise())
+    text::jsonb(read_status().or_raise())
 }
 
 fn read_status() -> Result<Value, Error> {
@@ -51,7 +51,8 @@ fn read_status() -> Result<Value, Error> {
 fn succession(extension: &Extension) -> Result<Value, Error> {
     let state = incarnation::state(extension)?;
     let is_other = |kind: &Kind| !matches!(kind, Kind::First | Kind::Fork | Kind::Resume | Kind::Upgrade);
-    let others: Vec<i64> = state.begun.into_iter().filter(|(kind, _)| is_other(kind)).map(|(_, at)| at).collect();
+    let others: Vec<i64> =
+        state.begun.into_iter().filter(|(kind, _)| is_other(kind)).map(|(_, at)| at).collect();
     let last = others.last().map(|&at| xact::json_time(at));
     Ok(json!({ "state": state.word, "restores": others.len(), "last_restore": last }))
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
-use crate::log::{table, verified};
+use crate::log::{incarnation, verified};
 use crate::pg::slices::{OfWorker, Slices};
 use crate::pg::xact;
 use crate::settings;
@@ -32,7 +32,7 @@ fn is_due() -> Result<bool, Error> {
     let (Some(extension), Some(interval)) = (Extension::find(), settings::verify_interval()) else {
         return Ok(false);
     };
-    if !table::has_begun(extension.table(OwnTable::Begun)?) {
+    if incarnation::is_open(&extension)? {
         return Ok(false);
     }
     let last = verified::last_at(extension.table(OwnTable::Verifications)?);

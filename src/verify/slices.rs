@@ -20,6 +20,7 @@ use audit_chain_core::{
     Hash,
     chain::Scope,
     check::{LogCheck, LogReader, Options, Read, ReadError, RecordedCheckpoint, Report, slices_of},
+    identity::LogIdentity,
     span::Span,
     tile::TileId,
 };
@@ -114,8 +115,8 @@ impl<S: Slices> Sliced<'_, '_, S> {
 impl<S: Slices> LogReader for Sliced<'_, '_, S> {
     type Error = Error;
 
-    fn log_id(&mut self) -> Read<Option<[u8; 16]>, Error> {
-        self.read(|reader| reader.log_id())
+    fn identity(&mut self) -> Read<Option<LogIdentity>, Error> {
+        self.read(|reader| reader.identity())
     }
 
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Error> {
