@@ -152,6 +152,13 @@ pub struct State {
     pub begun: Vec<(Kind, i64)>,
 }
 
+impl State {
+    /// Whether the log is a copy, or is about to be one, and makes no checkpoints.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.word, "copy" | "restoring")
+    }
+}
+
 /// What the log of this database is now, in one word, and how and when its incarnations began.
 ///
 /// * `new`: it has no entries.

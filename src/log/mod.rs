@@ -63,8 +63,8 @@ pub fn append(
 }
 
 /// Makes this database's log its own, if no transaction has written to it in this place: an entry says what has become of it.
-/// From now on no dump can be restored into it.
-pub fn begin(role: Oid) -> Result<(), Error> {
+/// From now on no dump can be restored into it. Returns whether there is such an entry.
+pub fn begin(role: Oid) -> Result<bool, Error> {
     if !transaction::has_begun()
         && let Some(announcement) = transaction::begin_here()?
     {
@@ -73,8 +73,9 @@ pub fn begin(role: Oid) -> Result<(), Error> {
             images.detail.set(Some(&to_server(&announcement.detail.to_string())));
             Ok(ControlFlow::Continue(()))
         })?;
+        return Ok(true);
     }
-    Ok(())
+    Ok(false)
 }
 
 fn append_in(

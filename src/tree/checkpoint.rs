@@ -34,29 +34,42 @@ const TILES: usize = 128;
 
 /// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new.
 ///
-/// A log that goes on in another place than before says so first. A copy makes no checkpoint ([`incarnation`]).
+/// A log that goes on in another place than before says so in an entry first. A copy makes no checkpoint ([`incarnation`]), nor
+/// does a log that is being restored, which an entry would end.
 pub fn seal(extension: &Extension) -> Result<String, Error> {
     log::flush();
     let store = TreeStore::open(extension)?;
     if !has_entries(store.log_oid()) {
         return Err(Error::NothingToSeal);
     }
-    let incarnation = begin(extension)?;
+    if incarnation::state(extension)?.is_undecided() {
+        return Err(Error::UndecidedCopy);
+    }
     let key = signing_key()?;
+    let role = session::effective_role();
     let _path = LocalSettings::safe_search_path();
     let _owner = extension.act_as_owner();
     lock(store.log_oid(), Lockable::Checkpoint);
     // What was committed during the wait counts; the statement's own snapshot is older.
-    let _now = ActiveSnapshot::push_latest();
+    let mut now = ActiveSnapshot::push_latest();
 
-    let mut reader = Reader::new(&store);
-    let identity = reader.identity().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let last = store.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
-    let spans = new_spans(&store, size)?;
+    let mut spans = new_spans(&store, size)?;
     if spans.is_empty() {
         return last.map(|last| last.note).ok_or(Error::NothingToSeal);
     }
+    if log::begin(role)? {
+        log::flush();
+        xact::make_visible();
+        drop(now);
+        now = ActiveSnapshot::push_latest();
+        spans = new_spans(&store, size)?;
+    }
+    let _now = now;
+    let incarnation = incarnation::current(extension)?.ok_or(Error::UndecidedCopy)?;
+    let mut reader = Reader::new(&store);
+    let identity = reader.identity().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let mut frontier = reader.frontier(size)?;
     if let Some(last) = last
         && last.root != frontier.root()
@@ -67,18 +80,6 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     }
     append(&store, &mut frontier, &spans)?;
     issue(&store, &identity, &incarnation, &frontier, key.as_ref())
-}
-
-/// The incarnation of the log that makes checkpoints here: what has become of the log is told in an entry first.
-fn begin(extension: &Extension) -> Result<Incarnation, Error> {
-    // An entry would end the restore of a dump that may be under way.
-    if incarnation::is_open(extension)? {
-        return Err(Error::UndecidedCopy);
-    }
-    log::begin(session::effective_role())?;
-    log::flush();
-    let current = incarnation::current(extension)?;
-    current.filter(|current| current.publishes).ok_or(Error::UndecidedCopy)
 }
 
 fn damaged(error: ReadError<Error>) -> Error {
