@@ -251,8 +251,8 @@ fn policy_of(extension: &Extension, schema: &str) -> Result<Option<Policy>, Erro
     newest(extension, &to_server(schema))
 }
 
-/// The policy that is in force for the schema of this name: what its newest row says. The command's role need not be
-/// allowed to read the policies. They are few.
+/// The policy that is in force for the schema of this name: what its newest row says. The command's role need
+/// not be allowed to read the policies. They are few.
 fn newest(extension: &Extension, schema: &[u8]) -> Result<Option<Policy>, Error> {
     let read = |row: StoredTuple<'_>| {
         (row.bytes(column::SCHEMA_NAME) == Some(schema)).then(|| {
@@ -271,8 +271,8 @@ fn newest(extension: &Extension, schema: &[u8]) -> Result<Option<Policy>, Error>
     Ok(rows.max_by_key(|(version, _)| *version).and_then(|(_, policy)| policy))
 }
 
-/// Adds a row that says that a policy is in force, or that it has ended. Rows are never changed: the newest one of a schema
-/// counts.
+/// Adds a row that says that a policy is in force, or that it has ended. Rows are never changed: the newest
+/// one of a schema counts.
 fn write_policy(extension: &Extension, schema: &str, policy: &Policy, state: State) -> Result<(), Error> {
     let policies = extension.table(OwnTable::SchemaPolicy)?;
     // Until the transaction ends nobody else adds a row.

@@ -35,7 +35,8 @@ pub extern "C-unwind" fn audit_chain_launcher(_argument: Datum) {
     // Connected to no database: it reads shared catalogs only, and keeps no database from being dropped.
     BackgroundWorker::connect_worker_to_spi(None, None);
     launcher::launch();
-    // The server does not restart a worker that has succeeded, and it may be that only this one was told to end.
+    // The server does not restart a worker that has succeeded, and it may be that only this one was told to
+    // end.
     process::end_for_restart();
 }
 

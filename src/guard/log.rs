@@ -54,8 +54,9 @@ pub fn check_insert(call: Call) -> Datum {
     trigger.pass()
 }
 
-/// Logs, once for each table, that this process leaves out the rows which logical replication brings for it. They tell of
-/// another database's changes. This one has a log of its own, of what is applied. An error would stop the subscription.
+/// Logs, once for each table, that this process leaves out the rows which logical replication brings for it.
+/// They tell of another database's changes. This one has a log of its own, of what is applied. An error would
+/// stop the subscription.
 fn report_skipped(table: Oid) {
     thread_local!(static REPORTED: RefCell<Vec<Oid>> = const { RefCell::new(Vec::new()) });
     let is_new = REPORTED.with_borrow_mut(|reported| {

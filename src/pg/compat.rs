@@ -111,7 +111,8 @@ pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE) -> bool {
     }
 }
 
-/// What a process says of itself, in this process's copy; null for a number that is not from 1 to their count.
+/// What a process says of itself, in this process's copy; null for a number that is not from 1 to their
+/// count.
 ///
 /// # Safety
 /// Within a transaction; the result is valid until its end.

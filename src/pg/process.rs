@@ -42,7 +42,8 @@ pub fn current_database_name() -> String {
 
 /// Ends this background worker in a way that makes the server restart it, unless the server stops.
 pub fn end_for_restart() {
-    // SAFETY: as PostgreSQL's own handler for SIGTERM ends a background worker (`bgworker_die`); nothing is open.
+    // SAFETY: as PostgreSQL's own handler for SIGTERM ends a background worker (`bgworker_die`); nothing is
+    // open.
     unsafe { pg_sys::proc_exit(1) }
 }
 

@@ -10,13 +10,14 @@ thread_local! {
     static FORGOTTEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whether changes of a table that is not about to be published must be marked so in the WAL: logical decoding then ignores
-/// them. False below `wal_level = logical`, where nothing is decoded.
+/// Whether logical decoding is to ignore the rows that we write to a table, because no publication names it.
+/// False below `wal_level = logical`, where nothing is decoded and nothing need be marked.
 ///
-/// To be called before the table is opened for a write: what is committed before counts, even if the transaction has opened
-/// the table before.
+/// To be called before the table is opened for a write: what is committed before counts, even if the
+/// transaction has opened the table before.
 pub fn is_undecoded(table: Oid) -> bool {
-    // SAFETY: a variable of this process; within a transaction, with nothing open that an invalidation could change.
+    // SAFETY: a variable of this process; within a transaction, with nothing open that an invalidation could
+    // change.
     unsafe {
         if pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32 {
             return false;
@@ -34,7 +35,8 @@ pub fn is_undecoded(table: Oid) -> bool {
     })
 }
 
-/// Whether a publication names the table (FOR TABLE) or its schema (FOR TABLES IN SCHEMA). FOR ALL TABLES names none.
+/// Whether a publication names the table (FOR TABLE) or its schema (FOR TABLES IN SCHEMA). FOR ALL TABLES
+/// names none.
 fn is_named(table: Oid) -> bool {
     // SAFETY: within a transaction; look-ups in the caches of the catalogs, which return lists of OIDs.
     unsafe {
@@ -44,8 +46,8 @@ fn is_named(table: Oid) -> bool {
     }
 }
 
-/// Forgets what is known of a table; of all tables, for `None`. A table's relcache entry is invalidated whenever a
-/// publication begins or ceases to name the table or its schema.
+/// Forgets what is known of a table; of all tables, for `None`. A table's relcache entry is invalidated
+/// whenever a publication begins or ceases to name the table or its schema.
 pub fn forget(table: Option<Oid>) {
     FORGOTTEN.set(FORGOTTEN.get() + 1);
     // It is borrowed only where this module itself looks at it, which runs nothing that could come here.
@@ -55,8 +57,9 @@ pub fn forget(table: Option<Oid>) {
     });
 }
 
-/// Whether this process applies what another server has sent: a worker of the built-in logical replication (the apply worker,
-/// its helpers and those that copy tables), or a background worker of an extension that replicates, such as pglogical's.
+/// Whether this process applies what another server has sent: a worker of the built-in logical replication
+/// (the apply worker, its helpers and those that copy tables), or a background worker of an extension that
+/// replicates, such as pglogical's.
 pub fn is_applying() -> bool {
     // SAFETY: variables of this process.
     unsafe {

@@ -1,6 +1,7 @@
 //! Standbys: how far the WAL is flushed, here and there.
 //!
-//! What `pg_stat_replication` shows, read where that view cannot be: in a process that is connected to no database.
+//! What `pg_stat_replication` shows, read where that view cannot be: in a process that is connected to no
+//! database.
 
 use super::compat;
 use pgrx::pg_sys;
@@ -19,7 +20,8 @@ impl fmt::Display for Position {
 
 /// How far this server has flushed its WAL: everything that is committed durably lies before.
 pub fn flushed_here() -> Position {
-    // SAFETY: reads shared memory; the time line is not asked for. The server is not in recovery: the launcher starts after it.
+    // SAFETY: reads shared memory; the time line is not asked for. The server is not in recovery: the
+    // launcher starts after it.
     Position(unsafe { pg_sys::GetFlushRecPtr(std::ptr::null_mut()) })
 }
 
@@ -38,8 +40,8 @@ pub fn senders() -> Vec<Sender> {
     if flushed.is_empty() {
         return Vec::new();
     }
-    // SAFETY: this process's copy of what all processes say of themselves, made at the first call in the transaction; entries
-    // are numbered from 1, and their names are NUL-terminated.
+    // SAFETY: this process's copy of what all processes say of themselves, made at the first call in the
+    // transaction; entries are numbered from 1, and their names are NUL-terminated.
     unsafe {
         let count = pg_sys::pgstat_fetch_stat_numbackends();
         (1..=count)
@@ -55,8 +57,8 @@ pub fn senders() -> Vec<Sender> {
 
 /// The processes that send WAL, each with how far its receiver has flushed it.
 fn flushed_by_process() -> Vec<(i32, Position)> {
-    // SAFETY: shared memory with `max_wal_senders` elements, each of which its spinlock protects: nothing else happens while
-    // it is held.
+    // SAFETY: shared memory with `max_wal_senders` elements, each of which its spinlock protects: nothing
+    // else happens while it is held.
     unsafe {
         let senders = (&raw mut (*pg_sys::WalSndCtl).walsnds).cast::<pg_sys::WalSnd>();
         (0..pg_sys::max_wal_senders as usize)
@@ -84,11 +86,12 @@ pub enum Synchronous {
     Flushed(bool),
 }
 
-/// Whether the synchronous standbys have flushed the WAL up to `position`, as a commit with `synchronous_commit = on` that
-/// waits for it would see it (`SyncRepGetSyncRecPtr` in `src/backend/replication/syncrep.c`).
+/// Whether the synchronous standbys have flushed the WAL up to `position`, as a commit with
+/// `synchronous_commit = on` that waits for it would see it (`SyncRepGetSyncRecPtr` in
+/// `src/backend/replication/syncrep.c`).
 pub fn synchronous(position: Position) -> Synchronous {
-    // SAFETY: what `synchronous_standby_names` means, which only a reload changes; the candidates are copied to a palloc'd
-    // array of `count` elements.
+    // SAFETY: what `synchronous_standby_names` means, which only a reload changes; the candidates are copied
+    // to a palloc'd array of `count` elements.
     unsafe {
         let Some(config) = pg_sys::SyncRepConfig.as_ref() else { return Synchronous::None };
         let mut candidates = std::ptr::null_mut();

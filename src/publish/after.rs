@@ -1,11 +1,11 @@
-//! `audit_chain.publish_after`: a checkpoint is published only when standbys have it, so that a failover to one of them never
-//! loses a checkpoint that was published.
+//! `audit_chain.publish_after`: a checkpoint is published only when standbys have it, so that a failover to
+//! one of them never loses a checkpoint that was published.
 //!
 //! **Invariants**
-//! * A standby has a checkpoint when it has flushed the WAL up to where this server had flushed it when the launcher first saw
-//!   the checkpoint, which was committed durably by then.
-//! * A checkpoint that waits is published at some time, however many newer ones are made meanwhile: these wait next to it, and
-//!   the newest of them that standbys have replaces it.
+//! * A standby has a checkpoint when it has flushed the WAL up to where this server had flushed it when the
+//!   launcher first saw the checkpoint, which was committed durably by then.
+//! * A checkpoint that waits is published at some time, however many newer ones are made meanwhile: these
+//!   wait next to it, and the newest of them that standbys have replaces it.
 
 use crate::pg::standby::{self, Position, Sender, Synchronous};
 use crate::pg::worker;
@@ -17,8 +17,8 @@ use std::fs;
 /// The element of `audit_chain.publish_after` that stands for the synchronous standbys.
 pub const SYNCHRONOUS: &str = "sync";
 
-/// Where in the WAL the checkpoints are that wait: for each database, the notes and their positions. After a restart they are
-/// taken to be where the WAL ends then.
+/// Where in the WAL the checkpoints are that wait: for each database, the notes and their positions. After a
+/// restart they are taken to be where the WAL ends then.
 #[derive(Default)]
 pub struct Positions(HashMap<u32, Vec<(String, Position)>>);
 
@@ -42,7 +42,8 @@ impl Positions {
     }
 }
 
-/// Lets the newest waiting checkpoint that may be published be the one that waits for the command. False if none may be.
+/// Lets the newest waiting checkpoint that may be published be the one that waits for the command. False if
+/// none may be.
 pub fn release(files: &Files, positions: &mut Positions) -> bool {
     let standbys = settings::publish_after();
     let notes = [Kind::Newer, Kind::Waiting]

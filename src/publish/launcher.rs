@@ -181,7 +181,8 @@ pub fn serve(database: Oid) {
     if [Kind::Published, Kind::Waiting, Kind::Newer].iter().any(|&kind| files.contains(kind, &note)) {
         return;
     }
-    // One that waits for standbys stays, so that it is published even if a newer one is always made before they have it.
+    // One that waits for standbys stays, so that it is published even if a newer one is always made before
+    // they have it.
     let stays = !settings::publish_after().is_empty() && files.path(Kind::Waiting).exists();
     let kind = if stays { Kind::Newer } else { Kind::Waiting };
     if let Err(error) = files.write(kind, &note) {
@@ -203,8 +204,8 @@ fn checkpoint_of_database() -> Option<String> {
     }
 }
 
-/// Hands the database's waiting checkpoint to the command, unless that has failed less than `retry` ago, or standbys must have
-/// it first. Returns the time after which something is to be done again.
+/// Hands the database's waiting checkpoint to the command, unless that has failed less than `retry` ago, or
+/// standbys must have it first. Returns the time after which something is to be done again.
 fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Duration {
     let files = Files(database.oid);
     let Some(command) = settings::publish_command() else {

@@ -44,8 +44,8 @@ impl<'a> Subscription<'a> {
         self.subscriber.sql(&format!("ALTER SUBSCRIPTION {} {what}", self.name));
     }
 
-    /// Waits until all tables are copied, and everything that the publisher has committed is applied. A worker that fails
-    /// fails the test.
+    /// Waits until all tables are copied, and everything that the publisher has committed is applied. A
+    /// worker that fails fails the test.
     #[track_caller]
     pub fn catch_up(&self) {
         let Self { publisher, subscriber, name } = self;

@@ -1,4 +1,5 @@
-//! Checkpoints that are published only when standbys have them: a failover never loses one that was published.
+//! Checkpoints that are published only when standbys have them: a failover never loses one that was
+//! published.
 
 use cluster_tests::{Database, eventually};
 use harness::{Mode, Server, signal};
@@ -6,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Starts a server that makes a checkpoint every second and publishes it to a directory, each to a file of its own.
+/// Starts a server that makes a checkpoint every second and publishes it to a directory, each to a file of
+/// its own.
 fn primary(settings: &[(&str, &str)]) -> (Server, PathBuf) {
     let mut builder = Server::builder()
         .config("shared_preload_libraries", "audit_chain")
@@ -192,8 +194,8 @@ fn a_checkpoint_waits_until_the_named_standby_has_flushed_it() {
     database.assert_intact();
 }
 
-/// A standby that is always behind delays publication, and does not prevent it: a checkpoint that waits is not replaced by
-/// newer ones that wait even longer.
+/// A standby that is always behind delays publication, and does not prevent it: a checkpoint that waits is
+/// not replaced by newer ones that wait even longer.
 #[test]
 fn a_standby_that_lags_does_not_starve_publication() {
     let (primary, elsewhere) = primary(&[("audit_chain.publish_after", "dr")]);

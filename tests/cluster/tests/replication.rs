@@ -1,4 +1,5 @@
-//! Changes applied by the workers of logical replication are captured like all others, and each side has a log of its own.
+//! Changes applied by the workers of logical replication are captured like all others, and each side has a
+//! log of its own.
 
 use cluster_tests::{
     Database, Subscription, entry_hash, eventually, replicating, server, verify_offline, verify_tree_offline,
@@ -58,8 +59,8 @@ fn the_initial_copy_and_every_applied_change_are_recorded() {
     database.sql("ALTER SUBSCRIPTION everything DISABLE; ALTER SUBSCRIPTION everything SET (slot_name = NONE); DROP SUBSCRIPTION everything");
 }
 
-/// What a publisher of the tests does: rows one by one and many at once, large values, savepoints, rollbacks, auditing that
-/// begins and ends, policies of schemas, checkpoints, events.
+/// What a publisher of the tests does: rows one by one and many at once, large values, savepoints, rollbacks,
+/// auditing that begins and ends, policies of schemas, checkpoints, events.
 fn work(database: &Database<'_>, from: u32) {
     let (many, last) = (from + 3000, from + 3001);
     database.sql(&format!(
@@ -235,7 +236,8 @@ fn a_publication_that_names_the_log_streams_it() {
     }
 }
 
-/// Rows of a log do not become entries of another one: a subscriber that has the extension skips them, and goes on.
+/// Rows of a log do not become entries of another one: a subscriber that has the extension skips them, and
+/// goes on.
 #[test]
 fn a_subscriber_with_the_extension_skips_a_log_that_is_streamed() {
     let (publisher, subscriber) = (replicating().start().unwrap(), replicating().start().unwrap());
@@ -409,7 +411,8 @@ fn large_and_prepared_transactions_are_streamed() {
     }
 }
 
-/// A plugin that knows nothing of publications decodes what a publication names, and nothing else of the extension's tables.
+/// A plugin that knows nothing of publications decodes what a publication names, and nothing else of the
+/// extension's tables.
 #[test]
 fn other_plugins_do_not_see_the_log() {
     let server = replicating().start().unwrap();
