@@ -17,7 +17,13 @@ use audit_chain_core::{
     span::Span,
     tile::{MAX_LEVEL, TileId},
 };
-use postgres::{Client, Row, error::SqlState, fallible_iterator::FallibleIterator, types::ToSql};
+use postgres::{
+    Client, Row,
+    error::SqlState,
+    fallible_iterator::FallibleIterator,
+    types::{FromSql, ToSql, Type},
+};
+use std::error::Error;
 
 /// How many checkpoints and spans are asked for at once.
 const ROWS: i64 = 1000;
@@ -129,9 +135,22 @@ fn failure(what: &str, error: &postgres::Error) -> Failure {
     Failure::Unchecked(format!("{what}: {}{hint}", connect::described(error)))
 }
 
+/// A text as it arrives. The check says whether it is UTF-8: one that is not is an altered entry, not a log that cannot be read.
+struct TextBytes<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for TextBytes<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(column: &Type) -> bool {
+        *column == Type::TEXT
+    }
+}
+
 /// An entry from a row of [`COLUMNS`].
 fn entry(row: &Row) -> std::result::Result<StoredEntry<'_>, postgres::Error> {
-    let text = |at| row.try_get::<_, Option<&str>>(at).map(|text| text.map(str::as_bytes));
+    let text = |at| row.try_get::<_, Option<TextBytes<'_>>>(at).map(|text| text.map(|text| text.0));
     let bytes = |at| row.try_get::<_, Option<&[u8]>>(at);
     Ok(StoredEntry {
         chain: row.try_get::<_, Option<i32>>(0)?.unwrap_or(-1),

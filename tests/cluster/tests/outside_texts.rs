@@ -6,6 +6,7 @@ use harness::Server;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
 /// Runs SQL by psql as a role, with options in the startup packet. Both are bytes in no particular encoding.
 #[track_caller]
@@ -105,6 +106,32 @@ DDL|{who}|"E'No\xebl'" RENAME TO plain"#
     let own = "SET client_encoding = 'UTF8'; SELECT session_role, actor FROM audit_log";
     assert_eq!(latin1.sql(own), "Zoë|Françoise");
     latin1.assert_intact();
+}
+
+/// Whoever puts such a text into the log by force is found by the program too, which does not take it for a log that it cannot
+/// read.
+#[test]
+fn an_entry_with_a_text_that_is_not_valid_is_altered_for_everybody() {
+    let server = server_of_fewest_chains();
+    let latin1 = Database::create_with(&server, "latin1", "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    latin1.sql("SET client_encoding = 'UTF8'; CREATE ROLE \"Zoë\"");
+    let database = utf8_with_table(&server);
+    database.sql("INSERT INTO t VALUES (1, 'x')");
+    database.force(
+        "UPDATE audit_log SET actor = (SELECT rolname FROM pg_roles WHERE rolname LIKE 'Zo%') WHERE seq = 2",
+    );
+    database.assert_problems(&["altered 0.2"]);
+    let detail = database.sql("SELECT detail FROM audit_problems()");
+    assert!(detail.ends_with("column actor is not valid UTF-8"), "{detail}");
+    let source = server.conn_string("utf8");
+    let mut command = Command::new(env!("CARGO"));
+    let output = command
+        .args(["run", "--quiet", "--package", "audit-chain", "--", "verify", &source])
+        .output()
+        .unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("column actor is not valid UTF-8"), "{report}");
 }
 
 /// Bytes that are valid in the database's encoding and have no character in UTF-8.
