@@ -11,8 +11,6 @@ pub enum Error {
     NotATrigger { function: &'static str },
     /// The capture function was installed as a trigger of a kind that it does not serve.
     WrongTrigger { table: String },
-    /// `audit_chain.actor` is longer than `limit` bytes.
-    ActorTooLong { length: usize, limit: usize },
     /// `audit_chain.actor_setting` is no path.
     BadActorSetting { reason: &'static str },
     /// `audit_chain.context` is longer than `limit` bytes.
@@ -163,11 +161,6 @@ impl Error {
                 ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 format!("audit_chain_capture() on table \"{table}\" must be an AFTER trigger"),
                 "Call audit_enable() to audit a table.".into(),
-            ),
-            Self::ActorTooLong { length, limit } => (
-                ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("audit_chain.actor is too long: it has {length} bytes, and the limit is {limit}"),
-                "Set the user's name or ID instead of a document that describes the user.".into(),
             ),
             Self::BadActorSetting { reason } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,

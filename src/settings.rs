@@ -50,7 +50,7 @@ static PUBLISH_AFTER: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
 static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
 
-/// The maximum length of an actor, in bytes: a name, a distinguished name or the claims of a token fit.
+/// The length to which an actor is cut, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
 
 /// The maximum length of `audit_chain.context`, in bytes.
@@ -58,7 +58,8 @@ pub const MAX_CONTEXT: usize = 65536;
 
 /// Declares the settings; to be called once in each backend.
 pub fn register() {
-    settings::define_text::<Actor>(
+    // Of any length: a session that has not loaded the library could set it anyhow. A long one is cut when it is recorded.
+    settings::define_text::<Anything>(
         c"audit_chain.actor",
         c"Sets the application's user on whose behalf the session writes.",
         c"Every entry records it, as claimed by the application. SET LOCAL suits pooled connections.",
@@ -196,14 +197,6 @@ pub fn register() {
     settings::reserve_prefix(c"audit_chain");
 }
 
-struct Actor;
-
-impl Check for Actor {
-    fn check(value: &[u8]) -> Result<(), Invalid> {
-        check_actor(value).map_err(Invalid::from)
-    }
-}
-
 struct ActorSetting;
 
 impl Check for ActorSetting {
@@ -236,13 +229,6 @@ impl From<Error> for Invalid {
         let Description { sqlstate, message, hint } = error.describe();
         Self { sqlstate, message, hint }
     }
-}
-
-fn check_actor(value: &[u8]) -> Result<(), Error> {
-    if value.len() > MAX_ACTOR {
-        return Err(Error::ActorTooLong { length: value.len(), limit: MAX_ACTOR });
-    }
-    Ok(())
 }
 
 fn check_context(value: &[u8]) -> Result<(), Error> {
