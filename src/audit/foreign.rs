@@ -20,44 +20,61 @@ pub fn check(table: &Table) -> Result<(), Error> {
         return Ok(());
     }
     let foreign = ForeignTable::of(table.oid, &table.schema, &table.name);
+    let recorded = format!(
+        "of foreign table \"{}\", only changes that are made through this server are recorded",
+        table.name
+    );
     if foreign.is_postgres {
-        let unseen = |reason| Error::RemoteUnseen {
-            name: table.name.clone(),
-            server: foreign.server_name.clone(),
-            reason,
-        };
-        let remote = remote_relation(&foreign).map_err(unseen)?;
-        let harm = match &remote {
-            None => return Err(unseen("the server has no such table".into())),
-            Some(RemoteRelation { kind, .. }) if kind == "p" => Some("is partitioned"),
-            Some(RemoteRelation { kind, .. }) if kind != "r" => Some("is not an ordinary table"),
-            Some(RemoteRelation { has_children: true, .. }) => Some("has child tables"),
-            Some(_) => None,
-        };
-        if let Some(harm) = harm {
-            let remote = foreign.remote_name();
-            let server = foreign.server_name;
-            return Err(Error::RemoteUnfit { name: table.name.clone(), remote, server, harm });
-        }
+        refuse_harm(table, &foreign)?;
         warning(
-            &format!(
-                "of foreign table \"{}\", only changes that are made through this server are recorded, and UPDATE and DELETE \
-                 become slower",
-                table.name
-            ),
+            &format!("{recorded}, and UPDATE and DELETE become slower"),
             "They change the remote rows one by one, by ctid. Never let the remote table have partitions or child tables: changes \
              would hit other rows.",
         );
     } else {
         warning(
-            &format!(
-                "of foreign table \"{}\", only changes that are made through this server are recorded",
-                table.name
-            ),
+            &recorded,
             "What the foreign-data wrapper does with a row trigger is not known: it may change rows one by one.",
         );
     }
     Ok(())
+}
+
+/// Refuses to let an audited foreign table mean another remote table, whose rows could not be changed one by one. Warns where that
+/// cannot be seen.
+pub fn check_again(table: &Table) -> Result<(), Error> {
+    let foreign = ForeignTable::of(table.oid, &table.schema, &table.name);
+    if !foreign.is_postgres {
+        return Ok(());
+    }
+    match refuse_harm(table, &foreign) {
+        Err(Error::RemoteUnseen { reason, .. }) => {
+            warning(
+                &format!(
+                    "cannot see what audited foreign table \"{}\" is now on its server: {reason}",
+                    table.name
+                ),
+                "If its remote table is partitioned, UPDATE and DELETE change wrong rows. Call audit_enable() again to check it.",
+            );
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
+fn refuse_harm(table: &Table, foreign: &ForeignTable) -> Result<(), Error> {
+    let (name, server) = (table.name.clone(), foreign.server_name.clone());
+    let harm = match remote_relation(foreign) {
+        Err(reason) => return Err(Error::RemoteUnseen { name, server, reason }),
+        Ok(None) => {
+            return Err(Error::RemoteUnseen { name, server, reason: "the server has no such table".into() });
+        }
+        Ok(Some(RemoteRelation { kind, .. })) if kind == "p" => "is partitioned",
+        Ok(Some(RemoteRelation { kind, .. })) if kind != "r" => "is not an ordinary table",
+        Ok(Some(RemoteRelation { has_children: true, .. })) => "has child tables",
+        Ok(Some(_)) => return Ok(()),
+    };
+    Err(Error::RemoteUnfit { name, remote: foreign.remote_name(), server, harm })
 }
 
 /// Tells that a foreign table is left out, though a table above it or its schema is audited.

@@ -7,6 +7,7 @@
 //! of the first restored one.
 
 use crate::audit::enable::record_baseline;
+use crate::audit::foreign;
 use crate::audit::inheritance::{self, Announced, audited_ancestor};
 use crate::audit::record::{key_left_out, record, record_enable, warn_of_key};
 use crate::audit::schema;
@@ -83,6 +84,12 @@ pub fn after(
     if has_entries(extension.table(OwnTable::Log)?) {
         record_command(extension, command, named, touched, changed)?;
     }
+    // The hook reports no change of the options of a foreign table.
+    if let Some(relation) = named.altered.filter(|_| command.changes_options())
+        && Capture::of(extension, relation)?.is_any()
+    {
+        foreign::check_again(&Table::load(relation)?)?;
+    }
     for (schema, old) in &touched.schemas {
         if let Some(new) = catalog::namespace_name(*schema).filter(|new| new != old) {
             follow_schema(extension, &from_server(old), &from_server(&new))?;
@@ -92,6 +99,9 @@ pub fn after(
         let Ok(table) = Table::load(relation) else { continue };
         let was_audited = Capture::of(extension, relation)?.is_any();
         follow_columns(extension, &table, change)?;
+        if was_audited && table.is_foreign() && change.is_renamed(relation) {
+            foreign::check_again(&table)?;
+        }
         if change.created || change.placed || change.is_renamed(relation) {
             // What lies below it comes with it.
             for member in relation::descendants(relation, Lock::None) {
@@ -321,6 +331,9 @@ fn ensure_capture(
 fn follow_schema(extension: &Extension, old: &str, new: &str) -> Result<(), Error> {
     schema::rename_policy(extension, old, new)?;
     for table in schema::audited_tables(extension, new)? {
+        if table.is_foreign() {
+            foreign::check_again(&table)?;
+        }
         let before = format!("{}.{}", quote_identifier(old), quote_identifier(&table.name));
         record_rename(extension, &table, &before)?;
     }

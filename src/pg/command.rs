@@ -154,6 +154,11 @@ impl<'a> Command<'a> {
         self.alters(is_trigger_state) && !self.alters(|subtype| !is_trigger_state(subtype))
     }
 
+    /// Whether it is an ALTER TABLE that changes the options of a foreign table.
+    pub fn changes_options(self) -> bool {
+        self.alters(|subtype| subtype == pg_sys::AlterTableType::AT_GenericOptions)
+    }
+
     /// The roles of a DROP OWNED.
     pub fn roles_to_drop_owned_by(self) -> Vec<Oid> {
         let Some(statement) = self.node::<pg_sys::DropOwnedStmt>(NodeTag::T_DropOwnedStmt) else {

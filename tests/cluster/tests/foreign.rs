@@ -336,6 +336,29 @@ fn a_foreign_table_whose_rows_cannot_be_changed_one_by_one_is_refused() {
     link.remote("CREATE TABLE grandchild () INHERITS (child)");
     let error = client.batch_execute("SELECT audit_enable('child')").unwrap_err();
     assert!(error.as_db_error().unwrap().message().contains("has child tables"), "{error}");
+    // DDL that would make an audited foreign table mean another remote table is checked; where that cannot be seen, it is a
+    // warning.
+    database.sql("ALTER EVENT TRIGGER tell DISABLE");
+    for (ddl, reason) in [
+        (
+            "ALTER FOREIGN TABLE odd OPTIONS (SET schema_name 'public', SET table_name 'parted')",
+            "is partitioned",
+        ),
+        ("DROP FOREIGN TABLE seen; ALTER FOREIGN TABLE alone RENAME TO seen", "is not an ordinary table"),
+    ] {
+        database.sql("CREATE FOREIGN TABLE IF NOT EXISTS alone (id integer, v integer) SERVER other_side");
+        link.remote("CREATE TABLE IF NOT EXISTS alone (id integer, v integer)");
+        database.sql("SELECT audit_enable('alone')");
+        let message = database.refused(&format!("BEGIN; {ddl}; COMMIT"));
+        assert!(message.contains(reason), "{message}");
+    }
+    let mut session = database.session();
+    session.run(
+        "ALTER FOREIGN TABLE alone RENAME TO elsewhere; ALTER FOREIGN TABLE elsewhere ALTER v SET DEFAULT 1",
+    );
+    assert_warned(&session, "cannot see what audited foreign table \"elsewhere\" is now on its server");
+    session.run("ALTER FOREIGN TABLE elsewhere OPTIONS (ADD table_name 'alone')");
+    session.run("INSERT INTO elsewhere (id) VALUES (1)");
     // Nothing remains of what was asked, and no event trigger was told.
     database.sql("DROP EVENT TRIGGER tell");
     assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname LIKE '!audit%'"), 0);
