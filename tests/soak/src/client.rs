@@ -75,6 +75,7 @@ impl Worker {
             0..=11 => self.single(client),
             12..=27 if !self.prepared.is_empty() => self.finish_prepared(client),
             28 => self.steps.discard(client),
+            29 => self.steps.detach_concurrently(client),
             _ => self.transaction(client),
         }
     }

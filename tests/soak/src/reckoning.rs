@@ -70,7 +70,7 @@ const IMAGES: &[(&str, &str)] = &[
         "events",
         "WITH newest AS (
              SELECT DISTINCT ON (1, 2) table_name, (row_key ->> 'id')::bigint AS id, operation, new_row::jsonb AS new_row
-             FROM audit_log JOIN pg_inherits i ON i.inhparent = 'events'::regclass AND inhrelid::regclass::text = table_name
+             FROM audit_log JOIN pg_inherits i ON i.inhparent = 'events'::regclass AND NOT inhdetachpending AND inhrelid::regclass::text = table_name
              WHERE row_key IS NOT NULL ORDER BY 1, 2, at DESC, seq DESC),
          present AS (SELECT tableoid::regclass::text AS table_name, id, to_jsonb(e) AS row FROM events e)
          SELECT table_name, id, operation, new_row FROM newest n FULL JOIN present p USING (table_name, id)

@@ -28,7 +28,6 @@ pub fn create(clients: usize) -> String {
     format!(
         r#"
 CREATE EXTENSION audit_chain;
-CREATE EXTENSION pageinspect;
 CREATE TABLE tx (client integer, n bigint, expected jsonb NOT NULL, PRIMARY KEY (client, n));
 CREATE TABLE accounts (id bigint PRIMARY KEY, owner integer NOT NULL, version bigint NOT NULL DEFAULT 0, note text);
 CREATE INDEX ON accounts (owner);

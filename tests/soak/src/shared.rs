@@ -215,8 +215,12 @@ pub fn is_ordinary(error: &postgres::Error) -> bool {
     let Some(error) = error.as_db_error() else { return true };
     match *error.code() {
         SqlState::INTERNAL_ERROR => error.message().starts_with("tuple concurrently "),
-        // It was terminated.
-        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => error.message() == "lost connection to parallel worker",
+        // A parallel worker was terminated, or another client detaches a partition.
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+            ["lost connection to parallel worker", "already pending detach", "cannot complete detaching"]
+                .iter()
+                .any(|message| error.message().contains(message))
+        }
         SqlState::OUT_OF_MEMORY => error.message().contains("prepared transactions"),
         ref code => ordinary.contains(code),
     }

@@ -127,6 +127,21 @@ impl Steps {
         self.run(client, "DISCARD ALL")
     }
 
+    /// Detaches a partition of the client in two transactions, or ends what another attempt began: PostgreSQL allows
+    /// one at a time.
+    pub fn detach_concurrently(&mut self, client: &mut Client) -> Result<()> {
+        let own = format!(
+            "SELECT relname::text, inhdetachpending FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+             WHERE inhparent = 'events'::regclass AND (inhdetachpending OR relname LIKE 'events\\_{}\\_%')
+             ORDER BY inhdetachpending DESC, c.oid LIMIT 1",
+            self.client
+        );
+        self.last.clone_from(&own);
+        let Some(row) = client.query_opt(&own, &[])? else { return Ok(()) };
+        let how = if row.get(1) { "FINALIZE" } else { "CONCURRENTLY" };
+        self.run(client, &format!("ALTER TABLE events DETACH PARTITION {} {how}", row.get::<_, String>(0)))
+    }
+
     fn insert_accounts(&mut self, c: &mut Client, rng: &mut Rng, e: &mut Expected) -> Result<()> {
         let number = rng.i64(1..=6);
         let first = self.new_ids(number);
@@ -391,8 +406,9 @@ impl Steps {
         e.may_be_prepared = false;
         let (client, id) = (self.client, self.new_ids(2));
         let own = format!(
-            "SELECT relname::text, relispartition FROM pg_class
-             WHERE relname LIKE 'events\\_{client}\\_%' AND relkind = 'r' ORDER BY oid LIMIT 1"
+            "SELECT relname::text, relispartition FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid
+             WHERE relname LIKE 'events\\_{client}\\_%' AND relkind = 'r' AND inhdetachpending IS NOT TRUE
+             ORDER BY c.oid LIMIT 1"
         );
         let found = c.query_opt(&own, &[])?.map(|row| (row.get::<_, String>(0), row.get::<_, bool>(1)));
         let value = |name: &str| name.rsplit('_').next().unwrap_or("").to_owned();
