@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut memory = Memory::default();
     let mut whole = || -> Result<()> {
         calm(&mut server, &shared, options, &mut memory, &mut found)?;
-        chaos(&mut server, &shared, options, &mut rng, &mut found, begun)
+        chaos(&mut server, &shared, options, &mut rng, &mut found)
     };
     if let Err(error) = whole() {
         shared.fail(error.to_string());
@@ -101,11 +101,13 @@ fn calm(
     memory: &mut Memory,
     found: &mut Found,
 ) -> Result<()> {
-    let end = Instant::now() + options.duration.mul_f64(CALM);
+    let mut left = options.duration.mul_f64(CALM);
     let mut reckoned = Instant::now();
     let mut observer = server.connect(schema::DATABASE)?;
-    while Instant::now() < end {
-        std::thread::sleep(Duration::from_secs(1).min(end.saturating_duration_since(Instant::now())));
+    while !left.is_zero() {
+        let time = Duration::from_secs(1).min(left);
+        std::thread::sleep(time);
+        left -= time;
         memory.sample(&mut observer);
         if reckoned.elapsed() > RECKONING {
             pause_and_reckon(server, shared, options, found)?;
@@ -124,14 +126,16 @@ fn chaos(
     options: &Options,
     rng: &mut Rng,
     found: &mut Found,
-    begun: Instant,
 ) -> Result<()> {
+    let mut left = options.duration.mul_f64(1.0 - CALM);
     let longest = (options.duration.as_secs_f64() / 10.0).clamp(2.0, 20.0);
     let mut reckoned = Instant::now();
-    while begun.elapsed() < options.duration {
+    while !left.is_zero() {
+        let begun = Instant::now();
         // Random moments are the point here; nothing waits for this.
         std::thread::sleep(Duration::from_secs_f64(0.5 + longest * rng.f64()));
         strike(server, shared, rng)?;
+        left = left.saturating_sub(begun.elapsed());
         if reckoned.elapsed() > RECKONING {
             pause_and_reckon(server, shared, options, found)?;
             reckoned = Instant::now();

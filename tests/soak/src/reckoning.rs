@@ -33,7 +33,10 @@ const ENTRIES: &str = "
     CREATE TEMP TABLE expected AS
     SELECT r.xid, e.key AS what, e.value::bigint AS number
     FROM tx LEFT JOIN recorded r USING (client, n), jsonb_each_text(expected) e;
-    ANALYZE found; ANALYZE expected";
+    CREATE TEMP TABLE change AS
+    SELECT table_name, operation, (row_key ->> 'id')::bigint AS id, new_row::jsonb AS new_row, at, seq
+    FROM audit_log WHERE row_key IS NOT NULL AND table_name <> 'tx';
+    ANALYZE found; ANALYZE expected; ANALYZE change; ANALYZE";
 
 const COMPARED: &str = "
     SELECT coalesce(sum(greatest(coalesce(e.number, 0) - coalesce(f.number, 0), 0)), 0)::bigint,
@@ -46,32 +49,29 @@ const COMPARED: &str = "
 const IMAGES: &[(&str, &str)] = &[
     (
         "accounts",
-        "WITH newest AS (
-             SELECT DISTINCT ON (1) (row_key ->> 'id')::bigint AS id, operation, new_row::jsonb AS new_row
-             FROM audit_log WHERE table_name = 'accounts' AND row_key IS NOT NULL ORDER BY 1, at DESC, seq DESC)
+        "WITH newest AS (SELECT DISTINCT ON (id) * FROM change WHERE table_name = 'accounts' ORDER BY id, at DESC, seq DESC)
          SELECT id, operation, new_row - 'note' FROM newest n FULL JOIN accounts a USING (id)
          WHERE (a.owner IS NULL) <> (coalesce(operation, 'DELETE') = 'DELETE') OR NOT to_jsonb(a) @> n.new_row",
     ),
     (
         "versions of accounts",
-        "SELECT a.id, a.version, count(*) FROM accounts a
-         LEFT JOIN audit_log l ON table_name = 'accounts' AND operation = 'UPDATE' AND (row_key ->> 'id')::bigint = a.id
-         GROUP BY a.id HAVING version <> count(l.seq)",
+        "SELECT a.id, a.version, number FROM accounts a
+         LEFT JOIN (SELECT id, count(*) AS number FROM change WHERE table_name = 'accounts' AND operation = 'UPDATE'
+                    GROUP BY id) u USING (id)
+         WHERE version <> coalesce(number, 0)",
     ),
     (
         "items",
-        "WITH newest AS (
-             SELECT DISTINCT ON (1) (row_key ->> 'id')::bigint AS id, operation, new_row::jsonb AS new_row
-             FROM audit_log WHERE table_name = 'items' AND row_key IS NOT NULL ORDER BY 1, at DESC, seq DESC)
+        "WITH newest AS (SELECT DISTINCT ON (id) * FROM change WHERE table_name = 'items' ORDER BY id, at DESC, seq DESC)
          SELECT id, operation, new_row FROM newest n FULL JOIN items i USING (id)
          WHERE (i.account IS NULL) <> (coalesce(operation, 'DELETE') = 'DELETE') OR NOT to_jsonb(i) @> n.new_row",
     ),
     (
         "events",
-        "WITH newest AS (
-             SELECT DISTINCT ON (1, 2) table_name, (row_key ->> 'id')::bigint AS id, operation, new_row::jsonb AS new_row
-             FROM audit_log JOIN pg_inherits i ON i.inhparent = 'events'::regclass AND NOT inhdetachpending AND inhrelid::regclass::text = table_name
-             WHERE row_key IS NOT NULL ORDER BY 1, 2, at DESC, seq DESC),
+        "WITH attached AS (SELECT inhrelid::regclass::text AS table_name FROM pg_inherits
+                           WHERE inhparent = 'events'::regclass AND NOT inhdetachpending),
+         newest AS (SELECT DISTINCT ON (table_name, id) * FROM change JOIN attached USING (table_name)
+                    ORDER BY table_name, id, at DESC, seq DESC),
          present AS (SELECT tableoid::regclass::text AS table_name, id, to_jsonb(e) AS row FROM events e)
          SELECT table_name, id, operation, new_row FROM newest n FULL JOIN present p USING (table_name, id)
          WHERE (p.row IS NULL) <> (coalesce(operation, 'DELETE') = 'DELETE') OR NOT p.row @> n.new_row",
@@ -114,7 +114,9 @@ const IMAGES: &[(&str, &str)] = &[
 /// Checks everything. Adds to `found`, and reports what is wrong.
 pub fn reckon(server: &Server, shared: &Shared, clients: usize, found: &mut Found) -> Result<()> {
     let mut client = server.connect(DATABASE)?;
-    client.batch_execute("SET statement_timeout = '600s'; SET work_mem = '64MB'; SET jit = off")?;
+    client.batch_execute(
+        "SET statement_timeout = '600s'; SET work_mem = '64MB'; SET jit = off; SET enable_nestloop = off",
+    )?;
     let mut resolved = resolve_prepared(shared, &mut client)?;
     for number in 1..=clients {
         check_fates(shared, &mut client, number, resolved.remove(&number).unwrap_or_default(), found)?;
