@@ -182,6 +182,14 @@ pub fn state(extension: &Extension) -> Result<State, Error> {
     Ok(State { word: state, begun: all.into_iter().map(|row| (row.kind, row.at)).collect() })
 }
 
+/// The incarnation whose entries are all that the log has, where pg_upgrade has moved the log since, and nothing was written
+/// here yet. Nobody else seals them: pg_upgrade leaves one of both servers.
+pub fn before_upgrade(extension: &Extension) -> Result<Option<Incarnation>, Error> {
+    let last = all(extension.table(OwnTable::Incarnation)?).pop();
+    let here = Place::here();
+    Ok(last.filter(|last| last.place != here && Kind::between(last.place, here) == Kind::Upgrade))
+}
+
 /// Begins an incarnation if this transaction is the first one that writes in this place. Returns what an entry must say about it.
 pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     let here = Place::here();

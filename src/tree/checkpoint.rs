@@ -34,7 +34,7 @@ const TILES: usize = 128;
 
 /// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new.
 ///
-/// A log that goes on in another place than before says so in an entry first. A copy makes no checkpoint ([`incarnation`]), nor
+/// A log that goes on in another place than before says so in an entry first, unless pg_upgrade has moved it. A copy makes no checkpoint ([`incarnation`]), nor
 /// does a log that is being restored, which an entry would end.
 pub fn seal(extension: &Extension) -> Result<String, Error> {
     log::flush();
@@ -59,7 +59,8 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     if spans.is_empty() {
         return last.map(|last| last.note).ok_or(Error::NothingToSeal);
     }
-    if log::begin(role)? {
+    let upgraded = incarnation::before_upgrade(extension)?;
+    if upgraded.is_none() && log::begin(role)? {
         log::flush();
         xact::make_visible();
         drop(now);
@@ -67,7 +68,10 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
         spans = new_spans(&store, size)?;
     }
     let _now = now;
-    let incarnation = incarnation::current(extension)?.ok_or(Error::UndecidedCopy)?;
+    let incarnation = match upgraded {
+        Some(before) => before,
+        None => incarnation::current(extension)?.ok_or(Error::UndecidedCopy)?,
+    };
     let mut reader = Reader::new(&store);
     let identity = reader.identity().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let mut frontier = reader.frontier(size)?;
