@@ -37,7 +37,7 @@ const STATE: &[&str] = &[
     "SELECT count(*), count(DISTINCT chain), sha256(string_agg(hash, '' ORDER BY chain, seq)) FROM audit_log",
     "SELECT l::text FROM audit_log l ORDER BY chain, seq",
     "SELECT i::text FROM audit_log_identity i",
-    "SELECT b::text FROM audit_log_begun b ORDER BY 1",
+    "SELECT b::text FROM audit_incarnation b ORDER BY 1",
     "SELECT c::text FROM audit_checkpoint_log c ORDER BY 1",
     "SELECT s::text FROM audit_checkpoint_span s ORDER BY 1",
     "SELECT count(*), max(t::text) FROM audit_tile t",
