@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const TABLES: [(&str, &str); 9] = [
     ("audit_log", "new_row"),
     ("audit_log_identity", "log_id"),
-    ("audit_log_begun", "at"),
+    ("audit_incarnation", "kind"),
     ("audit_lifecycle", "seq"),
     ("audit_schema_policy", "schema_name"),
     ("audit_checkpoint_log", "note"),

@@ -46,8 +46,7 @@ fn each_side_keeps_its_own_log() {
     }
     provider.sql(
         "INSERT INTO t SELECT g, 'copied' FROM generate_series(1, 100) g; SELECT audit_checkpoint();
-         SELECT pglogical.replication_set_add_table('default', 't');
-         SELECT pglogical.replication_set_add_all_tables('default_insert_only', '{public}')",
+         SELECT pglogical.replication_set_add_all_tables('default', '{public}')",
     );
     let dsn = provider.server.conn_string("provider").replace('\'', "''");
     subscriber.sql(&format!(

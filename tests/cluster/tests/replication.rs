@@ -158,10 +158,11 @@ fn make_collector(publisher: &Database<'_>, collector: &Database<'_>, schema: &s
 }
 
 const LOG: [&str; 2] = ["audit_log", "audit_log_identity"];
-const OWN_TABLES: [&str; 8] = [
+const OWN_TABLES: [&str; 9] = [
     "audit_log",
     "audit_log_identity",
-    "audit_log_begun",
+    "audit_incarnation",
+    "audit_verification_place",
     "audit_lifecycle",
     "audit_schema_policy",
     "audit_checkpoint_log",
