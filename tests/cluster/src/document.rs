@@ -21,6 +21,35 @@ pub struct Block {
     /// The file and the number of its first line.
     pub place: String,
     pub text: String,
+    /// Comments before it that tell this test what a reader does not need to be told.
+    pub directives: Vec<Directive>,
+}
+
+/// `<!-- test: … -->`, which no reader of the document sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// `prepare SQL`: runs this in the block's database before the block.
+    Prepare(String),
+    /// `in NAME`: the SQL is for this database, which is made if there is none.
+    In(String),
+    /// `in copies`: each line of the SQL is for a copy of its own of the database.
+    InCopies,
+    /// `on the collector`: the SQL is for the database of that name on another server.
+    OnTheCollector,
+}
+
+impl Directive {
+    fn parse(place: &str, line: &str) -> Option<Self> {
+        let words = line.strip_prefix("<!-- test: ")?.strip_suffix(" -->");
+        let words = words.unwrap_or_else(|| panic!("{place}: not the end of a directive: {line}"));
+        Some(match words.split_once(' ') {
+            Some(("prepare", sql)) => Self::Prepare(sql.to_owned()),
+            Some(("in", "copies")) => Self::InCopies,
+            Some(("in", name)) => Self::In(name.to_owned()),
+            Some(("on", "the collector")) => Self::OnTheCollector,
+            _ => panic!("{place}: no directive: {line}"),
+        })
+    }
 }
 
 /// What a block is.
@@ -40,9 +69,11 @@ pub fn blocks(file: &str, document: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut fence: Option<String> = None;
     let (mut inside, mut after_empty) = (false, true);
+    let mut directives = Vec::new();
     for (number, line) in (1..).zip(document.lines()) {
-        let begin = |blocks: &mut Vec<Block>| {
-            blocks.push(Block { place: format!("{file}:{number}"), text: String::new() })
+        let begin = |blocks: &mut Vec<Block>, directives: &mut Vec<Directive>| {
+            let place = format!("{file}:{number}");
+            blocks.push(Block { place, text: String::new(), directives: std::mem::take(directives) });
         };
         let add = |blocks: &mut Vec<Block>, line: &str| {
             if let Some(block) = blocks.last_mut() {
@@ -58,15 +89,16 @@ pub fn blocks(file: &str, document: &str) -> Vec<Block> {
             }
         } else if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
             fence = Some(trimmed[..3].to_owned());
-            begin(&mut blocks);
+            begin(&mut blocks, &mut directives);
         } else if line.starts_with("    ") && (inside || after_empty) {
             if !inside {
-                begin(&mut blocks);
+                begin(&mut blocks, &mut directives);
             }
             inside = true;
             add(&mut blocks, line);
             continue;
         }
+        directives.extend(Directive::parse(&format!("{file}:{number}"), line));
         inside = false;
         after_empty = line.is_empty();
     }
@@ -172,6 +204,8 @@ mkdir -p "$(dirname "$elsewhere/$bucket/$key")"
 
 /// Whoever reads a document, at the server that it is about.
 pub struct Reader {
+    // Stopped first, because it may be connected to the other.
+    collector: Option<Server>,
     pub server: Server,
     /// Texts of the document that stand for something else here.
     replaced: Vec<(String, String)>,
@@ -184,14 +218,13 @@ impl Reader {
     pub fn new() -> Self {
         // Relative to the data directory, in which the server runs commands.
         let path = format!("../stand-ins:../bin:{}", std::env::var("PATH").unwrap_or_default());
-        let server =
-            Server::builder().env("PATH", path).config("max_prepared_transactions", "5").start().unwrap();
+        let server = Server::builder().env("PATH", path).config("wal_level", "logical").start().unwrap();
         for folder in ["stand-ins", "bin", "work", "elsewhere", "root"] {
             let path = server.directory().join(folder);
             fs::create_dir(&path).unwrap();
             server.give(&path).unwrap();
         }
-        let reader = Self { server, replaced: Vec::new(), printed: String::new() };
+        let reader = Self { collector: None, server, replaced: Vec::new(), printed: String::new() };
         let packages: String = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates"))
             .unwrap()
             .map(|folder| fs::read_to_string(folder.unwrap().path().join("Cargo.toml")).unwrap())
@@ -229,6 +262,15 @@ impl Reader {
         self.replaced.push((text.to_owned(), by.to_owned()));
     }
 
+    /// Another server, with an empty database of the same name.
+    pub fn collector(&mut self) -> &Server {
+        self.collector.get_or_insert_with(|| {
+            let server = Server::builder().start().unwrap();
+            server.psql("postgres", &format!("CREATE DATABASE {DATABASE}")).unwrap();
+            server
+        })
+    }
+
     /// The directory in which the commands run.
     pub fn work(&self) -> PathBuf {
         self.server.directory().join("work")
@@ -256,8 +298,13 @@ impl Reader {
             .kind()
             .unwrap_or_else(|| panic!("{place}: it is not known how to run this:\n{}", block.text));
         let text = self.located(&block.text);
+        assert!(
+            kind == Kind::Sql || block.directives.is_empty(),
+            "{place}: {:?} is for SQL",
+            block.directives
+        );
         match kind {
-            Kind::Sql => self.sql(place, &text),
+            Kind::Sql => self.sql(place, &text, &block.directives),
             Kind::Shell => self.shell(place, &text),
             Kind::Cron => self.cron(place, &text),
             Kind::Conf => self.conf(place, &text),
@@ -303,13 +350,50 @@ impl Reader {
         self.printed = self.output(command, place, script);
     }
 
-    fn sql(&mut self, place: &str, sql: &str) {
+    /// Runs SQL by psql where the directives say.
+    fn sql(&mut self, place: &str, sql: &str, directives: &[Directive]) {
+        if directives.contains(&Directive::InCopies) {
+            for (number, line) in sql.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+                let copy = format!("copy_{number}");
+                // A worker of the launcher may be in the database, for a moment.
+                eventually(place, || {
+                    let create = format!("CREATE DATABASE {copy} TEMPLATE {DATABASE}");
+                    self.server.psql("postgres", &create).is_ok()
+                });
+                self.psql(place, self.server.command("psql"), &copy, line);
+            }
+        } else if directives.contains(&Directive::OnTheCollector) {
+            let psql = self.collector().command("psql");
+            self.psql(place, psql, DATABASE, sql);
+        } else {
+            let database = directives.iter().find_map(|directive| match directive {
+                Directive::In(name) => Some(name.clone()),
+                _ => None,
+            });
+            let database = database.unwrap_or_else(|| DATABASE.to_owned());
+            let there = format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'");
+            if self.server.psql("postgres", &there).unwrap() == "0" {
+                self.server
+                    .psql("postgres", &format!("CREATE DATABASE {database} TEMPLATE template0"))
+                    .unwrap();
+            }
+            for directive in directives {
+                if let Directive::Prepare(sql) = directive {
+                    self.server.psql(&database, sql).unwrap();
+                }
+            }
+            self.psql(place, self.server.command("psql"), &database, sql);
+        }
+    }
+
+    fn psql(&mut self, place: &str, mut psql: Command, database: &str, sql: &str) {
         let file = self.work().join("block.sql");
         fs::write(&file, sql).unwrap();
         self.server.give(&file).unwrap();
-        let mut command = self.server.command("psql");
-        command.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", DATABASE, "-f", "block.sql"]);
-        self.printed = self.output(command, place, sql);
+        // Settings of a database do not go to its copies.
+        psql.env("PGOPTIONS", "-c search_path=audit,public");
+        psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "block.sql"]);
+        self.printed = self.output(psql, place, sql);
         fs::remove_file(file).unwrap();
     }
 

@@ -1,6 +1,7 @@
 //! The commands of the documents, as a reader copies them. A block that nobody can run fails the test.
 
-use cluster_tests::document::{Block, Kind, Reader, blocks};
+use cluster_tests::document::{Block, Directive, Kind, Reader, blocks};
+use cluster_tests::eventually;
 use std::fs;
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
@@ -10,12 +11,20 @@ const CHECKPOINTS: &str = include_str!("../../../docs/checkpoints.md");
 #[test]
 fn operations() {
     let mut reader = Reader::new();
+    let collector = reader.collector().directory().display().to_string();
+    reader.replace("collector.example.com", &collector);
+    let publisher = reader.server.conn_string("app").replace('\'', "");
+    reader.replace("host=db.example.com dbname=app user=replicator", &publisher);
     let blocks = blocks("docs/operations.md", OPERATIONS);
     assert!(blocks.len() >= 5, "{blocks:?}");
     for block in &blocks {
         reader.run(block);
     }
     reader.database().assert_intact();
+    // What the collector is for.
+    let entries = "SELECT count(*), max(hash::text) FROM audit.audit_log";
+    let written = reader.database().sql(entries);
+    eventually("the log to arrive", || reader.collector().psql("app", entries).unwrap() == written);
     let key = fs::read_to_string(reader.server.directory().join("root/etc/audit_chain/log.key")).unwrap();
     assert!(key.starts_with("PRIVATE+KEY+example.com/log+"));
 }
@@ -122,34 +131,55 @@ fn blocks_are_found_and_told_apart() {
         "{found:?}"
     );
     assert_eq!(found[0].place, "d:3");
+    assert!(found.iter().all(|block| block.directives.is_empty()));
     assert_eq!(found[3].text, "BEGIN;\n\nCOMMIT;\n");
     assert_eq!(found[6].text, "pg_dump -f x \\\n    y\n");
 }
 
 #[test]
+fn directives_belong_to_the_next_block() {
+    let found = blocks(
+        "d",
+        "<!-- test: in other -->\n<!-- test: prepare CREATE ROLE r -->\n\n    SELECT 1;\n\n    SELECT 2;\n",
+    );
+    let expected = [Directive::In("other".into()), Directive::Prepare("CREATE ROLE r".into())];
+    assert_eq!(found[0].directives, expected);
+    assert_eq!(found[1].directives, []);
+}
+
+#[test]
+#[should_panic(expected = "d:1: no directive")]
+fn an_unknown_directive_fails() {
+    blocks("d", "<!-- test: somewhere -->\n\n    SELECT 1;\n");
+}
+
+fn block(place: &str, text: &str) -> Block {
+    Block { place: place.into(), text: text.into(), directives: Vec::new() }
+}
+
+#[test]
 #[should_panic(expected = "it is not known how to run this")]
 fn what_is_no_command_fails() {
-    Reader::new().run(&Block { place: "d:1".into(), text: "A poem\n".into() });
+    Reader::new().run(&block("d:1", "A poem\n"));
 }
 
 #[test]
 #[should_panic(expected = "this cannot be run as it is written")]
 fn a_command_with_an_ellipsis_fails() {
-    Reader::new()
-        .run(&Block { place: "d:1".into(), text: "SELECT audit_verify(checkpoint => '…');\n".into() });
+    Reader::new().run(&block("d:1", "SELECT audit_verify(checkpoint => '…');\n"));
 }
 
 #[test]
 #[should_panic(expected = "is not a setting")]
 fn a_setting_that_does_not_exist_fails() {
-    Reader::new().run(&Block { place: "d:1".into(), text: "audit_chain.no_such_setting = 'on'\n".into() });
+    Reader::new().run(&block("d:1", "audit_chain.no_such_setting = 'on'\n"));
 }
 
 #[test]
 #[should_panic(expected = "is not printed, or not there")]
 fn a_table_that_is_not_printed_fails() {
     let mut reader = Reader::new();
-    reader.run(&Block { place: "d:1".into(), text: "SELECT 1 AS a;\n".into() });
-    reader.run(&Block { place: "d:2".into(), text: " a\n---\n 1\n".into() });
-    reader.run(&Block { place: "d:3".into(), text: " a\n---\n 2\n".into() });
+    reader.run(&block("d:1", "SELECT 1 AS a;\n"));
+    reader.run(&block("d:2", " a\n---\n 1\n"));
+    reader.run(&block("d:3", " a\n---\n 2\n"));
 }
