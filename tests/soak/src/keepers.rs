@@ -41,7 +41,7 @@ pub fn auditor(shared: Arc<Shared>, mut rng: Rng) {
     let options = "-c statement_timeout=300s";
     work(&shared, &mut rng, ("soak auditor", options), Duration::from_secs(2), |client, rng| {
         let kept = shared.a_kept_checkpoint(rng);
-        match (rng.u32(..10), kept) {
+        match (rng.u32(..12), kept) {
             (0..=3, _) | (_, None) => {
                 let checkpoint: String = client.query_one("SELECT audit_checkpoint()", &[])?.get(0);
                 shared.count(Count::Checkpoints);
@@ -51,7 +51,19 @@ pub fn auditor(shared: Arc<Shared>, mut rng: Rng) {
             (4..=5, _) => verify(&shared, client, "", None),
             (6, Some(kept)) => verify(&shared, client, "checkpoint => $1", Some(&kept)),
             (7, Some(kept)) => verify(&shared, client, "since_checkpoint => $1", Some(&kept)),
-            (8, _) => verify(&shared, client, "since => now() - interval '5 seconds'", None),
+            (8, Some(kept)) => judge(
+                &shared,
+                client,
+                "SELECT valid, summary FROM audit_verify_and_record(checkpoint => $1)",
+                Some(&kept),
+            ),
+            (9, Some(kept)) => judge(
+                &shared,
+                client,
+                "CALL audit_verify_in_slices(checkpoint => $1, record => true)",
+                Some(&kept),
+            ),
+            (10, _) => verify(&shared, client, "since => now() - interval '5 seconds'", None),
             _ => verify(&shared, client, &format!("only_chain => {}", rng.u32(..6)), None),
         }
     });
@@ -64,22 +76,27 @@ pub fn verify(
     arguments: &str,
     checkpoint: Option<&String>,
 ) -> Result<()> {
-    let sql = format!("SELECT valid, summary FROM audit_verify({arguments})");
+    judge(shared, client, &format!("SELECT valid, summary FROM audit_verify({arguments})"), checkpoint)
+}
+
+/// Runs SQL that verifies, with or without a checkpoint.
+fn judge(shared: &Shared, client: &mut Client, sql: &str, checkpoint: Option<&String>) -> Result<()> {
     let row = match checkpoint {
-        Some(text) => client.query_one(&sql, &[text])?,
-        None => client.query_one(&sql, &[])?,
+        Some(text) => client.query_one(sql, &[text])?,
+        None => client.query_one(sql, &[])?,
     };
     shared.count(Count::Verifications);
     if !row.get::<_, bool>("valid") {
         shared.count(Count::FalseAlarms);
-        let problems = format!("SELECT p::text FROM audit_problems({arguments}) p LIMIT 5");
         let problems = match checkpoint {
-            Some(text) => client.query(&problems, &[text])?,
-            None => client.query(&problems, &[])?,
+            Some(text) => {
+                client.query("SELECT p::text FROM audit_problems(checkpoint => $1) p LIMIT 5", &[text])?
+            }
+            None => client.query("SELECT p::text FROM audit_problems() p LIMIT 5", &[])?,
         };
         let problems: Vec<String> = problems.iter().map(|row| row.get(0)).collect();
         let summary: String = row.get("summary");
-        shared.fail(format!("audit_verify({arguments}): {summary}: {problems:?}"));
+        shared.fail(format!("{sql}: {summary}: {problems:?}"));
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ fn start() -> Result<Server> {
         ("max_prepared_transactions", "20"),
         ("deadlock_timeout", "100ms"),
         ("audit_chain.checkpoint_interval", "3s"),
+        ("audit_chain.verify_interval", "10s"),
         ("max_wal_size", "256MB"),
         ("autovacuum_naptime", "5s"),
         ("log_min_messages", "warning"),

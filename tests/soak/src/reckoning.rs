@@ -21,12 +21,13 @@ pub struct Found {
     pub surplus_entries: i64,
 }
 
-/// The entries of each transaction, by class and operation. DDL, ENABLE and DISABLE follow from DDL, whose
-/// number the clients do not know.
+/// The entries of each transaction, by class and operation. Those about DDL have a number that the clients do
+/// not know; those about verifications are the auditors'.
 const ENTRIES: &str = "
     CREATE TEMP TABLE found AS
     SELECT xid, coalesce(split_part(table_name, '_', 1), 'event') || '/' || operation AS what, count(*) AS number
-    FROM audit_log WHERE operation NOT IN ('DDL', 'ENABLE', 'DISABLE', 'DROP') GROUP BY 1, 2;
+    FROM audit_log WHERE operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'BASELINE', 'EVENT')
+    GROUP BY 1, 2;
     CREATE TEMP TABLE recorded AS
     SELECT xid, (new_row ->> 'client')::integer AS client, (new_row ->> 'n')::bigint AS n
     FROM audit_log WHERE table_name = 'tx' AND operation = 'INSERT';
@@ -92,6 +93,7 @@ const IMAGES: &[(&str, &str)] = &[
             OR table_name IN ('tx', 'accounts', 'items', 'events', 'events_0', 'events_1', 'scratch') AND NOT audited
             OR table_name LIKE 'side%' AND NOT audited OR table_name LIKE 'toggled%' AND audited",
     ),
+    ("recorded verifications", "SELECT * FROM audit_verification_log WHERE verdict <> 'intact'"),
     // A live session may keep a chain. Nothing else may hold one.
     (
         "advisory locks",
