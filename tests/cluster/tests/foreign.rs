@@ -280,7 +280,7 @@ fn foreign_tables_of_a_schema_are_audited_where_that_is_asked_for() {
 
     // The policy is in a dump.
     let dump = link.local.run("pg_dump", ["-t", "audit_schema_policy", DATABASE]).unwrap();
-    assert!(dump.contains("imported\t{parted}\tf\tt"), "{dump}");
+    assert!(dump.contains("imported\t{parted}\tf\tf\tt"), "{dump}");
 }
 
 /// A table that is partitioned, with one row in each partition, of the same ctid; one with a child; and a view.

@@ -1,7 +1,7 @@
 //! Restores, with the options of pg_dump and pg_restore that people use: the log arrives whole and nothing is added to it; or
 //! it is left out and a new one begins; or an error says at once what to do.
 
-use cluster_tests::{Database, server_of_fewest_chains};
+use cluster_tests::{Database, builder_of_fewest_chains, server_of_fewest_chains};
 use harness::Server;
 
 /// An audited database with all that a dump restores after its data: keys, policies, grants, comments, triggers.
@@ -79,6 +79,12 @@ impl<'a> Original<'a> {
         self.database.server.run("pg_dump", [&["-f", &file], options, &["original"]].concat()).unwrap();
         file
     }
+}
+
+/// A server with the library preloaded, so that its hooks guard the log too.
+fn preloaded_server() -> Server {
+    let builder = builder_of_fewest_chains().config("shared_preload_libraries", "audit_chain");
+    builder.config("audit_chain.checkpoint_interval", "0").start().unwrap()
 }
 
 /// Runs psql on a script; its errors are the test's.
@@ -179,7 +185,7 @@ fn a_dump_restores_whole_with_every_way_to_write_and_read_it() {
 
 #[test]
 fn a_dump_restores_whole_in_steps() {
-    let server = server_of_fewest_chains();
+    let server = preloaded_server();
     let original = Original::create(&server);
     let file = original.dump("custom.dump", &["-Fc"]);
     let steps: [&[&[&str]]; 7] = [
@@ -240,7 +246,7 @@ fn a_restore_as_the_owners_fails_at_once() {
 /// `--clean` over the database itself, over one with another log, with and without `--if-exists`.
 #[test]
 fn a_dump_replaces_a_database_that_has_a_log() {
-    let server = server_of_fewest_chains();
+    let server = preloaded_server();
     // Without it, pg_restore --clean fails on the keys of partitions by itself.
     let content = CONTENT.replace(", PRIMARY KEY (id, at)) PARTITION", ") PARTITION");
     let original = Original::create_with(&server, &content);
