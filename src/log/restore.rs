@@ -28,8 +28,13 @@ pub fn may_restore(extension: &Extension, role: Oid) -> Result<bool, Error> {
     Ok(compat::owns_extension(extension.oid, role) || catalog::grants_insert(log, role))
 }
 
+/// Whether the session is that of a superuser or the extension's owner.
+pub fn acts_for_owner(extension: &Extension) -> bool {
+    session::roles().into_iter().any(|role| compat::owns_extension(extension.oid, role))
+}
+
 /// Whether the session is that of a role that may restore: pg_restore also works as the owners of what it restores.
-pub fn acts_for_restorer(extension: &Extension) -> Result<bool, Error> {
+fn acts_for_restorer(extension: &Extension) -> Result<bool, Error> {
     for role in session::roles() {
         if may_restore(extension, role)? {
             return Ok(true);

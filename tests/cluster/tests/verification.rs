@@ -255,7 +255,8 @@ fn the_server_verifies_by_itself_and_says_so_where_the_log_is_not_intact() {
         "postgres|the whole log|t|0"
     );
     assert_eq!(
-        restoring.sql("SELECT state, last_verified IS NULL, entries, verification_failures FROM audit_status"),
+        restoring
+            .sql("SELECT state, last_verified IS NULL, entries, verification_failures FROM audit_status"),
         "restoring|t|0|0"
     );
     // Others do not have to wait for it, and the log is intact.
