@@ -21,7 +21,7 @@ use crate::pg::lock::{Lockable, lock};
 use crate::pg::session;
 use crate::pg::table::{self as rows, StoredTuple, Tuple};
 use crate::pg::tuple::{ColumnValue, RowBuffer};
-use crate::pg::xact;
+use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
@@ -218,6 +218,8 @@ pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     };
     let mut detail = insert(extension, kind, previous, publishes)?;
     detail["sealed"] = sealed.map_or(0, |(size, _)| size).into();
+    let _now = ActiveSnapshot::push_latest();
+    detail["entries"] = table::extent(extension.table(OwnTable::Log)?).entries.into();
     let mut operation = match kind {
         Kind::Clone => "CLONE",
         Kind::Upgrade => "UPGRADE",

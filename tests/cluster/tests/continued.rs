@@ -201,6 +201,7 @@ fn forty_promotions_are_told_from_attacks() {
         assert_intact(&new, &survived[round]);
         assert_intact(&new, &survived[round / 2]);
         if loses {
+            assert_restored(&new, &lost[lost.len() - 1], "3 of them are missing");
             assert_restored(&new, &lost[lost.len() - 1], "continued by a promoted server");
             assert_restored(&new, &lost[0], "continued by a promoted server");
         }
