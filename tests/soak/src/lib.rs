@@ -38,6 +38,12 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut rng = Rng::with_seed(options.seed);
     let begun = Instant::now();
     let mut server = start()?;
+    let program = options.program.clone().unwrap_or_else(|| server.installation().program("audit-chain"));
+    if program.exists() {
+        // Where the server's account can run it.
+        let copied = std::fs::copy(&program, server.directory().join("audit-chain"));
+        copied.map_err(|error| Error::new(format!("cannot copy {}: {error}", program.display())))?;
+    }
     server.psql("postgres", &format!("CREATE DATABASE {}", schema::DATABASE))?;
     server.psql(schema::DATABASE, &schema::create(options.clients))?;
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 use harness::{Error, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub const USAGE: &str = "\
@@ -20,12 +21,21 @@ pub struct Options {
     pub duration: Duration,
     pub seed: u64,
     pub clients: usize,
+    /// The program `audit-chain`, of the same version as the extension. By default, the one beside the server's
+    /// programs, if it is there.
+    pub program: Option<PathBuf>,
     pub help: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { duration: Duration::from_secs(600), seed: fastrand::u64(..), clients: 8, help: false }
+        Self {
+            duration: Duration::from_secs(600),
+            seed: fastrand::u64(..),
+            clients: 8,
+            program: None,
+            help: false,
+        }
     }
 }
 

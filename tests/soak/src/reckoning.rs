@@ -166,17 +166,20 @@ pub fn reckon(server: &Server, shared: &Shared, clients: usize, found: &mut Foun
     Ok(())
 }
 
-/// Verifies the log by the program `audit-chain`, if it is installed beside the server's programs.
+/// Verifies the log by the program `audit-chain`, if there is one.
 fn verify_outside(server: &Server, shared: &Shared, checkpoint: &str) -> Result<()> {
-    if !server.installation().program("audit-chain").exists() {
+    let program = server.directory().join("audit-chain");
+    if !program.exists() {
         return Ok(());
     }
     let kept = server.directory().join("kept.checkpoint");
     let written = std::fs::write(&kept, checkpoint);
     written.map_err(|error| Error::new(format!("cannot write {}: {error}", kept.display())))?;
     server.give(&kept)?;
-    let verified = server
-        .run("audit-chain", ["verify", &server.conn_string(DATABASE), "--checkpoint", "kept.checkpoint"]);
+    let verified = server.run(
+        &program.to_string_lossy(),
+        ["verify", &server.conn_string(DATABASE), "--checkpoint", "kept.checkpoint"],
+    );
     match verified {
         Ok(_) => shared.count(Count::OutsideVerifications),
         Err(error) => {
