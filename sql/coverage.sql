@@ -131,7 +131,7 @@ COMMENT ON COLUMN audit_coverage.table_name IS 'the name of the table';
 COMMENT ON COLUMN audit_coverage.audited IS 'whether all changes of the table are recorded';
 COMMENT ON COLUMN audit_coverage.state IS 'audited, not audited, or what was done by force';
 COMMENT ON COLUMN audit_coverage.since IS 'since when the table is audited without interruption';
-COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then';
+COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then; null if that has been erased';
 COMMENT ON COLUMN audit_coverage.options IS 'what is left out of its entries now';
 COMMENT ON COLUMN audit_coverage.key_left_out IS
     'columns of the primary key that are excluded or masked: the entries do not say which row they are about';

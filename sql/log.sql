@@ -51,11 +51,13 @@ CREATE TABLE audit_log (
     operation        text        NOT NULL,
     table_schema     text,
     table_name       text,
-    session_role     text        NOT NULL,
-    effective_role   text        NOT NULL,
+    session_role     text,
+    effective_role   text,
     actor            text,
     application_name text,
     client_addr      inet,
+    who_salt         bytea       CHECK (length(who_salt) = 16),
+    who_digest       bytea       CHECK (length(who_digest) = 32),
     row_key          json,
     old_row          json,
     new_row          json,
@@ -68,7 +70,12 @@ CREATE TABLE audit_log (
     -- Each chain grows at its end only, so no page needs free space for later entries.
     PRIMARY KEY (chain, seq) WITH (fillfactor = 100),
     -- An entry has either its payload with the salt, or the digest of its erased payload.
-    CHECK ((salt IS NULL) = (payload_digest IS NOT NULL))
+    CHECK ((salt IS NULL) = (payload_digest IS NOT NULL)),
+    -- It has either its who-part with the salt, or the digest of its erased who-part.
+    CHECK (CASE WHEN who_digest IS NULL
+                THEN who_salt IS NOT NULL AND session_role IS NOT NULL AND effective_role IS NOT NULL
+                ELSE who_salt IS NULL AND session_role IS NULL AND effective_role IS NULL AND actor IS NULL
+                    AND application_name IS NULL AND client_addr IS NULL END)
 );
 
 COMMENT ON TABLE audit_log IS 'audit_chain: every change of every audited table, append-only, chained by hash';
@@ -79,11 +86,14 @@ COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
 COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, VERIFY, RESTORE, PROMOTE, CLONE, UPGRADE, FORK or RESUME';
 COMMENT ON COLUMN audit_log.table_schema IS 'the schema of the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.table_name IS 'the table that the entry is about, as it was called then';
-COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in';
-COMMENT ON COLUMN audit_log.effective_role IS 'the role that the statement ran as';
+COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in; null if the who-part has been erased';
+COMMENT ON COLUMN audit_log.effective_role IS 'the role that the statement ran as; null if the who-part has been erased';
 COMMENT ON COLUMN audit_log.actor IS 'the application''s user, as claimed by the application (audit_chain.actor)';
 COMMENT ON COLUMN audit_log.application_name IS 'the session''s application_name';
 COMMENT ON COLUMN audit_log.client_addr IS 'the client''s address; null for a local connection';
+COMMENT ON COLUMN audit_log.who_salt IS
+    '16 random bytes, hashed with session_role, effective_role, actor, application_name and client_addr';
+COMMENT ON COLUMN audit_log.who_digest IS 'null, unless these five (the who-part) have been erased';
 COMMENT ON COLUMN audit_log.row_key IS 'the columns of the primary key, after the change; for DELETE, before it';
 COMMENT ON COLUMN audit_log.old_row IS 'UPDATE: the old values of the columns that changed; DELETE: the whole row';
 COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; UPDATE omits out-of-line values that it did not change';

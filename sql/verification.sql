@@ -66,8 +66,8 @@ FROM audit_verification_place v JOIN audit_log l ON l.chain = v.chain AND l.seq 
 COMMENT ON VIEW audit_verification_log IS 'audit_chain: the recorded verifications, each an entry of the log';
 COMMENT ON COLUMN audit_verification_log.started_at IS 'when the verification began';
 COMMENT ON COLUMN audit_verification_log.finished_at IS 'when it ended and was recorded';
-COMMENT ON COLUMN audit_verification_log.verified_by IS 'the role that verified';
-COMMENT ON COLUMN audit_verification_log.session_role IS 'the role that had logged in';
+COMMENT ON COLUMN audit_verification_log.verified_by IS 'the role that verified; null if that has been erased';
+COMMENT ON COLUMN audit_verification_log.session_role IS 'the role that had logged in; null if that has been erased';
 COMMENT ON COLUMN audit_verification_log.scope IS 'what was verified: the whole log, or which part';
 COMMENT ON COLUMN audit_verification_log.only_chain IS 'the one chain that was verified';
 COMMENT ON COLUMN audit_verification_log.since IS 'the beginning of the range of time that was verified';

@@ -5,7 +5,7 @@ CREATE FUNCTION audit_chain_check_transition(
     internal,
     seq bigint, at timestamptz, xid xid8, chain integer, operation text, table_schema text, table_name text,
     session_role text, effective_role text, actor text, application_name text, client_addr inet,
-    row_key json, old_row json, new_row json, detail json, statement text,
+    who_salt bytea, who_digest bytea, row_key json, old_row json, new_row json, detail json, statement text,
     salt bytea, payload_digest bytea, prev_hash bytea, hash bytea
 ) RETURNS internal
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_check_transition';
@@ -22,7 +22,7 @@ CREATE FUNCTION audit_chain_check_final(internal) RETURNS bytea
 CREATE AGGREGATE audit_chain_check(
     seq bigint, at timestamptz, xid xid8, chain integer, operation text, table_schema text, table_name text,
     session_role text, effective_role text, actor text, application_name text, client_addr inet,
-    row_key json, old_row json, new_row json, detail json, statement text,
+    who_salt bytea, who_digest bytea, row_key json, old_row json, new_row json, detail json, statement text,
     salt bytea, payload_digest bytea, prev_hash bytea, hash bytea
 ) (
     sfunc = audit_chain_check_transition,
@@ -35,8 +35,8 @@ CREATE AGGREGATE audit_chain_check(
     parallel = safe
 );
 
-COMMENT ON FUNCTION audit_chain_check_transition(internal, bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json, text, bytea,
-    bytea, bytea, bytea) IS 'audit_chain: a part of audit_chain_check(): adds an entry';
+COMMENT ON FUNCTION audit_chain_check_transition(internal, bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
+    text, bytea, bytea, bytea, bytea) IS 'audit_chain: a part of audit_chain_check(): adds an entry';
 COMMENT ON FUNCTION audit_chain_check_combine(internal, internal) IS
     'audit_chain: a part of audit_chain_check(): joins what two workers have seen';
 COMMENT ON FUNCTION audit_chain_check_serialize(internal) IS
@@ -44,8 +44,8 @@ COMMENT ON FUNCTION audit_chain_check_serialize(internal) IS
 COMMENT ON FUNCTION audit_chain_check_deserialize(bytea, internal) IS
     'audit_chain: a part of audit_chain_check(): reads these bytes';
 COMMENT ON FUNCTION audit_chain_check_final(internal) IS 'audit_chain: a part of audit_chain_check(): the result';
-COMMENT ON AGGREGATE audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json, text, bytea,
-    bytea, bytea, bytea) IS 'audit_chain: checks entries; a part of audit_verify()';
+COMMENT ON AGGREGATE audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
+    text, bytea, bytea, bytea, bytea) IS 'audit_chain: checks entries; a part of audit_verify()';
 
 -- Returns the report as one object, which audit_verify() and audit_problems() unpack. For all roles that may read the log's
 -- tables.

@@ -174,6 +174,11 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         |object: &&DroppedObject| object.is_separate && !(altered && object.is_named) && !ended(object);
     for object in dropped.iter().filter(told) {
         if let Some(table) = object.on {
+            // With a column goes what names several columns.
+            if object.kind == "table constraint" && extension.has_relation(table) {
+                let object = catalog::quoted_name(table).unwrap_or_default();
+                return Err(Error::Guarded { tag: command.tag().into(), object });
+            }
             follow::after_drop(extension, command, table, &object.identity, &object.kind)?;
         }
     }

@@ -35,6 +35,15 @@ impl TextBuffer {
         }
     }
 
+    /// Sets it to this value, or to null. Returns whether it was another one.
+    pub fn replace(&mut self, value: Option<&[u8]>) -> bool {
+        let is_other = self.get() != value;
+        if is_other {
+            self.set(value);
+        }
+        is_other
+    }
+
     /// The value; `None` for null.
     pub fn get(&self) -> Option<&[u8]> {
         self.is_present.then_some(&self.bytes)

@@ -11,7 +11,7 @@ use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
 use pgrx::pg_sys::{self, Oid};
 
 /// The number of columns.
-pub const COUNT: usize = 21;
+pub const COUNT: usize = 23;
 
 /// Each column's name and type, in the table's order.
 pub const COLUMNS: [(&str, Oid); COUNT] = [
@@ -27,6 +27,8 @@ pub const COLUMNS: [(&str, Oid); COUNT] = [
     ("actor", pg_sys::TEXTOID),
     ("application_name", pg_sys::TEXTOID),
     ("client_addr", pg_sys::INETOID),
+    ("who_salt", pg_sys::BYTEAOID),
+    ("who_digest", pg_sys::BYTEAOID),
     ("row_key", pg_sys::JSONOID),
     ("old_row", pg_sys::JSONOID),
     ("new_row", pg_sys::JSONOID),
@@ -94,6 +96,8 @@ pub fn values<'a>(row: &StoredRow<'a>) -> [ColumnValue<'a>; COUNT] {
         Varlena(row.actor),
         Varlena(row.application_name),
         Varlena(row.client_addr),
+        Varlena(row.who_salt),
+        Varlena(row.who_digest),
         Varlena(row.row_key),
         Varlena(row.old_row),
         Varlena(row.new_row),
@@ -139,14 +143,16 @@ pub fn read<'a>(fields: &impl Fields<'a>) -> StoredRow<'a> {
         actor: fields.bytes(9),
         application_name: fields.bytes(10),
         client_addr: fields.bytes(11),
-        row_key: fields.bytes(12),
-        old_row: fields.bytes(13),
-        new_row: fields.bytes(14),
-        detail: fields.bytes(15),
-        statement: fields.bytes(16),
-        salt: fields.bytes(17),
-        payload_digest: fields.bytes(18),
-        prev_hash: fields.bytes(19),
-        hash: fields.bytes(20),
+        who_salt: fields.bytes(12),
+        who_digest: fields.bytes(13),
+        row_key: fields.bytes(14),
+        old_row: fields.bytes(15),
+        new_row: fields.bytes(16),
+        detail: fields.bytes(17),
+        statement: fields.bytes(18),
+        salt: fields.bytes(19),
+        payload_digest: fields.bytes(20),
+        prev_hash: fields.bytes(21),
+        hash: fields.bytes(22),
     }
 }

@@ -1,9 +1,12 @@
 //! Who makes a change, and from where: what all entries of a session have in common.
 
 use crate::log::buffer::TextBuffer;
-use crate::pg::encoding::{cut, outside};
+use crate::log::entry::Salts;
+use crate::pg::encoding::{cut, outside, to_utf8};
 use crate::pg::{catalog, inet, session};
 use crate::settings::{self, MAX_ACTOR};
+use audit_chain_core::Hash;
+use audit_chain_core::format::Who;
 use pgrx::pg_sys::Oid;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -30,16 +33,18 @@ pub struct RoleName {
 }
 
 impl RoleName {
-    fn update(&mut self, role: Oid) {
+    /// Returns whether the name is another one.
+    fn update(&mut self, role: Oid) -> bool {
         // Read before the look-up, which may itself process an invalidation.
         let generation = GENERATION.get();
-        if (self.role, self.generation) != (role, generation) {
-            // A role can be dropped while one of its sessions lasts.
-            let name =
-                catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
-            self.name.set(Some(&outside(&name)));
-            (self.role, self.generation) = (role, generation);
+        if (self.role, self.generation) == (role, generation) {
+            return false;
         }
+        // A role can be dropped while one of its sessions lasts.
+        let name = catalog::role_name(role).unwrap_or_else(|| format!("oid {}", role.to_u32()).into_bytes());
+        let is_other = self.name.replace(Some(&outside(&name)));
+        (self.role, self.generation) = (role, generation);
+        is_other
     }
 }
 
@@ -51,7 +56,17 @@ struct Address {
     known: bool,
 }
 
-/// The session, as entries record it.
+/// The salt and the digest of a who-part, which all entries of a transaction share as long as it does not change.
+#[derive(Clone, Copy)]
+pub struct SaltedWho {
+    xid: u64,
+    /// The salt.
+    pub salt: [u8; 16],
+    /// The digest.
+    pub digest: Hash,
+}
+
+/// The session, as entries record it. The who-part of an entry is all of it but the statement.
 pub struct SessionContext {
     /// The role that logged in.
     pub session_role: RoleName,
@@ -64,6 +79,8 @@ pub struct SessionContext {
     /// The client's query, if `audit_chain.log_statement` is on.
     pub statement: TextBuffer,
     address: Address,
+    /// Of the transaction that wrote last; `None` after a change.
+    who: Option<SaltedWho>,
 }
 
 impl Default for SessionContext {
@@ -76,6 +93,7 @@ impl Default for SessionContext {
             application_name: TextBuffer::default(),
             statement: TextBuffer::default(),
             address: Address::default(),
+            who: None,
         }
     }
 }
@@ -83,17 +101,42 @@ impl Default for SessionContext {
 impl SessionContext {
     /// Updates it, for a statement that runs as `effective_role`.
     pub fn refresh(&mut self, effective_role: Oid) {
-        self.session_role.update(session::session_role());
-        self.effective_role.update(effective_role);
+        // Put back at the end, so that no digest survives an error between two changes.
+        let who = self.who.take();
+        let mut is_other = self.session_role.update(session::session_role());
+        is_other |= self.effective_role.update(effective_role);
         // Nobody has checked these texts.
         let actor = settings::actor();
-        self.actor.set(actor.as_deref().map(|actor| recorded(actor, MAX_ACTOR)).as_deref());
-        self.application_name.set(session::application_name().map(outside).as_deref());
+        is_other |= self.actor.replace(actor.as_deref().map(|actor| recorded(actor, MAX_ACTOR)).as_deref());
+        is_other |= self.application_name.replace(session::application_name().map(outside).as_deref());
         self.statement.set(settings::log_statement().then(statement).flatten().as_deref());
         if !self.address.known {
             self.address.value = client_address();
             self.address.known = true;
         }
+        self.who = who.filter(|_| !is_other);
+    }
+
+    /// The salt and the digest of the who-part. A transaction never uses a salt of another one, nor one salt for two who-parts:
+    /// the salt of one that is still there would help to guess one that was erased.
+    pub fn salted_who(&mut self, xid: u64, salts: &mut Salts, buffer: &mut Vec<u8>) -> SaltedWho {
+        if let Some(who) = self.who.filter(|who| who.xid == xid) {
+            return who;
+        }
+        let salt = salts.next();
+        let texts = [&self.session_role.name, &self.effective_role.name, &self.actor, &self.application_name]
+            .map(|text| text.get().map(to_utf8));
+        let [session_role, effective_role, actor, application_name] = texts.each_ref().map(Option::as_deref);
+        let digest = Who {
+            salt,
+            session_role: session_role.unwrap_or_default(),
+            effective_role: effective_role.unwrap_or_default(),
+            actor,
+            application_name,
+            client_addr: self.client_addr_text(),
+        }
+        .digest_with(buffer);
+        *self.who.insert(SaltedWho { xid, salt, digest })
     }
 
     /// The client's address as an inet value, without its header.
@@ -102,7 +145,7 @@ impl SessionContext {
     }
 
     /// The client's address as text.
-    pub fn client_addr_text(&self) -> Option<&[u8]> {
+    fn client_addr_text(&self) -> Option<&[u8]> {
         self.address.value.as_ref().map(|(_, text)| text.as_slice())
     }
 }

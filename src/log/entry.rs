@@ -37,7 +37,7 @@ pub struct Place {
 }
 
 /// Random bytes, fetched many at a time: a system call for each entry would cost more than its hash.
-struct Salts {
+pub struct Salts {
     bytes: Box<[u8; 4096]>,
     used: usize,
 }
@@ -49,13 +49,14 @@ impl Default for Salts {
 }
 
 impl Salts {
-    fn next(&mut self) -> [u8; 16] {
+    /// 16 bytes that nobody has seen.
+    pub fn next(&mut self) -> [u8; 16] {
         if self.used + 16 > self.bytes.len() {
             session::random(&mut self.bytes[..]);
             self.used = 0;
         }
         let salt = self.bytes[self.used..self.used + 16].try_into().expect("16 bytes");
-        // A salt is used once, and not kept in memory.
+        // A salt is given out once, and not kept here.
         self.bytes[self.used..self.used + 16].fill(0);
         self.used += 16;
         salt
@@ -99,8 +100,9 @@ pub struct EntryBuffers {
 impl EntryBuffers {
     /// Hashes the entry and forms its row.
     pub fn form(&mut self, header: &EntryHeader<'_>, place: &Place) -> (Tuple, Hash) {
-        let salt = self.salts.next();
-        let Self { images, context, hashed, row, .. } = self;
+        let Self { images, context, hashed, row, salts } = self;
+        let salt = salts.next();
+        let who = context.salted_who(place.xid, salts, hashed);
         let mut stored = StoredRow {
             seq: place.seq,
             at: place.at,
@@ -114,6 +116,8 @@ impl EntryBuffers {
             actor: context.actor.get(),
             application_name: context.application_name.get(),
             client_addr: context.client_addr(),
+            who_salt: Some(&who.salt),
+            who_digest: None,
             row_key: images.row_key.get(),
             old_row: images.old_row.get(),
             new_row: images.new_row.get(),
@@ -124,7 +128,7 @@ impl EntryBuffers {
             prev_hash: Some(&place.prev_hash),
             hash: None,
         };
-        let hash = hash(&stored, salt, place, context.client_addr_text(), hashed);
+        let hash = hash(&stored, salt, place, who.digest, hashed);
         stored.hash = Some(&hash);
         row.fill(&columns::values(&stored));
         (Tuple::new(row, (place.chain as i32, place.seq)), hash)
@@ -132,29 +136,12 @@ impl EntryBuffers {
 }
 
 /// The entry's hash. Texts are converted to UTF-8, which does nothing where the database has that encoding.
-fn hash(
-    row: &StoredRow<'_>,
-    salt: [u8; 16],
-    place: &Place,
-    client_addr: Option<&[u8]>,
-    buffer: &mut Vec<u8>,
-) -> Hash {
-    let texts = [
-        row.row_key,
-        row.old_row,
-        row.new_row,
-        row.detail,
-        row.statement,
-        row.table_schema,
-        row.table_name,
-        row.actor,
-        row.application_name,
-        row.session_role,
-        row.effective_role,
-    ]
-    .map(|text| text.map(to_utf8));
+fn hash(row: &StoredRow<'_>, salt: [u8; 16], place: &Place, who_digest: Hash, buffer: &mut Vec<u8>) -> Hash {
+    let texts =
+        [row.row_key, row.old_row, row.new_row, row.detail, row.statement, row.table_schema, row.table_name]
+            .map(|text| text.map(to_utf8));
     let [row_key, old_row, new_row, detail, statement, rest @ ..] = texts.each_ref().map(Option::as_deref);
-    let [table_schema, table_name, actor, application_name, session_role, effective_role] = rest;
+    let [table_schema, table_name] = rest;
     let payload_digest = Payload { salt, row_key, old_row, new_row, detail, statement }.digest_with(buffer);
     Leaf {
         chain: place.chain,
@@ -165,11 +152,7 @@ fn hash(
         operation: row.operation.unwrap_or_default(),
         table_schema,
         table_name,
-        session_role: session_role.unwrap_or_default(),
-        effective_role: effective_role.unwrap_or_default(),
-        actor,
-        application_name,
-        client_addr,
+        who_digest,
         payload_digest,
     }
     .hash_with(buffer)

@@ -22,6 +22,8 @@ pub struct StoredRow<'a> {
     pub application_name: Option<&'a [u8]>,
     /// The inet value, without its header.
     pub client_addr: Option<&'a [u8]>,
+    pub who_salt: Option<&'a [u8]>,
+    pub who_digest: Option<&'a [u8]>,
     pub row_key: Option<&'a [u8]>,
     pub old_row: Option<&'a [u8]>,
     pub new_row: Option<&'a [u8]>,
@@ -94,6 +96,8 @@ impl StoredRow<'_> {
             actor,
             application_name,
             client_addr: self.client_addr.map(|packed| addresses.of(packed)),
+            who_salt: self.who_salt,
+            who_digest: self.who_digest,
             row_key,
             old_row,
             new_row,

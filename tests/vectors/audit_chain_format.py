@@ -18,10 +18,11 @@ import sys
 import uuid
 
 VERSION = 1
+WHO = ("session_role", "effective_role", "actor", "application_name", "client_addr")
 PAYLOAD = ("row_key", "old_row", "new_row", "detail", "statement")
 COLUMNS = (
     "chain seq at xid operation table_schema table_name session_role effective_role actor application_name"
-    " client_addr row_key old_row new_row detail statement salt payload_digest prev_hash hash"
+    " client_addr who_salt who_digest row_key old_row new_row detail statement salt payload_digest prev_hash hash"
 ).split()
 
 
@@ -93,6 +94,21 @@ def number(value):
     return value
 
 
+def who_bytes(entry):
+    for name in ("session_role", "effective_role"):
+        if entry[name] is None:
+            raise NotEncodable(f"{name} is null")
+    data = b"audit_chain who v1" + fixed("who_salt", entry["who_salt"], 16)
+    return data + b"".join(put_blob(name, entry[name]) for name in WHO)
+
+
+def who_digest(entry):
+    """The who-part's digest: computed, or of an entry whose who-part was erased the stored one (section 4)."""
+    if entry["who_digest"] is None:
+        return hashlib.sha256(who_bytes(entry)).digest()
+    return stored_digest("who_digest", entry, "who_salt", *WHO)
+
+
 def payload_bytes(entry):
     data = fixed("salt", entry["salt"], 16)
     return data + b"".join(put_blob(name, entry[name]) for name in PAYLOAD)
@@ -102,10 +118,14 @@ def payload_digest(entry):
     """The payload's digest: computed, or of an erased entry the stored one (section 4)."""
     if entry["payload_digest"] is None:
         return hashlib.sha256(payload_bytes(entry)).digest()
-    left = [name for name in ("salt", *PAYLOAD) if entry[name] is not None]
+    return stored_digest("payload_digest", entry, "salt", *PAYLOAD)
+
+
+def stored_digest(digest, entry, *erased):
+    left = [name for name in erased if entry[name] is not None]
     if left:
-        raise NotEncodable(f"it is marked as erased and still has {', '.join(left)}")
-    return fixed("payload_digest", entry["payload_digest"], 32)
+        raise NotEncodable(f"{digest} marks as erased what is still there: {', '.join(left)}")
+    return fixed(digest, entry[digest], 32)
 
 
 def leaf_bytes(entry):
@@ -119,11 +139,7 @@ def leaf_bytes(entry):
         put_str("operation", entry["operation"]),
         put_opt("table_schema", entry["table_schema"]),
         put_opt("table_name", entry["table_name"]),
-        put_str("session_role", entry["session_role"]),
-        put_str("effective_role", entry["effective_role"]),
-        put_opt("actor", entry["actor"]),
-        put_opt("application_name", entry["application_name"]),
-        put_opt("client_addr", entry["client_addr"]),
+        who_digest(entry),
         payload_digest(entry),
     ))
 

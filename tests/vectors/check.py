@@ -26,6 +26,7 @@ def expand(value):
 
 def check_entry(vector):
     entry = expand(vector["entry"])
+    assert fmt.who_digest(entry).hex() == vector["who_digest"], "who_digest"
     assert fmt.payload_digest(entry).hex() == vector["payload_digest"], "payload_digest"
     leaf = fmt.leaf_bytes(entry)
     assert len(leaf) == vector["leaf_length"], "leaf_length"
@@ -102,7 +103,8 @@ def check_page(vectors):
     words = "".join(line.split(" ")[0] for line in page.replace("    ", "").splitlines() if line)
     assert vector["leaf"] in words, "the page's leaf"
     assert fmt.payload_bytes(vector["entry"]).hex() in words, "the page's payload"
-    for text in (vector["payload_digest"], vector["entry"]["hash"], vectors["genesis"][0]["genesis"]):
+    assert fmt.who_bytes(vector["entry"]).hex() in words, "the page's who-part"
+    for text in (vector["who_digest"], vector["payload_digest"], vector["entry"]["hash"], vectors["genesis"][0]["genesis"]):
         assert f"= {text}\n" in page, f"the page has no {text}"
 
 

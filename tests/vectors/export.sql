@@ -37,6 +37,8 @@ SELECT json_build_object(
   'actor', actor::text,
   'application_name', application_name::text,
   'client_addr', client_addr,
+  'who_salt', encode(who_salt, 'hex'),
+  'who_digest', encode(who_digest, 'hex'),
   'row_key', row_key::text,
   'old_row', old_row::text,
   'new_row', new_row::text,

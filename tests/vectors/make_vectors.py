@@ -25,20 +25,22 @@ def repeat(text, times):
     return {"repeat": text, "times": times}
 
 
-def salt(name):
-    return hashlib.sha256(f"salt of {name}".encode()).digest()[:16].hex()
+def salt(name, what="salt"):
+    return hashlib.sha256(f"{what} of {name}".encode()).digest()[:16].hex()
 
 
 def base(name, **fields):
     entry = dict.fromkeys(fmt.COLUMNS)
     entry.update(
         chain=0, seq=2, at=T0, xid="742", operation="UPDATE", table_schema="public", table_name="accounts",
-        session_role="app", effective_role="app", salt=salt(name),
+        session_role="app", effective_role="app", who_salt=salt(name, "who_salt"), salt=salt(name),
         prev_hash=hashlib.sha256(f"the entry before {name}".encode()).hexdigest(),
     )
     entry.update(fields)
     return entry
 
+
+NOBODY = dict.fromkeys(("who_salt", *fmt.WHO))
 
 ENTRIES = [
     ("the smallest update", dict(
@@ -95,26 +97,44 @@ ENTRIES = [
     ("chain: largest integer", dict(chain=2**31 - 1)),
     ("seq: largest bigint", dict(seq=2**63 - 1)),
     ("seq: beyond 2^53", dict(seq=2**53 + 1)),
-    ("text of 255 bytes", dict(actor=repeat("x", 255))),
-    ("text of 256 bytes", dict(actor=repeat("x", 256))),
-    ("text of 65534 bytes, the longest", dict(actor=repeat("x", 0xFFFE))),
-    ("text of 65534 bytes in two-byte letters", dict(application_name=repeat("é", 0x7FFF))),
+    ("text of 255 bytes", dict(table_name=repeat("x", 255))),
+    ("text of 256 bytes", dict(table_name=repeat("x", 256))),
+    ("text of 65534 bytes, the longest", dict(table_schema=repeat("x", 0xFFFE))),
+    ("text of 65534 bytes in two-byte letters", dict(table_name=repeat("é", 0x7FFF))),
+    ("actor of 65535 bytes", dict(actor=repeat("x", 0xFFFF))),
+    ("actor of 65536 bytes", dict(actor=repeat("x", 0x10000))),
+    ("application name of 3000000 bytes", dict(application_name=repeat("表", 1_000_000))),
     ("blob of 65535 bytes", dict(new_row=repeat("x", 0xFFFF))),
     ("blob of 65536 bytes", dict(new_row=repeat("x", 0x10000))),
     ("blob of 3000000 bytes", dict(statement=repeat("表", 1_000_000))),
     ("salt of zeros", dict(salt="00" * 16)),
     ("salt of ones", dict(salt="ff" * 16)),
+    ("who_salt of zeros", dict(who_salt="00" * 16)),
+    ("who_salt that is the payload's", dict(salt="07" * 16, who_salt="07" * 16)),
     ("prev_hash of zeros", dict(prev_hash="00" * 32)),
     ("erased payload", dict(
         salt=None, payload_digest=hashlib.sha256(b"an erased payload's digest").hexdigest())),
     ("erased payload of an event", dict(
         operation="EVENT", table_schema=None, table_name=None, salt=None, payload_digest="ff" * 32)),
+    ("erased who-part", dict(
+        NOBODY, row_key='{"id":1}', new_row='{"id":1,"balance":100}',
+        who_digest=hashlib.sha256(b"an erased who-part's digest").hexdigest())),
+    ("erased who-part and payload", dict(NOBODY, who_digest="ee" * 32, salt=None, payload_digest="ff" * 32)),
 ]
 
 REFUSED = [
-    ("text of 65535 bytes", dict(actor=repeat("x", 0xFFFF))),
+    ("text of 65535 bytes", dict(table_name=repeat("x", 0xFFFF))),
     ("table name of 65536 bytes", dict(table_name=repeat("é", 0x8000))),
-    ("session_role of 65535 bytes", dict(session_role=repeat("x", 0xFFFF))),
+    ("operation of 65535 bytes", dict(operation=repeat("x", 0xFFFF))),
+    ("no session_role", dict(session_role=None)),
+    ("no effective_role", dict(effective_role=None)),
+    ("no who_salt", dict(who_salt=None)),
+    ("who_salt of 15 bytes", dict(who_salt="00" * 15)),
+    ("who_digest of 31 bytes", dict(NOBODY, who_digest="00" * 31)),
+    ("neither who-part nor digest", dict(NOBODY)),
+    *((f"who_digest beside {name}", dict(NOBODY, **{name: value}, who_digest="00" * 32)) for name, value in [
+        ("session_role", "app"), ("effective_role", ""), ("actor", ""), ("application_name", ""),
+        ("client_addr", "192.0.2.7"), ("who_salt", "00" * 16)]),
 ]
 
 
@@ -146,6 +166,11 @@ def erase(entry):
     entry["payload_digest"] = fmt.payload_digest(entry).hex()
     for name in ("salt", *fmt.PAYLOAD):
         entry[name] = None
+
+
+def erase_who(entry):
+    entry["who_digest"] = fmt.who_digest(entry).hex()
+    entry.update(NOBODY)
 
 
 def relink(log_id, entries):
@@ -180,6 +205,12 @@ def logs():
     erased = copy.deepcopy(five)
     erase(erased[2])
     yield log("an erased entry", erased)
+    nobody = copy.deepcopy(five)
+    erase_who(nobody[1])
+    erase_who(nobody[3])
+    yield log("erased who-parts", nobody)
+    erase_who(erased[2])
+    yield log("an erased entry whose who-part is erased, too", erased)
     yield log("the newest entries cut off: not for a chain to see", without(4, 5))
     rewritten = change(3, new_row='{"id":1,"n":999}')
     relink(LOG, rewritten)
@@ -191,6 +222,19 @@ def logs():
         *five[:2], finish(dict(five[2], actor="")), *five[3:]], actor=None), [("altered", 0, 3), ("unlinked", 0, 4)])
     yield log("a changed time", change(2, at=five[1]["at"] + 1), [("altered", 0, 2), ("clock", 0, 3)])
     yield log("a changed actor", change(1, actor="mallory"), [("altered", 0, 1)])
+    for name in fmt.WHO:
+        yield log(f"another {name}", change(2, **{name: "192.0.2.8"}), [("altered", 0, 2)])
+    yield log("another who_salt", change(2, who_salt="00" * 16), [("altered", 0, 2)])
+    yield log("no who_salt", change(2, who_salt=None), [("altered", 0, 2)])
+    digest = fmt.who_digest(five[2]).hex()
+    yield log("a who-part marked as erased, with another actor", change(
+        3, who_digest=digest, actor="mallory"), [("altered", 0, 3)])
+    yield log("only the actor erased", change(3, **dict(NOBODY, session_role="app", effective_role="app",
+        who_digest=digest)), [("altered", 0, 3)])
+    yield log("who-part erased with another digest", change(3, **NOBODY, who_digest="00" * 32), [("altered", 0, 3)])
+    yield log("who-part and payload digests exchanged", change(
+        3, **NOBODY, who_digest=fmt.payload_digest(five[2]).hex(), payload_digest=digest, salt=None,
+        **dict.fromkeys(fmt.PAYLOAD)), [("altered", 0, 3)])
     yield log("a changed xid", change(1, xid="1"), [("altered", 0, 1)])
     yield log("another salt", change(2, salt="00" * 16), [("altered", 0, 2)])
     yield log("no salt", change(2, salt=None), [("altered", 0, 2)])
@@ -227,7 +271,8 @@ def main():
         leaf = fmt.leaf_bytes(full)
         entry["hash"] = fmt.leaf_hash(leaf).hex()
         vector = dict(
-            name=name, entry=entry, payload_digest=fmt.payload_digest(full).hex(), leaf_length=len(leaf))
+            name=name, entry=entry, who_digest=fmt.who_digest(full).hex(),
+            payload_digest=fmt.payload_digest(full).hex(), leaf_length=len(leaf))
         if len(leaf) < 1000:
             vector["leaf"] = leaf.hex()
         entries.append(vector)
@@ -261,6 +306,10 @@ def example(vector):
         assert not data
         return "\n".join(out)
 
+    who = rows(
+        fmt.who_bytes(entry), (18, "audit_chain who v1"), (16, "who_salt"), (4, "session_role: 3 bytes"), (3, "app"),
+        (4, "effective_role: 3 bytes"), (3, "app"), (4, "actor: null"), (4, "application_name: null"),
+        (4, "client_addr: null"))
     payload = rows(
         fmt.payload_bytes(entry), (16, "salt"), (4, "row_key: 8 bytes"), (8, '{"id":1}'),
         (4, "old_row: 15 bytes"), (15, '{"balance":100}'), (4, "new_row: 21 bytes"),
@@ -268,11 +317,16 @@ def example(vector):
     leaf = rows(
         bytes.fromhex(vector["leaf"]), (1, "version 1"), (4, "chain 0"), (8, "seq 2"), (32, "prev_hash"),
         (8, f"at {entry['at']}: 2023-11-14 22:13:20.000001 UTC"), (8, f"xid {entry['xid']}"), (8, "UPDATE"),
-        (8, "public"), (10, "accounts"), (5, "app"), (5, "app"), (2, "actor: null"),
-        (2, "application_name: null"), (2, "client_addr: null"), (32, "payload_digest"))
+        (8, "public"), (10, "accounts"), (32, "who_digest"), (32, "payload_digest"))
     first = fmt.genesis(LOG, 0).hex()
     return f"""
 The vector `{vector['name']}` of `tests/vectors/format1.json`; `tests/vectors/check.py` checks this page too.
+
+The who-part:
+
+{who}
+
+    who_digest = {vector['who_digest']}
 
 The payload:
 

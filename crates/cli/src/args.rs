@@ -61,7 +61,7 @@ enum Command {
         /// The private key's file
         file: PathBuf,
     },
-    /// Write a log to a folder: tiles, entries and payloads. Verifies nothing
+    /// Write a log to a folder: tiles, entries, payloads and who did it. Verifies nothing
     Export {
         /// A connection, as psql takes it: postgres://user@host/database, "host=… dbname=…" or "service=…"
         source: String,
@@ -70,7 +70,7 @@ enum Command {
         /// Also export the entries that no checkpoint seals yet
         #[arg(long)]
         unsealed: bool,
-        /// Leave out the rows: an export that may be published
+        /// Leave out the rows, and who changed them: an export that may be published
         #[arg(long, conflicts_with = "unsealed")]
         without_payloads: bool,
     },
@@ -107,7 +107,7 @@ enum Command {
         /// Where to write the proof; standard output if not given
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Where to write the entry's payload
+        /// Where to write the entry's payload, and who did it
         #[arg(long, value_name = "FILE", requires = "chain")]
         payload: Option<PathBuf>,
     },
@@ -348,9 +348,15 @@ fn proved_lines(proved: &check_proof::Proved) -> Vec<String> {
     if let Some(entry) = &proved.entry {
         let json = serde_json::to_string_pretty(entry).unwrap_or_default();
         lines.extend(json.lines().map(str::to_owned));
-        if !entry.payload_checked {
-            lines.push("note: the row itself was not checked; give the payload with --payload".into());
-        }
+        let note = match (entry.payload_checked, entry.who.is_some()) {
+            (true, true) => None,
+            (false, false) => {
+                Some("the row, and who did it, were not checked; give the payload with --payload")
+            }
+            (false, true) => Some("the row itself was not checked: the payload has been erased"),
+            (true, false) => Some("who did it was not checked: the who-part has been erased"),
+        };
+        lines.extend(note.map(|note| format!("note: {note}")));
     }
     lines
 }

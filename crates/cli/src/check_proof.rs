@@ -5,7 +5,7 @@
 
 use crate::{
     outcome::{OrFailure, Result, tampered, unchecked},
-    record::parse_entry,
+    record::{ParsedEntry, Who, parse_entry},
 };
 use audit_chain_core::{
     checkpoint::Checkpoint,
@@ -24,7 +24,7 @@ pub struct Trust {
     pub keys: Vec<VerifierKey>,
     /// A checkpoint kept elsewhere: of an inclusion proof its own, of a consistency proof the older one.
     pub checkpoint: Option<Vec<u8>>,
-    /// The entry's payload line.
+    /// The line with the entry's payload and who-part.
     pub payload: Option<Vec<u8>>,
 }
 
@@ -57,15 +57,25 @@ pub struct EntryShown {
     pub operation: String,
     pub table_schema: Option<String>,
     pub table_name: Option<String>,
+    /// In hex.
+    pub who_digest: String,
+    /// The who-part, if it was given; it is the entry's.
+    pub who: Option<WhoShown>,
+    /// In hex.
+    pub payload_digest: String,
+    /// Whether a payload was given and is the entry's.
+    pub payload_checked: bool,
+}
+
+/// Who made the change, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct WhoShown {
     pub session_role: String,
     pub effective_role: String,
     pub actor: Option<String>,
     pub application_name: Option<String>,
     pub client_addr: Option<String>,
-    /// In hex.
-    pub payload_digest: String,
-    /// Whether a payload was given and is the entry's.
-    pub payload_checked: bool,
 }
 
 /// Checks a proof of either kind.
@@ -90,15 +100,27 @@ fn inclusion(proof: &[u8], trust: &Trust) -> Result<Proved> {
     let signed_by = signatures(&proof.note, &trust.keys)?;
     let bytes = proof.leaf.unwrap_or_default();
     let leaf = Leaf::decode(&bytes).or_unchecked("the proof's entry")?;
-    if let Some(line) = &trust.payload {
-        let parsed = parse_entry(normalise(line).trim_ascii_end()).or_unchecked("the payload")?;
-        let Some(payload) = parsed.payload else { return unchecked("the payload has been erased") };
-        if payload.as_hashed().digest() != leaf.payload_digest {
-            return tampered("the payload is not that of the entry");
-        }
+    let parts = trust.payload.as_ref().map(|line| parse_entry(normalise(line).trim_ascii_end()));
+    let parts = parts.transpose().or_unchecked("the payload")?;
+    if let Some(parts) = &parts {
+        check_parts(parts, &leaf)?;
     }
-    let entry = Some(shown(&leaf, trust.payload.is_some()));
+    let entry = Some(shown(&leaf, parts));
     Ok(Proved { origin: checkpoint.origin, tree_size: checkpoint.size, signed_by, entry, continues: None })
+}
+
+/// Checks what is there of payload and who-part.
+fn check_parts(parts: &ParsedEntry, leaf: &Leaf<'_>) -> Result<()> {
+    if parts.payload.is_none() && parts.who.is_none() {
+        return unchecked("the payload and the who-part have been erased");
+    }
+    if parts.payload.as_ref().is_some_and(|payload| payload.as_hashed().digest() != leaf.payload_digest) {
+        return tampered("the payload is not that of the entry");
+    }
+    if parts.who.as_ref().is_some_and(|who| who.as_hashed().digest() != leaf.who_digest) {
+        return tampered("the who-part is not that of the entry");
+    }
+    Ok(())
 }
 
 fn consistency(proof: &[u8], trust: &Trust) -> Result<Proved> {
@@ -143,8 +165,9 @@ fn signatures(note: &Note, keys: &[VerifierKey]) -> Result<Vec<String>> {
     Ok(verified.into_iter().map(|verified| verified.name).collect())
 }
 
-fn shown(leaf: &Leaf<'_>, payload_checked: bool) -> EntryShown {
+fn shown(leaf: &Leaf<'_>, checked: Option<ParsedEntry>) -> EntryShown {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (who, payload) = checked.map_or((None, None), |checked| (checked.who, checked.payload));
     EntryShown {
         chain: leaf.chain,
         seq: leaf.seq,
@@ -153,12 +176,17 @@ fn shown(leaf: &Leaf<'_>, payload_checked: bool) -> EntryShown {
         operation: text(leaf.operation),
         table_schema: leaf.table_schema.map(text),
         table_name: leaf.table_name.map(text),
-        session_role: text(leaf.session_role),
-        effective_role: text(leaf.effective_role),
-        actor: leaf.actor.map(text),
-        application_name: leaf.application_name.map(text),
-        client_addr: leaf.client_addr.map(text),
+        who_digest: hex::encode(leaf.who_digest),
+        who: who.map(
+            |Who { salt: _, session_role, effective_role, actor, application_name, client_addr }| WhoShown {
+                session_role,
+                effective_role,
+                actor,
+                application_name,
+                client_addr,
+            },
+        ),
         payload_digest: hex::encode(leaf.payload_digest),
-        payload_checked,
+        payload_checked: payload.is_some(),
     }
 }

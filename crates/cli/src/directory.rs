@@ -16,7 +16,7 @@ use crate::{
 use audit_chain_core::{
     Hash, bundle,
     check::{LogReader, Read, RecordedCheckpoint},
-    entry::{EncodedEntry, ExportedPayload},
+    entry::{EncodedEntry, Exported},
     identity::LogIdentity,
     note::MAX_NOTE,
     span::Span,
@@ -395,11 +395,9 @@ impl Source for Directory {
         for span in spans {
             for (leaf, seq) in (span.leaf_index..).zip(span.first_seq..=span.last_seq) {
                 let parsed = if self.has_payloads() { Some(self.payload(leaf)?) } else { None };
-                let payload = match &parsed {
-                    Some(parsed) => {
-                        ExportedPayload::of(parsed.payload.as_ref().map(|payload| payload.as_hashed()))
-                    }
-                    None => ExportedPayload::Absent,
+                let (who, payload) = match &parsed {
+                    Some(parsed) => (parsed.exported_who(), parsed.exported_payload()),
+                    None => (Exported::Absent, Exported::Absent),
                 };
                 let bundle = self.bundle(leaf / TILE_WIDTH as u64)?;
                 let at = (leaf % TILE_WIDTH as u64) as usize;
@@ -411,6 +409,7 @@ impl Source for Directory {
                     seq,
                     leaf: bytes,
                     hash,
+                    who,
                     payload,
                     payload_place: parsed.as_ref().map_or((span.chain, seq), |parsed| parsed.place),
                 }))?;
@@ -433,17 +432,18 @@ impl Source for Directory {
         while files::read_line(&mut reader, self.max_entry, &mut line)
             .map_err(|error| line_failure(name, error))?
         {
-            let ParsedEntry { place: (chain, seq), payload, leaf_and_hash } =
-                parse_entry(&line).or_tampered(name)?;
-            let Some((leaf, hash)) = leaf_and_hash else {
+            let parsed = parse_entry(&line).or_tampered(name)?;
+            let (chain, seq) = parsed.place;
+            let Some((leaf, hash)) = &parsed.leaf_and_hash else {
                 return tampered(format!("{name}: entry {seq} of chain {chain} has no leaf"));
             };
             each(&Entry::Encoded(EncodedEntry {
                 chain,
                 seq,
-                leaf: &leaf,
-                hash,
-                payload: ExportedPayload::of(payload.as_ref().map(|payload| payload.as_hashed())),
+                leaf,
+                hash: *hash,
+                who: parsed.exported_who(),
+                payload: parsed.exported_payload(),
                 payload_place: (chain, seq),
             }))?;
         }

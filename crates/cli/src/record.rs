@@ -1,6 +1,6 @@
 //! The lines and files of an export besides its tiles and entry bundles.
 //!
-//! **Invariant**: a payload's texts stand in it as JSON strings, so that the bytes that were hashed come back exactly.
+//! **Invariant**: the texts of payload and who-part stand in it as JSON strings, so that the bytes that were hashed come back exactly.
 
 use crate::{
     outcome::{Failure, OrFailure, Result},
@@ -9,7 +9,7 @@ use crate::{
 use audit_chain_core::{
     Hash,
     check::RecordedCheckpoint,
-    entry::{Defect, ExportedPayload},
+    entry::{Defect, Exported, ExportedPayload, ExportedWho},
     format,
     identity::{LogIdentity, StoredIdentity},
     span::Span,
@@ -156,20 +156,39 @@ struct EntryLine {
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     statement: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased_who: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    who_salt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective_role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_addr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     leaf: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
 }
 
-/// An entry's payload as a line; with its leaf and hash if `complete`. `None` if the source has no payloads. A defect
-/// keeps the entry from being written.
+/// An entry's who-part and payload as a line; with its leaf and hash if `complete`. `None` if the source has them not. A
+/// defect keeps the entry from being written.
 pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Option<String>, Defect> {
     let leaf = if complete { Some(entry.leaf()?) } else { None };
     let payload = match entry.payload() {
-        ExportedPayload::Present(payload) => Some(payload),
-        ExportedPayload::Erased => None,
-        ExportedPayload::Absent => return Ok(None),
+        Exported::Present(payload) => Some(payload),
+        Exported::Erased => None,
+        Exported::Absent => return Ok(None),
+    };
+    let who = match entry.who() {
+        Exported::Present(who) => Some(who),
+        Exported::Erased => None,
+        Exported::Absent => return Ok(None),
     };
     let text = |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
     let (chain, seq) = entry.place().unwrap_or((u32::MAX, 0));
@@ -183,6 +202,13 @@ pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Opti
         new_row: payload.and_then(|payload| text(payload.new_row)),
         detail: payload.and_then(|payload| text(payload.detail)),
         statement: payload.and_then(|payload| text(payload.statement)),
+        erased_who: who.is_none(),
+        who_salt: who.map(|who| hex::encode(who.salt)),
+        session_role: who.and_then(|who| text(Some(who.session_role))),
+        effective_role: who.and_then(|who| text(Some(who.effective_role))),
+        actor: who.and_then(|who| text(who.actor)),
+        application_name: who.and_then(|who| text(who.application_name)),
+        client_addr: who.and_then(|who| text(who.client_addr)),
         leaf: leaf.map(|leaf| BASE64_STANDARD.encode(leaf)),
         hash: complete.then(|| hex::encode(entry.hash().unwrap_or_default())),
     })))
@@ -207,6 +233,33 @@ impl Payload {
     }
 }
 
+/// An entry's who-part, as a line holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Who {
+    pub salt: [u8; 16],
+    pub session_role: String,
+    pub effective_role: String,
+    pub actor: Option<String>,
+    pub application_name: Option<String>,
+    pub client_addr: Option<String>,
+}
+
+impl Who {
+    /// The who-part as its digest covers it.
+    #[must_use]
+    pub fn as_hashed(&self) -> format::Who<'_> {
+        format::Who {
+            salt: self.salt,
+            session_role: self.session_role.as_bytes(),
+            effective_role: self.effective_role.as_bytes(),
+            actor: self.actor.as_ref().map(String::as_bytes),
+            application_name: self.application_name.as_ref().map(String::as_bytes),
+            client_addr: self.client_addr.as_ref().map(String::as_bytes),
+        }
+    }
+}
+
 /// What a line says of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedEntry {
@@ -214,8 +267,24 @@ pub struct ParsedEntry {
     pub place: (u32, u64),
     /// Its payload; `None` if it has been erased.
     pub payload: Option<Payload>,
+    /// Its who-part; `None` if it has been erased.
+    pub who: Option<Who>,
     /// Its leaf and hash, in a line of `unsealed.jsonl.zst`.
     pub leaf_and_hash: Option<(Vec<u8>, Hash)>,
+}
+
+impl ParsedEntry {
+    /// The payload, as the check takes it.
+    #[must_use]
+    pub fn exported_payload(&self) -> ExportedPayload<'_> {
+        Exported::of(self.payload.as_ref().map(Payload::as_hashed))
+    }
+
+    /// The who-part, as the check takes it.
+    #[must_use]
+    pub fn exported_who(&self) -> ExportedWho<'_> {
+        Exported::of(self.who.as_ref().map(Who::as_hashed))
+    }
 }
 
 /// Reads a line that [`entry_line`] wrote.
@@ -231,6 +300,32 @@ pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
         let salt = line.salt.as_deref().and_then(hex_array).ok_or("a salt is not 16 bytes in hex")?;
         Some(Payload { salt, texts })
     };
+    let who = if line.erased_who {
+        let texts = [
+            &line.session_role,
+            &line.effective_role,
+            &line.actor,
+            &line.application_name,
+            &line.client_addr,
+        ];
+        if line.who_salt.is_some() || texts.into_iter().any(Option::is_some) {
+            return Err("a who-part is marked as erased and present".into());
+        }
+        None
+    } else {
+        let salt = line.who_salt.as_deref().and_then(hex_array);
+        let (Some(session_role), Some(effective_role)) = (line.session_role, line.effective_role) else {
+            return Err("a who-part lacks a role".into());
+        };
+        Some(Who {
+            salt: salt.ok_or("a who_salt is not 16 bytes in hex")?,
+            session_role,
+            effective_role,
+            actor: line.actor,
+            application_name: line.application_name,
+            client_addr: line.client_addr,
+        })
+    };
     let leaf_and_hash = match (line.leaf, line.hash) {
         (None, None) => None,
         (Some(leaf), Some(hash)) => {
@@ -239,7 +334,7 @@ pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
         }
         _ => return Err("a leaf without its hash, or a hash without its leaf".into()),
     };
-    Ok(ParsedEntry { place: (line.chain, line.seq), payload, leaf_and_hash })
+    Ok(ParsedEntry { place: (line.chain, line.seq), payload, who, leaf_and_hash })
 }
 
 fn to_line(value: &impl Serialize) -> String {
@@ -260,28 +355,58 @@ mod tests {
     use audit_chain_core::entry::EncodedEntry;
 
     #[test]
-    fn the_bytes_of_a_payload_survive_the_line() {
+    fn the_bytes_of_payload_and_who_part_survive_the_line() {
         let text = "{\"a\" :\n 1.0e5,\t\"ü\u{1F600}\\u0000\": \"\u{7f}\"}";
         let payload =
             Payload { salt: [9; 16], texts: [None, Some(text.into()), Some(String::new()), None, None] };
+        let who = Who {
+            salt: [8; 16],
+            session_role: "app".into(),
+            effective_role: "\"ö\"\n".into(),
+            actor: Some(text.into()),
+            application_name: Some(String::new()),
+            client_addr: None,
+        };
         let encoded = EncodedEntry {
             chain: 1,
             seq: 2,
             leaf: &[1, 2],
             hash: [3; 32],
-            payload: ExportedPayload::Present(payload.as_hashed()),
+            who: Exported::Present(who.as_hashed()),
+            payload: Exported::Present(payload.as_hashed()),
             payload_place: (1, 2),
         };
         let line = entry_line(&Entry::Encoded(encoded), true).unwrap().unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let parsed = parse_entry(line.as_bytes()).unwrap();
         let leaf_and_hash = Some((vec![1, 2], [3; 32]));
-        assert_eq!(parsed, ParsedEntry { place: (1, 2), payload: Some(payload.clone()), leaf_and_hash });
-        let absent = Entry::Encoded(EncodedEntry { payload: ExportedPayload::Absent, ..encoded });
-        assert_eq!(entry_line(&absent, false).unwrap(), None);
-        let erased = Entry::Encoded(EncodedEntry { payload: ExportedPayload::Erased, ..encoded });
-        let erased = parse_entry(entry_line(&erased, false).unwrap().unwrap().as_bytes()).unwrap();
-        assert_eq!(erased, ParsedEntry { place: (1, 2), payload: None, leaf_and_hash: None });
+        let whole = ParsedEntry {
+            place: (1, 2),
+            payload: Some(payload.clone()),
+            who: Some(who.clone()),
+            leaf_and_hash,
+        };
+        assert_eq!(parsed, whole);
+        assert_eq!((parsed.exported_payload(), parsed.exported_who()), (encoded.payload, encoded.who));
+        for absent in [
+            EncodedEntry { payload: Exported::Absent, ..encoded },
+            EncodedEntry { who: Exported::Absent, ..encoded },
+        ] {
+            assert_eq!(entry_line(&Entry::Encoded(absent), false).unwrap(), None);
+        }
+        let read =
+            |entry| parse_entry(entry_line(&Entry::Encoded(entry), false).unwrap().unwrap().as_bytes());
+        let whole = ParsedEntry { leaf_and_hash: None, ..whole };
+        let erased = EncodedEntry { payload: Exported::Erased, ..encoded };
+        assert_eq!(read(erased), Ok(ParsedEntry { payload: None, ..whole.clone() }));
+        assert_eq!(
+            read(EncodedEntry { who: Exported::Erased, ..encoded }),
+            Ok(ParsedEntry { who: None, ..whole.clone() })
+        );
+        assert_eq!(
+            read(EncodedEntry { who: Exported::Erased, ..erased }),
+            Ok(ParsedEntry { payload: None, who: None, ..whole })
+        );
     }
 
     #[test]
@@ -291,12 +416,36 @@ mod tests {
             "{}",
             "[]",
             "{\"chain\":-1}",
-            "{\"seq\":1,\"salt\":\"00\"}",
-            "{\"erased\":true,\"detail\":\"{}\"}",
-            "{\"erased\":true,\"hash\":\"00\"}",
-            "{\"erased\":true,\"unknown\":1}",
+            "{\"erased\":true}",
+            "{\"erased_who\":true}",
+            "{\"erased_who\":true,\"seq\":1,\"salt\":\"00\"}",
+            "{\"erased\":true,\"erased_who\":true,\"detail\":\"{}\"}",
+            "{\"erased\":true,\"erased_who\":true,\"hash\":\"00\"}",
+            "{\"erased\":true,\"erased_who\":true,\"unknown\":1}",
+            "{\"erased\":true,\"erased_who\":null}",
         ] {
             assert!(parse_entry(line.as_bytes()).is_err(), "{line}");
+        }
+        let salt = "00".repeat(16);
+        let roles = "\"session_role\":\"\",\"effective_role\":\"\"";
+        let of_who = |rest: &str| parse_entry(format!("{{\"erased\":true,{rest}}}").as_bytes());
+        assert!(of_who(&format!("{roles},\"who_salt\":\"{salt}\"")).is_ok());
+        assert!(of_who("\"erased_who\":true").is_ok());
+        for rest in [
+            roles.into(),
+            format!("{roles},\"who_salt\":\"{}\"", &salt[1..]),
+            format!("{roles},\"who_salt\":\"{salt}\",\"who_salt\":\"{salt}\""),
+            format!("\"session_role\":\"\",\"who_salt\":\"{salt}\""),
+            format!("\"effective_role\":\"\",\"who_salt\":\"{salt}\""),
+            format!("\"effective_role\":null,\"session_role\":\"\",\"who_salt\":\"{salt}\""),
+            format!("\"erased_who\":true,\"who_salt\":\"{salt}\""),
+            "\"erased_who\":true,\"session_role\":\"\"".into(),
+            "\"erased_who\":true,\"effective_role\":\"\"".into(),
+            "\"erased_who\":true,\"actor\":\"\"".into(),
+            "\"erased_who\":true,\"application_name\":\"\"".into(),
+            "\"erased_who\":true,\"client_addr\":\"\"".into(),
+        ] {
+            assert!(of_who(&rest).is_err(), "{rest}");
         }
         assert!(parse_span(b"[1,2,3]").is_err() && parse_span(b"[1,2,3,4,5]").is_err());
         assert!(parse_checkpoint(b"{\"tree_size\":1,\"root\":\"00\",\"note\":\"\"}").is_err());

@@ -44,7 +44,7 @@ const COLUMNS: &str = "
          THEN (extract(epoch FROM l.at) * 1000000)::bigint END, l.xid::text,
     l.operation::text, l.table_schema::text, l.table_name::text, l.session_role::text, l.effective_role::text,
     l.actor::text, l.application_name::text, CASE WHEN l.client_addr IS NOT NULL THEN format('%s', l.client_addr) END,
-    l.row_key::text, l.old_row::text, l.new_row::text, l.detail::text, l.statement::text,
+    l.who_salt, l.who_digest, l.row_key::text, l.old_row::text, l.new_row::text, l.detail::text, l.statement::text,
     l.salt, l.payload_digest, l.prev_hash, l.hash";
 
 /// A connection to a server, in one snapshot.
@@ -165,15 +165,17 @@ fn entry(row: &Row) -> std::result::Result<StoredEntry<'_>, postgres::Error> {
         actor: text(9)?,
         application_name: text(10)?,
         client_addr: text(11)?,
-        row_key: text(12)?,
-        old_row: text(13)?,
-        new_row: text(14)?,
-        detail: text(15)?,
-        statement: text(16)?,
-        salt: bytes(17)?,
-        payload_digest: bytes(18)?,
-        prev_hash: bytes(19)?,
-        hash: bytes(20)?,
+        who_salt: bytes(12)?,
+        who_digest: bytes(13)?,
+        row_key: text(14)?,
+        old_row: text(15)?,
+        new_row: text(16)?,
+        detail: text(17)?,
+        statement: text(18)?,
+        salt: bytes(19)?,
+        payload_digest: bytes(20)?,
+        prev_hash: bytes(21)?,
+        hash: bytes(22)?,
     })
 }
 

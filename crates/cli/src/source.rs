@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Result, tampered};
 use audit_chain_core::{
     Hash,
     check::{EntryCheck, FrontierError, LogReader, RecordedCheckpoint, frontier},
-    entry::{Defect, EncodedEntry, ExportedPayload, Scratch, StoredEntry},
+    entry::{Defect, EncodedEntry, Exported, ExportedPayload, ExportedWho, Scratch, StoredEntry},
     span::Span,
     tile::TileId,
     tree::TreeFrontier,
@@ -45,8 +45,17 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn payload(&self) -> ExportedPayload<'a> {
         match self {
-            Self::Stored(entry) => ExportedPayload::of(entry.payload()),
+            Self::Stored(entry) => Exported::of(entry.payload()),
             Self::Encoded(entry) => entry.payload,
+        }
+    }
+
+    /// The who-part.
+    #[must_use]
+    pub fn who(&self) -> ExportedWho<'a> {
+        match self {
+            Self::Stored(entry) => Exported::of(entry.who()),
+            Self::Encoded(entry) => entry.who,
         }
     }
 

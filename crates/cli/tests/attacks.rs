@@ -130,6 +130,10 @@ fn an_entry_edited() {
         |log: &mut Live| log.entry(0, 100).new_row = Some("{}".into()),
         |log: &mut Live| log.entry(0, 100).salt = Some(vec![0; 16]),
         |log: &mut Live| log.entry(0, 100).payload_digest = Some(vec![0; 32]),
+        |log: &mut Live| log.entry(0, 100).session_role = None,
+        |log: &mut Live| log.entry(0, 100).client_addr = None,
+        |log: &mut Live| log.entry(0, 100).who_salt = Some(vec![0; 16]),
+        |log: &mut Live| log.entry(0, 100).who_digest = Some(vec![0; 32]),
         |log: &mut Live| log.entry(0, 100).at = None,
     ] {
         let (mut log, kept) = sample();
@@ -149,6 +153,23 @@ fn an_erased_payload_is_not_tampering() {
     let report = check(&log, Some(&kept), true);
     assert_eq!((report.verdict, report.erased), (Verdict::Intact, 1));
     assert_eq!(exported(&log, &kept), 0);
+}
+
+#[test]
+fn an_erased_who_part_is_not_tampering() {
+    let (mut log, kept) = sample();
+    log.entry(0, 100).erase_who();
+    log.entry(0, 101).erase_who();
+    log.entry(0, 101).erase();
+    let report = check(&log, Some(&kept), true);
+    assert_eq!((report.verdict, report.erased, report.erased_who), (Verdict::Intact, 1, 2));
+    assert_eq!(exported(&log, &kept), 0);
+    // The digest is that of one who-part and of no other.
+    let digest = log.entry(0, 100).who_digest.clone();
+    log.entry(0, 101).who_digest = digest;
+    let report = check(&log, None, false);
+    assert_eq!((report.problems[0].kind, report.problems[0].seq), (Altered, Some(101)));
+    assert_eq!(exported(&log, &kept), 1);
 }
 
 /// Rewrites the history in some way and recomputes every hash; then also every checkpoint, unsigned and with another

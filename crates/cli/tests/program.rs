@@ -3,6 +3,7 @@
 mod common;
 
 use audit_chain_cli::export;
+use audit_chain_core::proof_text::InclusionProof;
 use common::{Live, key, path, program, run, witness_key};
 use std::{
     fs,
@@ -290,6 +291,66 @@ fn an_export_without_payloads_is_what_it_is() {
     setting.expect(1, &format!("verify @export {with}"));
 }
 
+/// Every file of a folder, and its content once more if it is compressed.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for file in files(folder) {
+        let bytes = fs::read(&file).unwrap();
+        if file.extension().is_some_and(|extension| extension == "zst") {
+            all.push((file.clone(), zstd::decode_all(&bytes[..]).unwrap()));
+        }
+        all.push((file, bytes));
+    }
+    all
+}
+
+/// An export without payloads says what was done to which table when. It names nobody.
+#[test]
+fn an_export_without_payloads_holds_no_role_actor_application_or_address() {
+    const PLANTED: [&str; 6] =
+        ["planted session", "planted effective", "planted actor", "planted app", "192.0.2.77", "planted row"];
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = Live::default();
+    for chain in [0, 1] {
+        log.append(chain, 300);
+        let entry = log.entry(chain, 290);
+        let text = |at: usize| Some(PLANTED[at].to_owned());
+        (entry.session_role, entry.effective_role, entry.actor) = (text(0), text(1), text(2));
+        (entry.application_name, entry.client_addr, entry.new_row) = (text(3), text(4), text(5));
+        log.rehash(chain, 290);
+        log.checkpoint(Some(&key(1)));
+    }
+    log.append(0, 5);
+    let at = |name: &str| folder.path().join(name);
+    log.export(&at("whole"), true);
+    let (whole, public, proof) = (path(&at("whole")).to_owned(), at("public"), at("proof"));
+    assert_eq!(run(&["export", &whole, path(&public), "--without-payloads"]).0, 0);
+    let planted_in = |folder: &Path, planted: &str| -> Vec<PathBuf> {
+        let holds = |bytes: &[u8]| bytes.windows(planted.len()).any(|window| window == planted.as_bytes());
+        contents(folder).into_iter().filter(|(_, bytes)| holds(bytes)).map(|(file, _)| file).collect()
+    };
+    for planted in PLANTED {
+        let found = planted_in(&at("whole"), planted);
+        assert_eq!(found, [at("whole/payload/000.jsonl.zst")], "{planted}: where it may be, it is found");
+        let published = planted_in(&public, planted);
+        assert!(published.is_empty(), "{planted}: {published:?}");
+    }
+    // Nor does a proof, whose leaf is in base64, or what is left of any export.
+    assert_eq!(run(&["prove", &whole, "--chain", "1", "--seq", "290", "--out", path(&proof)]).0, 0);
+    let proved = InclusionProof::parse(&fs::read(&proof).unwrap()).unwrap();
+    let leaf = proved.leaf.unwrap();
+    fs::remove_dir_all(at("whole/payload")).unwrap();
+    fs::remove_file(at("whole/unsealed.jsonl.zst")).unwrap();
+    for planted in PLANTED {
+        assert!(!leaf.windows(planted.len()).any(|window| window == planted.as_bytes()), "{planted}");
+        let left = planted_in(&at("whole"), planted);
+        assert!(left.is_empty(), "{planted}: {left:?}");
+    }
+    let key = key(1).verifier().to_string();
+    let (code, text) = run(&["check-proof", path(&proof), "--key", &key]);
+    assert!(code == 0 && text.contains("INSERT") && !text.contains("planted"), "{text}");
+}
+
 #[test]
 fn a_checkpoint_says_how_much_of_the_log_it_covers() {
     let setting = Setting::new();
@@ -326,6 +387,13 @@ fn payloads_edited_or_exchanged_in_an_export_are_found() {
         (original.replacen("\"seq\":50,", "\"seq\":51,", 1), "the payload is that of entry 51"),
         (exchanged.join("\n") + "\n", "the payload is that of entry 12"),
         (original.replacen("\"chain\"", "\"erased\":true,\"chain\"", 1), "marked as erased and present"),
+        (original.replacen("\"user 100\"", "\"user 101\"", 1), "the who-part does not give its digest"),
+        (original.replacen(",\"client_addr\":\"10.0.0.1\"", "", 1), "the who-part does not give its digest"),
+        (
+            original.replacen("\"chain\"", "\"erased_who\":true,\"chain\"", 1),
+            "a who-part is marked as erased and present",
+        ),
+        (original.replacen("\"session_role\":\"app\",", "", 1), "a who-part lacks a role"),
     ];
     for (damaged, found) in damages {
         assert_ne!(damaged, original);
@@ -397,6 +465,29 @@ fn a_proof_of_an_entry_is_checked_by_key_or_checkpoint() {
     setting.expect(1, &format!("check-proof @proof --key {other}"));
 
     let payload = fs::read_to_string(setting.at("payload")).unwrap();
+    // A line of which a part was erased, or withheld.
+    let part = |kept: &dyn Fn(&str) -> bool, mark: &str| {
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&payload).unwrap();
+        let mut line: serde_json::Map<_, _> = line.into_iter().filter(|(name, _)| kept(name)).collect();
+        line.insert(mark.into(), true.into());
+        fs::write(setting.at("part"), serde_json::to_string(&line).unwrap()).unwrap();
+        setting.run("check-proof @proof --key @keys --payload @part")
+    };
+    let is_row = |name: &str| ["salt", "row_key", "old_row", "new_row"].contains(&name);
+    let is_place = |name: &str| ["chain", "seq"].contains(&name);
+    let (code, text) = part(&|name| is_place(name) || is_row(name), "erased_who");
+    assert!(code == 0 && text.contains("who did it was not checked") && !text.contains("user 450"), "{text}");
+    let (code, text) = part(&|name| is_place(name) || !is_row(name), "erased");
+    assert!(
+        code == 0 && text.contains("the row itself was not checked") && text.contains("user 450"),
+        "{text}"
+    );
+    fs::write(setting.at("part"), "{\"erased\":true,\"erased_who\":true}").unwrap();
+    setting.expect(2, "check-proof @proof --key @keys --payload @part");
+    fs::write(setting.at("part"), payload.replace("user 450", "user 451")).unwrap();
+    let text = setting.expect(1, "check-proof @proof --key @keys --payload @part");
+    assert!(text.contains("the who-part is not that of the entry"), "{text}");
+
     fs::write(setting.at("payload"), payload.replace("450", "451")).unwrap();
     setting.expect(1, "check-proof @proof --key @keys --payload @payload");
     fs::write(setting.at("payload"), "nonsense").unwrap();

@@ -4,8 +4,8 @@ use audit_chain_core::{
     Hash,
     chain::Scope,
     check::EntryCheck,
-    entry::{EncodedEntry, ExportedPayload},
-    format::{Leaf, Payload, genesis},
+    entry::{EncodedEntry, Exported},
+    format::{Leaf, Payload, Who, WhoDigests, genesis},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -33,13 +33,25 @@ const LEAF: Leaf<'static> = Leaf {
     operation: b"UPDATE",
     table_schema: Some(b"public"),
     table_name: Some(b"accounts"),
+    who_digest: [3; 32],
+    payload_digest: [2; 32],
+};
+
+const WHO: Who<'static> = Who {
+    salt: [4; 16],
     session_role: b"application",
     effective_role: b"application",
     actor: Some(b"alice@example.org"),
     application_name: Some(b"web"),
     client_addr: Some(b"192.0.2.7"),
-    payload_digest: [2; 32],
 };
+
+fn who_digest(c: &mut Criterion) {
+    let mut scratch = Vec::new();
+    c.bench_function("who digest", |b| b.iter(|| black_box(&WHO).digest_with(&mut scratch)));
+    let mut digests = WhoDigests::default();
+    c.bench_function("who digest, remembered", |b| b.iter(|| digests.digest(black_box(&WHO))));
+}
 
 fn leaf_hash(c: &mut Criterion) {
     let mut scratch = Vec::new();
@@ -57,7 +69,8 @@ struct Exported {
 impl Exported {
     fn entry(&self) -> EncodedEntry<'_> {
         let Self { chain, seq, ref leaf, hash } = *self;
-        EncodedEntry { chain, seq, leaf, hash, payload: ExportedPayload::Erased, payload_place: (chain, seq) }
+        let (who, payload) = (Exported::Erased, Exported::Erased);
+        EncodedEntry { chain, seq, leaf, hash, who, payload, payload_place: (chain, seq) }
     }
 }
 
@@ -110,5 +123,5 @@ fn entry_check(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, payload_digest, leaf_hash, entry_check);
+criterion_group!(benches, payload_digest, who_digest, leaf_hash, entry_check);
 criterion_main!(benches);

@@ -59,11 +59,7 @@ impl<'a> Leaf<'a> {
             operation: text(&mut rest)?,
             table_schema: opt(&mut rest)?,
             table_name: opt(&mut rest)?,
-            session_role: text(&mut rest)?,
-            effective_role: text(&mut rest)?,
-            actor: opt(&mut rest)?,
-            application_name: opt(&mut rest)?,
-            client_addr: opt(&mut rest)?,
+            who_digest: take(&mut rest)?,
             payload_digest: take(&mut rest)?,
         };
         if leaf.chain > MAX_CHAIN || !(1..=MAX_SEQ).contains(&leaf.seq) {
@@ -108,12 +104,8 @@ mod tests {
             xid: 5,
             operation: b"EVENT",
             table_schema: None,
-            table_name: Some(b""),
-            session_role: "größe".as_bytes(),
-            effective_role: b"b",
-            actor: Some(b"c"),
-            application_name: None,
-            client_addr: Some(b"::1"),
+            table_name: Some("größe".as_bytes()),
+            who_digest: [7; 32],
             payload_digest: [6; 32],
         }
     }

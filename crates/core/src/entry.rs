@@ -2,14 +2,14 @@
 //!
 //! **Invariants**
 //! * An entry has no defect only if every stored column was hashed, and the result is the stored hash. A digest that
-//!   stands beside a payload would hide what the payload says; it is a defect.
+//!   stands beside a payload or who-part would hide what that says; it is a defect.
 //! * Checking allocates nothing once the buffers of [`Scratch`] have grown.
 
 use crate::{
     Hash,
     chain::Link,
     decode::LeafError,
-    format::{Leaf, MAX_STR, Payload, VERSION},
+    format::{Leaf, MAX_STR, Payload, VERSION, Who, WhoDigests},
     merkle::leaf_hash,
     problem::ProblemKind,
 };
@@ -19,6 +19,7 @@ use std::fmt;
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     payload: Vec<u8>,
+    who: WhoDigests,
     /// The byte that marks a leaf, and the leaf.
     leaf: Vec<u8>,
 }
@@ -46,6 +47,10 @@ pub enum Defect {
     PayloadDigest,
     /// A payload or salt is stored beside the digest that stands for an erased payload.
     PayloadBesideDigest,
+    /// The who-part does not give the digest in the leaf.
+    WhoDigest,
+    /// A who-part or its salt is stored beside the digest that stands for an erased who-part.
+    WhoBesideDigest,
     /// A column has a value that an entry cannot have (`docs/format.md`, section 3).
     Column {
         /// The column's name.
@@ -80,6 +85,10 @@ impl fmt::Display for Defect {
             Self::PayloadBesideDigest => f.write_str(
                 "payload_digest, which stands for an erased payload, is stored beside a payload or salt",
             ),
+            Self::WhoDigest => f.write_str("the who-part does not give its digest"),
+            Self::WhoBesideDigest => f.write_str(
+                "who_digest, which stands for an erased who-part, is stored beside a who-part or its salt",
+            ),
             Self::Column { column, expected } => write!(f, "column {column} is not {expected}"),
             Self::Leaf(error) => error.fmt(f),
         }
@@ -94,7 +103,7 @@ impl From<LeafError> for Defect {
     }
 }
 
-/// An entry as the log's table stores it: its 21 columns, none of them checked. Texts are UTF-8.
+/// An entry as the log's table stores it: its 23 columns, none of them checked. Texts are UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct StoredEntry<'a> {
@@ -115,6 +124,10 @@ pub struct StoredEntry<'a> {
     pub application_name: Option<&'a [u8]>,
     /// As the output function of `inet` prints it: without a mask for a host.
     pub client_addr: Option<&'a [u8]>,
+    /// 16 bytes.
+    pub who_salt: Option<&'a [u8]>,
+    /// 32 bytes, of an entry whose who-part has been erased.
+    pub who_digest: Option<&'a [u8]>,
     pub row_key: Option<&'a [u8]>,
     pub old_row: Option<&'a [u8]>,
     pub new_row: Option<&'a [u8]>,
@@ -131,6 +144,7 @@ pub struct StoredEntry<'a> {
 }
 
 const HASH: &str = "32 bytes";
+const SALT: &str = "16 bytes";
 const TEXT: &str = "a text";
 const UTF8: &str = "valid UTF-8";
 const SHORT_TEXT: &str = "a text of at most 65534 bytes";
@@ -155,6 +169,14 @@ fn payload_is_utf8(payload: &Payload<'_>) -> Result<(), Defect> {
     utf8("statement", payload.statement)
 }
 
+fn who_is_utf8(who: &Who<'_>) -> Result<(), Defect> {
+    utf8("session_role", Some(who.session_role))?;
+    utf8("effective_role", Some(who.effective_role))?;
+    utf8("actor", who.actor)?;
+    utf8("application_name", who.application_name)?;
+    utf8("client_addr", who.client_addr)
+}
+
 fn array<const N: usize>(bytes: Option<&[u8]>) -> Option<[u8; N]> {
     bytes?.try_into().ok()
 }
@@ -162,7 +184,7 @@ fn array<const N: usize>(bytes: Option<&[u8]>) -> Option<[u8; N]> {
 impl<'a> StoredEntry<'a> {
     /// The entry's hash, if its content gives it.
     pub fn check(&self, scratch: &mut Scratch) -> Result<Hash, Defect> {
-        let computed = self.leaf(&mut scratch.payload)?.hash_with(&mut scratch.leaf);
+        let computed = self.leaf(scratch)?.hash_with(&mut scratch.leaf);
         let stored: Hash = column(array(self.hash), "hash", HASH)?;
         if computed == stored { Ok(stored) } else { Err(Defect::Hash) }
     }
@@ -170,13 +192,13 @@ impl<'a> StoredEntry<'a> {
     /// The entry's place in its chain, if its content gives its hash.
     pub fn link(&self, scratch: &mut Scratch) -> Result<Link, Defect> {
         let hash = self.check(scratch)?;
-        let leaf = self.leaf(&mut scratch.payload)?;
+        let leaf = self.leaf(scratch)?;
         Ok(Link { chain: leaf.chain, seq: leaf.seq, prev_hash: leaf.prev_hash, hash, at: leaf.at })
     }
 
     /// The bytes of the leaf that the content gives; the stored hash is not compared.
     pub fn encode<'s>(&self, scratch: &'s mut Scratch) -> Result<&'s [u8], Defect> {
-        let leaf = self.leaf(&mut scratch.payload)?;
+        let leaf = self.leaf(scratch)?;
         scratch.leaf.clear();
         leaf.encode(&mut scratch.leaf);
         Ok(&scratch.leaf)
@@ -207,22 +229,30 @@ impl<'a> StoredEntry<'a> {
         })
     }
 
+    /// The who-part; `None` if it has been erased, or lacks what every one has.
+    #[must_use]
+    pub fn who(&self) -> Option<Who<'a>> {
+        Some(Who {
+            salt: array(self.who_salt)?,
+            session_role: self.session_role?,
+            effective_role: self.effective_role?,
+            actor: self.actor,
+            application_name: self.application_name,
+            client_addr: self.client_addr,
+        })
+    }
+
     /// The table that the entry names, as `schema.table`.
     #[must_use]
     pub fn table(&self) -> Option<String> {
         table(self.table_schema, self.table_name)
     }
 
-    fn leaf(&self, payload: &mut Vec<u8>) -> Result<Leaf<'a>, Defect> {
+    fn leaf(&self, scratch: &mut Scratch) -> Result<Leaf<'a>, Defect> {
         let texts = [
             ("operation", self.operation),
             ("table_schema", self.table_schema),
             ("table_name", self.table_name),
-            ("session_role", self.session_role),
-            ("effective_role", self.effective_role),
-            ("actor", self.actor),
-            ("application_name", self.application_name),
-            ("client_addr", self.client_addr),
         ];
         for (column, text) in texts {
             if text.is_some_and(|text| text.len() > MAX_STR) {
@@ -240,18 +270,30 @@ impl<'a> StoredEntry<'a> {
             operation: column(self.operation, "operation", TEXT)?,
             table_schema: self.table_schema,
             table_name: self.table_name,
-            session_role: column(self.session_role, "session_role", TEXT)?,
-            effective_role: column(self.effective_role, "effective_role", TEXT)?,
-            actor: self.actor,
-            application_name: self.application_name,
-            client_addr: self.client_addr,
-            payload_digest: self.digest(payload)?,
+            who_digest: self.who_digest_of(&mut scratch.who)?,
+            payload_digest: self.payload_digest_of(&mut scratch.payload)?,
         })
     }
 
-    fn digest(&self, scratch: &mut Vec<u8>) -> Result<Hash, Defect> {
+    fn who_digest_of(&self, digests: &mut WhoDigests) -> Result<Hash, Defect> {
+        if self.who_digest.is_none() {
+            column(self.session_role, "session_role", TEXT)?;
+            column(self.effective_role, "effective_role", TEXT)?;
+            let who = column(self.who(), "who_salt", SALT)?;
+            who_is_utf8(&who)?;
+            return Ok(digests.digest(&who));
+        }
+        let Self { session_role, effective_role, actor, application_name, client_addr, .. } = *self;
+        let who = [self.who_salt, session_role, effective_role, actor, application_name, client_addr];
+        if who.iter().any(Option::is_some) {
+            return Err(Defect::WhoBesideDigest);
+        }
+        column(array(self.who_digest), "who_digest", HASH)
+    }
+
+    fn payload_digest_of(&self, scratch: &mut Vec<u8>) -> Result<Hash, Defect> {
         if self.payload_digest.is_none() {
-            let payload = column(self.payload(), "salt", "16 bytes")?;
+            let payload = column(self.payload(), "salt", SALT)?;
             payload_is_utf8(&payload)?;
             return Ok(payload.digest_with(scratch));
         }
@@ -263,26 +305,33 @@ impl<'a> StoredEntry<'a> {
     }
 }
 
-/// What an export has of an entry's payload.
+/// What an export has of a part of an entry that its leaf holds by a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExportedPayload<'a> {
+pub enum Exported<T> {
     /// All of it.
-    Present(Payload<'a>),
+    Present(T),
     /// Nothing: it has been erased from the log.
     Erased,
-    /// Nothing: the export was made, or published, without payloads.
+    /// Nothing: the export was made, or published, without it.
     Absent,
 }
 
-impl<'a> ExportedPayload<'a> {
-    /// The payload of a log that has all payloads but the erased ones.
+/// What an export has of an entry's payload.
+pub type ExportedPayload<'a> = Exported<Payload<'a>>;
+
+/// What an export has of an entry's who-part.
+pub type ExportedWho<'a> = Exported<Who<'a>>;
+
+impl<T> Exported<T> {
+    /// The part of a log that has all of them but the erased ones.
     #[must_use]
-    pub fn of(payload: Option<Payload<'a>>) -> Self {
-        payload.map_or(Self::Erased, Self::Present)
+    pub fn of(part: Option<T>) -> Self {
+        part.map_or(Self::Erased, Self::Present)
     }
 }
 
-/// An entry as an export holds it: its encoded leaf, its hash and its payload, none of them checked.
+/// An entry as an export holds it: its encoded leaf, its hash, its who-part and its payload, none of
+/// them checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodedEntry<'a> {
     /// The chain that the log has at this place.
@@ -293,14 +342,16 @@ pub struct EncodedEntry<'a> {
     pub leaf: &'a [u8],
     /// The hash that the log has for it.
     pub hash: Hash,
+    /// The who-part.
+    pub who: ExportedWho<'a>,
     /// The payload.
     pub payload: ExportedPayload<'a>,
-    /// The chain and place that the payload names.
+    /// The chain and place that the line with who-part and payload names.
     pub payload_place: (u32, u64),
 }
 
 impl<'a> EncodedEntry<'a> {
-    /// The entry's leaf, if it gives the hash, belongs in its place, and has this payload.
+    /// The entry's leaf, if it gives the hash, belongs in its place, and has this who-part and this payload.
     pub fn check(&self, scratch: &mut Scratch) -> Result<Leaf<'a>, Defect> {
         let leaf = Leaf::decode(self.leaf)?;
         let (place, (payload_chain, payload_seq)) = ((self.chain, self.seq), self.payload_place);
@@ -313,15 +364,19 @@ impl<'a> EncodedEntry<'a> {
         if (payload_chain, payload_seq) != place {
             return Err(Defect::PayloadPlace { chain: payload_chain, seq: payload_seq });
         }
-        match self.payload {
-            ExportedPayload::Present(payload)
-                if payload.digest_with(&mut scratch.payload) != leaf.payload_digest =>
-            {
-                Err(Defect::PayloadDigest)
+        if let Exported::Present(who) = &self.who {
+            if scratch.who.digest(who) != leaf.who_digest {
+                return Err(Defect::WhoDigest);
             }
-            ExportedPayload::Present(payload) => payload_is_utf8(&payload).map(|()| leaf),
-            _ => Ok(leaf),
+            who_is_utf8(who)?;
         }
+        if let Exported::Present(payload) = &self.payload {
+            if payload.digest_with(&mut scratch.payload) != leaf.payload_digest {
+                return Err(Defect::PayloadDigest);
+            }
+            payload_is_utf8(payload)?;
+        }
+        Ok(leaf)
     }
 }
 
@@ -338,7 +393,8 @@ pub(crate) fn table(schema: Option<&[u8]>, name: Option<&[u8]>) -> Option<String
 mod tests {
     use super::*;
 
-    const SALT: &[u8] = &[5; 16];
+    const SALT_BYTES: &[u8] = &[5; 16];
+    const WHO_SALT: &[u8] = &[7; 16];
 
     /// An entry and the hash of its content.
     fn hashed<'a>(entry: StoredEntry<'a>, hash: &'a mut Hash) -> StoredEntry<'a> {
@@ -356,11 +412,18 @@ mod tests {
             table_name: Some(b"t"),
             session_role: Some(b"app"),
             effective_role: Some(b"app"),
+            who_salt: Some(WHO_SALT),
             new_row: Some(b"{}"),
-            salt: Some(SALT),
+            salt: Some(SALT_BYTES),
             prev_hash: Some(&[6; 32]),
             ..StoredEntry::default()
         }
+    }
+
+    fn without_who(entry: StoredEntry<'_>) -> StoredEntry<'_> {
+        let (session_role, effective_role) = (None, None);
+        let (actor, application_name, client_addr, who_salt) = (None, None, None, None);
+        StoredEntry { session_role, effective_role, actor, application_name, client_addr, who_salt, ..entry }
     }
 
     #[test]
@@ -376,6 +439,11 @@ mod tests {
         let digest = leaf.payload_digest;
         let erased = StoredEntry { salt: None, new_row: None, payload_digest: Some(&digest), ..stored };
         assert_eq!(erased.check(scratch), Ok(leaf.hash()), "an erased payload leaves the hash as it was");
+        assert_eq!(leaf.who_digest, stored.who().unwrap().digest());
+        for rest in [stored, erased] {
+            let nobody = StoredEntry { who_digest: Some(&leaf.who_digest), ..without_who(rest) };
+            assert_eq!(nobody.check(scratch), Ok(leaf.hash()), "so does an erased who-part, apart from it");
+        }
     }
 
     #[test]
@@ -393,24 +461,28 @@ mod tests {
             ("table_schema", StoredEntry { table_schema: long, ..entry() }),
             ("table_name", StoredEntry { table_name: long, ..entry() }),
             ("session_role", StoredEntry { session_role: None, ..entry() }),
-            ("session_role", StoredEntry { session_role: long, ..entry() }),
             ("effective_role", StoredEntry { effective_role: None, ..entry() }),
-            ("actor", StoredEntry { actor: long, ..entry() }),
-            ("application_name", StoredEntry { application_name: long, ..entry() }),
-            ("client_addr", StoredEntry { client_addr: long, ..entry() }),
             ("actor", StoredEntry { actor: Some(b"\xff"), ..entry() }),
             ("session_role", StoredEntry { session_role: Some(b"Zo\xeb"), ..entry() }),
+            ("effective_role", StoredEntry { effective_role: Some(b"\xff"), ..entry() }),
+            ("application_name", StoredEntry { application_name: Some(b"\xff"), ..entry() }),
+            ("client_addr", StoredEntry { client_addr: Some(b"\xff"), ..entry() }),
+            ("who_salt", StoredEntry { who_salt: None, ..entry() }),
+            ("who_salt", StoredEntry { who_salt: Some(&WHO_SALT[1..]), ..entry() }),
+            ("who_digest", StoredEntry { who_digest: Some(WHO_SALT), ..without_who(entry()) }),
+            // Nothing of an erased who-part, and no digest either.
+            ("session_role", without_who(entry())),
             ("new_row", StoredEntry { new_row: Some(b"{\"\x80\":1}"), ..entry() }),
             ("statement", StoredEntry { statement: Some(b"\xc3"), ..entry() }),
             ("salt", StoredEntry { salt: None, ..entry() }),
-            ("salt", StoredEntry { salt: Some(&SALT[1..]), ..entry() }),
+            ("salt", StoredEntry { salt: Some(&SALT_BYTES[1..]), ..entry() }),
             ("prev_hash", StoredEntry { prev_hash: None, ..entry() }),
-            ("prev_hash", StoredEntry { prev_hash: Some(SALT), ..entry() }),
+            ("prev_hash", StoredEntry { prev_hash: Some(SALT_BYTES), ..entry() }),
             ("hash", StoredEntry { hash: None, ..entry() }),
-            ("hash", StoredEntry { hash: Some(SALT), ..entry() }),
+            ("hash", StoredEntry { hash: Some(SALT_BYTES), ..entry() }),
             (
                 "payload_digest",
-                StoredEntry { salt: None, new_row: None, payload_digest: Some(SALT), ..entry() },
+                StoredEntry { salt: None, new_row: None, payload_digest: Some(SALT_BYTES), ..entry() },
             ),
         ];
         for (name, wrong) in cases {
@@ -427,7 +499,7 @@ mod tests {
         let digest = Some(&[0_u8; 32][..]);
         let erased = StoredEntry { salt: None, new_row: None, payload_digest: digest, ..entry() };
         for beside in [
-            StoredEntry { salt: Some(SALT), ..erased },
+            StoredEntry { salt: Some(SALT_BYTES), ..erased },
             StoredEntry { row_key: Some(b""), ..erased },
             StoredEntry { old_row: Some(b""), ..erased },
             StoredEntry { new_row: Some(b""), ..erased },
@@ -439,7 +511,30 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_entry_must_lie_in_its_place_with_its_payload() {
+    fn a_digest_beside_any_part_of_a_who_part_is_a_defect() {
+        let erased = StoredEntry { who_digest: Some(&[0; 32]), ..without_who(entry()) };
+        for beside in [
+            StoredEntry { who_salt: Some(WHO_SALT), ..erased },
+            StoredEntry { session_role: Some(b""), ..erased },
+            StoredEntry { effective_role: Some(b""), ..erased },
+            StoredEntry { actor: Some(b""), ..erased },
+            StoredEntry { application_name: Some(b""), ..erased },
+            StoredEntry { client_addr: Some(b""), ..erased },
+        ] {
+            assert_eq!(beside.check(&mut Scratch::default()), Err(Defect::WhoBesideDigest));
+        }
+    }
+
+    /// A who-part's texts have no bound of their own, as those of the payload.
+    #[test]
+    fn a_who_part_may_be_long() {
+        let (mut hash, long) = ([0; 32], vec![b'x'; MAX_STR + 1]);
+        let long = hashed(StoredEntry { actor: Some(&long), ..entry() }, &mut hash);
+        assert!(long.check(&mut Scratch::default()).is_ok());
+    }
+
+    #[test]
+    fn an_encoded_entry_must_lie_in_its_place_with_its_parts() {
         let (mut hash, scratch) = ([0; 32], &mut Scratch::default());
         let stored = hashed(entry(), &mut hash);
         let leaf = stored.encode(scratch).unwrap().to_vec();
@@ -448,18 +543,28 @@ mod tests {
             seq: 2,
             leaf: &leaf,
             hash: stored.stored_hash().unwrap(),
-            payload: ExportedPayload::of(stored.payload()),
+            who: Exported::of(stored.who()),
+            payload: Exported::of(stored.payload()),
             payload_place: (1, 2),
         };
         let defect = |entry: EncodedEntry<'_>| entry.check(&mut Scratch::default()).unwrap_err();
         assert!(encoded.check(scratch).is_ok());
-        assert!(EncodedEntry { payload: ExportedPayload::Erased, ..encoded }.check(scratch).is_ok());
+        for (who, payload) in [
+            (Exported::Erased, encoded.payload),
+            (encoded.who, Exported::Erased),
+            (Exported::Erased, Exported::Erased),
+            (Exported::Absent, Exported::Absent),
+        ] {
+            assert!(EncodedEntry { who, payload, ..encoded }.check(scratch).is_ok());
+        }
         assert_eq!(defect(EncodedEntry { seq: 3, ..encoded }), Defect::Place { chain: 1, seq: 2 });
         assert_eq!(defect(EncodedEntry { hash: [0; 32], ..encoded }), Defect::Hash);
         assert_eq!(
-            defect(EncodedEntry { payload: ExportedPayload::Present(Payload::default()), ..encoded }),
+            defect(EncodedEntry { payload: Exported::Present(Payload::default()), ..encoded }),
             Defect::PayloadDigest
         );
+        let another = Who { actor: Some(b"mallory"), ..stored.who().unwrap() };
+        assert_eq!(defect(EncodedEntry { who: Exported::Present(another), ..encoded }), Defect::WhoDigest);
         let misplaced = EncodedEntry { payload_place: (1, 3), ..encoded };
         assert_eq!(defect(misplaced), Defect::PayloadPlace { chain: 1, seq: 3 });
         let newer = [&[VERSION + 1], &leaf[1..]].concat();

@@ -27,6 +27,9 @@ const GATHERED: usize = 1024;
 /// The prefix of a Merkle tree's leaf hash (RFC 6962, section 2.1).
 const LEAF_PREFIX: u8 = 0x00;
 
+/// What begins the bytes of a who-part, so that no payload has the same ones.
+const WHO_PREFIX: &[u8; 18] = b"audit_chain who v1";
+
 /// What may be erased by law while the chain stays intact: the leaf holds only this payload's salted digest.
 ///
 /// All fields but `salt` are UTF-8 text, `None` for SQL null.
@@ -54,27 +57,9 @@ impl Payload<'_> {
     /// Where a blob is longer than 4 GiB − 2 bytes; PostgreSQL's values end at 1 GiB.
     #[must_use]
     pub fn digest_with(&self, scratch: &mut Vec<u8>) -> Hash {
-        // Short pieces are gathered, as each call of the hash costs more than copying them; long ones are not copied.
-        let mut sha = Sha256::new();
         scratch.clear();
         scratch.extend_from_slice(&self.salt);
-        for blob in [self.row_key, self.old_row, self.new_row, self.detail, self.statement] {
-            let Some(bytes) = blob else {
-                scratch.extend_from_slice(&NULL_BLOB.to_be_bytes());
-                continue;
-            };
-            let length = u32::try_from(bytes.len()).ok().filter(|&n| n != NULL_BLOB);
-            scratch.extend_from_slice(&length.expect("a blob is shorter than 4 GiB").to_be_bytes());
-            if bytes.len() <= GATHERED {
-                scratch.extend_from_slice(bytes);
-            } else {
-                sha.update(&scratch);
-                scratch.clear();
-                sha.update(bytes);
-            }
-        }
-        sha.update(&scratch);
-        sha.finalize().into()
+        digest_blobs(scratch, [self.row_key, self.old_row, self.new_row, self.detail, self.statement])
     }
 
     /// [`Payload::digest_with`] with a buffer of its own.
@@ -84,7 +69,116 @@ impl Payload<'_> {
     }
 }
 
-/// Everything of an entry that its hash covers, the payload by its digest.
+/// SHA-256 over what `scratch` holds and the five blobs.
+fn digest_blobs(scratch: &mut Vec<u8>, blobs: [Option<&[u8]>; 5]) -> Hash {
+    // Short pieces are gathered, as each call of the hash costs more than copying them; long ones are not copied.
+    let mut sha = Sha256::new();
+    for blob in blobs {
+        put_blob_length(scratch, blob);
+        match blob {
+            None => {}
+            Some(bytes) if bytes.len() <= GATHERED => scratch.extend_from_slice(bytes),
+            Some(bytes) => {
+                sha.update(&scratch);
+                scratch.clear();
+                sha.update(bytes);
+            }
+        }
+    }
+    sha.update(&scratch);
+    sha.finalize().into()
+}
+
+fn put_blob_length(out: &mut Vec<u8>, blob: Option<&[u8]>) {
+    let length = blob.map_or(NULL_BLOB, |bytes| {
+        let length = u32::try_from(bytes.len()).ok().filter(|&n| n != NULL_BLOB);
+        length.expect("a blob is shorter than 4 GiB")
+    });
+    out.extend_from_slice(&length.to_be_bytes());
+}
+
+/// Who made a change, and from where. Like the payload it may be erased, apart from it: the leaf holds only its salted
+/// digest. All entries of a transaction share one, salt included, as long as it does not change.
+///
+/// All fields but `salt` are UTF-8 text, `None` for SQL null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Who<'a> {
+    /// Random bytes that keep a digest from being guessed from a likely name; not those of the payload.
+    pub salt: [u8; 16],
+    /// Who logged in.
+    pub session_role: &'a [u8],
+    /// As whom the statement ran.
+    pub effective_role: &'a [u8],
+    /// The application's user, as claimed by the application.
+    pub actor: Option<&'a [u8]>,
+    /// The connection's `application_name`.
+    pub application_name: Option<&'a [u8]>,
+    /// The client's address, as PostgreSQL prints an `inet`; null for a local socket.
+    pub client_addr: Option<&'a [u8]>,
+}
+
+impl<'a> Who<'a> {
+    fn blobs(&self) -> [Option<&'a [u8]>; 5] {
+        let Self { session_role, effective_role, actor, application_name, client_addr, .. } = *self;
+        [Some(session_role), Some(effective_role), actor, application_name, client_addr]
+    }
+
+    fn begin(&self, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        scratch.extend_from_slice(WHO_PREFIX);
+        scratch.extend_from_slice(&self.salt);
+    }
+
+    /// SHA-256 over a constant, the salt and the five blobs. `scratch` is overwritten; passing the same buffer again
+    /// saves an allocation for each digest.
+    ///
+    /// # Panics
+    /// Where a blob is longer than 4 GiB − 2 bytes; PostgreSQL's values end at 1 GiB.
+    #[must_use]
+    pub fn digest_with(&self, scratch: &mut Vec<u8>) -> Hash {
+        self.begin(scratch);
+        digest_blobs(scratch, self.blobs())
+    }
+
+    /// [`Who::digest_with`] with a buffer of its own.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        self.digest_with(&mut Vec::with_capacity(256))
+    }
+}
+
+/// Digests of who-parts, of which many in a row are the same: the last one is remembered.
+#[derive(Clone, Debug, Default)]
+pub struct WhoDigests {
+    /// The bytes whose digest is `last`; empty at first, which no who-part gives.
+    known: Vec<u8>,
+    last: Hash,
+    scratch: Vec<u8>,
+}
+
+impl WhoDigests {
+    /// [`Who::digest`].
+    #[must_use]
+    pub fn digest(&mut self, who: &Who<'_>) -> Hash {
+        let blobs = who.blobs();
+        if blobs.iter().flatten().any(|blob| blob.len() > GATHERED) {
+            // Not worth the memory.
+            return who.digest_with(&mut self.scratch);
+        }
+        who.begin(&mut self.scratch);
+        for blob in blobs {
+            put_blob_length(&mut self.scratch, blob);
+            self.scratch.extend_from_slice(blob.unwrap_or_default());
+        }
+        if self.scratch != self.known {
+            self.last = Sha256::digest(&self.scratch).into();
+            std::mem::swap(&mut self.scratch, &mut self.known);
+        }
+        self.last
+    }
+}
+
+/// Everything of an entry that its hash covers, who-part and payload by their digests.
 ///
 /// Text fields are UTF-8 of at most [`MAX_STR`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,16 +199,8 @@ pub struct Leaf<'a> {
     pub table_schema: Option<&'a [u8]>,
     /// The table's name; null for an event.
     pub table_name: Option<&'a [u8]>,
-    /// Who logged in.
-    pub session_role: &'a [u8],
-    /// As whom the statement ran.
-    pub effective_role: &'a [u8],
-    /// The application's user, as claimed by the application.
-    pub actor: Option<&'a [u8]>,
-    /// The connection's `application_name`.
-    pub application_name: Option<&'a [u8]>,
-    /// The client's address, as PostgreSQL prints an `inet`; null for a local socket.
-    pub client_addr: Option<&'a [u8]>,
+    /// [`Who::digest`].
+    pub who_digest: Hash,
     /// [`Payload::digest`].
     pub payload_digest: Hash,
 }
@@ -134,11 +220,7 @@ impl Leaf<'_> {
         put_str(out, self.operation);
         put_opt(out, self.table_schema);
         put_opt(out, self.table_name);
-        put_str(out, self.session_role);
-        put_str(out, self.effective_role);
-        put_opt(out, self.actor);
-        put_opt(out, self.application_name);
-        put_opt(out, self.client_addr);
+        out.extend_from_slice(&self.who_digest);
         out.extend_from_slice(&self.payload_digest);
     }
 
@@ -198,13 +280,13 @@ mod tests {
             operation: b"UPDATE",
             table_schema: Some(b"public"),
             table_name: Some(b"accounts"),
-            session_role: b"app",
-            effective_role: b"owner",
-            actor: None,
-            application_name: Some(b""),
-            client_addr: None,
+            who_digest: [8; 32],
             payload_digest: [9; 32],
         }
+    }
+
+    fn who() -> Who<'static> {
+        Who { salt: [6; 16], session_role: b"app", effective_role: b"owner", ..Who::default() }
     }
 
     #[test]
@@ -218,8 +300,8 @@ mod tests {
         assert_eq!(bytes[45..53], 1_700_000_000_000_001_i64.to_be_bytes());
         assert_eq!(bytes[53..61], 4_294_967_400_u64.to_be_bytes());
         assert_eq!(&bytes[61..69], b"\0\x06UPDATE");
-        let tail = [&[0xFF, 0xFF, 0, 0, 0xFF, 0xFF][..], &[9; 32]].concat();
-        assert!(bytes.ends_with(&tail), "null actor, empty application_name, null client_addr, digest");
+        assert_eq!(&bytes[69..87], b"\0\x06public\0\x08accounts");
+        assert_eq!(bytes[87..], [[8; 32], [9; 32]].concat());
     }
 
     #[test]
@@ -232,8 +314,10 @@ mod tests {
     #[test]
     fn null_is_not_empty() {
         let null = leaf();
-        let empty = Leaf { actor: Some(b""), ..null };
+        let empty = Leaf { table_schema: Some(b""), ..null };
         assert_ne!(null.hash(), empty.hash());
+        assert_ne!(Leaf { table_schema: None, ..null }.hash(), empty.hash());
+        assert_ne!(who().digest(), Who { actor: Some(b""), ..who() }.digest());
         let payload = Payload::default();
         assert_ne!(payload.digest(), Payload { detail: Some(b""), ..payload }.digest());
     }
@@ -268,11 +352,50 @@ mod tests {
         }
     }
 
+    /// docs/format.md: a constant, the salt, then each blob after its length; remembered or not.
+    #[test]
+    fn the_who_part_is_hashed_as_specified_at_every_length() {
+        let mut digests = WhoDigests::default();
+        for length in [0, 1, GATHERED - 1, GATHERED, GATHERED + 1, 3 * GATHERED] {
+            let actor = vec![b'x'; length];
+            let who = Who { actor: Some(&actor), client_addr: Some(b"::1"), ..who() };
+            let bytes = [
+                &b"audit_chain who v1"[..],
+                &[6; 16],
+                b"\0\0\0\x03app\0\0\0\x05owner",
+                &(length as u32).to_be_bytes(),
+                &actor,
+                &[0xFF; 4],
+                b"\0\0\0\x03::1",
+            ];
+            let expected = <[u8; 32]>::from(Sha256::digest(bytes.concat()));
+            assert_eq!(who.digest(), expected, "{length}");
+            // The first time, and again.
+            assert_eq!([digests.digest(&who), digests.digest(&who)], [expected; 2], "{length}");
+        }
+    }
+
+    #[test]
+    fn a_remembered_digest_is_that_of_no_other_who_part() {
+        let mut digests = WhoDigests::default();
+        for other in [
+            who(),
+            Who { salt: [7; 16], ..who() },
+            Who { session_role: b"owner", effective_role: b"app", ..who() },
+            Who { actor: Some(b""), ..who() },
+            Who { application_name: Some(b""), ..who() },
+            Who { client_addr: Some(b""), ..who() },
+            who(),
+        ] {
+            assert_eq!(digests.digest(&other), other.digest(), "{other:?}");
+        }
+    }
+
     #[test]
     #[should_panic(expected = "exceeds")]
     fn an_over_long_field_is_never_cut() {
         let long = vec![b'x'; MAX_STR + 1];
-        let _ = Leaf { actor: Some(&long), ..leaf() }.hash();
+        let _ = Leaf { table_name: Some(&long), ..leaf() }.hash();
     }
 
     #[test]
@@ -285,9 +408,14 @@ mod tests {
         /// Moving bytes between neighbouring fields never gives the same leaf.
         #[test]
         fn fields_cannot_be_shifted(a in "[a-z]{0,9}", b in "[a-z]{0,9}", c in "[a-z]{0,9}", d in "[a-z]{0,9}") {
-            let one = Leaf { session_role: a.as_bytes(), effective_role: b.as_bytes(), ..leaf() };
-            let two = Leaf { session_role: c.as_bytes(), effective_role: d.as_bytes(), ..leaf() };
-            prop_assert_eq!(one.hash() == two.hash(), (a, b) == (c, d));
+            let leaf = |a: &str, b: &str| {
+                Leaf { table_schema: Some(a.as_bytes()), table_name: Some(b.as_bytes()), ..leaf() }.hash()
+            };
+            let who = |a: &str, b: &str| {
+                Who { session_role: a.as_bytes(), effective_role: b.as_bytes(), ..who() }.digest()
+            };
+            prop_assert_eq!(leaf(&a, &b) == leaf(&c, &d), (&a, &b) == (&c, &d));
+            prop_assert_eq!(who(&a, &b) == who(&c, &d), (&a, &b) == (&c, &d));
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct MemoryEntry {
     pub actor: Option<String>,
     pub application_name: Option<String>,
     pub client_addr: Option<String>,
+    pub who_salt: Option<Vec<u8>>,
+    pub who_digest: Option<Vec<u8>>,
     pub row_key: Option<String>,
     pub old_row: Option<String>,
     pub new_row: Option<String>,
@@ -74,6 +76,7 @@ impl MemoryEntry {
             effective_role: text("app"),
             actor: Some(format!("user {seq}")),
             client_addr: text("10.0.0.1"),
+            who_salt: Some(vec![seq as u8 ^ 0x80; 16]),
             row_key: Some(format!("{{\"id\": {seq}}}")),
             new_row: Some(format!("{{\"id\": {seq}, \"note\": \"ü\\n{chain}\"}}")),
             salt: Some(vec![seq as u8; 16]),
@@ -100,6 +103,8 @@ impl MemoryEntry {
             actor: text(&self.actor),
             application_name: text(&self.application_name),
             client_addr: text(&self.client_addr),
+            who_salt: self.who_salt.as_deref(),
+            who_digest: self.who_digest.as_deref(),
             row_key: text(&self.row_key),
             old_row: text(&self.old_row),
             new_row: text(&self.new_row),
@@ -118,6 +123,17 @@ impl MemoryEntry {
             let Self { row_key, old_row, new_row, detail, statement, .. } = self;
             [row_key, old_row, new_row, detail, statement].into_iter().for_each(|column| *column = None);
             (self.salt, self.payload_digest) = (None, Some(digest.to_vec()));
+        }
+    }
+
+    /// Erases the who-part: its digest stays.
+    pub fn erase_who(&mut self) {
+        if let Some(digest) = self.stored(0).who().map(|who| who.digest()) {
+            let Self { session_role, effective_role, actor, application_name, client_addr, .. } = self;
+            [session_role, effective_role, actor, application_name, client_addr]
+                .into_iter()
+                .for_each(|column| *column = None);
+            (self.who_salt, self.who_digest) = (None, Some(digest.to_vec()));
         }
     }
 }
@@ -508,11 +524,13 @@ pub const DAMAGES: &[(&str, Damage)] = &[
                 .for_each(|text| retext(text, what));
         })
     }),
-    ("salt, digest or hashes", |log, place, what| {
-        edit(log, place, |entry| match what / 5 % 4 {
+    ("salts, digests or hashes", |log, place, what| {
+        edit(log, place, |entry| match what / 5 % 6 {
             0 => flip(&mut entry.salt, what),
             1 => flip(&mut entry.payload_digest, what),
-            2 => flip(&mut entry.prev_hash, what),
+            2 => flip(&mut entry.who_salt, what),
+            3 => flip(&mut entry.who_digest, what),
+            4 => flip(&mut entry.prev_hash, what),
             _ => flip(&mut entry.hash, what),
         })
     }),

@@ -27,6 +27,11 @@ pub fn entry_hash(line: &str) -> String {
     digest("entry_hash", line)
 }
 
+/// Computes the who-part's digest of an exported entry, in hexadecimal.
+pub fn who_digest(line: &str) -> String {
+    digest("who_digest", line)
+}
+
 /// Computes the payload digest of an exported entry, in hexadecimal.
 pub fn payload_digest(line: &str) -> String {
     digest("payload_digest", line)

@@ -11,6 +11,7 @@ pub mod upgrade;
 pub use database::{Database, Verdict};
 pub use format::{
     Offline, entry_hash, forge_entry, payload_digest, relinked, verify_offline, verify_tree_offline,
+    who_digest,
 };
 pub use load::{Workload, pgbench};
 pub use session::{DENIED, DONE, Running, Session, Trap, describe};

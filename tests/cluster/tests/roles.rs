@@ -60,8 +60,8 @@ const FUNCTIONS: &[Attempt] = &[
 
 // Any role may call the aggregate, which takes memory for as many chains as it is told of.
 const AGGREGATE: &[Attempt] = &[(
-    r"SELECT audit_chain_check(1, now(), '1', 0, 'x', 'x', 'x', 'x', 'x', 'x', 'x', NULL, '{}', '{}', '{}', '{}', 'x',
-                               '\x00', '\x00', '\x00', '\x00')",
+    r"SELECT audit_chain_check(1, now(), '1', 0, 'x', 'x', 'x', 'x', 'x', 'x', 'x', NULL, '\x00', '\x00', '{}', '{}',
+                               '{}', '{}', 'x', '\x00', '\x00', '\x00', '\x00')",
     "--------?+",
     None,
 )];

@@ -1,7 +1,9 @@
 //! Every kind of tampering by someone who bypasses the guard, and what verification reports. Also what it
 //! cannot detect without a checkpoint that is kept elsewhere.
 
-use cluster_tests::{Database, entry_hash, payload_digest, server_of_fewest_chains, verify_offline};
+use cluster_tests::{
+    Database, entry_hash, payload_digest, server_of_fewest_chains, verify_offline, who_digest,
+};
 use harness::{Mode, Server};
 
 /// The entry that is altered: an UPDATE in the middle of its chain, with a value in almost every column.
@@ -79,7 +81,7 @@ fn a_change_of_any_column_is_detected() {
     let server = server_of_fewest_chains();
     let copies = Copies::new(&server);
     let altered: &[&str] = &["altered 0.5"];
-    let cases: [(&str, &str, &[&str]); 21] = [
+    let cases: [(&str, &str, &[&str]); 23] = [
         ("seq", "50", &["altered 0.50", "missing 0.5", "missing 0.11", "clock 0.50"]),
         ("at", "at + '1 microsecond'", altered),
         ("xid", "(xid::text::bigint + 1)::text::xid8", altered),
@@ -92,6 +94,9 @@ fn a_change_of_any_column_is_detected() {
         ("actor", "null", altered),
         ("application_name", "''", altered),
         ("client_addr", "'192.0.2.1'", altered),
+        ("who_salt", "set_bit(who_salt, 127, 1 - get_bit(who_salt, 127))", altered),
+        // The digest of an erased who-part must be that of the who-part.
+        ("who_digest", "sha256('')", altered),
         ("row_key", "'{\"id\":2}'", altered),
         // The bytes are hashed, not the JSON value.
         ("old_row", "(old_row::text || ' ')::json", altered),
@@ -198,6 +203,72 @@ fn a_digest_does_not_vouch_for_another_payload() {
     for payload in [forged.to_owned(), format!("{gone}, {forged}"), "row_key = row_key".to_owned()] {
         copies.tamper(&format!("UPDATE audit_log SET {digest}, {payload} WHERE {VICTIM}"), &["altered 0.5"]);
     }
+}
+
+/// A digest replaces an erased who-part. It does not vouch for a who-part that is present.
+#[test]
+fn a_digest_does_not_vouch_for_another_who_part() {
+    let server = server_of_fewest_chains();
+    let copies = Copies::new(&server);
+    let line = exported(&Database::of(&server, "original"), VICTIM);
+    let digest = format!(r"who_digest = '\x{}'", who_digest(&line));
+    let names = ["session_role", "effective_role", "actor", "application_name", "client_addr", "who_salt"];
+    let gone = names.map(|name| format!("{name} = NULL")).join(", ");
+    let erased = copies.tamper(&format!("UPDATE audit_log SET {digest}, {gone} WHERE {VICTIM}"), &[]);
+    let summary = erased.verdict().summary;
+    assert!(summary.contains("1 of them with an erased who-part"), "{summary}");
+    let left = erased.sql(&format!("SELECT new_row ->> 'v', actor IS NULL FROM audit_log WHERE {VICTIM}"));
+    assert_eq!(left, "recognisable|t", "the row is as it was");
+    // Any part that is left beside the digest, and any digest but that of what was there.
+    for name in names {
+        let value = match name {
+            "client_addr" => "'192.0.2.1'",
+            "who_salt" => "who_salt",
+            _ => "'innocent'",
+        };
+        let gone = gone.replace(&format!("{name} = NULL"), &format!("{name} = {value}"));
+        copies.tamper(&format!("UPDATE audit_log SET {digest}, {gone} WHERE {VICTIM}"), &["altered 0.5"]);
+    }
+    let other = format!("who_digest = '\\x{}'", payload_digest(&line));
+    copies.tamper(&format!("UPDATE audit_log SET {other}, {gone} WHERE {VICTIM}"), &["altered 0.5"]);
+    // The who-part of another entry, with its salt: the leaf holds the digest of this one.
+    let exchanged = format!(
+        "UPDATE audit_log a SET (actor, application_name, who_salt) = ('innocent', b.application_name, b.who_salt)
+         FROM audit_log b WHERE b.seq = 9 AND a.{VICTIM}"
+    )
+    .replace("AND seq", "AND a.seq");
+    copies.tamper(&exchanged, &["altered 0.5"]);
+}
+
+/// What reads names from the log shows nulls where they were erased, and everything else as before.
+#[test]
+fn views_show_null_for_erased_who_parts() {
+    let server = server_of_fewest_chains();
+    let database = create(&server, "views");
+    database.sql("SELECT * FROM audit_verify_and_record()");
+    let coverage =
+        "SELECT audited, state, since IS NULL, enabled_by FROM audit_coverage WHERE table_name = 't'";
+    let verifications = "SELECT scope, verdict, verified_by, session_role FROM audit_verification_log";
+    assert_eq!(database.sql(coverage), "t|audited|f|postgres");
+    assert_eq!(database.sql(verifications), "the whole log|intact|postgres|postgres");
+    let condition = "operation IN ('ENABLE', 'VERIFY')";
+    let places = database.sql(&format!("SELECT seq FROM audit_log WHERE {condition}"));
+    let erase: Vec<_> = places
+        .lines()
+        .map(|seq| {
+            let digest = who_digest(&exported(&database, &format!("seq = {seq}")));
+            format!(
+                r"UPDATE audit_log SET who_digest = '\x{digest}', who_salt = NULL, session_role = NULL,
+                  effective_role = NULL, actor = NULL, application_name = NULL WHERE seq = {seq};"
+            )
+        })
+        .collect();
+    assert_eq!(erase.len(), 2);
+    database.force(&erase.concat());
+    database.assert_intact();
+    assert_eq!(database.sql(coverage), "t|audited|f|");
+    assert_eq!(database.sql(verifications), "the whole log|intact||");
+    assert_eq!(verify_offline(&database.export(), None).status, Some(0));
 }
 
 #[test]
@@ -310,11 +381,8 @@ fn a_chain_that_cannot_go_on_is_passed_over() {
         let copy = Database::of(&server, name);
         copy.force(&format!("UPDATE audit_log SET {forced} WHERE seq = 10"));
         copy.sql("INSERT INTO t VALUES (100)");
-        assert_eq!(
-            copy.sql("SELECT chain, seq FROM audit_log WHERE row_key ->> 'id' = '100'"),
-            "1|2",
-            "after the CLONE entry"
-        );
+        // The first entry of the new chain says that this is a copy.
+        assert_eq!(copy.sql("SELECT chain, seq FROM audit_log WHERE row_key ->> 'id' = '100'"), "1|2");
         let message = copy.refused("SET audit_chain.max_chains = 1; INSERT INTO t VALUES (101)");
         assert!(message.contains("cannot add to chain 0"), "{message}");
         copy.sql("INSERT INTO t VALUES (102)");

@@ -103,5 +103,8 @@ SELECT * FROM news();
 -- The rest of an entry: its hashes' lengths, and times that do not go back.
 SELECT count(*) FILTER (WHERE length(hash) <> 32 OR length(prev_hash) <> 32 OR length(salt) <> 16) AS odd_lengths,
        count(DISTINCT salt) = count(*) AS fresh_salts, count(payload_digest) AS erased FROM audit_log;
+SELECT count(*) FILTER (WHERE length(who_salt) <> 16) AS odd_lengths, count(who_digest) AS erased,
+       count(*) FILTER (WHERE salt = who_salt) AS salts_used_twice,
+       count(DISTINCT who_salt) = count(DISTINCT xid) AS one_for_each_transaction FROM audit_log;
 SELECT count(*) AS not_in_order FROM (SELECT at < lag(at) OVER (PARTITION BY chain ORDER BY seq) AS back FROM audit_log) t WHERE back;
 SELECT valid, problems FROM audit_verify();

@@ -117,6 +117,48 @@ SELECT effective_role, new_row ->> 'who' AS who FROM audit_log WHERE operation =
 
 SELECT count(DISTINCT xid) = 1 AS one_transaction FROM audit_log WHERE actor IN ('bob');
 SELECT valid, problems FROM audit_verify();
+
+-- The salt of the who-part is one for a transaction as long as the who-part does not change. Shown is which entries share one.
+CREATE FUNCTION salts() RETURNS TABLE (who text, actor text, salt bigint) LANGUAGE sql AS $$
+    SELECT l.new_row ->> 'who', l.actor, dense_rank() OVER (ORDER BY l.first) FROM (
+        SELECT *, min(seq) OVER (PARTITION BY who_salt) AS first FROM audit_log WHERE new_row ->> 'who' LIKE 'salt, %'
+    ) l ORDER BY l.seq $$;
+BEGIN;
+INSERT INTO t VALUES (20, 'salt, first'), (21, 'salt, first');
+INSERT INTO t VALUES (22, 'salt, first');
+SAVEPOINT s;
+INSERT INTO t VALUES (23, 'salt, first, undone');
+SET LOCAL audit_chain.actor = 'erin';
+INSERT INTO t VALUES (24, 'salt, erin, undone');
+ROLLBACK TO s;
+INSERT INTO t VALUES (26, 'salt, nobody again');
+SET LOCAL audit_chain.actor = 'erin';
+INSERT INTO t VALUES (27, 'salt, erin'), (28, 'salt, erin');
+SET LOCAL application_name = 'salted';
+INSERT INTO t VALUES (29, 'salt, application');
+SET LOCAL ROLE regress_renamed;
+INSERT INTO t VALUES (30, 'salt, role');
+RESET ROLE;
+INSERT INTO t VALUES (31, 'salt, no role');
+-- A look-up of names that finds the same ones changes nothing.
+ALTER ROLE regress_renamed RENAME TO regress_renamed2;
+ALTER ROLE regress_renamed2 RENAME TO regress_renamed;
+INSERT INTO t VALUES (32, 'salt, no role');
+COMMIT;
+INSERT INTO t VALUES (33, 'salt, next transaction');
+INSERT INTO t VALUES (34, 'salt, next but one');
+SELECT * FROM salts();
+-- Each row is written as another role than the one before.
+CREATE TABLE roles (id int);
+SELECT audit_enable('roles');
+CREATE FUNCTION add_role(int) RETURNS void LANGUAGE sql AS 'INSERT INTO roles VALUES ($1)';
+CREATE FUNCTION add_as_owner(int) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = app AS 'INSERT INTO roles VALUES ($1)';
+GRANT INSERT ON roles TO regress_owner;
+ALTER FUNCTION add_as_owner(int) OWNER TO regress_owner;
+SELECT count(*) FROM (SELECT add_role(g), add_as_owner(g) FROM generate_series(1, 2) g) f;
+SELECT count(*) AS entries, count(DISTINCT who_salt) AS salts, count(DISTINCT effective_role) AS roles, count(DISTINCT xid) AS transactions
+FROM audit_log WHERE table_name = 'roles' AND operation = 'INSERT';
+SELECT valid, problems FROM audit_verify();
 SET client_min_messages = warning;
 DROP SCHEMA app CASCADE;
 DROP OWNED BY regress_login, regress_renamed, regress_owner;

@@ -48,12 +48,12 @@ UPDATE copy SET actor = 'somebody else';
 INSERT INTO audit_log SELECT * FROM copy WHERE seq = 2;
 UPDATE copy SET actor = NULL, hash = sha256('x');
 INSERT INTO audit_log SELECT * FROM copy WHERE seq = 2;
-COPY audit_log (chain, seq, at, xid, operation, session_role, effective_role, salt, prev_hash, hash) FROM stdin;
-0	4	2026-01-01 00:00:00+00	7	EVENT	x	x	\\x00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
+COPY audit_log (chain, seq, at, xid, operation, session_role, effective_role, who_salt, salt, prev_hash, hash) FROM stdin;
+0	4	2026-01-01 00:00:00+00	7	EVENT	x	x	\\x00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff	\\x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
 \.
 MERGE INTO audit_log l USING copy c ON l.seq = c.seq + 1000 WHEN NOT MATCHED THEN INSERT VALUES (c.seq + 1000, c.at, c.xid, c.chain,
-    c.operation, c.table_schema, c.table_name, c.session_role, c.effective_role, c.actor, c.application_name, c.client_addr, c.row_key,
-    c.old_row, c.new_row, c.detail, c.statement, c.salt, c.payload_digest, c.prev_hash, c.hash);
+    c.operation, c.table_schema, c.table_name, c.session_role, c.effective_role, c.actor, c.application_name, c.client_addr,
+    c.who_salt, c.who_digest, c.row_key, c.old_row, c.new_row, c.detail, c.statement, c.salt, c.payload_digest, c.prev_hash, c.hash);
 -- Not what is an entry either: this database has entries of its own. The test restore is about dumps.
 INSERT INTO audit_log SELECT * FROM audit_log WHERE seq = 2;
 INSERT INTO audit_log_identity VALUES (gen_random_uuid(), now());
@@ -66,6 +66,7 @@ WHERE c.relkind = 'r' GROUP BY c.relname ORDER BY c.relname COLLATE "C";
 -- The log's definition.
 ALTER TABLE audit_log ADD COLUMN more int;
 ALTER TABLE audit_log DROP COLUMN actor CASCADE;
+ALTER TABLE audit_log DROP COLUMN salt;
 ALTER TABLE audit_log ALTER actor SET DEFAULT 'x';
 ALTER TABLE audit_log ALTER statement TYPE varchar;
 ALTER TABLE audit_log DROP CONSTRAINT audit_log_pkey;
@@ -111,7 +112,7 @@ CREATE OR REPLACE FUNCTION public.audit_chain_capture() RETURNS trigger LANGUAGE
 ALTER FUNCTION public.audit_chain_capture() RENAME TO x;
 ALTER FUNCTION public.audit_event(text, json) OWNER TO CURRENT_USER;
 ALTER FUNCTION public.audit_disable(regclass, text) SECURITY DEFINER;
-ALTER AGGREGATE public.audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, json, json, json, json,
+ALTER AGGREGATE public.audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
     text, bytea, bytea, bytea, bytea) RENAME TO x;
 \set VERBOSITY default
 DROP FUNCTION public.audit_chain_capture();
@@ -135,7 +136,7 @@ CREATE TRIGGER "!audit_chain_row" AFTER INSERT ON plain FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER "!audit_chain_statement" AFTER INSERT ON plain FOR EACH STATEMENT EXECUTE FUNCTION suppress_redundant_updates_trigger();
 -- The functions do not work otherwise.
 SELECT audit_chain_capture();
-SELECT audit_chain_check(1, now(), '7', 0, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
+SELECT audit_chain_check(1, now(), '7', 0, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
 
 -- After all this the log is as it was.
 SELECT count(*) = :before_count AND md5(string_agg(l::text, '|' ORDER BY chain, seq)) = :'before_content' AS untouched FROM audit_log l;

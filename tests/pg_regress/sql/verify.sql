@@ -46,7 +46,23 @@ ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
 ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
 ALTER EVENT TRIGGER audit_chain_drop DISABLE;
 ALTER TABLE audit_log DISABLE TRIGGER ALL;
+-- The constraints: an entry has its who-part with the salt, or a digest.
+CREATE FUNCTION pg_temp.refused(change text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE 'UPDATE audit_log SET ' || change || ' WHERE (chain, seq) = (3, 5)';
+    RAISE 'not refused: %', change;
+EXCEPTION WHEN check_violation THEN RETURN change;
+END
+$$;
+SELECT pg_temp.refused(change) FROM unnest(ARRAY[
+    $$who_salt = NULL$$, $$who_salt = '\x00'$$, $$who_digest = sha256('x')$$, $$session_role = NULL$$, $$effective_role = NULL$$,
+    $$who_salt = NULL, who_digest = '\x00', session_role = NULL, effective_role = NULL, actor = NULL, application_name = NULL$$]) change;
+SELECT pg_temp.refused('who_salt = NULL, who_digest = sha256(''x''), ' || string_agg(c || ' = ' || CASE
+    WHEN c <> kept THEN 'NULL' WHEN c = 'client_addr' THEN '''192.0.2.1''' ELSE '''x''' END, ', ' ORDER BY n))
+FROM unnest('{session_role,effective_role,actor,application_name,client_addr}'::text[]) kept,
+    unnest('{session_role,effective_role,actor,application_name,client_addr}'::text[]) WITH ORDINALITY AS o(c, n) GROUP BY kept ORDER BY kept;
 ALTER TABLE audit_log DROP CONSTRAINT audit_log_check;
+ALTER TABLE audit_log DROP CONSTRAINT audit_log_check1;
 ALTER TABLE audit_log_identity DISABLE TRIGGER ALL;
 -- (Whether entries that change places are dated wrong as well depends on the clock's resolution.)
 CREATE FUNCTION attempt(tampering text) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -81,6 +97,8 @@ SELECT attempt($$UPDATE audit_log SET actor = NULL WHERE (chain, seq) = (3, 5)$$
 SELECT attempt($$UPDATE audit_log SET actor = '' WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET application_name = 'Verify test' WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET client_addr = '192.0.2.1' WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET who_salt = decode(md5('x'), 'hex') WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET who_digest = sha256('x') WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET row_key = '{"id": 15}' WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET old_row = '{}' WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET new_row = replace(new_row::text, 'b', 'B')::json WHERE (chain, seq) = (3, 5)$$);
@@ -107,7 +125,7 @@ SELECT attempt($$UPDATE audit_log SET seq = CASE seq WHEN 5 THEN 106 ELSE 105 EN
 SELECT attempt($$ALTER TABLE audit_log DROP CONSTRAINT audit_log_pkey;
                  INSERT INTO audit_log SELECT * FROM audit_log WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$INSERT INTO audit_log SELECT seq + 1, at, xid, chain, operation, table_schema, table_name, session_role, effective_role, actor,
-    application_name, client_addr, row_key, old_row, new_row, detail, statement, salt, payload_digest, prev_hash, hash
+    application_name, client_addr, who_salt, who_digest, row_key, old_row, new_row, detail, statement, salt, payload_digest, prev_hash, hash
     FROM audit_log WHERE (chain, seq) = (3, 10)$$);
 -- A chain moved to another place, a log that is not this one's.
 SELECT attempt($$UPDATE audit_log SET chain = 9 WHERE chain = 5 AND seq = 1$$);
@@ -115,6 +133,20 @@ SELECT attempt($$UPDATE audit_log_identity SET log_id = gen_random_uuid()$$);
 SELECT attempt($$DELETE FROM audit_log_identity$$);
 -- Erased payloads: what the digest stands for cannot be checked, and that is said; the rest can.
 SELECT attempt($$UPDATE audit_log SET payload_digest = sha256('x'), new_row = NULL, row_key = NULL WHERE (chain, seq) = (3, 5)$$);
+-- Erased who-parts, likewise.
+SELECT attempt($$UPDATE audit_log SET who_digest = sha256('x'), who_salt = NULL, actor = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET who_digest = sha256('x'), who_salt = NULL, session_role = NULL, effective_role = NULL, actor = NULL,
+    application_name = NULL WHERE (chain, seq) = (3, 5)$$);
+SELECT attempt($$UPDATE audit_log SET who_salt = NULL, session_role = NULL WHERE (chain, seq) = (3, 5)$$);
+BEGIN;
+-- The digest of format.md, section 2, in SQL.
+CREATE FUNCTION blob(bytea) RETURNS bytea LANGUAGE sql AS $$SELECT coalesce(int4send(length($1)) || $1, '\xffffffff')$$;
+UPDATE audit_log SET who_digest = sha256('audit_chain who v1' || who_salt || blob(session_role::bytea) || blob(effective_role::bytea)
+        || blob(actor::bytea) || blob(application_name::bytea) || blob(host(client_addr)::bytea)),
+    who_salt = NULL, session_role = NULL, effective_role = NULL, actor = NULL, application_name = NULL, client_addr = NULL
+WHERE chain = 3 AND seq IN (5, 6);
+SELECT valid, regexp_replace(summary, ';.*', '') AS summary FROM audit_verify();
+ROLLBACK;
 -- With arguments only what they ask for is looked at.
 BEGIN;
 UPDATE audit_log SET actor = 'mallory' WHERE (chain, seq) = (3, 5);
@@ -158,17 +190,17 @@ SELECT (SELECT array_agg(attname::text || ' ' || atttypid::regtype ORDER BY attn
 CREATE ROLE regress_reader;
 GRANT USAGE ON SCHEMA app TO regress_reader;
 SET ROLE regress_reader;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 10) g;
 RESET ROLE;
 GRANT SELECT ON audit_log TO regress_reader;
 SET ROLE regress_reader;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 65536) g;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 65537) g;
 \set VERBOSITY sqlstate
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 65537) g;
 \set VERBOSITY default
 RESET ROLE;

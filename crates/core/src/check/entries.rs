@@ -7,7 +7,7 @@
 use crate::{
     Hash,
     chain::{ChainCheck, Link, Scope},
-    entry::{self, Defect, EncodedEntry, ExportedPayload, Scratch, StoredEntry},
+    entry::{self, Defect, EncodedEntry, Exported, Scratch, StoredEntry},
     format::Leaf,
     problem::{Problem, ProblemKind, Problems},
     transition::{MAX_TRANSITIONS, Transition},
@@ -20,6 +20,7 @@ pub struct EntryCheck {
     chains: ChainCheck,
     problems: Problems,
     erased: u64,
+    erased_who: u64,
     absent: u64,
     transitions: Vec<Transition>,
     #[serde(skip)]
@@ -35,6 +36,8 @@ pub struct EntryReport {
     pub chains: u64,
     /// How many of them have an erased payload.
     pub erased: u64,
+    /// How many of them have an erased who-part.
+    pub erased_who: u64,
     /// How many payloads are absent from the export that was read.
     pub absent: u64,
     /// Each chain's newest entry, by chain: `(chain, seq, hash)`.
@@ -72,6 +75,7 @@ impl EntryCheck {
             });
         }
         self.erased += u64::from(entry.payload_digest.is_some());
+        self.erased_who += u64::from(entry.who_digest.is_some());
         if let (Ok(_), Some(operation), Some(at), Some(place)) =
             (&checked, entry.operation, entry.at, entry.place())
         {
@@ -107,11 +111,12 @@ impl EntryCheck {
             }
         };
         match entry.payload {
-            ExportedPayload::Present(_) => {}
-            ExportedPayload::Erased => self.erased += 1,
-            ExportedPayload::Absent => self.absent += 1,
+            Exported::Present(_) => {}
+            Exported::Erased => self.erased += 1,
+            Exported::Absent => self.absent += 1,
         }
-        if let (Some(leaf), ExportedPayload::Present(payload)) = (leaf, &entry.payload) {
+        self.erased_who += u64::from(entry.who == Exported::Erased);
+        if let (Some(leaf), Exported::Present(payload)) = (leaf, &entry.payload) {
             self.add_transition(leaf.operation, leaf.at, (chain, seq), payload.detail);
         }
         if let Some(leaf) = leaf {
@@ -138,6 +143,7 @@ impl EntryCheck {
         self.transitions.extend(other.transitions);
         self.transitions.truncate(MAX_TRANSITIONS);
         self.erased += other.erased;
+        self.erased_who += other.erased_who;
         self.absent += other.absent;
     }
 
@@ -163,10 +169,10 @@ impl EntryCheck {
     /// chain's first link follows; without one no chain can begin.
     #[must_use]
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
-        let Self { chains, mut problems, erased, absent, transitions, scratch: _ } = self;
+        let Self { chains, mut problems, erased, erased_who, absent, transitions, scratch: _ } = self;
         let entries = chains.entries();
         let (chains, heads) = chains.join(log_id, scope, &mut |problem| problems.add(problem));
-        EntryReport { entries, chains, erased, absent, heads, transitions, problems }
+        EntryReport { entries, chains, erased, erased_who, absent, heads, transitions, problems }
     }
 }
 
@@ -192,6 +198,7 @@ mod tests {
             operation: Some(b"UPDATE"),
             table_schema: Some(b"public"),
             table_name: Some(b"t"),
+            who_digest: Some(&[1; 32]),
             payload_digest: Some(&[1; 32]),
             prev_hash: Some(&[2; 32]),
             hash: Some(&[2; 32]),
@@ -206,7 +213,7 @@ mod tests {
         check.add_stored(&StoredEntry { seq: -1, ..entry(0) });
         check.add_stored(&StoredEntry { at: None, ..entry(5) });
         let report = check.finish(None, Scope::Range);
-        assert_eq!((report.entries, report.erased, report.chains), (5, 6, 1));
+        assert_eq!((report.entries, report.erased, report.erased_who, report.chains), (5, 6, 6, 1));
         assert_eq!((report.problems.count(), report.problems.named().len()), (6, 2), "no other fault");
         let problem = &report.problems.named()[0];
         assert_eq!((problem.kind, problem.table_name.as_deref()), (ProblemKind::Altered, Some("public.t")));
@@ -227,13 +234,15 @@ mod tests {
                 seq,
                 leaf,
                 hash,
-                payload: ExportedPayload::Erased,
+                who: Exported::Erased,
+                payload: Exported::Erased,
                 payload_place: (0, seq),
             }
         };
         let mut check = EntryCheck::new();
         (1..=3).for_each(|seq| check.add_encoded(&entry(seq, &[2])));
         let report = check.finish(None, Scope::Whole);
+        assert_eq!((report.erased, report.erased_who), (3, 3));
         assert_eq!((report.entries, report.heads.as_slice()), (3, &[(0, 3, [3; 32])][..]));
         assert_eq!((report.problems.count(), report.problems.verdict()), (3, Verdict::Unchecked));
     }

@@ -254,6 +254,7 @@ impl LogCheck {
         remark(self.options.keys.is_empty() && (elsewhere || newest.is_some()), Remark::NoKey);
         remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
         remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
+        remark(entries.erased_who > 0, Remark::ErasedWho(entries.erased_who));
         remark(entries.absent > 0, Remark::AbsentPayloads(entries.absent));
         if let Some(supplied) = self.reported_supplied.as_ref().filter(|supplied| supplied.compared) {
             let (covered, entries) = (supplied.tree_size, entries.entries);
@@ -265,6 +266,7 @@ impl LogCheck {
             entries: entries.entries,
             sealed: sealed.min(entries.entries),
             erased: entries.erased,
+            erased_who: entries.erased_who,
             absent: entries.absent,
             chains: entries.chains,
             checkpoints: self.recorded.compared,

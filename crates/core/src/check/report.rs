@@ -86,6 +86,8 @@ pub enum Remark {
     UnsignedCheckpoints(u64),
     /// So many entries have an erased payload.
     ErasedPayloads(u64),
+    /// So many entries have an erased who-part.
+    ErasedWho(u64),
     /// So many entries are not sealed yet.
     Unsealed(u64),
     /// So many payloads are absent from the export that was read.
@@ -113,11 +115,15 @@ impl fmt::Display for Remark {
             Self::ErasedPayloads(n) => {
                 write!(f, "the payloads of {n} entries have been erased; their digests are in the chain")
             }
+            Self::ErasedWho(1) => f.write_str("the who-part of 1 entry has been erased; its digest is in the chain"),
+            Self::ErasedWho(n) => {
+                write!(f, "the who-parts of {n} entries have been erased; their digests are in the chain")
+            }
             Self::Unsealed(1) => f.write_str("1 entry is not sealed by a checkpoint yet"),
             Self::Unsealed(n) => write!(f, "{n} entries are not sealed by a checkpoint yet"),
             Self::AbsentPayloads(_) => f.write_str(
-                "payloads not present: what the entries say of who did what to which table, and when, was checked; the \
-                 rows were not",
+                "payloads not present: what the entries say was done to which table, and when, was checked; the rows, \
+                 and who did it, were not",
             ),
             Self::BeyondSupplied { sealed, entries } => write!(
                 f,
@@ -148,6 +154,8 @@ pub struct Report {
     pub sealed: u64,
     /// How many of them have an erased payload.
     pub erased: u64,
+    /// How many of them have an erased who-part.
+    pub erased_who: u64,
     /// How many payloads are absent from the export that was read.
     pub absent: u64,
     /// How many chains there are.
@@ -183,6 +191,7 @@ impl Report {
             entries: entries.entries,
             sealed: 0,
             erased: entries.erased,
+            erased_who: entries.erased_who,
             absent: entries.absent,
             chains: entries.chains,
             checkpoints: 0,
@@ -215,8 +224,13 @@ impl Report {
             (n, 1) => format!("{n} entries in 1 chain"),
             (n, m) => format!("{n} entries in {m} chains"),
         };
-        if self.erased > 0 {
-            text += &format!(", {} of them with an erased payload", self.erased);
+        let erased: Vec<String> = [(self.erased, "payload"), (self.erased_who, "who-part")]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, part)| format!("{count} of them with an erased {part}"))
+            .collect();
+        if !erased.is_empty() {
+            text += &format!(", {}", erased.join(" and "));
         }
         text += &match &self.part {
             Some(part) => part_summary(part),
@@ -317,6 +331,16 @@ mod tests {
                 Report { absent: 8000, supplied: checkpoint(7000, Some(true)), ..report() },
                 "leaves intact, payloads not present: 8000 entries in 8 chains; 3 checkpoints; compared with the supplied \
                  checkpoint of 7000 entries (signature verified)",
+            ),
+            (
+                Report { erased_who: 1, ..report() },
+                "intact: 8000 entries in 8 chains, 1 of them with an erased who-part; 3 checkpoints, none supplied: \
+                 truncation or a rewritten log may not be detected",
+            ),
+            (
+                Report { erased: 2, erased_who: 3, ..report() },
+                "intact: 8000 entries in 8 chains, 2 of them with an erased payload and 3 of them with an erased \
+                 who-part; 3 checkpoints, none supplied: truncation or a rewritten log may not be detected",
             ),
             (
                 Report { supplied: checkpoint(1, Some(false)), chains: 1, erased: 2, ..report() },
