@@ -4,7 +4,7 @@ use audit_chain_core::{
     Hash,
     chain::Scope,
     check::EntryCheck,
-    entry::{EncodedEntry, Exported},
+    entry::{EncodedEntry, ExportedPayload, ExportedWho},
     format::{Leaf, Payload, Who, WhoDigests, genesis},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -69,7 +69,7 @@ struct Exported {
 impl Exported {
     fn entry(&self) -> EncodedEntry<'_> {
         let Self { chain, seq, ref leaf, hash } = *self;
-        let (who, payload) = (Exported::Erased, Exported::Erased);
+        let (who, payload) = (ExportedWho::Erased, ExportedPayload::Erased);
         EncodedEntry { chain, seq, leaf, hash, who, payload, payload_place: (chain, seq) }
     }
 }
