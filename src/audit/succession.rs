@@ -5,20 +5,19 @@
 //! or has given it a name of its own. Both are entries of the log.
 
 use crate::audit::enable::{check_reason, require_extension_owner};
+use crate::audit::record::record;
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
+use crate::log;
 use crate::log::incarnation::{self, Kind};
 use crate::log::table::{self, Identity, has_entries};
-use crate::log::{self, EntryHeader};
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::{Text, to_server};
+use crate::pg::text::Text;
 use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::checkpoint::default_origin;
 use pgrx::pg_sys::Datum;
-use serde_json::Value;
-use std::ops::ControlFlow;
 
 /// `audit_fork(reason text) RETURNS text`
 pub fn fork(call: Call) -> Datum {
@@ -67,16 +66,7 @@ fn continue_as(call: &Call, kind: Kind, function: &'static str) -> Result<String
         xact::make_visible();
     }
     detail["origin"] = name.as_str().into();
-    record(if kind == Kind::Fork { "FORK" } else { "RESUME" }, &detail)?;
+    record(if kind == Kind::Fork { "FORK" } else { "RESUME" }, None, &detail, session::effective_role())?;
     log::flush();
     Ok(name)
-}
-
-fn record(operation: &'static str, detail: &Value) -> Result<(), Error> {
-    let header = EntryHeader { operation, table: None };
-    log::append(&header, session::effective_role(), |images| {
-        images.detail.set(Some(&to_server(&detail.to_string())));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(())
 }

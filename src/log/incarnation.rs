@@ -139,8 +139,8 @@ pub fn is_open(extension: &Extension) -> Result<bool, Error> {
 /// The incarnation that writes here; `None` before its first entry.
 pub fn current(extension: &Extension) -> Result<Option<Incarnation>, Error> {
     let here = Place::here();
-    let mut all = all(extension.table(OwnTable::Incarnation)?);
-    Ok(all.pop_if(|last| last.place == here).or_else(|| all.into_iter().rfind(|row| row.place == here)))
+    let all = all(extension.table(OwnTable::Incarnation)?);
+    Ok(all.into_iter().rfind(|row| row.place == here))
 }
 
 /// What the log of a database is.
@@ -298,8 +298,14 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
 }
 
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 5] =
-    [OwnTable::Identity, OwnTable::Checkpoints, OwnTable::Spans, OwnTable::Tiles, OwnTable::Lifecycle];
+const REMAINS: [OwnTable; 6] = [
+    OwnTable::Identity,
+    OwnTable::Checkpoints,
+    OwnTable::Spans,
+    OwnTable::Tiles,
+    OwnTable::Lifecycle,
+    OwnTable::Verifications,
+];
 
 fn has_remains(extension: &Extension) -> Result<bool, Error> {
     for remains in REMAINS {
