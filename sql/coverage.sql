@@ -148,7 +148,7 @@ SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkp
        s.publish_waits_for,
        s.last_verified, s.last_verdict, s.verification_failures, s.verification_error,
        s.log_size, s.checkpoint_size, s.entries_per_day, s.bytes_per_day, s.chain_waits,
-       s.restores, s.last_restore
+       s.restores, s.last_restore, s.keep, s.holds
 FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
     state text, chains integer, entries bigint, newest_entry timestamptz,
     last_checkpoint timestamptz, checkpoint_entries bigint, unsealed_entries bigint,
@@ -156,12 +156,14 @@ FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
     checkpoint_failures integer, checkpoint_error text, publish_waits_for text,
     last_verified timestamptz, last_verdict text, verification_failures integer, verification_error text,
     log_size bigint, checkpoint_size bigint, entries_per_day bigint, bytes_per_day bigint, chain_waits bigint,
-    restores integer, last_restore timestamptz);
+    restores integer, last_restore timestamptz, keep interval, holds integer);
 COMMENT ON VIEW audit_status IS
     'audit_chain: the log in one row: chains, entries, sizes, the last checkpoint, what was published, what failed';
 COMMENT ON COLUMN audit_status.state IS 'new, restoring (a dump), copy (makes no checkpoints until audit_fork() or audit_resume()), recording, or standby';
 COMMENT ON COLUMN audit_status.restores IS 'how often this database was restored, cloned, promoted or recovered';
 COMMENT ON COLUMN audit_status.last_restore IS 'when it last began to write after that';
+COMMENT ON COLUMN audit_status.keep IS 'how long entries are kept at least; null without a policy';
+COMMENT ON COLUMN audit_status.holds IS 'how many legal holds are in force';
 COMMENT ON COLUMN audit_status.chains IS 'how many chains the log has';
 COMMENT ON COLUMN audit_status.entries IS 'how many entries it has, by the newest place in each chain';
 COMMENT ON COLUMN audit_status.newest_entry IS 'when the newest entry was captured';

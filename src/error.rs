@@ -115,6 +115,18 @@ pub enum Error {
     NothingToContinue { function: &'static str },
     /// An entry that the log must have is missing.
     EntryMissing { chain: u32, seq: u64 },
+    /// A policy of retention keeps entries for no time, or for too long.
+    BadKeep { reason: &'static str },
+    /// A locked policy of retention would become less strict.
+    LockedPolicy { what: &'static str },
+    /// The stored policies of retention cannot be what `audit_retention` has set.
+    DamagedRetention { reason: String },
+    /// A legal hold without a name.
+    EmptyHoldName { function: &'static str },
+    /// A legal hold of this name is in force already.
+    HoldInForce { name: String },
+    /// No legal hold of this name is in force; those that are.
+    NoSuchHold { name: String, in_force: Option<String> },
     /// The stored tree does not fit together.
     DamagedTree { reason: String },
     /// The signing key cannot be used.
@@ -469,6 +481,39 @@ impl Error {
                 ERRCODE_DATA_CORRUPTED,
                 format!("the stored checkpoints are tampered: {reason}"),
                 SEE_PROBLEMS.into(),
+            ),
+            Self::BadKeep { reason } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"keep\" of audit_retention() {reason}"),
+                "State how long every entry must be kept, for example '7 years'.".into(),
+            ),
+            Self::LockedPolicy { what } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the policy of retention is locked: it cannot {what}"),
+                "A locked policy can only become stricter. audit_retention() shows it.".into(),
+            ),
+            Self::DamagedRetention { reason } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the stored policies of retention are tampered: {reason}"),
+                "The RETENTION entries of audit_log say what was set.".into(),
+            ),
+            Self::EmptyHoldName { function } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"name\" of {function}() must not be empty"),
+                "Name the matter that the hold is for.".into(),
+            ),
+            Self::HoldInForce { name } => (
+                ERRCODE_DUPLICATE_OBJECT,
+                format!("legal hold \"{name}\" is in force already"),
+                "Choose another name. audit_holds shows the holds in force.".into(),
+            ),
+            Self::NoSuchHold { name, in_force } => (
+                ERRCODE_UNDEFINED_OBJECT,
+                format!("legal hold \"{name}\" is not in force"),
+                match in_force {
+                    Some(names) => format!("In force: {names}."),
+                    None => "No legal hold is in force.".into(),
+                },
             ),
             Self::SigningKey { path, reason } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

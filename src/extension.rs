@@ -23,11 +23,13 @@ pub enum OwnTable {
     Spans,
     Tiles,
     Verifications,
+    RetentionPolicy,
+    Holds,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -37,6 +39,8 @@ impl OwnTable {
         Self::Spans,
         Self::Tiles,
         Self::Verifications,
+        Self::RetentionPolicy,
+        Self::Holds,
     ];
 
     fn name(self) -> &'static CStr {
@@ -52,6 +56,8 @@ impl OwnTable {
             Self::Spans => c"audit_checkpoint_span",
             Self::Tiles => c"audit_tile",
             Self::Verifications => c"audit_verification_place",
+            Self::RetentionPolicy => c"audit_retention_policy",
+            Self::Holds => c"audit_hold_log",
         }
     }
 

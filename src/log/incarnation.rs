@@ -298,13 +298,15 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
 }
 
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 6] = [
+const REMAINS: [OwnTable; 8] = [
     OwnTable::Identity,
     OwnTable::Checkpoints,
     OwnTable::Spans,
     OwnTable::Tiles,
     OwnTable::Lifecycle,
     OwnTable::Verifications,
+    OwnTable::RetentionPolicy,
+    OwnTable::Holds,
 ];
 
 fn has_remains(extension: &Extension) -> Result<bool, Error> {

@@ -47,6 +47,8 @@ pub enum ColumnValue<'a> {
     Uuid(Option<&'a [u8; 16]>),
     /// A bigint, or null.
     EightOrNull(Option<u64>),
+    /// An interval.
+    Interval { months: i32, days: i32, microseconds: i64 },
 }
 
 impl RowBuffer {
@@ -86,6 +88,12 @@ impl RowBuffer {
                 }
                 ColumnValue::EightOrNull(Some(value)) => self.eight(value),
                 ColumnValue::EightOrNull(None) => self.next(false),
+                ColumnValue::Interval { months, days, microseconds } => {
+                    // As `pg_sys::Interval` has them.
+                    self.eight(microseconds as u64);
+                    self.bytes.extend_from_slice(&days.to_ne_bytes());
+                    self.bytes.extend_from_slice(&months.to_ne_bytes());
+                }
             }
         }
         self

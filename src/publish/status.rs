@@ -11,6 +11,7 @@ use crate::log::verified;
 use crate::pg::fmgr::Call;
 use crate::pg::{compat, ends, process, session, shared, text, xact};
 use crate::publish::files::{Files, Kind as File};
+use crate::retention::{hold, policy};
 use crate::tree::store::newest_checkpoints;
 use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Datum;
@@ -42,6 +43,7 @@ fn read_status() -> Result<Value, Error> {
     add(succession(&extension)?);
     add(log_and_checkpoints(&extension)?);
     add(last_verification(&extension)?);
+    add(retention(&extension)?);
     add(publication(compat::monitors(role)));
     add(json!({ "chain_waits": shared::chain_waits(process::current_database()) }));
     Ok(Value::Object(status))
@@ -93,6 +95,16 @@ fn last_verification(extension: &Extension) -> Result<Value, Error> {
     Ok(json!({
         "last_verified": last.as_ref().map(|(at, _)| xact::json_time(*at)),
         "last_verdict": last.as_ref().and_then(|(_, detail)| detail["verdict"].as_str()),
+    }))
+}
+
+/// How long entries are kept, and how many legal holds are in force.
+fn retention(extension: &Extension) -> Result<Value, Error> {
+    // One that was damaged by force is for audit_retention() to tell.
+    let policy = policy::current(extension).ok().flatten();
+    Ok(json!({
+        "keep": policy.map(|recorded| recorded.policy.keep.text()),
+        "holds": hold::in_force(extension)?.len(),
     }))
 }
 

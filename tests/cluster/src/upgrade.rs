@@ -43,6 +43,9 @@ const STATE: &[&str] = &[
     "SELECT count(*), max(t::text) FROM audit_tile t",
     "SELECT c::text FROM audit_coverage c ORDER BY table_schema, table_name, state",
     "SELECT p::text FROM audit_schema_policy p ORDER BY 1",
+    "SELECT p::text FROM audit_retention_policy p ORDER BY 1",
+    "SELECT h::text FROM audit_hold_log h ORDER BY 1",
+    "SELECT h::text FROM audit_holds h ORDER BY 1",
     "SELECT tgrelid::regclass::text, tgname, tgenabled, tgargs FROM pg_trigger WHERE tgname LIKE '!audit%' ORDER BY 1, 2",
     "SELECT evtname, evtenabled FROM pg_event_trigger ORDER BY 1",
     "SELECT oid::regprocedure::text, has_function_privilege('auditor', oid, 'EXECUTE') FROM pg_proc
@@ -58,7 +61,8 @@ const STATE: &[&str] = &[
 fn fill(server: &Server) -> String {
     let database = Database::create(server, NAME);
     database.sql(
-        "CREATE ROLE auditor;
+        "SELECT audit_retention('7 years', reason => 'law'); SELECT audit_hold('matter', 'a letter');
+         CREATE ROLE auditor;
          GRANT SELECT ON audit_log, audit_coverage, audit_status TO auditor;
          CREATE TABLE accounts (id integer PRIMARY KEY, secret text);
          CREATE TABLE parts (id integer, v text) PARTITION BY LIST (id);
