@@ -47,6 +47,8 @@ pub enum ColumnValue<'a> {
     Uuid(Option<&'a [u8; 16]>),
     /// A bigint, or null.
     EightOrNull(Option<u64>),
+    /// An integer, or null.
+    FourOrNull(Option<u32>),
     /// An interval.
     Interval { months: i32, days: i32, microseconds: i64 },
 }
@@ -87,7 +89,8 @@ impl RowBuffer {
                     self.bytes.extend_from_slice(value.map_or(&[], |value| value));
                 }
                 ColumnValue::EightOrNull(Some(value)) => self.eight(value),
-                ColumnValue::EightOrNull(None) => self.next(false),
+                ColumnValue::FourOrNull(Some(value)) => self.four(value),
+                ColumnValue::EightOrNull(None) | ColumnValue::FourOrNull(None) => self.next(false),
                 ColumnValue::Interval { months, days, microseconds } => {
                     // As `pg_sys::Interval` has them.
                     self.eight(microseconds as u64);

@@ -12,6 +12,7 @@
 //! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
+//! * [`segment`]: which segment of the log has which chains.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -30,6 +31,7 @@ pub mod note;
 pub mod problem;
 pub mod proof;
 pub mod proof_text;
+pub mod segment;
 pub mod span;
 pub mod supplied;
 #[cfg(any(test, feature = "testing"))]
