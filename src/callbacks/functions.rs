@@ -43,6 +43,8 @@ entry_points! {
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_retention, pg_finfo_audit_chain_retention) => crate::retention::policy::retention;
+    (audit_chain_prune, pg_finfo_audit_chain_prune) => crate::publish::prune::on_call;
+    (audit_chain_finish_pruning, pg_finfo_audit_chain_finish_pruning) => crate::retention::leftover::finish;
     (audit_chain_hold, pg_finfo_audit_chain_hold) => crate::retention::hold::begin;
     (audit_chain_release, pg_finfo_audit_chain_release) => crate::retention::hold::end;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::verification::check_log;

@@ -162,12 +162,10 @@ fn check_origin(
     operations: &[&[u8]],
 ) -> Result<(), Error> {
     let [chain, seq, at] = columns.map(|column| row.integer(column));
-    let _path = LocalSettings::safe_search_path();
     // Who restores need not be allowed to read the log.
-    let _owner = extension.act_as_owner();
-    let fits = log::table::entry(&extension.quoted(OwnTable::Log)?, chain as i32, seq, |entry| {
+    let fits = log::table::entry(extension, chain as i32, seq, |entry| {
         entry.operation.is_some_and(|operation| operations.contains(&operation)) && entry.at == at
-    });
+    })?;
     if fits == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not record that");
         return Err(Error::Implausible { table: table.into(), reason });

@@ -14,7 +14,6 @@ use crate::pg::{compat, ends, process, session, shared, text, xact};
 use crate::publish::files::{Files, Kind as File};
 use crate::retention::{hold, policy};
 use crate::tree::store::newest_checkpoints;
-use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Datum;
 use serde_json::{Value, json};
 use std::fs;
@@ -116,9 +115,7 @@ fn retention(extension: &Extension) -> Result<Value, Error> {
 fn publication(monitors: bool) -> Value {
     let files = Files(process::current_database());
     let published = files.path(File::Published);
-    let entries = fs::read(&published).ok().and_then(|note| {
-        Checkpoint::parse(Note::parse(&note).ok()?.text()).ok().map(|checkpoint| checkpoint.size)
-    });
+    let entries = files.published_entries();
     let at = fs::metadata(&published).and_then(|file| file.modified()).ok();
     let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let at = at.map(|at| xact::json_time(at.as_micros() as i64 - xact::EPOCH_DIFFERENCE));

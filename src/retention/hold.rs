@@ -69,7 +69,8 @@ pub fn in_force(extension: &Extension) -> Result<Vec<String>, Error> {
     Ok(names_in_force(rows(extension.table(OwnTable::Holds)?)))
 }
 
-fn list(names: &[String]) -> String {
+/// Names as messages show them.
+pub fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 

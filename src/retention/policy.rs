@@ -9,7 +9,10 @@ use crate::audit::enable::{check_reason, require_extension_owner};
 use crate::audit::record::record;
 use crate::error::{Error, OrRaise, notice};
 use crate::extension::{Extension, OwnTable};
+use crate::log::segment::last_chain;
+use crate::log::stored::StoredRow;
 use crate::log::{self, Place};
+use crate::pg::encoding::to_utf8;
 use crate::pg::fmgr::Call;
 use crate::pg::interval::Interval;
 use crate::pg::session::{self, LocalSettings};
@@ -105,6 +108,49 @@ fn read(row: StoredTuple<'_>) -> Recorded {
         seq: row.integer(8),
         at: row.integer(9),
     }
+}
+
+/// Refuses a policy of which the RETENTION entry says something else.
+pub fn check_recorded(extension: &Extension, recorded: &Recorded) -> Result<(), Error> {
+    let says = detail(extension, recorded)?;
+    let fits = says.as_ref().is_some_and(|says| {
+        recorded
+            .policy
+            .to_json()
+            .as_object()
+            .is_some_and(|rules| rules.iter().all(|(name, rule)| says[name] == *rule))
+    });
+    if fits {
+        return Ok(());
+    }
+    let reason = match says {
+        Some(_) => "its RETENTION entry says something else",
+        None => "its RETENTION entry is missing, or was erased",
+    };
+    Err(Error::DamagedRetention { reason: format!("version {}: {reason}", recorded.version) })
+}
+
+/// What the RETENTION entry of a policy says, as the active snapshot sees it.
+fn detail(extension: &Extension, recorded: &Recorded) -> Result<Option<Value>, Error> {
+    let read = |entry: &StoredRow<'_>| {
+        let detail = entry.detail.filter(|_| entry.operation == Some(b"RETENTION"))?;
+        serde_json::from_slice(&to_utf8(detail)).ok()
+    };
+    Ok(log::table::entry(extension, recorded.chain, recorded.seq, read)?.flatten())
+}
+
+/// Says the policy again, if the entry that says it is about to be pruned with a segment.
+pub fn carry_forward(extension: &Extension, segment: u32) -> Result<(), Error> {
+    let Some(recorded) = current(extension)? else { return Ok(()) };
+    if recorded.chain > last_chain(segment) as i32 {
+        return Ok(());
+    }
+    let mut detail = recorded.policy.to_json();
+    let reason = self::detail(extension, &recorded)?.map_or(Value::Null, |detail| detail["reason"].clone());
+    detail["reason"] = reason;
+    detail["carried"] = true.into();
+    detail["since"] = xact::json_time(recorded.at).into();
+    set(extension, recorded.policy.clone(), detail, Some(recorded)).map(drop)
 }
 
 /// `audit_retention(INOUT keep, INOUT locked, INOUT needs_export, INOUT needs_published, reason, OUT since)`
