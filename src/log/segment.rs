@@ -137,6 +137,13 @@ impl Segments {
         self.remaining().filter(|&segment| !self.has_reached(segment, State::Sealed))
     }
 
+    /// What the pruned segments had, by number.
+    pub fn pruned(&self) -> Vec<&Reached> {
+        let mut pruned: Vec<_> = self.0.iter().filter(|row| row.state == State::Pruned).collect();
+        pruned.sort_by_key(|row| row.segment);
+        pruned
+    }
+
     /// What the sealed segments have that were not pruned.
     pub fn sealed(&self) -> impl Iterator<Item = &Reached> {
         self.0

@@ -73,9 +73,10 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
         checkpoint_size += ends::total_size(extension.table(table)?);
     }
     // What a checkpoint of a day ago did not seal came since.
-    let entries_per_day = day_old.filter(|old| old.size <= log.entries).map(|old| {
+    let total = log.entries + log.pruned_entries;
+    let entries_per_day = day_old.filter(|old| old.size <= total).map(|old| {
         let days = (now - old.at) as f64 / DAY as f64;
-        (log.entries - old.size) as f64 / days
+        (total - old.size) as f64 / days
     });
     let entry_size = (log_size + checkpoint_size) as f64 / log.entries.max(1) as f64;
     Ok(json!({
@@ -84,7 +85,10 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
         "newest_entry": log.newest.map(xact::json_time),
         "last_checkpoint": newest.map(|newest| xact::json_time(newest.at)),
         "checkpoint_entries": sealed,
-        "unsealed_entries": i128::from(log.entries) - i128::from(sealed),
+        "unsealed_entries": i128::from(total) - i128::from(sealed),
+        "segments": log.segments,
+        "pruned_segments": log.pruned_segments,
+        "pruned_entries": log.pruned_entries,
         "log_size": log_size,
         "checkpoint_size": checkpoint_size,
         "entries_per_day": entries_per_day.map(|entries| entries.round() as i64),

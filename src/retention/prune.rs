@@ -260,8 +260,7 @@ impl Run<'_> {
     ) -> Result<Value, Error> {
         let (segment, contents) = (sealed.segment, &sealed.contents);
         let segments = Segments::read(self.extension)?;
-        let earlier: Vec<&Reached> =
-            (1..segment).filter_map(|earlier| segments.reached(earlier, State::Pruned)).collect();
+        let earlier = segments.pruned();
         let entries = earlier.iter().map(|row| row.contents.entries).sum::<i64>() + contents.entries;
         let since = earlier.first().map_or(contents.first_at, |row| row.contents.first_at);
         Ok(json!({
@@ -342,7 +341,7 @@ fn pruned_leaves(store: &TreeStore, segment: u32, size: u64) -> Result<Vec<(u64,
 
 /// Takes a segment's table out of the log: the first one's rows move to a table of their own, another one inherits no more.
 fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result<(), Error> {
-    swap::refuse_if_in_use(table, c"audit_prune()");
+    swap::refuse_if_in_use(table, c"prune");
     let mut attempts = ATTEMPTS;
     while !orphan::try_lock(table) {
         attempts -= 1;
