@@ -199,7 +199,7 @@ pub enum Error {
     ExportOfSeveral,
     /// The entry was pruned.
     EntryPruned { chain: i32, seq: i64 },
-    /// The log was pruned after this transaction's snapshot was taken.
+    /// The log was pruned while it was being read, or after the transaction's snapshot was taken.
     PrunedMeanwhile,
     /// The stored tree does not fit together.
     DamagedTree { reason: String },
@@ -667,7 +667,7 @@ impl Error {
             ),
             Self::PrunedMeanwhile => (
                 ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "entries were pruned after the snapshot of this transaction was taken".into(),
+                "entries were pruned while the log was being read".into(),
                 "Try again in a new transaction.".into(),
             ),
             Self::EmptyHoldName { function } => (

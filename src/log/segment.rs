@@ -81,6 +81,8 @@ pub struct Reached {
     /// In microseconds since 2000-01-01 UTC.
     pub at: i64,
     pub contents: Contents,
+    /// The place of the entry that says so.
+    pub place: Option<(i32, i64)>,
 }
 
 /// What has become of the segments.
@@ -105,6 +107,7 @@ impl Segments {
                     last_leaf: number(9),
                     size: number(10),
                 },
+                place: (!row.is_null(11)).then(|| (number(11) as i32, number(12))),
             })
         };
         let rows = table::scan_all_as_written(extension.table(OwnTable::Segments)?, read);

@@ -34,6 +34,8 @@ pub struct TreeStore {
     pub checkpoints: String,
     pub spans: String,
     pub tiles: String,
+    pub segments: String,
+    pub pruned_leaves: String,
 }
 
 /// A recorded checkpoint.
@@ -100,6 +102,8 @@ impl TreeStore {
             checkpoints: extension.quoted(OwnTable::Checkpoints)?,
             spans: extension.quoted(OwnTable::Spans)?,
             tiles: extension.quoted(OwnTable::Tiles)?,
+            segments: extension.quoted(OwnTable::Segments)?,
+            pruned_leaves: extension.quoted(OwnTable::PrunedLeaves)?,
         })
     }
 

@@ -13,6 +13,8 @@
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
 //! * [`segment`]: which segment of the log has which chains.
+//! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
+//!   for those who keep exports.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -23,6 +25,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod decode;
 pub mod entry;
+pub mod erasure;
 pub mod format;
 pub mod identity;
 pub mod key;
@@ -31,6 +34,8 @@ pub mod note;
 pub mod problem;
 pub mod proof;
 pub mod proof_text;
+pub mod pruning;
+pub mod register;
 pub mod segment;
 pub mod span;
 pub mod supplied;

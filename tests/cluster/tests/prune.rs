@@ -27,10 +27,12 @@ fn segment(database: &Database<'_>, number: i32) {
 /// Prunes the oldest segment, as soon as the policy lets it go.
 fn prune(database: &Database<'_>) {
     eventually("the oldest segment to be due", || {
-        database.sql("SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)") != "0"
+        database.sql("SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)")
+            != "0"
     });
     let segment = database.number("SELECT min(segment) FROM audit_segments WHERE state <> 'pruned'");
-    let pruned = database.sql(&format!("SELECT pruned_segment, pruned FROM audit_prune({segment}, reason => 'due')"));
+    let pruned =
+        database.sql(&format!("SELECT pruned_segment, pruned FROM audit_prune({segment}, reason => 'due')"));
     assert_eq!(pruned, format!("{segment}|t"));
 }
 
@@ -82,7 +84,9 @@ fn content(database: &Database<'_>) -> String {
         "audit_hold_log",
     ]
     .map(|table| {
-        database.sql(&format!("SELECT '{table}', count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t"))
+        database.sql(&format!(
+            "SELECT '{table}', count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t"
+        ))
     })
     .join("\n")
 }
@@ -106,7 +110,8 @@ fn check_goes_on(database: &Database<'_>, is_copy: bool) {
     let after = database.assert_intact();
     assert!(after.entries < before.entries, "{after:?}");
     assert!(after.summary.contains("pruned"), "{after:?}");
-    let coverage = database.sql("SELECT state, enabled_by IS NULL FROM audit_coverage WHERE table_name = 't'");
+    let coverage =
+        database.sql("SELECT state, enabled_by IS NULL FROM audit_coverage WHERE table_name = 't'");
     assert_eq!(coverage, "audited|t");
 }
 
@@ -123,7 +128,9 @@ fn a_restored_dump_has_what_remains() {
         check_goes_on(&database, true);
     };
     let psql = |database: &str, file: &str| {
-        server.run("psql", ["-XqAt", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-f", file, database]).unwrap();
+        server
+            .run("psql", ["-XqAt", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-f", file, database])
+            .unwrap();
     };
     restored("plain", &|| {
         server.run("pg_dump", ["-f", &path("plain.sql"), "original"]).unwrap();
@@ -202,16 +209,21 @@ fn a_reader_stops_a_pruning_and_nobody_waits() {
         reader.batch_execute("BEGIN; SELECT count(*) FROM audit_log").unwrap();
         let before = content(&database);
         eventually("the segment to be due", || {
-            database.sql("SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)") != "0"
+            database
+                .sql("SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)")
+                != "0"
         });
         let mut pruning = database.client();
         std::thread::scope(|scope| {
-            let attempt = scope.spawn(move || pruning.batch_execute("SELECT audit_prune(reason => 'x')").unwrap_err());
+            let attempt =
+                scope.spawn(move || pruning.batch_execute("SELECT audit_prune(reason => 'x')").unwrap_err());
             // Readers and writers that come meanwhile do not queue up behind it.
             let mut other = database.client();
             other.batch_execute("SET lock_timeout = '1s'").unwrap();
             while !attempt.is_finished() {
-                other.batch_execute("SELECT count(*) FROM audit_log; UPDATE t SET v = 'y' WHERE false").unwrap();
+                other
+                    .batch_execute("SELECT count(*) FROM audit_log; UPDATE t SET v = 'y' WHERE false")
+                    .unwrap();
             }
             let error = attempt.join().unwrap();
             assert_eq!(state(&error), &SqlState::LOCK_NOT_AVAILABLE, "{error}");
@@ -268,7 +280,9 @@ fn kills_at_each_step() {
         let before = {
             let database = Database::of(&server, "killed");
             eventually("the segment to be due", || {
-                database.sql("SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)") != "0"
+                database.sql(
+                    "SET client_min_messages = warning; SELECT count(*) FROM audit_prune(dry_run => true)",
+                ) != "0"
             });
             let before = content(&database);
             let mut victim = database.client();
@@ -363,7 +377,9 @@ fn a_segment_dropped_by_force_is_missing() {
     assert!(!verdict.valid, "{verdict:?}");
     assert!(!database.problems().is_empty());
     // A row that says that it was pruned does not help, nor does one that names another entry.
-    for (number, place) in ["NULL, NULL", "131072, 1", "(SELECT chain FROM audit_log LIMIT 1), 2"].iter().enumerate() {
+    for (number, place) in
+        ["NULL, NULL", "131072, 1", "(SELECT chain FROM audit_log LIMIT 1), 2"].iter().enumerate()
+    {
         force(
             &database,
             &format!(
@@ -388,10 +404,7 @@ fn a_forged_prune_entry_is_found() {
         ("erased", "detail = NULL"),
     ] {
         let database = attacked(&server, name, true);
-        force(
-            &database,
-            &format!("UPDATE audit_log SET {change} WHERE operation = 'PRUNE'"),
-        );
+        force(&database, &format!("UPDATE audit_log SET {change} WHERE operation = 'PRUNE'"));
         let verdict = database.verdict();
         assert!(!verdict.valid, "{name}: {verdict:?}");
     }
@@ -408,12 +421,10 @@ fn a_forged_prune_entry_is_found() {
 #[test]
 fn a_pruned_segment_that_is_put_back_is_found() {
     let server = server();
-    for (name, change) in [("unaltered", ""), ("altered", "UPDATE kept SET actor = 'x' WHERE chain < 65536;")] {
+    for (name, change) in [("unaltered", ""), ("altered", "UPDATE kept SET actor = 'x' WHERE chain < 65536;")]
+    {
         let database = attacked(&server, name, true);
-        force(
-            &database,
-            &format!("{change} INSERT INTO audit_log SELECT * FROM kept WHERE chain < 65536"),
-        );
+        force(&database, &format!("{change} INSERT INTO audit_log SELECT * FROM kept WHERE chain < 65536"));
         let verdict = database.verdict();
         assert!(!verdict.valid, "{name}: {verdict:?}");
         // Without the row and the entry that say that it was pruned.
