@@ -289,6 +289,18 @@ pub fn last_by_key<T>(
     }
 }
 
+/// Whether a table has a primary key.
+pub fn has_primary_key(table: Oid) -> bool {
+    // SAFETY: the relation is closed again.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::table_open(table, lock);
+        let key = compat::primary_key(relation);
+        pg_sys::table_close(relation, lock);
+        key != Oid::INVALID
+    }
+}
+
 /// The row with the greatest primary key, whatever that is; `None` where the table is empty. Sees what committed last,
 /// whatever the isolation level.
 pub fn last_of_primary_key<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {

@@ -83,11 +83,14 @@ pub fn prune(extension: &Extension, request: &Request, published: Published) -> 
     }
     lock::lock(log, Lockable::Segments);
     lock::lock(log, Lockable::Checkpoint);
-    let _now = ActiveSnapshot::push_latest();
-    policy::check_recorded(extension, &policy)?;
     let mut pruned = Vec::new();
     let mut after = 0;
     loop {
+        // What was committed while the locks were waited for, and what this call has pruned.
+        let _now = ActiveSnapshot::push_latest();
+        if after == 0 {
+            policy::check_recorded(extension, &policy)?;
+        }
         let segments = Segments::read(extension)?;
         let Some(oldest) = segments.remaining().find(|&segment| segment > after) else { break };
         if let Some(asked) = request.segment {
