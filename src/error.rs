@@ -551,7 +551,7 @@ impl Error {
             ),
             Self::SegmentNameTaken { table } => (
                 ERRCODE_DUPLICATE_TABLE,
-                format!("cannot begin another segment of the log: table {table} exists"),
+                format!("table {table} exists, whose name is that of a segment of the log"),
                 "Rename or drop that table. It does not belong to the log.".into(),
             ),
             Self::NoMoreSegments => (

@@ -40,6 +40,18 @@ pub fn end_inheritance(table: Oid, parent: Oid) {
     assert!(!relation::parents(table).contains(&parent), "the table still inherits");
 }
 
+/// Makes a table go when another one is dropped, of which it was a part.
+pub fn drop_with(table: Oid, other: Oid) {
+    let object =
+        |oid| pg_sys::ObjectAddress { classId: pg_sys::RelationRelationId, objectId: oid, objectSubId: 0 };
+    // SAFETY: the caller has locked both tables; adds a row to pg_depend.
+    unsafe {
+        let automatic = pg_sys::DependencyType::DEPENDENCY_AUTO;
+        pg_sys::recordDependencyOn(&object(table), &object(other), automatic);
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
 /// Makes the planner use none of the table's indexes any more: they will soon name rows that are gone.
 pub fn retire_indexes(table: Oid) {
     for index in indexes(table) {

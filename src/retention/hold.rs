@@ -57,7 +57,6 @@ pub fn end(call: Call) -> Datum {
 
 /// The names of the holds in force, as a list, if there are any. From now on until the transaction ends, nobody else begins a
 /// hold: the caller may prune or erase what no hold protects.
-#[allow(dead_code)] // Pruning and erasure call it.
 pub fn active(extension: &Extension) -> Result<Option<String>, Error> {
     retention::lock(extension)?;
     let names = in_force(extension)?;
@@ -69,8 +68,7 @@ pub fn in_force(extension: &Extension) -> Result<Vec<String>, Error> {
     Ok(names_in_force(rows(extension.table(OwnTable::Holds)?)))
 }
 
-/// Names as messages show them.
-pub fn list(names: &[String]) -> String {
+fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 

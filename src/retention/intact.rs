@@ -10,6 +10,7 @@ use audit_chain_core::{
     Hash,
     check::LogReader,
     entry::Scratch,
+    span::Span,
     tile::{TILE_WIDTH, TileId},
 };
 use pgrx::pg_sys::Oid;
@@ -21,7 +22,7 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> bool {
     let (mut entries, mut intact) = (0, true);
     let (mut address, mut scratch) = (AddressText::default(), Scratch::default());
     let mut tile: Option<(u64, Option<Vec<u8>>)> = None;
-    for span in store.spans_of_segment(sealed.segment, 0) {
+    for span in store.spans_of_segment(sealed.segment, 0).into_iter().flat_map(pieces) {
         let mut next = span.first_seq;
         let mut hashes: Vec<Hash> = Vec::new();
         for_each_in_range(table, span.chain as i32, span.first_seq as i64..=span.last_seq as i64, |row| {
@@ -47,4 +48,17 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> bool {
         }
     }
     intact && entries == sealed.contents.entries
+}
+
+/// The most entries whose hashes are kept in memory: 2 MB.
+const PIECE: u64 = 65_536;
+
+/// Cuts a span into pieces.
+fn pieces(span: Span) -> impl Iterator<Item = Span> {
+    (0..span.entries()).step_by(PIECE as usize).map(move |from| Span {
+        leaf_index: span.leaf_index + from,
+        first_seq: span.first_seq + from,
+        last_seq: span.last_seq.min(span.first_seq + from + (PIECE - 1)),
+        ..span
+    })
 }

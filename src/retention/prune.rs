@@ -19,9 +19,9 @@ use crate::pg::session::{self, LocalSettings};
 use crate::pg::table::{delete_within, insert_row};
 use crate::pg::tuple::ColumnValue;
 use crate::pg::xact::{self, ActiveSnapshot};
-use crate::pg::{orphan, process, swap};
+use crate::pg::{catalog, orphan, process, swap};
 use crate::retention::policy::{self, Policy};
-use crate::retention::{self, carry, hold, intact, leftover};
+use crate::retention::{carry, hold, intact, leftover};
 use crate::segment::rotate::insert_reached;
 use crate::tree::reader::Reader;
 use crate::tree::store::{Recorded, TreeStore};
@@ -71,52 +71,32 @@ pub fn prune(extension: &Extension, request: &Request, published: Published) -> 
     let log = extension.table(OwnTable::Log)?;
     let _path = LocalSettings::safe_search_path();
     log::flush();
-    retention::lock(extension)?;
-    let holds = hold::in_force(extension)?;
-    if !holds.is_empty() {
-        return Err(Error::UnderHold { what: "prune entries", names: hold::list(&holds) });
+    if let Some(names) = hold::active(extension)? {
+        return Err(Error::UnderHold { what: "prune entries", names });
     }
     let policy = policy::current(extension)?.ok_or(Error::NoPolicy)?;
     let state = incarnation::state(extension)?.word;
     if state != "recording" {
         return Err(Error::NotPrunable { state });
     }
+    let run = Run { extension, request, published, policy: &policy.policy };
+    let due = {
+        // What was committed while the lock was waited for counts.
+        let _now = ActiveSnapshot::push_latest();
+        policy::check_recorded(extension, &policy)?;
+        run.due()?
+    };
+    if request.dry_run {
+        return due.iter().map(|sealed| run.dry(sealed)).collect();
+    }
     lock::lock(log, Lockable::Segments);
     lock::lock(log, Lockable::Checkpoint);
-    let mut pruned = Vec::new();
-    let mut after = 0;
-    loop {
-        // What was committed while the locks were waited for, and what this call has pruned.
+    let prune = |sealed| {
+        // What was committed meanwhile, and what this call has pruned.
         let _now = ActiveSnapshot::push_latest();
-        if after == 0 {
-            policy::check_recorded(extension, &policy)?;
-        }
-        let segments = Segments::read(extension)?;
-        let Some(oldest) = segments.remaining().find(|&segment| segment > after) else { break };
-        if let Some(asked) = request.segment {
-            check_number(&segments, asked, oldest)?;
-        }
-        let run = Run { extension, request, published, policy: &policy.policy };
-        match run.check(&segments, oldest)? {
-            Ok(sealed) if request.dry_run => pruned.push(run.dry(&sealed)?),
-            Ok(sealed) => pruned.push(run.prune(&sealed)?),
-            Err(reason) => {
-                let error = Error::Unprunable { segment: oldest, reason };
-                if request.segment.is_some() || is_for_the_caller(&error) {
-                    return Err(error);
-                }
-                if pruned.is_empty() {
-                    notice(&format!("nothing is pruned: {error}"));
-                }
-                break;
-            }
-        }
-        after = oldest;
-        if request.segment.is_some() {
-            break;
-        }
-    }
-    Ok(pruned)
+        run.prune(sealed)
+    };
+    due.iter().map(prune).collect()
 }
 
 /// Whether the call lacks something that the caller can give at once.
@@ -167,6 +147,53 @@ const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
+    /// The segments that are to be pruned, oldest first. They are intact, unless nothing is to be done but to check.
+    ///
+    /// A sealed segment changes by erasure alone, which waits for the lock that is held; so checkpoints need not wait meanwhile.
+    fn due(&self) -> Result<Vec<Reached>, Error> {
+        let segments = Segments::read(self.extension)?;
+        let mut due = Vec::new();
+        for oldest in segments.remaining() {
+            if let Some(asked) = self.request.segment {
+                check_number(&segments, asked, oldest)?;
+            }
+            let reason = match self.check(&segments, oldest)? {
+                Ok(sealed) => {
+                    if !self.request.dry_run {
+                        self.check_intact(&sealed)?;
+                    }
+                    due.push(sealed);
+                    if self.request.segment.is_some() {
+                        break;
+                    }
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            let error = Error::Unprunable { segment: oldest, reason };
+            if self.request.segment.is_some() || is_for_the_caller(&error) {
+                return Err(error);
+            }
+            if due.is_empty() {
+                notice(&format!("nothing is pruned: {error}"));
+            }
+            break;
+        }
+        Ok(due)
+    }
+
+    /// Refuses a segment that is not intact.
+    fn check_intact(&self, sealed: &Reached) -> Result<(), Error> {
+        let segment = sealed.segment;
+        let refused = |reason| Err(Error::Unprunable { segment, reason });
+        let store = TreeStore::open(self.extension)?;
+        match segment::table_of(self.extension, segment)? {
+            None => refused(Unprunable::Missing),
+            Some(table) if !intact::is_intact(&store, sealed, table) => refused(Unprunable::Tampered),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Whether a segment, the oldest one, may be pruned now; or why not.
     fn check(&self, segments: &Segments, segment: u32) -> Result<Result<Reached, Unprunable>, Error> {
         let Some(&sealed) = segments.reached(segment, State::Sealed) else {
@@ -222,9 +249,6 @@ impl Run<'_> {
         let newest = store.checkpoint(None).ok_or(Error::NothingToSeal)?;
         let table = segment::table_of(extension, segment)?
             .ok_or(Error::Unprunable { segment, reason: Unprunable::Missing })?;
-        if !intact::is_intact(&store, sealed, table) {
-            return Err(Error::Unprunable { segment, reason: Unprunable::Tampered });
-        }
         let minimum_index = store.minimum_index_after(segment);
         let root = self.proved_root(&store, &newest, minimum_index)?;
         let leaves = pruned_leaves(&store, segment, newest.size)?;
@@ -359,12 +383,21 @@ fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result
     }
     let _guard = GuardSuspended::begin();
     let _owner = extension.act_as_owner();
-    if table == log {
-        let moved = swap::move_rows(table, &leftover::name(segment));
+    let left = if table == log {
+        let name = leftover::name(segment);
+        if catalog::relation_in(extension.schema, &name).is_some() {
+            let table = format!("{}.{}", extension.quoted_schema()?, name.to_string_lossy());
+            return Err(Error::SegmentNameTaken { table });
+        }
+        let moved = swap::move_rows(table, &name);
         leftover::guard(extension, moved)?;
+        moved
     } else {
         orphan::end_inheritance(table, log);
         orphan::retire_indexes(table);
-    }
+        table
+    };
+    // It does not outlast the extension.
+    orphan::drop_with(left, log);
     Ok(())
 }

@@ -96,6 +96,23 @@ UPDATE ONLY audit_log SET seq = 100000 WHERE seq = 300;
 SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK;
 
+-- One that is undone has not happened.
+BEGIN;
+SAVEPOINT s;
+SELECT pruned_segment FROM audit_prune(1, disposable => true, reason => 'undone');
+SELECT count(*) FROM ONLY audit_log;
+SELECT valid, problems FROM audit_verify();
+ROLLBACK TO s;
+SELECT count(*) FROM ONLY audit_log;
+INSERT INTO t VALUES (2000);
+COMMIT;
+BEGIN;
+SELECT pruned_segment FROM audit_prune(1, disposable => true, reason => 'undone');
+ROLLBACK;
+SELECT count(*) FROM ONLY audit_log;
+SELECT count(*) FROM pg_class WHERE relname = 'audit_log_0001';
+SELECT valid, problems FROM audit_verify();
+
 -- An auditing that ends in a later segment, and one that goes on.
 SELECT audit_disable('gone', 'not needed any more');
 SELECT pruned_segment, entries, chains, minimum_index, published, pruned FROM audit_prune(1, disposable => true, dry_run => true);
@@ -170,6 +187,12 @@ CALL app.segments('{1, 3, 250, 2, 256, 600}');
 CALL audit_finish_pruning();
 SELECT segment, state FROM audit_segments ORDER BY 1;
 SELECT valid, problems FROM audit_verify();
+CALL audit_verify_in_slices();
+SELECT valid, problems FROM audit_verify(since => '-infinity', until => now());
+SELECT valid, problems FROM audit_verify(only_chain => 0);
+SELECT bool_and((audit_verify(only_chain => chain)).valid) FROM (SELECT DISTINCT chain FROM audit_log) c;
+SELECT bool_and((audit_verify(checkpoint => note)).valid) AS supplied, bool_and((audit_verify(since_checkpoint => note)).valid) AS trusted
+    FROM audit_checkpoint_log;
 SELECT segments, pruned_segments FROM audit_status;
 SELECT bool_and(audit_consistency_proof(tree_size) IS NOT NULL) AS consistent FROM audit_checkpoint_log;
 SELECT count(*) FILTER (WHERE audit_inclusion_proof(l.chain, l.seq) IS NOT NULL) > 0 AS proved
