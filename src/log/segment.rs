@@ -150,9 +150,7 @@ impl Segments {
 
     /// What the pruned segments had, by number.
     pub fn pruned(&self) -> Vec<&Reached> {
-        let mut pruned: Vec<_> = self.0.iter().filter(|row| row.state == State::Pruned).collect();
-        pruned.sort_by_key(|row| row.segment);
-        pruned
+        self.0.keys().filter_map(|&segment| self.reached(segment, State::Pruned)).collect()
     }
 
     /// What the sealed segments have that were not pruned.
