@@ -82,6 +82,8 @@ pub struct Reached {
     /// In microseconds since 2000-01-01 UTC.
     pub at: i64,
     pub contents: Contents,
+    /// The place of the entry that says so.
+    pub place: Option<(i32, i64)>,
 }
 
 /// What has become of the segments: of each, the rows about it.
@@ -106,6 +108,7 @@ impl Segments {
                     last_leaf: number(9),
                     size: number(10),
                 },
+                place: (!row.is_null(11)).then(|| (number(11) as i32, number(12))),
             })
         };
         let mut segments = Self::default();
@@ -143,6 +146,11 @@ impl Segments {
     /// The numbers of the segments that are neither sealed nor pruned: the open one, and closed ones.
     pub fn unsealed(&self) -> impl Iterator<Item = u32> {
         self.remaining().filter(|&segment| !self.has_reached(segment, State::Sealed))
+    }
+
+    /// What the pruned segments had, by number.
+    pub fn pruned(&self) -> Vec<&Reached> {
+        self.0.keys().filter_map(|&segment| self.reached(segment, State::Pruned)).collect()
     }
 
     /// What the sealed segments have that were not pruned.
