@@ -12,6 +12,7 @@
 //! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
+//! * [`erasure`], [`register`]: what was erased by rule: as entries record it, and as a text for those who keep exports.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod decode;
 pub mod entry;
+pub mod erasure;
 pub mod format;
 pub mod identity;
 pub mod key;
@@ -30,6 +32,7 @@ pub mod note;
 pub mod problem;
 pub mod proof;
 pub mod proof_text;
+pub mod register;
 pub mod span;
 pub mod supplied;
 #[cfg(any(test, feature = "testing"))]

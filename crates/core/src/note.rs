@@ -18,7 +18,7 @@ pub const MAX_SIGNATURES: usize = 32;
 /// Why a note is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoteError {
-    /// Longer than [`MAX_NOTE`] or with more than [`MAX_SIGNATURES`] signatures.
+    /// Longer than it may be, which is mostly [`MAX_NOTE`], or with more than [`MAX_SIGNATURES`] signatures.
     TooLarge,
     /// Not of the form of a note.
     Malformed,
@@ -78,7 +78,12 @@ impl Note {
     /// A note without signatures. The text must end with a newline and have neither an empty line nor control
     /// characters.
     pub fn new(text: &str) -> Result<Self, NoteError> {
-        if text.len() > MAX_NOTE {
+        Self::with_limit(text, MAX_NOTE)
+    }
+
+    /// [`Note::new`] for a kind of text that may be longer than [`MAX_NOTE`].
+    pub(crate) fn with_limit(text: &str, limit: usize) -> Result<Self, NoteError> {
+        if text.len() > limit {
             return Err(NoteError::TooLarge);
         }
         if text == "\n" || text.starts_with('\n') || text.contains("\n\n") {
@@ -90,14 +95,19 @@ impl Note {
 
     /// Reads a note, signed or not.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
-        if bytes.len() > MAX_NOTE {
+        Self::parse_with_limit(bytes, MAX_NOTE)
+    }
+
+    /// [`Note::parse`] for a kind of text that may be longer than [`MAX_NOTE`].
+    pub(crate) fn parse_with_limit(bytes: &[u8], limit: usize) -> Result<Self, NoteError> {
+        if bytes.len() > limit {
             return Err(NoteError::TooLarge);
         }
         let note = str::from_utf8(bytes).map_err(|_| NoteError::Malformed)?;
         let Some((text, signatures)) = note.rsplit_once("\n\n") else {
-            return Self::new(note);
+            return Self::with_limit(note, limit);
         };
-        let mut parsed = Self::new(&format!("{text}\n"))?;
+        let mut parsed = Self::with_limit(&format!("{text}\n"), limit)?;
         let signatures = signatures.strip_suffix('\n').ok_or(NoteError::Malformed)?;
         for line in signatures.split('\n') {
             if parsed.signatures.len() == MAX_SIGNATURES {
