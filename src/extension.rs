@@ -23,11 +23,14 @@ pub enum OwnTable {
     Spans,
     Tiles,
     Verifications,
+    Erasures,
+    ErasureRequests,
+    ErasureTrace,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -37,6 +40,9 @@ impl OwnTable {
         Self::Spans,
         Self::Tiles,
         Self::Verifications,
+        Self::Erasures,
+        Self::ErasureRequests,
+        Self::ErasureTrace,
     ];
 
     fn name(self) -> &'static CStr {
@@ -52,6 +58,9 @@ impl OwnTable {
             Self::Spans => c"audit_checkpoint_span",
             Self::Tiles => c"audit_tile",
             Self::Verifications => c"audit_verification_place",
+            Self::Erasures => c"audit_erasure",
+            Self::ErasureRequests => c"audit_erasure_request",
+            Self::ErasureTrace => c"audit_erasure_trace",
         }
     }
 

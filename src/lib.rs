@@ -3,11 +3,13 @@
 //! How a change flows: PostgreSQL fires a trigger ([`callbacks`]), the row becomes JSON ([`capture`]), and the entry gets its
 //! place, its hash and its row in the log ([`mod@log`]). [`verify`] reads the log back. [`tree`] seals it with checkpoints, which
 //! [`publish`] takes off the server. [`audit`] begins and ends the auditing of a table, [`guard`] protects all of it.
+//! [`erasure`] erases entries by law.
 //! `docs/architecture.md` has the map.
 
 mod audit;
 mod callbacks;
 mod capture;
+mod erasure;
 mod error;
 mod extension;
 mod guard;
@@ -28,6 +30,7 @@ pgrx::extension_sql_file!("../sql/checkpoint.sql", name = "checkpoint", requires
 pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["checkpoint"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
+pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["verification"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

@@ -6,7 +6,7 @@
 
 use crate::log::stored::StoredRow;
 use crate::pg::row::Row;
-use crate::pg::table::PairKey;
+use crate::pg::table::{PairKey, StoredTuple};
 use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
 use pgrx::pg_sys::{self, Oid};
 
@@ -125,6 +125,16 @@ impl<'a> Fields<'a> for Row<'a> {
 
     fn bytes(&self, index: usize) -> Option<&'a [u8]> {
         Row::bytes(self, index)
+    }
+}
+
+impl<'a> Fields<'a> for StoredTuple<'a> {
+    fn integer(&self, index: usize) -> i64 {
+        StoredTuple::integer(self, index as i16 + 1)
+    }
+
+    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        StoredTuple::bytes(self, index as i16 + 1)
     }
 }
 

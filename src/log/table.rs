@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::log::columns;
 use crate::log::stored::StoredRow;
 use crate::pg::ends::{Bound, KeyEnds};
+use crate::pg::query::query_statement;
 use crate::pg::scan::for_each_row;
 use crate::pg::session;
 use crate::pg::table::{self, StoredTuple};
@@ -181,4 +182,10 @@ pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -
     let mut result = None;
     for_each_row(&text::sql(&query), |row| result = Some(read(&columns::read(row))));
     result
+}
+
+/// The operation of an entry of the log, whose name is given quoted, as the active snapshot sees it.
+pub fn operation(log: &str, chain: i32, seq: i64) -> Option<String> {
+    let query = format!("SELECT l.operation FROM {log} l WHERE l.chain = $1 AND l.seq = $2");
+    query_statement(&query, &[chain.into(), seq.into()], |row| row.text(1)).into_iter().next()
 }

@@ -22,6 +22,8 @@ pub enum Lockable {
     Checkpoint,
     /// The policies of schemas.
     Policies,
+    /// Erasing.
+    Erasure,
 }
 
 impl Lockable {
@@ -31,6 +33,7 @@ impl Lockable {
             Self::Identity => (0, 0xAC02),
             Self::Checkpoint => (0, 0xAC03),
             Self::Policies => (0, 0xAC08),
+            Self::Erasure => (0, 0xAC10),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.

@@ -66,6 +66,17 @@ pub fn query_statement<T>(
     spi_execute(query, arguments, || unsafe { read_rows(read) })
 }
 
+/// Runs a command that returns no rows.
+pub fn command(command: &str) {
+    let text = sql(command);
+    // SAFETY: the SPI protocol; an error's abort cleans up after SPI.
+    unsafe {
+        connect();
+        check(pg_sys::SPI_execute(text.as_ptr(), false, 0 as c_long));
+        pg_sys::SPI_finish();
+    }
+}
+
 /// The first column of the first row of [`query_latest`]; `None` for null or no row.
 pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Option<T> {
     query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()

@@ -13,6 +13,7 @@
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
 //! * [`erasure`], [`register`]: what was erased by rule: as entries record it, and as a text for those who keep exports.
+//! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod entry;
 pub mod erasure;
 pub mod format;
 pub mod identity;
+pub mod json;
 pub mod key;
 pub mod merkle;
 pub mod note;

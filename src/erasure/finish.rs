@@ -1,0 +1,79 @@
+//! `audit_finish_erasure()`: writes the tables anew in whose files erased values remain.
+//!
+//! An erased entry's old version stays in the table, as after any UPDATE, and vacuum would leave its bytes in free space. So the
+//! whole table is written anew, once nobody writes to it: when its segment is sealed. Each segment takes a transaction of its own.
+
+use crate::audit::suspend::GuardSuspended;
+use crate::erasure::trace::{self, Event};
+use crate::erasure::{segment, trace::Remaining};
+use crate::error::{Error, OrRaise, notice};
+use crate::extension::{Extension, OwnTable};
+use crate::pg::fmgr::Call;
+use crate::pg::session::LocalSettings;
+use crate::pg::slices::{OfProcedure, Slices};
+use crate::pg::{catalog, rewrite, xact};
+use pgrx::pg_sys::{Datum, Oid};
+
+const PROCEDURE: &str = "audit_finish_erasure()";
+
+/// The procedure `audit_finish_erasure()`.
+pub fn finish(call: Call) -> Datum {
+    finish_all(&call).or_raise();
+    call.void()
+}
+
+fn finish_all(call: &Call) -> Result<(), Error> {
+    if !call.may_end_transactions() {
+        return Err(Error::InTransactionBlock { procedure: PROCEDURE });
+    }
+    xact::refuse_if_read_only(c"audit_finish_erasure()");
+    let mut transactions = OfProcedure::begin();
+    let mut waiting = 0;
+    for Remaining { segment: number, .. } in
+        transactions.run(|| trace::remaining(&Extension::installed()?))?
+    {
+        let is_done = transactions.run(|| {
+            let extension = Extension::installed()?;
+            let _path = LocalSettings::safe_search_path();
+            let _owner = extension.act_as_owner();
+            if !segment::is_sealed(&extension, number)? {
+                return Ok(false);
+            }
+            segment(&extension, segment::table(&extension, number)?).map(|()| true)
+        })?;
+        waiting += u32::from(!is_done);
+    }
+    transactions.end();
+    if waiting > 0 {
+        notice(&format!(
+            "{waiting} segments that are not sealed yet still hold old values: call it again later"
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
+/// transaction that does nothing else, when nobody writes to the segment any more.
+pub fn segment(extension: &Extension, table: Oid) -> Result<(), Error> {
+    let numbers = trace::remaining(extension)?.into_iter().map(|remaining| remaining.segment);
+    let tables = numbers.map(|number| Ok((number, segment::table(extension, number)?)));
+    let tables: Vec<(u32, Oid)> = tables.collect::<Result<_, Error>>()?;
+    let Some(&(number, _)) = tables.iter().find(|(_, remaining)| *remaining == table) else { return Ok(()) };
+    let name = catalog::quoted_name(table).ok_or(Error::MissingObject { what: "a segment of audit_log" })?;
+    {
+        // It is the extension itself that makes a table, and drops one.
+        let _suspended = GuardSuspended::begin();
+        if !rewrite::rewrite(table, c"audit_finish_erasure()") {
+            return Err(Error::InUse { table: name });
+        }
+    }
+    trace::note(extension, number, Event::Rewritten)?;
+    // Its statistics, and those of all segments, hold values of erased entries.
+    rewrite::analyze(&name);
+    let log = extension.table(OwnTable::Log)?;
+    if log != table {
+        rewrite::analyze(&extension.quoted(OwnTable::Log)?);
+    }
+    xact::force_sync_commit();
+    Ok(())
+}
