@@ -127,9 +127,15 @@ impl Subject {
                         Rows::Columns(_) => "holds values of these columns",
                     }
                 ),
-                hint: "What was erased already is not found again. Name all columns of row_key, as the entries name them, with values \
-                       of their types; a renamed column has its old name in older entries. A table that was renamed by force has its \
-                       old name there, too.",
+                hint: match rows {
+                    Rows::Key(_) => {
+                        "Name all columns of the entries' row_key, with the values as they are recorded there. Older entries have a \
+                         renamed column under its old name. What was erased already is not found again."
+                    }
+                    Rows::Content(_) | Rows::Columns(_) => {
+                        "Name columns as they were called when the entries were recorded. What was erased already is not found again."
+                    }
+                },
             },
             Self::Who { column, .. } => Error::NothingToErase {
                 what: format!("no entry has this {}", column.name()),
