@@ -42,7 +42,7 @@ COMMENT ON COLUMN audit_erasure_request.role IS 'the role that requested it, or 
 COMMENT ON COLUMN audit_erasure_request.session_role IS 'the role of its session';
 COMMENT ON COLUMN audit_erasure_request.login_role IS 'the role that had logged in';
 COMMENT ON COLUMN audit_erasure_request.subject IS 'what is to be erased; removed when the request is decided, because it may name a person';
-COMMENT ON COLUMN audit_erasure_request.reason IS 'the reason, while the request waits; the ERASE entries have it afterwards';
+COMMENT ON COLUMN audit_erasure_request.reason IS 'the reason';
 
 -- The tables in whose files erased values remain, until they are written anew: a row for each event. It is about this database's
 -- files, so a dump does not contain it.

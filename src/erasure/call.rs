@@ -6,11 +6,12 @@ use crate::erasure::run::{self, Group, Order};
 use crate::erasure::subject::{ERASABLE, Subject, WhoColumn};
 use crate::erasure::{approval, hold, names};
 use crate::error::{Error, OrRaise, notice, warning};
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
+use crate::log::stored::StoredRow;
 use crate::log::table as log_table;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::Text;
+use crate::pg::text::{Text, from_server};
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::settings;
 use audit_chain_core::erasure::ErasedPart;
@@ -149,13 +150,12 @@ fn of_table(call: &Call, common: Common, rows: Rows) -> Result<Vec<Vec<Option<Da
 }
 
 fn check_entry(extension: &Extension, chain: i32, seq: i64, part: ErasedPart) -> Result<(), Error> {
-    let _path = LocalSettings::safe_search_path();
-    let _owner = extension.act_as_owner();
     crate::log::flush();
     xact::make_visible();
     let _now = ActiveSnapshot::push_latest();
-    let operation = log_table::operation(&extension.quoted(OwnTable::Log)?, chain, seq)
-        .ok_or(Error::NoSuchEntry { chain, seq })?;
+    let read = |entry: &StoredRow<'_>| entry.operation.map(from_server).unwrap_or_default();
+    let operation =
+        log_table::entry(extension, chain, seq, read)?.ok_or(Error::NoSuchEntry { chain, seq })?;
     if part == ErasedPart::Payload && !ERASABLE.contains(&operation.as_str()) {
         return Err(Error::NotErasable { chain, seq, operation });
     }
@@ -213,8 +213,7 @@ pub fn erase(
         return nothing(subject);
     }
     notice(
-        "entries that other transactions commit from now on are not erased: call it again; old values remain in files until CALL \
-         audit_finish_erasure()",
+        "entries that others commit from now on are not erased; old values remain in files until CALL audit_finish_erasure()",
     );
     Ok(rows(&State::Erased, Some(order.request), groups))
 }

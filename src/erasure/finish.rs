@@ -4,10 +4,11 @@
 //! whole table is written anew, once nobody writes to it: when its segment is sealed. Each segment takes a transaction of its own.
 
 use crate::audit::suspend::GuardSuspended;
+use crate::erasure::trace::Remaining;
 use crate::erasure::trace::{self, Event};
-use crate::erasure::{segment, trace::Remaining};
 use crate::error::{Error, OrRaise, notice};
 use crate::extension::{Extension, OwnTable};
+use crate::log::segment::{self as segments, Segments, State};
 use crate::pg::fmgr::Call;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
@@ -36,29 +37,40 @@ fn finish_all(call: &Call) -> Result<(), Error> {
             let extension = Extension::installed()?;
             let _path = LocalSettings::safe_search_path();
             let _owner = extension.act_as_owner();
-            if !segment::is_sealed(&extension, number)? {
+            if !Segments::read(&extension)?.has_reached(number, State::Sealed) {
                 return Ok(false);
             }
-            segment(&extension, segment::table(&extension, number)?).map(|()| true)
+            if let Some(table) = segments::table_of(&extension, number)? {
+                segment(&extension, table)?;
+            }
+            Ok::<_, Error>(true)
         })?;
         waiting += u32::from(!is_done);
     }
     transactions.end();
     if waiting > 0 {
+        let number = if waiting == 1 {
+            "a segment that is".to_owned()
+        } else {
+            format!("{waiting} segments that are")
+        };
         notice(&format!(
-            "{waiting} segments that are not sealed yet still hold old values: call it again later"
+            "old values remain in {number} not sealed yet: call it again when audit_segments says sealed"
         ));
     }
     Ok(())
 }
 
 /// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
-/// transaction that does nothing else, when nobody writes to the segment any more.
+/// transaction that does nothing else, when the segment is sealed.
 pub fn segment(extension: &Extension, table: Oid) -> Result<(), Error> {
-    let numbers = trace::remaining(extension)?.into_iter().map(|remaining| remaining.segment);
-    let tables = numbers.map(|number| Ok((number, segment::table(extension, number)?)));
-    let tables: Vec<(u32, Oid)> = tables.collect::<Result<_, Error>>()?;
-    let Some(&(number, _)) = tables.iter().find(|(_, remaining)| *remaining == table) else { return Ok(()) };
+    let mut number = None;
+    for remaining in trace::remaining(extension)? {
+        if segments::table_of(extension, remaining.segment)? == Some(table) {
+            number = Some(remaining.segment);
+        }
+    }
+    let Some(number) = number else { return Ok(()) };
     let name = catalog::quoted_name(table).ok_or(Error::MissingObject { what: "a segment of audit_log" })?;
     {
         // It is the extension itself that makes a table, and drops one.

@@ -8,7 +8,6 @@
 //! * [`run`]: finds the entries, counts or erases them, and records that.
 //! * [`approval`]: erasures that a second role approves.
 //! * [`hold`]: whether a legal hold forbids to erase.
-//! * [`segment`]: which table holds an entry.
 //! * [`trace`]: tables in whose files erased values remain.
 //! * [`finish`]: writes these tables anew.
 //! * [`remains`]: what else may still hold erased values.
@@ -31,6 +30,5 @@ pub mod names;
 pub mod register;
 pub mod remains;
 pub mod run;
-pub mod segment;
 pub mod subject;
 pub mod trace;

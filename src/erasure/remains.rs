@@ -1,9 +1,10 @@
 //! `audit_erasure_remains()`: where erased values may remain, on this server and beyond it, as far as the server knows.
 
+use crate::erasure::names::shown;
 use crate::erasure::trace;
-use crate::erasure::{names::shown, segment};
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
+use crate::log::segment::{self, Segments, State};
 use crate::pg::fmgr::Call;
 use crate::pg::query::query_statement;
 use crate::pg::session::LocalSettings;
@@ -47,14 +48,15 @@ fn find() -> Result<Vec<Place>, Error> {
     let Some((newest, wal)) = trace::newest(&extension)? else { return Ok(Vec::new()) };
     let mut places = Vec::new();
     let remaining = trace::remaining(&extension)?;
-    let is_sealed = |number| segment::is_sealed(&extension, number);
+    let segments = Segments::read(&extension)?;
     for remaining in &remaining {
-        let table = segment::table(&extension, remaining.segment)?;
+        // One that was pruned has no files any more.
+        let Some(table) = segment::table_of(&extension, remaining.segment)? else { continue };
         places.push(Place {
             what: "table",
             location: catalog::quoted_name(table).unwrap_or_default(),
             since: Some(remaining.since),
-            remedy: if is_sealed(remaining.segment)? {
+            remedy: if segments.has_reached(remaining.segment, State::Sealed) {
                 "CALL audit_finish_erasure()"
             } else {
                 "CALL audit_finish_erasure() when the segment is sealed"

@@ -2,11 +2,11 @@
 
 use crate::erasure::hold;
 use crate::erasure::matching;
-use crate::erasure::segment;
 use crate::erasure::subject::{ERASABLE, Selection, Source, Subject};
 use crate::erasure::trace::{self, Event};
 use crate::error::{Error, warning};
 use crate::extension::{Extension, OwnTable};
+use crate::log::segment::{self, segment_of};
 use crate::log::stored::{AddressText, StoredRow};
 use crate::log::{self, EntryHeader, columns, erased};
 use crate::pg::lock::{Lockable, lock};
@@ -67,23 +67,24 @@ pub fn preview(extension: &Extension, subject: &Subject) -> Result<Vec<Group>, E
     xact::make_visible();
     let _now = ActiveSnapshot::push_latest();
     let mut groups = Groups::new();
-    let log = extension.quoted(OwnTable::Log)?;
     for selection in subject.selections(extension)? {
-        for condition in conditions(&selection) {
-            let query = format!(
-                "SELECT l.table_schema, l.table_name, l.chain / 65536 + 1, count(*), min(l.at), max(l.at) \
-                 FROM {log} l WHERE {condition} GROUP BY 1, 2, 3"
-            );
-            for group in query_statement(&query, &[], |row| Group {
-                table_schema: row.get_text(1),
-                table_name: row.get_text(2),
-                segment: row.value::<i32>(3) as u32,
-                part: selection.part,
-                entries: row.value(4),
-                first_at: row.value(5),
-                last_at: row.value(6),
-            }) {
-                add(&mut groups, group);
+        for (segment, from) in segments(extension)? {
+            for condition in conditions(&selection, segment) {
+                let query = format!(
+                    "SELECT l.table_schema, l.table_name, count(*), min(l.at), max(l.at) FROM {from} l \
+                     WHERE {condition} GROUP BY 1, 2"
+                );
+                for group in query_statement(&query, &[], |row| Group {
+                    table_schema: row.get_text(1),
+                    table_name: row.get_text(2),
+                    segment,
+                    part: selection.part,
+                    entries: row.value(3),
+                    first_at: row.value(4),
+                    last_at: row.value(5),
+                }) {
+                    add(&mut groups, group);
+                }
             }
         }
     }
@@ -115,8 +116,14 @@ pub fn begin(extension: &Extension) -> Result<(), Error> {
     Ok(())
 }
 
-/// The SQL conditions, on the log `l`, that the selected entries meet: each its own entries.
-fn conditions(selection: &Selection) -> Vec<String> {
+/// The segments that were not pruned, and their tables for SQL, in the order of their chains.
+fn segments(extension: &Extension) -> Result<Vec<(u32, String)>, Error> {
+    let all = segment::all(extension)?.into_iter();
+    all.map(|(segment, _)| Ok((segment, segment::quoted(extension, segment)?))).collect()
+}
+
+/// The SQL conditions, on the table `l` of a segment, that the selected entries meet: each its own entries.
+fn conditions(selection: &Selection, segment: u32) -> Vec<String> {
     let left = match selection.part {
         ErasedPart::Payload => format!(
             "l.payload_digest IS NULL AND l.operation IN ({})",
@@ -133,7 +140,7 @@ fn conditions(selection: &Selection) -> Vec<String> {
                     "{left} AND l.chain = ({chain}) AND l.seq BETWEEN ({first_seq}) AND ({last_seq}) AND {condition}"
                 )
             };
-            ranges.iter().map(place).collect()
+            ranges.iter().filter(|range| segment_of(range.chain) == segment).map(place).collect()
         }
     }
 }
@@ -154,7 +161,6 @@ fn add(groups: &mut Groups, group: Group) {
 struct Run<'a> {
     extension: &'a Extension,
     order: &'a Order<'a>,
-    log: String,
     erasures: Oid,
     /// The segment that was written to last.
     open: Option<(u32, Replacer)>,
@@ -177,7 +183,6 @@ impl<'a> Run<'a> {
         Ok(Self {
             extension,
             order,
-            log: extension.quoted(OwnTable::Log)?,
             erasures: extension.table(OwnTable::Erasures)?,
             open: None,
             places: Vec::new(),
@@ -196,8 +201,12 @@ impl<'a> Run<'a> {
     /// Erases the selected entries in the order of their places, and records it.
     fn erase(&mut self, selection: &Selection) -> Result<(), Error> {
         let result = Cell::new(Ok(()));
-        for condition in conditions(selection) {
-            let rest = format!("FROM {} l WHERE {condition} ORDER BY l.chain, l.seq", self.log);
+        let all = segments(self.extension)?;
+        let of_segment = |(segment, from): (u32, String)| {
+            let from = move |condition| format!("FROM {from} l WHERE {condition} ORDER BY l.chain, l.seq");
+            conditions(selection, segment).into_iter().map(from)
+        };
+        for rest in all.into_iter().flat_map(of_segment) {
             for_each_numbers(["l.chain", "l.seq"], &rest, |[chain, seq]| {
                 // Indexes that an administrator has added to the log may call functions: not with the owner's rights.
                 let _caller = AsRole::become_role(self.order.role);
@@ -220,10 +229,11 @@ impl<'a> Run<'a> {
         if !follows && self.places.len() == MAX_RANGES {
             self.record(part)?;
         }
-        let segment = segment::of(chain);
+        let segment = segment_of(chain);
         if self.open.as_ref().is_none_or(|(open, _)| *open != segment) {
             self.open = None;
-            let table = segment::table(self.extension, segment)?;
+            let missing = Error::MissingObject { what: "a segment of audit_log" };
+            let table = segment::table_of(self.extension, segment)?.ok_or(missing)?;
             self.open = Some((segment, Replacer::open(table, columns::KEY)));
             self.segments.insert(segment);
         }

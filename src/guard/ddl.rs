@@ -99,7 +99,12 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     let _path = LocalSettings::safe_search_path();
     let changed = changed_objects(extension);
     if !HARMLESS.contains(&command.tag()) {
-        changed.iter().try_for_each(|object| refuse_change(extension, command, object))?;
+        // A dump makes the log's segments, their keys and their triggers.
+        let is_restored = |object: &&ChangedObject| restoring && object.belongs_to_segment(extension);
+        changed
+            .iter()
+            .filter(|object| !is_restored(object))
+            .try_for_each(|object| refuse_change(extension, command, object))?;
     }
     if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }
 }
@@ -166,6 +171,13 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     }
     if restoring && !dropped.iter().any(|object| object.is_our_trigger && !is_capture_name(&object.part)) {
         return Ok(());
+    }
+    if let Some(segment) =
+        dropped.iter().find(|object| object.kind == "table" && object.is_segment(extension))
+        && !replays
+    {
+        let object = format!("{}.{}", segment.schema, segment.table);
+        return Err(Error::Guarded { tag: command.tag().into(), object });
     }
     // What an ALTER TABLE names is recorded, and followed, when it ends.
     let altered = command.tag().starts_with("ALTER ");

@@ -70,7 +70,6 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 pub const SEQ: i16 = number("seq");
 pub const CHAIN: i16 = number("chain");
 pub const AT: i16 = number("at");
-pub const DETAIL: i16 = number("detail");
 pub const HASH: i16 = number("hash");
 
 /// The primary key, (chain, seq).

@@ -66,13 +66,14 @@ pub fn query_statement<T>(
     spi_execute(query, arguments, || unsafe { read_rows(read) })
 }
 
-/// Runs a command that returns no rows.
-pub fn command(command: &str) {
-    let text = sql(command);
-    // SAFETY: the SPI protocol; an error's abort cleans up after SPI.
+/// Runs commands, separated by semicolons, as they would be run for the current role; event triggers and hooks see them. Names in
+/// them must be qualified, so that nothing else can be meant.
+pub fn execute(commands: &str) {
+    let commands = sql(commands);
+    // SAFETY: the SPI protocol; not read-only. An error's abort cleans up after SPI.
     unsafe {
         connect();
-        check(pg_sys::SPI_execute(text.as_ptr(), false, 0 as c_long));
+        check(pg_sys::SPI_execute(commands.as_ptr(), false, 0 as c_long));
         pg_sys::SPI_finish();
     }
 }

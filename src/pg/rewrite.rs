@@ -136,5 +136,5 @@ fn with_attempts(lock: impl Fn()) -> bool {
 
 /// Collects a table's statistics anew: those that it has hold values of its rows. `table` is its name, quoted for SQL.
 pub fn analyze(table: &str) {
-    super::query::command(&format!("ANALYZE {table}"));
+    super::query::execute(&format!("ANALYZE {table}"));
 }

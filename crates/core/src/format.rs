@@ -15,6 +15,9 @@ pub const MAX_STR: usize = 0xFFFE;
 /// The largest number of a chain.
 pub const MAX_CHAIN: u32 = i32::MAX as u32;
 
+/// How many chains a segment of the log can have.
+pub const SEGMENT_CHAINS: u32 = 65_536;
+
 /// The last place in a chain.
 pub const MAX_SEQ: u64 = i64::MAX as u64;
 

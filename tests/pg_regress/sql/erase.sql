@@ -236,45 +236,52 @@ TRUNCATE audit_erasure_trace;
 INSERT INTO person VALUES (8, 'eight', 0);
 SET audit_chain.erase_needs_approval = on;
 SET ROLE regress_eraser;
+SET client_min_messages = warning;
 SELECT erasure AS request FROM audit_erase('person', '{"id": 8}', 'Art. 17', false) \gset
+RESET client_min_messages;
 RESET ROLE;
 SELECT state, role::regrole, subject, reason FROM audit_erasure_request;
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
+\set VERBOSITY sqlstate
 SET ROLE regress_eraser;
 SELECT * FROM audit_approve_erasure(:'request');
 SET ROLE regress_second;
 SELECT * FROM audit_approve_erasure(:'request');
+\set VERBOSITY default
 SELECT * FROM audit_approve_erasure('6f1d9c2e-5b7a-4c3d-8e9f-0a1b2c3d4e5f');
 SELECT * FROM audit_approve_erasure(NULL);
 RESET ROLE;
 SELECT state, erasure, entries FROM audit_approve_erasure(:'request', approve => false);
+\set VERBOSITY sqlstate
 SELECT * FROM audit_approve_erasure(:'request');
+\set VERBOSITY default
 SELECT state, role::regrole, subject, reason FROM audit_erasure_request WHERE request = :'request' ORDER BY at;
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
 RESET audit_chain.erase_needs_approval;
 
--- A legal hold.
-CREATE TABLE public.audit_hold (name text, at timestamptz, released_at timestamptz);
-INSERT INTO public.audit_hold VALUES ('case 12', now(), NULL);
-SELECT entries FROM audit_erase('person', '{"id": 8}', 'Art. 17');
-SELECT * FROM audit_erase('person', '{"id": 8}', 'Art. 17', false);
-INSERT INTO public.audit_hold VALUES ('case 12', now(), now());
-SELECT entries FROM audit_erase('person', '{"id": 8}', 'Art. 17', false);
-DROP TABLE public.audit_hold;
-
--- The old values leave the files.
+-- The old values leave the files when nobody writes to the table any more.
 SELECT what, location, since IS NOT NULL AS has_time, remedy FROM audit_erasure_remains() WHERE what = 'table';
 BEGIN;
 CALL audit_finish_erasure();
 ROLLBACK;
+CALL audit_finish_erasure();
+SELECT audit_rotate();
+INSERT INTO person VALUES (9, 'nine', 0);
+SELECT segment, entries FROM audit_erase('person', '{"id": 8}', 'Art. 17', false);
+SELECT segment, entries FROM audit_erase('person', '{"id": 9}', 'Art. 17', false);
+SELECT audit_checkpoint() IS NOT NULL AS made;
+SELECT audit_seal();
+SELECT what, location, remedy FROM audit_erasure_remains() WHERE what = 'table';
 SELECT relfilenode AS before, oid AS oid_before FROM pg_class WHERE oid = 'audit_log'::regclass \gset
 CALL audit_finish_erasure();
 SELECT relfilenode <> :before AS rewritten, oid = :oid_before AS same FROM pg_class WHERE oid = 'audit_log'::regclass;
-SELECT what FROM audit_erasure_remains() WHERE what = 'table';
-CALL audit_finish_erasure();
+SELECT what, location, remedy FROM audit_erasure_remains() WHERE what = 'table';
 SELECT valid, problems FROM audit_verify();
-INSERT INTO person VALUES (9, 'nine', 0);
+SELECT valid, problems FROM audit_verify(only_chain => 1);
+INSERT INTO person VALUES (12, 'twelve', 0);
 SELECT valid, problems FROM audit_verify();
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'audit_log'::regclass AND tgenabled = 'A';
+UPDATE audit_log SET actor = 'x';
 
 SET client_min_messages = warning;
 DROP EXTENSION audit_chain CASCADE;
