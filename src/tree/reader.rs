@@ -202,4 +202,19 @@ impl ResumeReader for Reader<'_> {
         });
         link.map_err(ReadError::Failed)
     }
+
+    fn leaf_of(&mut self, chain: u32, seq: u64) -> Read<Option<u64>, Error> {
+        let spans = self.read_spans(&format!(
+            "FROM ONLY {} WHERE chain = {chain} AND last_seq >= {seq} ORDER BY last_seq LIMIT 1",
+            self.store.spans
+        ))?;
+        Ok(spans.first().and_then(|span| span.leaf_of(chain, seq)))
+    }
+
+    fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Error> {
+        self.read_spans(&format!(
+            "FROM ONLY {} WHERE leaf_index >= {from} AND chain < {first_chain} ORDER BY leaf_index",
+            self.store.spans
+        ))
+    }
 }

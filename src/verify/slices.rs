@@ -20,7 +20,9 @@ use crate::verify::verification::{Source, read_ranges};
 use audit_chain_core::{
     Hash,
     chain::Scope,
-    check::{LogCheck, LogReader, Options, Read, ReadError, RecordedCheckpoint, Report, slices_of},
+    check::{
+        LogCheck, LogReader, Options, PrunedLog, Read, ReadError, RecordedCheckpoint, Report, slices_of,
+    },
     identity::LogIdentity,
     span::Span,
     tile::TileId,
@@ -146,6 +148,14 @@ impl<S: Slices> LogReader for Sliced<'_, '_, S> {
 
     fn tile(&mut self, tile: TileId) -> Read<Option<Vec<u8>>, Error> {
         self.read(|reader| reader.tile(tile))
+    }
+
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, Error> {
+        self.read(|reader| reader.pruned())
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Error> {
+        self.read(|reader| reader.pruned_leaf(leaf))
     }
 
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Error> {

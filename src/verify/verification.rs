@@ -20,7 +20,7 @@ use crate::verify::request::{Entries, Request};
 use crate::verify::summary::summary;
 use audit_chain_core::{
     chain::{Link, Scope},
-    check::{LogCheck, LogReader, Options, Part, Range, ReadError, Report},
+    check::{LogCheck, LogReader, Options, Part, Range, ReadError, Report, ResumeReader},
     identity::LogIdentity,
     problem::Verdict,
 };
@@ -79,15 +79,21 @@ impl Source {
 
 /// Checks a part of the log, which says nothing about its checkpoints.
 fn check_part(source: &Source, entries: &Entries, part: Part) -> Result<Report, Error> {
-    let identity = match Reader::new(&source.store).identity() {
+    let mut reader = Reader::new(&source.store);
+    let identity = match reader.identity() {
         Ok(identity) => identity,
         Err(ReadError::Damaged(_)) => None,
         Err(ReadError::Failed(error)) => return Err(error),
     };
     let scope = if part.range { Scope::Range } else { Scope::Whole };
-    let checked = read_entries(source, entries, &from_log(source));
+    let mut checked = read_entries(source, entries, &from_log(source)).into_entries();
+    // What explains that something of this part is not there may lie outside of it.
+    match reader.records(&mut |record| checked.add_record(record)) {
+        Ok(()) | Err(ReadError::Damaged(_)) => {}
+        Err(ReadError::Failed(error)) => return Err(error),
+    }
     let log_id = identity.as_ref().map(LogIdentity::first);
-    Ok(Report::of_part(checked.into_entries().finish(log_id, scope), part))
+    Ok(Report::of_part(checked.finish(log_id, scope), part))
 }
 
 /// Checks the whole log, or what follows a trusted checkpoint, and its checkpoints.
@@ -95,21 +101,19 @@ fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
     let Request { entries, supplied, keys, trusted } = request;
     let mut reader = Reader::new(&source.store);
     let mut check = LogCheck::new(Options { supplied, keys, ..Options::default() });
-    let anchors = match &trusted {
+    let resumed = match &trusted {
         Some(trusted) => check.resume(&mut reader, trusted)?,
         None => None,
     };
-    let from = match &anchors {
-        Some(anchors) => {
-            format!("({}) later", source.store.entries_after(&places(anchors))?)
-        }
+    let from = match &resumed {
+        Some(resumed) => format!("({}) later", source.store.entries_after(&places(&resumed.anchors))?),
         None => from_log(source),
     };
     // A role that may read the log need not be allowed to read its segments by their names.
-    let owner = anchors.is_some().then(|| source.store.extension.act_as_owner());
+    let owner = resumed.is_some().then(|| source.store.extension.act_as_owner());
     let mut checked = read_entries(source, &entries, &from).into_entries();
     drop(owner);
-    anchors.iter().flatten().for_each(|anchor| checked.anchor(anchor));
+    resumed.iter().for_each(|resumed| checked.resume(resumed));
     check.walk(&mut reader, &mut |_| ())?;
     let found = checked.finish(check.log_id(), Scope::Whole);
     Ok(check.finish(found))

@@ -11,6 +11,7 @@ identity that you keep elsewhere; where both are there and differ, the log is ta
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import struct
@@ -156,6 +157,59 @@ def genesis(log_id, chain):
     return hashlib.sha256(b"audit_chain genesis v1" + log_id.bytes + struct.pack(">I", chain)).digest()
 
 
+# --- What was pruned and erased by rule (docs/format.md, section 5) --------------------------------------------
+
+
+SEGMENT_CHAINS = 65536
+
+
+def detail_of(entry, operation):
+    """The detail of an entry of this kind; None if it has none, or is another."""
+    if entry["operation"] != operation or entry["detail"] is None:
+        return None
+    try:
+        detail = json.loads(entry["detail"])
+    except ValueError:
+        return None
+    return detail if isinstance(detail, dict) else None
+
+
+def erased_places(detail):
+    """The part and the ranges of places that an ERASE entry names; None if it names none as it must."""
+    try:
+        part, places = detail["part"], [(int(c), int(first), int(last)) for c, first, last in detail["places"]]
+        uuid.UUID(detail["request"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    ascending = all((a[0], a[2]) < (b[0], b[1]) for a, b in zip(places, places[1:]))
+    if part not in ("payload", "who") or not ascending or any(not 0 < first <= last for _, first, last in places):
+        return None
+    return part, places
+
+
+def microseconds(text):
+    at = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (at - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(microseconds=1)
+
+
+def pruned_before(detail, chain, at):
+    """The first chain that remains, as a PRUNE entry says; 0 if it contradicts itself."""
+    try:
+        segment, first, last = detail["segment"], detail["first_chain"], detail["last_chain"]
+        total, size = detail["pruned"], detail["minimum_index"]
+        fits = (
+            segment > 0 and first == (segment - 1) * SEGMENT_CHAINS and last == segment * SEGMENT_CHAINS - 1
+            and chain > last and total["segments"] == segment and total["entries"] >= max(detail["entries"], size)
+            and detail["checkpoint"]["size"] >= size and len(bytes.fromhex(detail["root"])) == 32
+        )
+        if detail["last_at"] is not None or detail["entries"] > 0:
+            may_go = microseconds(detail["last_at"]) + detail["policy"]["keep_seconds"] * 1_000_000
+            fits = fits and may_go <= at
+        return last + 1 if fits else 0
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return 0
+
+
 # --- Checking (section 5) --------------------------------------------------------------------------------------
 
 
@@ -167,6 +221,9 @@ class Check:
         self.entries = 0
         self.problems = []
         self.chains = {}
+        self.erased = {"payload": set(), "who": set()}
+        self.recorded = {"payload": [], "who": []}
+        self.first_chain = 0
 
     def problem(self, kind, chain, seq, words):
         self.problems.append((kind, chain, seq, words))
@@ -177,15 +234,43 @@ class Check:
         try:
             if entry_hash(entry) != fixed("hash", entry["hash"], 32):
                 self.problem("altered", chain, seq, "its content does not give its hash")
+            else:
+                self.add_record(entry, chain, at)
+                for part in self.erased:
+                    if entry[f"{part}_digest"] is not None:
+                        self.erased[part].add((chain, seq))
         except NotEncodable as why:
             self.problem("altered", chain, seq, str(why))
         if isinstance(chain, int) and isinstance(seq, int) and isinstance(at, int):
             links = self.chains.setdefault(chain, {})
             links.setdefault(seq, []).append((str(entry["prev_hash"]), str(entry["hash"]), at))
 
+
+    def add_record(self, entry, chain, at):
+        """What an intact entry says was erased or pruned."""
+        detail = detail_of(entry, "ERASE")
+        erased = detail and erased_places(detail)
+        if erased:
+            self.recorded[erased[0]] += erased[1]
+        detail = detail_of(entry, "PRUNE")
+        if detail:
+            self.first_chain = max(self.first_chain, pruned_before(detail, chain, at))
+
     def finish(self):
         for chain, links in self.chains.items():
-            self.finish_chain(chain, links)
+            if isinstance(chain, int) and chain < self.first_chain:
+                self.problem("unlinked", chain, min(links), "its chain was pruned")
+            else:
+                self.finish_chain(chain, links)
+        for part, places in self.erased.items():
+            covered = {(c, seq) for c, first, last in self.recorded[part] for seq in range(first, last + 1)}
+            before = None
+            for chain, seq in sorted(places - covered, key=lambda place: (str(place[0]), str(place[1]).zfill(20))):
+                # One problem for places that follow one another.
+                if before != (chain, seq):
+                    words = f"its {part} was erased, and no intact ERASE entry says so"
+                    self.problem("erased_without_record", chain, seq, words)
+                before = (chain, seq + 1) if isinstance(seq, int) else None
         self.problems.sort(key=lambda p: (str(p[1]).zfill(12), str(p[2]).zfill(20), p[0]))
         return self.problems
 

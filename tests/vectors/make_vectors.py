@@ -173,6 +173,44 @@ def erase_who(entry):
     entry.update(NOBODY)
 
 
+def recorded(entries, operation, detail, at=None, **fields):
+    """Appends an entry that has only a detail."""
+    before = entries[-1] if entries else None
+    chain = before["chain"] if before else 7
+    seq = before["seq"] + 1 if before else 1
+    entries.append(finish(base(
+        f"{operation} {chain} {seq}", chain=chain, seq=seq, at=max(at or 0, before["at"] if before else T0 + 100),
+        xid=str(900 + seq), operation=operation, table_schema=None, table_name=None,
+        prev_hash=before["hash"] if before else fmt.genesis(LOG, chain).hex(),
+        detail=json.dumps(detail, separators=(",", ":")), **fields)))
+
+
+def erasures(*parts, lost=None, **changed):
+    """A chain of ERASE entries, one for each part and its places."""
+    entries = []
+    for part, places in parts:
+        count = sum(last - first + 1 for _, first, last in places)
+        detail = {"part": part, "request": str(LOG), "entries": count, "places": places, "reason": "a request"}
+        recorded(entries, "ERASE", dict(detail, **changed))
+    if lost:
+        erase(entries[lost - 1])
+    return entries
+
+
+def pruning(entries, **changed):
+    """Entries of the third segment, and one that says that the first two were pruned."""
+    root = hashlib.sha256(b"the root of what was pruned").hexdigest()
+    detail = {
+        "segment": 2, "first_chain": 65536, "last_chain": 131071, "chains": 1, "entries": 10,
+        "first_at": "2023-11-14T22:13:20.000001Z", "last_at": "2023-11-14T22:13:30.000001+00:00",
+        "first_leaf": 20, "last_leaf": 29, "minimum_index": 30, "root": root, "checkpoint": {"size": 34, "root": root},
+        "policy": {"keep": "1 day", "keep_seconds": 86400, "locked": True}, "export": None, "disposable": True,
+        "reason": None, "pruned": {"segments": 2, "entries": 30, "since": "2023-11-14T22:13:20.000001Z"}}
+    entries = copy.deepcopy(entries)
+    recorded(entries, "PRUNE", dict(detail, **changed))
+    return entries
+
+
 def relink(log_id, entries):
     """Rewrites a chain so that each entry is consistent with the one before."""
     before = fmt.genesis(log_id, entries[0]["chain"]).hex()
@@ -185,7 +223,7 @@ def logs():
     def log(name, entries, problems=(), log_id=LOG):
         found = fmt.verify([json.dumps(entry).encode() for entry in entries], log_id).problems
         assert [p[:3] for p in found] == [tuple(p) for p in problems], (name, found)
-        return dict(name=name, log_id=str(log_id), entries=entries, problems=[list(p) for p in problems])
+        return dict(name=name, log_id=str(log_id), entries=copy.deepcopy(entries), problems=[list(p) for p in problems])
 
     three, five = chain_of(LOG, 0, 3), chain_of(LOG, 0, 5)
 
@@ -204,13 +242,39 @@ def logs():
     yield log("three chains in no order", shuffled)
     erased = copy.deepcopy(five)
     erase(erased[2])
-    yield log("an erased entry", erased)
+    record = erasures(("payload", [[0, 3, 3]]))
+    yield log("an erased entry", erased + record)
     nobody = copy.deepcopy(five)
     erase_who(nobody[1])
     erase_who(nobody[3])
-    yield log("erased who-parts", nobody)
+    both = erasures(("who", [[0, 2, 2], [0, 4, 4]]))
+    yield log("erased who-parts", nobody + both)
     erase_who(erased[2])
-    yield log("an erased entry whose who-part is erased, too", erased)
+    yield log("an erased entry whose who-part is erased, too", erased + erasures(
+        ("payload", [[0, 3, 3]]), ("who", [[0, 1, 4]])))
+    yield log("a payload and a who-part erased, a record of the payload only", erased + record, [
+        ("erased_without_record", 0, 3)])
+    yield log("erased who-parts without a record", nobody, [
+        ("erased_without_record", 0, 2), ("erased_without_record", 0, 4)])
+    erase_who(nobody[2])
+    yield log("erased who-parts that follow one another are one problem", nobody, [("erased_without_record", 0, 2)])
+    yield log("the record of erased who-parts is itself erased", nobody + erasures(
+        ("who", [[0, 2, 4]]), ("payload", [[7, 1, 1]]), lost=1), [("erased_without_record", 0, 2)])
+    for name, detail in [
+        ("places that overlap", {"places": [[0, 2, 3], [0, 3, 4]]}), ("a place from 0", {"places": [[0, 0, 4]]}),
+        ("no request", {"request": None}), ("another part", {"part": "all"}), ("a range backwards", {"places": [[0, 4, 2]]}),
+    ]:
+        yield log(f"a record of erasures with {name}", nobody + erasures(("who", [[0, 2, 4]]), **detail), [
+            ("erased_without_record", 0, 2)])
+    remains = chain_of(LOG, 2 * 65536, 4, T0 + 10**12)
+    yield log("a pruned log", pruning(remains))
+    yield log("a pruned segment put back", five + pruning(remains), [("unlinked", 0, 1)])
+    yield log("a segment that was pruned too early does not count as pruned", five[1:] + pruning(
+        remains, policy={"keep": "1 year", "keep_seconds": 31557600, "locked": False}), [("missing", 0, 1)])
+    yield log("a PRUNE entry of other chains", five[1:] + pruning(remains, last_chain=65535), [("missing", 0, 1)])
+    yield log("a PRUNE entry that lies in what it pruned", five[1:] + pruning(
+        chain_of(LOG, 65536, 4, T0 + 10**12)), [("missing", 0, 1)])
+
     yield log("the newest entries cut off: not for a chain to see", without(4, 5))
     rewritten = change(3, new_row='{"id":1,"n":999}')
     relink(LOG, rewritten)

@@ -13,7 +13,7 @@ use crate::{
 use audit_chain_core::{
     Hash,
     chain::Scope,
-    check::{self, EntryCheck, LogCheck, LogReader, Read, RecordedCheckpoint, Report},
+    check::{self, EntryCheck, LogCheck, LogReader, PrunedLog, Read, RecordedCheckpoint, Report},
     identity::LogIdentity,
     key::VerifierKey,
     problem::{Problem, ProblemKind},
@@ -132,6 +132,14 @@ impl LogReader for Checked<'_> {
 
     fn stores_partial_tiles(&self) -> bool {
         self.source.stores_partial_tiles()
+    }
+
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, String> {
+        self.source.pruned()
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, String> {
+        self.source.pruned_leaf(leaf)
     }
 
     fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {

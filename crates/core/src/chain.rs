@@ -181,16 +181,22 @@ impl ChainCheck {
 
     /// Joins the runs and gives every fault between them to `fault`; returns the number of chains, and each chain's
     /// newest entry as `(chain, seq, hash)`. `log_id` is the log's identity, from which the chains' first links follow;
-    /// without one no chain can begin.
+    /// without one no chain can begin. Chains before `first_chain` were pruned: that they have entries is a fault.
     pub(crate) fn join(
         mut self,
         log_id: Option<&[u8; 16]>,
         scope: Scope,
+        first_chain: u32,
         fault: &mut dyn FnMut(Problem),
     ) -> (u64, Vec<(u32, u64, Hash)>) {
         let mut heads = Vec::with_capacity(self.chains.len());
         for (&chain, runs) in &mut self.chains {
             runs.compact();
+            if let (true, Some(first)) = (chain < first_chain, runs.runs.first()) {
+                let detail = "entries of a chain that was pruned: somebody put them back";
+                fault(Problem::at(ProblemKind::Unlinked, chain, first.first_seq, detail));
+                continue;
+            }
             let scope = if self.anchored.contains(&chain) { Scope::Range } else { scope };
             if let Some(head) = check_chain(chain, &runs.runs, log_id, scope, fault) {
                 heads.push((chain, head.last_seq, head.last_hash));
@@ -304,7 +310,7 @@ mod tests {
 
     fn join(check: ChainCheck, log_id: Option<&[u8; 16]>, scope: Scope) -> Joined {
         let (entries, mut problems) = (check.entries(), Vec::new());
-        let (chains, heads) = check.join(log_id, scope, &mut |problem| problems.push(problem));
+        let (chains, heads) = check.join(log_id, scope, 0, &mut |problem| problems.push(problem));
         problems.sort_by_key(|problem| (problem.chain, problem.seq, problem.kind));
         Joined { entries, chains, heads, problems }
     }

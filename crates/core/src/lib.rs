@@ -12,7 +12,8 @@
 //! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
-//! * [`erasure`], [`register`]: what was erased by rule: as entries record it, and as a text for those who keep exports.
+//! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
+//!   for those who keep exports.
 //! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`segment`]: which segment of the log has which chains.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
@@ -35,6 +36,7 @@ pub mod note;
 pub mod problem;
 pub mod proof;
 pub mod proof_text;
+pub mod pruning;
 pub mod register;
 pub mod segment;
 pub mod span;

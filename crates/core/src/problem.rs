@@ -23,6 +23,8 @@ pub enum ProblemKind {
     CheckpointMismatch,
     /// A checkpoint seals entries that the log lost when it was restored, as it tells itself.
     Restored,
+    /// A payload or who-part was erased, and no intact `ERASE` entry says so.
+    ErasedWithoutRecord,
     /// The entry is dated before its predecessor.
     Clock,
     /// The entry could not be checked.

@@ -91,6 +91,8 @@ impl std::error::Error for SpanError {}
 pub struct SpanCheck {
     size: u64,
     chains: BTreeMap<u32, u64>,
+    /// The first chain that was not pruned: the first spans of those before it may be gone.
+    first_chain: u32,
 }
 
 impl SpanCheck {
@@ -103,7 +105,13 @@ impl SpanCheck {
     /// After the spans of a tree of `size` leaves, which is trusted: each chain with its last sealed entry.
     #[must_use]
     pub fn resume(size: u64, chains: impl IntoIterator<Item = (u32, u64)>) -> Self {
-        Self { size, chains: chains.into_iter().collect() }
+        Self { size, chains: chains.into_iter().collect(), first_chain: 0 }
+    }
+
+    /// The same for a log of which all chains before `first_chain` were pruned: their spans may begin anywhere.
+    #[must_use]
+    pub fn after_pruning(self, first_chain: u32) -> Self {
+        Self { first_chain, ..self }
     }
 
     /// Takes the next span if it continues those before it.
@@ -111,7 +119,10 @@ impl SpanCheck {
         if span.leaf_index != self.size {
             return Err(SpanError::Leaf { expected: self.size, found: span.leaf_index });
         }
-        let expected = self.last_seq(span.chain).checked_add(1).ok_or(SpanError::Empty)?;
+        let mut expected = self.last_seq(span.chain).checked_add(1).ok_or(SpanError::Empty)?;
+        if span.chain < self.first_chain && !self.chains.contains_key(&span.chain) {
+            expected = span.first_seq.max(1);
+        }
         if span.first_seq != expected {
             return Err(SpanError::Seq { chain: span.chain, expected, found: span.first_seq });
         }
@@ -204,6 +215,21 @@ mod tests {
         assert_eq!(check.extend(0, 3), None, "a chain that has become shorter gives nothing");
         assert_eq!(check.extend(0, 5), Some(span(6, 0, 5, 5)));
         assert_eq!(check.chains().collect::<Vec<_>>(), [(0, 5), (1, 2)]);
+    }
+
+    #[test]
+    fn spans_of_pruned_chains_begin_anywhere_and_then_continue() {
+        let mut check = SpanCheck::resume(10, []).after_pruning(3);
+        for (next, fits) in [
+            (span(10, 2, 0, 4), false),
+            (span(10, 2, 5, 6), true),
+            (span(12, 2, 8, 8), false),
+            (span(12, 2, 7, 7), true),
+            (span(13, 3, 2, 2), false),
+            (span(13, 3, 1, 2), true),
+        ] {
+            assert_eq!(check.push(&next).is_ok(), fits, "{next:?}");
+        }
     }
 
     #[test]

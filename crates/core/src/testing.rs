@@ -7,21 +7,25 @@ use crate::{
     Hash,
     chain::{Link, Scope},
     check::{
-        EntryCheck, LogCheck, LogReader, Options, Read, RecordedCheckpoint, Report, ResumeReader, is_beyond,
+        EntryCheck, LogCheck, LogReader, Options, PrunedLog, Read, RecordedCheckpoint, Report, ResumeReader,
+        frontier, is_beyond,
     },
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
-    format::genesis,
+    erasure::{ErasedPart, Erasure, PlaceRange},
+    format::{SEGMENT_CHAINS, first_chain_of, genesis},
     identity::LogIdentity,
     key::{KeyKind, SigningKey},
     merkle::leaf_hash,
     note::Note,
+    pruning::{Policy, PrunedSoFar, Pruning, SealedBy},
     span::{Span, SpanCheck},
     supplied::SuppliedCheckpoint,
     tile::{TILE_BYTES, TileId},
     tree::TreeFrontier,
 };
 use std::{collections::BTreeMap, convert::Infallible};
+use uuid::Uuid;
 
 /// The identity of every log in memory, unless it was edited.
 pub const LOG_ID: [u8; 16] = [7; 16];
@@ -155,6 +159,12 @@ pub struct MemoryLog {
     pub partial_tiles: bool,
     /// How many checkpoints and spans are given at once.
     pub page: usize,
+    /// How many segments were pruned, as the log says, and where the entry about it is.
+    pub pruned: Option<(u32, (u32, u64))>,
+    /// The hashes of leaves whose entries were pruned and that no complete tile had then.
+    pub pruned_leaves: BTreeMap<u64, Hash>,
+    /// The chains that were pruned: what an attacker could put back.
+    pub graveyard: BTreeMap<u32, Vec<MemoryEntry>>,
     frontier: TreeFrontier,
     covered: SpanCheck,
 }
@@ -169,6 +179,9 @@ impl Default for MemoryLog {
             tiles: BTreeMap::new(),
             partial_tiles: false,
             page: 2,
+            pruned: None,
+            pruned_leaves: BTreeMap::new(),
+            graveyard: BTreeMap::new(),
             frontier: TreeFrontier::new(),
             covered: SpanCheck::new(),
         }
@@ -198,17 +211,164 @@ impl MemoryLog {
         log
     }
 
+    /// Two segments that were pruned, of which one chain went on beside the third segment's, with checkpoints before and
+    /// after; some payloads and who-parts erased by rule.
+    #[must_use]
+    pub fn pruned_sample() -> Self {
+        let third = first_chain_of(3);
+        let mut log = Self::default();
+        log.append(0, 200);
+        log.append(1, 90);
+        log.checkpoint(Some(&key(1)));
+        log.append(SEGMENT_CHAINS, 70);
+        log.append(third, 100);
+        log.checkpoint(Some(&key(1)));
+        log.append(SEGMENT_CHAINS, 5);
+        log.append(third + 1, 40);
+        log.checkpoint(Some(&key(1)));
+        log.prune(1, third + 1);
+        log.append(third, 100);
+        log.erase(ErasedPart::Payload, &[(third, 3, 5), (third + 1, 2, 2)], third);
+        log.checkpoint(Some(&key(1)));
+        log.prune(2, third);
+        log.erase(ErasedPart::Who, &[(third, 7, 9)], third);
+        log.append(third + 1, 3);
+        log
+    }
+
     /// Records so many new entries in a chain.
     pub fn append(&mut self, chain: u32, count: u64) {
         for _ in 0..count {
-            let entries = self.chains.entry(chain).or_default();
-            let last = entries.last();
-            let prev_hash = last.and_then(|last| last.hash.clone());
-            let mut entry = MemoryEntry::new(chain, last.map_or(0, |last| last.seq) + 1);
-            entry.prev_hash = prev_hash.or_else(|| Some(genesis(&LOG_ID, chain).to_vec()));
-            entry.hash = hash(&entry, chain);
-            entries.push(entry);
+            self.append_edited(chain, |_| ());
         }
+    }
+
+    /// Records a new entry in a chain, after it was edited; returns its place.
+    pub fn append_edited(&mut self, chain: u32, edit: impl FnOnce(&mut MemoryEntry)) -> u64 {
+        let entries = self.chains.entry(chain).or_default();
+        let last = entries.last();
+        let prev_hash = last.and_then(|last| last.hash.clone());
+        let (seq, at) = last.map_or((0, 0), |last| (last.seq, last.at.unwrap_or(0)));
+        let mut entry = MemoryEntry::new(chain, seq + 1);
+        entry.at = entry.at.max(Some(at));
+        edit(&mut entry);
+        entry.prev_hash = prev_hash.or_else(|| Some(genesis(&LOG_ID, chain).to_vec()));
+        entry.hash = hash(&entry, chain);
+        entries.push(entry);
+        seq as u64 + 1
+    }
+
+    /// Records an entry that has only a detail.
+    pub fn record(&mut self, chain: u32, operation: &str, detail: &serde_json::Value, at: i64) -> u64 {
+        self.append_edited(chain, |entry| {
+            entry.at = entry.at.max(Some(at));
+            entry.operation = Some(operation.to_owned());
+            (entry.table_schema, entry.table_name) = (None, None);
+            (entry.row_key, entry.new_row) = (None, None);
+            entry.detail = Some(detail.to_string());
+        })
+    }
+
+    /// Erases a part of entries, and records in `chain` that it did.
+    pub fn erase(&mut self, part: ErasedPart, places: &[(u32, u64, u64)], chain: u32) -> u64 {
+        let place = |&(chain, first_seq, last_seq)| PlaceRange { chain, first_seq, last_seq };
+        let places: Vec<PlaceRange> = places.iter().map(place).collect();
+        let mut count = 0;
+        for range in &places {
+            for seq in range.first_seq..=range.last_seq {
+                let entry = self.entry(range.chain, seq as usize);
+                match part {
+                    ErasedPart::Payload => entry.erase(),
+                    ErasedPart::Who => entry.erase_who(),
+                }
+                count += 1;
+            }
+        }
+        let erasure = Erasure { part, request: Uuid::from_bytes([5; 16]), entries: count, places };
+        self.record(chain, Erasure::OPERATION, &erasure.detail(), 0)
+    }
+
+    /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain` that it did.
+    pub fn prune(&mut self, segment: u32, chain: u32) {
+        let first_chain = first_chain_of(segment + 1);
+        let size = self.frontier.size();
+        let last_tile = size - size % 256;
+        let remain = self.spans.iter().filter(|span| span.chain >= first_chain);
+        let minimum_index = remain.map(|span| span.leaf_index).min().unwrap_or(size);
+        let edge = frontier(self, minimum_index).expect("the tree is stored");
+        let before = self.pruned.and_then(|_| self.pruning());
+        for span in self.spans.iter().filter(|span| span.chain < first_chain) {
+            let entries = self.chains.get(&span.chain);
+            for leaf in last_tile.max(span.leaf_index)..span.leaf_index + span.entries() {
+                let (_, seq) = span.entry_at(leaf).expect("the span has the leaf");
+                let entry = entries.and_then(|entries| entries.get(seq as usize - 1));
+                if let Some(hash) = entry.and_then(|entry| entry.stored(span.chain).stored_hash()) {
+                    self.pruned_leaves.insert(leaf, hash);
+                }
+            }
+        }
+        let gone = self.chains.extract_if(..first_chain, |_, _| true).collect::<Vec<_>>();
+        let all = || gone.iter().flat_map(|(_, entries)| entries).filter_map(|entry| entry.at);
+        let (first_at, last_at) = (all().min(), all().max());
+        let count = all().count() as u64;
+        let newest = self.newest();
+        let root = newest.root.clone().try_into().expect("an honest root");
+        let pruning = Pruning {
+            segment,
+            first_chain: first_chain_of(segment),
+            last_chain: first_chain - 1,
+            chains: gone.len() as u64,
+            entries: count,
+            first_at,
+            last_at,
+            first_leaf: Some(0),
+            last_leaf: Some(minimum_index.saturating_sub(1)),
+            minimum_index,
+            root: edge.root(),
+            checkpoint: SealedBy { size: newest.size, root },
+            policy: Policy { keep: "1 hour".into(), keep_seconds: 3600, locked: true },
+            export: None,
+            disposable: true,
+            reason: None,
+            pruned: PrunedSoFar {
+                segments: segment,
+                entries: count + before.as_ref().map_or(0, |before| before.pruned.entries),
+                since: before.map_or(first_at, |before| before.pruned.since),
+            },
+        };
+        self.graveyard.extend(gone);
+        let complete = |tiles: &BTreeMap<(u8, u64), Vec<u8>>, index: u64| {
+            tiles.get(&(1, index / 256)).is_some_and(|above| above.len() == TILE_BYTES)
+        };
+        let tiles = self.tiles.clone();
+        self.tiles.retain(|&(level, index), _| {
+            level > 0 || (index + 1) * 256 > minimum_index || !complete(&tiles, index)
+        });
+        let start = minimum_index - minimum_index % 256;
+        self.spans.retain(|span| span.leaf_index + span.entries() > start);
+        self.checkpoints.retain(|recorded| recorded.size >= minimum_index);
+        let detail = serde_json::to_value(&pruning).expect("a detail is JSON");
+        let at = last_at.unwrap_or(0) + 3_600_000_000;
+        let seq = self.record(chain, Pruning::OPERATION, &detail, at);
+        self.pruned = Some((segment, (chain, seq)));
+    }
+
+    /// What the entry says by which the log says that it was pruned.
+    #[must_use]
+    pub fn pruning(&self) -> Option<Pruning> {
+        let (_, (chain, seq)) = self.pruned?;
+        let entry = self.chains.get(&chain)?.iter().find(|entry| entry.seq == seq as i64)?;
+        let entry = entry.stored(chain);
+        Pruning::of_entry(entry.operation?, entry.detail)
+    }
+
+    /// Rewrites the entry about what was pruned, and all that follows it in its chain.
+    pub fn rewrite_pruning(&mut self, edit: impl FnOnce(&mut Pruning)) {
+        let (Some((_, (chain, seq))), Some(mut pruning)) = (self.pruned, self.pruning()) else { return };
+        edit(&mut pruning);
+        let detail = serde_json::to_string(&pruning).expect("a detail is JSON");
+        self.entry(chain, seq as usize).detail = Some(detail);
+        self.rehash(chain, seq as i64);
     }
 
     /// Recomputes the hashes of a chain from an entry on, as somebody who rewrites history would.
@@ -363,6 +523,15 @@ impl LogReader for MemoryLog {
         self.partial_tiles
     }
 
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, Infallible> {
+        let pruning = self.pruning();
+        Ok(self.pruned.map(|(segments, place)| PrunedLog { segments, place, pruning }))
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Infallible> {
+        Ok(self.pruned_leaves.get(&leaf).copied())
+    }
+
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Infallible> {
         let has = |level, index| match self.partial_tiles {
             true => TileId::at(level, index, size).is_some(),
@@ -386,20 +555,40 @@ impl ResumeReader for MemoryLog {
             self.entries_of(&Span { leaf_index: 0, chain, first_seq: seq, last_seq: seq }).into_iter().next();
         Ok(entry.map(|entry| entry.stored(chain).link(&mut Scratch::default())))
     }
+
+    fn leaf_of(&mut self, chain: u32, seq: u64) -> Read<Option<u64>, Infallible> {
+        Ok(self.spans.iter().find_map(|span| span.leaf_of(chain, seq)))
+    }
+
+    fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Infallible> {
+        for (&chain, entries) in &self.chains {
+            for entry in entries {
+                if matches!(entry.operation.as_deref(), Some(Pruning::OPERATION | Erasure::OPERATION)) {
+                    visit(&entry.stored(chain));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Infallible> {
+        let is_one = |span: &&Span| span.leaf_index >= from && span.chain < first_chain;
+        Ok(self.spans.iter().filter(is_one).copied().collect())
+    }
 }
 
 /// Checks a whole log, or what follows a trusted checkpoint.
 pub fn check(log: &mut MemoryLog, options: Options, trusted: Option<&SuppliedCheckpoint>) -> Report {
     let mut entries = EntryCheck::bounded(options.max_problems);
     let mut check = LogCheck::new(options);
-    let Ok(anchors) = trusted.map_or(Ok(None), |trusted| check.resume(log, trusted));
-    let after: BTreeMap<u32, u64> =
-        anchors.iter().flatten().map(|anchor| (anchor.chain, anchor.seq)).collect();
+    let Ok(resumed) = trusted.map_or(Ok(None), |trusted| check.resume(log, trusted));
+    let anchors = resumed.iter().flat_map(|resumed| &resumed.anchors);
+    let after: BTreeMap<u32, u64> = anchors.map(|anchor| (anchor.chain, anchor.seq)).collect();
     for (&chain, rows) in &log.chains {
         let sealed = after.get(&chain).map_or(i64::MIN, |&seq| seq as i64);
         rows.iter().filter(|row| row.seq > sealed).for_each(|row| entries.add_stored(&row.stored(chain)));
     }
-    anchors.iter().flatten().for_each(|anchor| entries.anchor(anchor));
+    resumed.iter().for_each(|resumed| entries.resume(resumed));
     let Ok(()) = check.walk(log, &mut |_| {});
     let entries = entries.finish(check.log_id(), Scope::Whole);
     check.finish(entries)
@@ -473,6 +662,10 @@ fn tile(log: &MemoryLog, place: usize) -> Option<(u8, u64)> {
 
 /// Rewrites an entry, and recomputes everything that follows from it, the checkpoints included.
 fn reseal(log: &mut MemoryLog, place: usize, seed: u8) -> bool {
+    if log.pruned.is_some() {
+        // What was pruned cannot be sealed again.
+        return false;
+    }
     let Some((chain, at)) = choose(log, place) else { return false };
     let seq = log.chains[&chain][at].seq;
     log.entry(chain, at + 1).actor = Some("nobody".into());
@@ -573,7 +766,12 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         at < sealed(log, chain)
     }),
     ("a span edited", |log, place, what| {
+        let first_chain = log.pruned.map_or(0, |(segments, _)| first_chain_of(segments + 1));
         let Some(span) = span(log, place) else { return false };
+        if span.chain < first_chain && what % 6 == 1 {
+            // Which of the pruned chains its entries had, nothing tells any more.
+            return false;
+        }
         match what % 6 {
             0 => span.leaf_index = span.leaf_index.wrapping_add(1),
             1 => span.chain ^= 1,
@@ -659,6 +857,66 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         let had = !log.checkpoints.is_empty();
         log.checkpoints.clear();
         had
+    }),
+    ("a payload erased without a record", |log, place, _| edit(log, place, MemoryEntry::erase)),
+    ("a who-part erased without a record", |log, place, _| edit(log, place, MemoryEntry::erase_who)),
+    ("an erasure recorded for another place, or another part", |log, place, what| {
+        let Some((chain, at)) = choose(log, place) else { return false };
+        let before = log.chains[&chain][at].clone();
+        log.entry(chain, at + 1).erase();
+        let changed = log.chains[&chain][at] != before;
+        let seq = at as u64 + 1;
+        let (part, (first_seq, last_seq)) = match what % 3 {
+            0 => (ErasedPart::Who, (seq, seq)),
+            1 => (ErasedPart::Payload, (seq + 1, seq + 9)),
+            _ => (ErasedPart::Payload, (seq, seq - 1)),
+        };
+        let places = vec![PlaceRange { chain, first_seq, last_seq }];
+        let erasure = Erasure { part, request: Uuid::nil(), entries: 1, places };
+        let newest = log.chains.keys().next_back().copied().unwrap_or(chain);
+        log.record(newest, Erasure::OPERATION, &erasure.detail(), 0);
+        changed
+    }),
+    ("what the log says of its pruned segments", |log, _, what| {
+        let Some((segments, (chain, seq))) = log.pruned else {
+            log.pruned = Some((1, (0, 1)));
+            return true;
+        };
+        log.pruned = match what % 5 {
+            0 => None,
+            1 => Some((segments + 1, (chain, seq))),
+            2 => Some((segments - 1, (chain, seq))),
+            3 => Some((segments, (chain, seq + 1))),
+            _ => Some((segments, (chain + 1, seq))),
+        };
+        true
+    }),
+    ("pruned entries put back", |log, place, what| {
+        let Some(at) = place.checked_rem(log.graveyard.len()) else { return false };
+        let Some((&chain, entries)) = log.graveyard.iter().nth(at) else { return false };
+        let mut entries = entries.clone();
+        if what.is_multiple_of(2) {
+            entries.truncate(1 + what % entries.len().max(1));
+        }
+        if what.is_multiple_of(3) {
+            entries.iter_mut().for_each(|entry| entry.actor = None);
+        }
+        log.chains.insert(chain, entries).is_none()
+    }),
+    ("the hash of a pruned leaf", |log, place, what| {
+        let Some(at) = place.checked_rem(log.pruned_leaves.len()) else { return false };
+        let Some(&leaf) = log.pruned_leaves.keys().nth(at) else { return false };
+        let read = log.newest().size - log.newest().size % 256 <= leaf
+            || log.pruning().is_some_and(|pruning| {
+                let edge = pruning.minimum_index - pruning.minimum_index % 256;
+                edge <= leaf
+            });
+        match what % 3 {
+            // One that a complete tile has by now is not needed.
+            0 if !log.tiles.contains_key(&(0, leaf / 256)) => drop(log.pruned_leaves.remove(&leaf)),
+            _ => log.pruned_leaves.entry(leaf).or_default()[what % 32] ^= 1,
+        }
+        read
     }),
     ("another identity", |log, _, what| {
         log.log_id = if what.is_multiple_of(3) { None } else { Some([what as u8; 16]) };

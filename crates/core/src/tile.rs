@@ -113,6 +113,8 @@ pub enum TreeError<E> {
         /// How many bytes were read.
         bytes: usize,
     },
+    /// A tile that the tree has is not stored.
+    MissingTile(TileId),
     /// The request lies outside the tree.
     OutOfRange {
         /// What was asked for.
@@ -129,6 +131,7 @@ impl<E: fmt::Display> fmt::Display for TreeError<E> {
             Self::ShortTile { tile, bytes } => {
                 write!(f, "{} has {bytes} bytes, {} are needed", tile.path(), usize::from(tile.width) * 32)
             }
+            Self::MissingTile(tile) => write!(f, "{} is missing", tile.path()),
             Self::OutOfRange { asked, size } => write!(f, "{asked} lies outside the tree of {size} entries"),
         }
     }

@@ -8,9 +8,11 @@
 //! **Invariant**: an entry explains only the loss of what was sealed after the state that was restored, by another incarnation
 //! than the one that it begins and those after it.
 
-use crate::checkpoint::{Checkpoint, incarnation};
+use crate::{
+    checkpoint::{Checkpoint, incarnation},
+    pruning::time_text,
+};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// How many such entries are kept; a log has one for each restore or promotion.
@@ -123,18 +125,8 @@ impl Transition {
     #[must_use]
     pub fn describe(&self) -> String {
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-        format!("the log was {} on {}{reason}", self.kind.word(), time(self.at))
+        format!("the log was {} on {}{reason}", self.kind.word(), time_text(self.at))
     }
-}
-
-/// The time as a text, to the second.
-fn time(at: i64) -> String {
-    let Ok(time) = OffsetDateTime::from_unix_timestamp(at.div_euclid(1_000_000)) else {
-        return format!("{at} microseconds since 1970");
-    };
-    let (month, day) = (u8::from(time.month()), time.day());
-    let (hour, minute, second) = time.to_hms();
-    format!("{:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", time.year())
 }
 
 /// The event, of those that the log tells about, by which it came to lack what a checkpoint from elsewhere seals; `None` if
@@ -249,6 +241,6 @@ mod tests {
     fn a_transition_is_told_with_its_time_and_reason() {
         let told = transition(951_782_399_999, "RESTORE", 'b', None, 0).describe();
         assert_eq!(told, "the log was restored on 2000-02-28 23:59:59 UTC (a test)");
-        assert_eq!(time(i64::MAX), format!("{} microseconds since 1970", i64::MAX));
+        assert_eq!(time_text(i64::MAX), format!("{} microseconds since 1970", i64::MAX));
     }
 }

@@ -83,13 +83,24 @@ impl TreeFrontier {
     /// Rebuilds the frontier of the tree of `size` leaves from what never changes: its complete tiles, and the
     /// hashes of the last `size % 256` leaves, which no complete tile holds.
     ///
-    /// Reads at most 255 tiles at each level. It checks nothing but lengths: compare [`TreeFrontier::root`] with a
-    /// checkpoint that is trusted.
+    /// Reads at most 256 tiles at each level; a tile that is not stored may be replaced by the one above, if that one is
+    /// complete in a larger tree. It checks nothing but lengths: compare [`TreeFrontier::root`] with a checkpoint that is
+    /// trusted.
     pub fn rebuild<E>(
         size: u64,
         last_leaves: &[Hash],
-        mut complete: impl FnMut(TileId) -> Result<Vec<u8>, E>,
+        mut complete: impl FnMut(TileId) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, TreeError<E>> {
+        let mut read = |level: u32, index: u64| {
+            let tile = TileId { level: level as u8, index, width: TILE_WIDTH as u16 };
+            match complete(tile).map_err(TreeError::Read)? {
+                Some(bytes) if bytes.len() != TILE_BYTES => {
+                    Err(TreeError::ShortTile { tile, bytes: bytes.len() })
+                }
+                Some(bytes) => Ok(hashes_of(&bytes)),
+                None => Err(TreeError::MissingTile(tile)),
+            }
+        };
         let width = |level: u32| ((size >> (8 * level)) % TILE_WIDTH as u64) as usize;
         if size > MAX_TREE_SIZE || last_leaves.len() != width(0) {
             return Err(TreeError::OutOfRange { asked: last_leaves.len() as u64, size });
@@ -99,12 +110,19 @@ impl TreeFrontier {
             let number = size >> (8 * level);
             let mut hashes = Vec::with_capacity(TILE_WIDTH);
             for index in number - width(level) as u64..number {
-                let tile = TileId { level: (level - 1) as u8, index, width: TILE_WIDTH as u16 };
-                let bytes = complete(tile).map_err(TreeError::Read)?;
-                if bytes.len() != TILE_BYTES {
-                    return Err(TreeError::ShortTile { tile, bytes: bytes.len() });
+                match read(level - 1, index) {
+                    Ok(tile) => hashes.push(perfect_root(&tile)),
+                    Err(missing @ TreeError::MissingTile(_)) => {
+                        // It was pruned, if the tile above has its root.
+                        hashes = match read(level, number / TILE_WIDTH as u64) {
+                            Err(TreeError::MissingTile(_)) => return Err(missing),
+                            above => above?,
+                        };
+                        hashes.truncate(width(level));
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
-                hashes.push(perfect_root(&hashes_of(&bytes)));
             }
             levels.push(hashes);
         }
@@ -168,14 +186,23 @@ mod tests {
             tiles.extend(tree.push(leaf(n)).into_iter().map(|t| ((t.level, t.index), t.hashes.to_vec())));
         }
         let last: Vec<Hash> = (size - 5..size).map(leaf).collect();
-        let read = |tile: TileId| tiles.get(&(tile.level, tile.index)).cloned().ok_or(tile);
+        let read = |tile: TileId| Ok::<_, ()>(tiles.get(&(tile.level, tile.index)).cloned());
         let rebuilt = TreeFrontier::rebuild(size, &last, read).unwrap();
         assert_eq!((rebuilt.size(), rebuilt.root()), (tree.size(), tree.root()));
         assert!((0..=MAX_LEVEL).all(|level| rebuilt.edge(level) == tree.edge(level)));
-        let missing = |tile: TileId| if tile.index == 257 { Err(tile) } else { read(tile) };
-        assert!(matches!(TreeFrontier::rebuild(size, &last, missing), Err(TreeError::Read(_))));
-        let short = |_: TileId| Ok::<_, ()>(vec![0; 32]);
+        let failing = |tile: TileId| if tile.index == 257 { Err(()) } else { read(tile) };
+        assert!(matches!(TreeFrontier::rebuild(size, &last, failing), Err(TreeError::Read(()))));
+        let missing = |tile: TileId| if tile.index == 257 { Ok(None) } else { read(tile) };
+        assert!(matches!(TreeFrontier::rebuild(size, &last, missing), Err(TreeError::MissingTile(_))));
+        let short = |_: TileId| Ok::<_, ()>(Some(vec![0; 32]));
         assert!(matches!(TreeFrontier::rebuild(size, &last, short), Err(TreeError::ShortTile { .. })));
         assert!(matches!(TreeFrontier::rebuild(size, &last[1..], read), Err(TreeError::OutOfRange { .. })));
+        // A smaller tree, when the tiles of its leaves were pruned.
+        let smaller = 256 * 200 + 7;
+        let last: Vec<Hash> = (smaller - 7..smaller).map(leaf).collect();
+        let pruned = |tile: TileId| if tile.level == 0 && tile.index < 150 { Ok(None) } else { read(tile) };
+        let mut expected = TreeFrontier::new();
+        (0..smaller).for_each(|n| drop(expected.push(leaf(n))));
+        assert_eq!(TreeFrontier::rebuild(smaller, &last, pruned).unwrap().root(), expected.root());
     }
 }

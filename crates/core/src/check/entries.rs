@@ -1,15 +1,19 @@
 //! The check of all entries, in any order and by several workers.
 //!
 //! **Invariant**: every entry is added once. A defect of its content is reported, and its stored links count all the
-//! same, so that one fault does not spread over the chain. Memory grows with chains, runs and named problems, not with
-//! entries.
+//! same, so that one fault does not spread over the chain. Memory grows with chains, runs, named problems and ranges of
+//! erased entries, not with entries.
 
 use crate::{
     Hash,
     chain::{ChainCheck, Link, Scope},
+    check::{Records, Resumed},
     entry::{self, Defect, EncodedEntry, Exported, Scratch, StoredEntry},
+    erasure::{ErasedPart, PlaceRange, Places},
     format::Leaf,
     problem::{Problem, ProblemKind, Problems},
+    pruning::PruneEntry,
+    register::Register,
     transition::{MAX_TRANSITIONS, Transition},
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,9 @@ pub struct EntryCheck {
     erased: u64,
     erased_who: u64,
     absent: u64,
+    /// The places of erased payloads and who-parts.
+    erased_places: [Places; 2],
+    records: Records,
     transitions: Vec<Transition>,
     #[serde(skip)]
     scratch: Scratch,
@@ -44,6 +51,10 @@ pub struct EntryReport {
     pub heads: Vec<(u32, u64, Hash)>,
     /// What has become of the log, as its entries tell.
     pub transitions: Vec<Transition>,
+    /// The `PRUNE` entry that counts all that was pruned.
+    pub prune: Option<PruneEntry>,
+    /// Whether a register, besides the log's entries, told what was erased.
+    pub by_register: bool,
     /// The problems.
     pub problems: Problems,
 }
@@ -74,11 +85,14 @@ impl EntryCheck {
                 detail: detail(defect, operation),
             });
         }
-        self.erased += u64::from(entry.payload_digest.is_some());
-        self.erased_who += u64::from(entry.who_digest.is_some());
+        // Of what is altered, it would say nothing that it was erased.
+        let place = entry.place().filter(|_| checked.is_ok());
+        self.count_erased(ErasedPart::Payload, place, entry.payload_digest.is_some());
+        self.count_erased(ErasedPart::Who, place, entry.who_digest.is_some());
         if let (Ok(_), Some(operation), Some(at), Some(place)) =
             (&checked, entry.operation, entry.at, entry.place())
         {
+            self.records.add(operation, at, place, entry.detail);
             self.add_transition(operation, at, place, entry.detail);
         }
         if let Some((chain, seq)) = entry.place() {
@@ -95,7 +109,12 @@ impl EntryCheck {
     /// Adds an entry as an export holds it.
     pub fn add_encoded(&mut self, entry: &EncodedEntry<'_>) {
         let (chain, seq, hash) = (entry.chain, entry.seq, entry.hash);
-        let leaf = match entry.check(&mut self.scratch) {
+        let checked = entry.check(&mut self.scratch);
+        if let (Ok(leaf), Exported::Present(payload)) = (&checked, &entry.payload) {
+            self.records.add(leaf.operation, leaf.at, (chain, seq), payload.detail);
+        }
+        let place = checked.is_ok().then_some((chain, seq));
+        let leaf = match checked {
             Ok(leaf) => Some(leaf),
             Err(defect) => {
                 let leaf = Leaf::decode(entry.leaf).ok();
@@ -110,18 +129,45 @@ impl EntryCheck {
                 leaf
             }
         };
-        match entry.payload {
-            Exported::Present(_) => {}
-            Exported::Erased => self.erased += 1,
-            Exported::Absent => self.absent += 1,
-        }
-        self.erased_who += u64::from(entry.who == Exported::Erased);
+        self.count_erased(ErasedPart::Payload, place, entry.payload == Exported::Erased);
+        self.count_erased(ErasedPart::Who, place, entry.who == Exported::Erased);
+        self.absent += u64::from(entry.payload == Exported::Absent);
         if let (Some(leaf), Exported::Present(payload)) = (leaf, &entry.payload) {
             self.add_transition(leaf.operation, leaf.at, (chain, seq), payload.detail);
         }
         if let Some(leaf) = leaf {
             self.chains.add(&Link { chain, seq, prev_hash: leaf.prev_hash, hash, at: leaf.at });
         }
+    }
+
+    fn count_erased(&mut self, part: ErasedPart, place: Option<(u32, u64)>, erased: bool) {
+        if erased {
+            let (count, at) = match part {
+                ErasedPart::Payload => (&mut self.erased, 0),
+                ErasedPart::Who => (&mut self.erased_who, 1),
+            };
+            *count += 1;
+            place.into_iter().for_each(|(chain, seq)| self.erased_places[at].add(chain, seq));
+        }
+    }
+
+    /// Adds a `PRUNE` or `ERASE` entry that lies outside of what is checked: it tells what became of other entries. It is not
+    /// counted, and one that is not intact tells nothing.
+    pub fn add_record(&mut self, entry: &StoredEntry<'_>) {
+        if let (Ok(link), Some(operation)) = (entry.link(&mut self.scratch), entry.operation) {
+            self.records.add(operation, link.at, (link.chain, link.seq), entry.detail);
+        }
+    }
+
+    /// Accepts the erasures of a register, whose signature the caller has verified.
+    pub fn add_register(&mut self, register: &Register) {
+        self.records.add_register(register);
+    }
+
+    /// Continues from a trusted checkpoint.
+    pub fn resume(&mut self, resumed: &Resumed) {
+        resumed.anchors.iter().for_each(|anchor| self.anchor(anchor));
+        self.records.merge(resumed.records.clone());
     }
 
     fn add_transition(&mut self, operation: &[u8], at: i64, place: (u32, u64), detail: Option<&[u8]>) {
@@ -145,6 +191,10 @@ impl EntryCheck {
         self.erased += other.erased;
         self.erased_who += other.erased_who;
         self.absent += other.absent;
+        for (ours, theirs) in self.erased_places.iter_mut().zip(other.erased_places) {
+            ours.merge(theirs);
+        }
+        self.records.merge(other.records);
     }
 
     /// How many runs of entries are held, on which the memory of the check depends.
@@ -169,11 +219,43 @@ impl EntryCheck {
     /// chain's first link follows; without one no chain can begin.
     #[must_use]
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
-        let Self { chains, mut problems, erased, erased_who, absent, transitions, scratch: _ } = self;
+        let Self { chains, mut problems, erased, erased_who, absent, transitions, .. } = self;
         let entries = chains.entries();
-        let (chains, heads) = chains.join(log_id, scope, &mut |problem| problems.add(problem));
-        EntryReport { entries, chains, erased, erased_who, absent, heads, transitions, problems }
+        let (prune, recorded, by_register) = self.records.into_parts();
+        // Chains that were pruned are not looked at any more: the log must have none of them.
+        let believed = prune.as_ref().filter(|entry| entry.fault().is_none());
+        let first_chain = believed.map_or(0, |entry| entry.pruning.first_remaining_chain());
+        let (chains, heads) = chains.join(log_id, scope, first_chain, &mut |problem| problems.add(problem));
+        for (erased, (part, recorded)) in self.erased_places.into_iter().zip(recorded) {
+            for range in erased.without(recorded) {
+                problems.add(unrecorded(part, range));
+            }
+        }
+        EntryReport {
+            entries,
+            chains,
+            erased,
+            erased_who,
+            absent,
+            heads,
+            transitions,
+            prune,
+            by_register,
+            problems,
+        }
     }
+}
+
+/// The problem that a part of entries was erased and no entry says so.
+fn unrecorded(part: ErasedPart, range: PlaceRange) -> Problem {
+    let PlaceRange { chain, first_seq, last_seq } = range;
+    let what = if first_seq == last_seq {
+        format!("the {part} of entry {first_seq} was")
+    } else {
+        format!("the {part}s of entries {first_seq} to {last_seq} were")
+    };
+    let detail = format!("{what} erased, and no intact ERASE entry says so");
+    Problem::at(ProblemKind::ErasedWithoutRecord, chain, first_seq, detail)
 }
 
 /// The defect in a sentence.

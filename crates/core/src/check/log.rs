@@ -6,13 +6,14 @@
 use crate::{
     Hash,
     check::{
-        BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, reader::ReadError,
-        recorded::Recorded,
+        BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, pruned::PrunedCheck,
+        reader::ReadError, recorded::Recorded,
     },
     checkpoint::Checkpoint,
     identity::LogIdentity,
     key::VerifierKey,
     problem::{Problem, ProblemKind, Problems},
+    pruning::ReportedPruning,
     span::SpanCheck,
     supplied::{CheckpointFault, SuppliedCheckpoint, VerifiedCheckpoint},
     transition::{Transition, explanation},
@@ -74,12 +75,13 @@ pub struct LogCheck {
     pub(super) options: Options,
     begun: bool,
     pub(super) identity: Option<LogIdentity>,
+    pub(super) pruned: Option<PrunedCheck>,
     supplied: Option<Supplied>,
     reported_supplied: Option<ReportedCheckpoint>,
     pub(super) trusted: Option<ReportedCheckpoint>,
     pub(super) frontier: TreeFrontier,
     pub(super) spans: SpanCheck,
-    started_at: u64,
+    pub(super) started_at: u64,
     pub(super) recorded: Recorded,
     /// Whether a tile of entries' hashes differs: those above it follow from it.
     pub(super) leaves_differ: bool,
@@ -99,6 +101,7 @@ impl LogCheck {
             options,
             begun: false,
             identity: None,
+            pruned: None,
             supplied: None,
             reported_supplied: None,
             trusted: None,
@@ -162,11 +165,11 @@ impl LogCheck {
         }
     }
 
-    /// Starts after the trusted tree of which this is the right edge.
+    /// Starts after the tree of which this is the right edge, and which is trusted or was pruned.
     pub(super) fn start_at(&mut self, frontier: TreeFrontier, chains: impl IntoIterator<Item = (u32, u64)>) {
         self.started_at = frontier.size();
         self.spans = SpanCheck::resume(frontier.size(), chains);
-        self.recorded = Recorded::after(frontier.size());
+        self.recorded = Recorded::default();
         self.frontier = frontier;
     }
 
@@ -202,6 +205,9 @@ impl LogCheck {
         }
         let identity = reader.identity();
         self.identity = self.evidence(identity, ProblemKind::CheckpointMismatch)?.flatten();
+        let pruned = reader.pruned();
+        let pruned = self.evidence(pruned, ProblemKind::Missing)?.flatten();
+        self.pruned = pruned.filter(|log| log.segments > 0).map(|log| PrunedCheck { log, leaves: 0 });
         if let Some(supplied) = &self.options.supplied {
             let verified = supplied.verify(self.identity.as_ref(), &self.options.keys);
             let signed_by = verified.as_ref().ok().map(VerifiedCheckpoint::signed_by);
@@ -222,13 +228,14 @@ impl LogCheck {
     /// The report, with what the check of the entries found.
     #[must_use]
     pub fn finish(mut self, entries: EntryReport) -> Report {
+        let pruning = self.judge_pruning(entries.prune.as_ref());
         match self.progress {
             Progress::NotStarted => self.problems.add(Problem::of_log(
                 ProblemKind::Unchecked,
                 "the log was not compared with its checkpoints",
             )),
             Progress::Ended => {}
-            Progress::Complete | Progress::Broken => self.find_truncation(&entries.heads),
+            Progress::Complete | Progress::Broken => self.find_truncation(&entries.heads, pruning.as_ref()),
         }
         for problem in self.recorded.problems() {
             self.problems.add(problem);
@@ -236,7 +243,8 @@ impl LogCheck {
         for (checkpoint, problem) in std::mem::take(&mut self.lacks) {
             self.problems.add(explained(&entries.transitions, &checkpoint, problem));
         }
-        let sealed = self.spans.size() - self.started_at;
+        let pruned_leaves = self.pruned.as_ref().map_or(0, |pruned| pruned.leaves);
+        let sealed = (self.spans.size() - self.started_at).saturating_sub(pruned_leaves);
         let mut problems = entries.problems;
         problems.merge(self.problems);
         if self.progress == Progress::Broken && problems.count() == 0 {
@@ -255,12 +263,14 @@ impl LogCheck {
         remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
         remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
         remark(entries.erased_who > 0, Remark::ErasedWho(entries.erased_who));
+        remark(entries.by_register, Remark::ErasureRegister);
         remark(entries.absent > 0, Remark::AbsentPayloads(entries.absent));
         if let Some(supplied) = self.reported_supplied.as_ref().filter(|supplied| supplied.compared) {
             let (covered, entries) = (supplied.tree_size, entries.entries);
             remark(covered < sealed, Remark::BeyondSupplied { sealed: covered, entries });
         }
         remark(unsealed > 0 && self.progress == Progress::Complete, Remark::Unsealed(unsealed));
+        remarks.extend(pruning.clone().map(Remark::Pruned));
         Report {
             verdict: problems.verdict(),
             entries: entries.entries,
@@ -275,6 +285,7 @@ impl LogCheck {
             trusted: self.trusted,
             newest,
             part: None,
+            pruned: pruning,
             remarks,
             problem_count: problems.count(),
             problems: problems.into_sorted(),
@@ -282,8 +293,8 @@ impl LogCheck {
     }
 
     /// Chains, and a log, that end before what a checkpoint seals.
-    fn find_truncation(&mut self, heads: &[(u32, u64, Hash)]) {
-        let sealed: Vec<(u32, u64)> = self.spans.chains().collect();
+    fn find_truncation(&mut self, heads: &[(u32, u64, Hash)], pruning: Option<&ReportedPruning>) {
+        let sealed: Vec<_> = self.spans.chains().filter(|(chain, _)| !self.is_pruned(*chain)).collect();
         for (chain, last) in sealed {
             let head = heads.binary_search_by_key(&chain, |head| head.0).map_or(0, |at| heads[at].1);
             if head < last {
@@ -312,7 +323,9 @@ impl LogCheck {
                 None => self.problems.add(problem),
             }
         } else if self.open_supplied().is_some() && self.progress == Progress::Complete {
-            let detail = format!("the supplied checkpoint of {size} entries could not be compared");
+            let pruned = pruning.filter(|pruning| size < pruning.minimum_index);
+            let why = pruned.map_or_else(String::new, |pruning| format!(": {pruning}"));
+            let detail = format!("the supplied checkpoint of {size} entries could not be compared{why}");
             self.problems.add(Problem::of_log(ProblemKind::Unchecked, detail));
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A log is intact if its entries are ([`EntryCheck`]: each entry's content gives its hash, and each chain's entries
 //! follow one another) and if the tree over them is the one that its checkpoints sealed ([`LogCheck`], which reads
-//! through a [`LogReader`]). Both give one [`Report`].
+//! through a [`LogReader`]). Both give one [`Report`]. What was pruned and erased by rule is not missing, if the log's
+//! entries say so ([`Records`]).
 //!
 //! ```text
 //! reader: LogReader ──▶ LogCheck::walk ──▶ LogCheck::finish ──▶ Report
@@ -11,9 +12,11 @@
 
 mod entries;
 mod log;
+mod pruned;
 mod ranges;
 mod reader;
 mod recorded;
+mod records;
 mod report;
 mod resume;
 #[cfg(test)]
@@ -22,9 +25,12 @@ mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
 pub use log::{LogCheck, Options};
+pub use pruned::PrunedLog;
 pub use ranges::{Range, slices_of};
 pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
     is_beyond,
 };
+pub use records::Records;
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
+pub use resume::Resumed;

@@ -6,7 +6,8 @@
 use crate::{
     Hash,
     chain::Link,
-    entry::Defect,
+    check::pruned::{PrunedLog, pruned_leaves},
+    entry::{Defect, StoredEntry},
     identity::LogIdentity,
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId, TreeError},
@@ -84,6 +85,17 @@ pub trait LogReader {
         false
     }
 
+    /// What the log says was pruned from it; `None` if nothing was.
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, Self::Error> {
+        Ok(None)
+    }
+
+    /// The hash of a leaf whose entry was pruned, where it is kept besides the complete tiles; `None` if it is not.
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Self::Error> {
+        let _ = leaf;
+        Ok(None)
+    }
+
     /// One thing that is stored although the tree of `size` entries does not have it, such as a tile's path
     /// ([`is_beyond`]); `None` if there is nothing.
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Self::Error>;
@@ -96,6 +108,23 @@ pub trait ResumeReader: LogReader {
 
     /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the entry.
     fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Self::Error>;
+
+    /// The leaf of an entry in the tree; `None` if no span has it.
+    fn leaf_of(&mut self, chain: u32, seq: u64) -> Read<Option<u64>, Self::Error>;
+
+    /// Gives the log's newest `PRUNE` entry and all its `ERASE` entries to `visit`: they tell what became of other entries,
+    /// and may lie outside of the part that is checked.
+    fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Self::Error> {
+        let _ = visit;
+        Ok(())
+    }
+
+    /// The spans that begin at leaf `from` or later of chains before `first_chain`, which were pruned: few, because only
+    /// transactions that were under way when their segment was closed have any.
+    fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Self::Error> {
+        let _ = (from, first_chain);
+        Ok(Vec::new())
+    }
 }
 
 /// Whether a complete tile lies beyond the tree of `size` entries.
@@ -173,6 +202,7 @@ pub fn frontier<R: LogReader + ?Sized>(
 ) -> Result<TreeFrontier, FrontierError<R::Error>> {
     let mut last = Vec::new();
     let mut leaf = size - size % TILE_WIDTH as u64;
+    let mut first_chain: Option<u32> = None;
     while leaf < size {
         let span = reader.span_at(leaf)?;
         let Some((span, (chain, seq))) = span.and_then(|span| Some((span, span.entry_at(leaf)?))) else {
@@ -181,26 +211,34 @@ pub fn frontier<R: LogReader + ?Sized>(
         let last_seq = span.last_seq.min(seq.saturating_add(size - leaf - 1));
         let piece = Span { leaf_index: leaf, chain, first_seq: seq, last_seq };
         let mut next = Some(seq);
+        let before = last.len();
         reader.hashes(&[piece], &mut |found_chain, found, hash| {
             if next.is_some_and(|next| (found_chain, found) == (chain, next) && found <= last_seq) {
                 last.push(hash);
                 next = found.checked_add(1);
             }
         })?;
-        match next {
-            Some(next) if next <= last_seq => return Err(FrontierError::Missing { chain, seq: next }),
-            _ => leaf += piece.entries(),
+        if let Some(missing) = next.filter(|&next| next <= last_seq) {
+            // Asked only now: mostly nothing is missing.
+            let first_remaining = match first_chain {
+                Some(known) => known,
+                None => reader.pruned()?.map_or(0, |log| log.first_chain()),
+            };
+            first_chain = Some(first_remaining);
+            if chain >= first_remaining {
+                return Err(FrontierError::Missing { chain, seq: missing });
+            }
+            last.truncate(before);
+            last.extend(pruned_leaves(reader, leaf..leaf + piece.entries())?);
         }
+        leaf += piece.entries();
     }
-    let complete = |tile: TileId| match reader.tile(tile)? {
-        Some(hashes) => Ok(hashes),
-        None => Err(ReadError::Damaged(format!("{} is missing", tile.path()))),
-    };
-    TreeFrontier::rebuild(size, &last, complete).map_err(|error| match error {
+    TreeFrontier::rebuild(size, &last, |tile| reader.tile(tile)).map_err(|error| match error {
         TreeError::Read(error) => error.into(),
         TreeError::ShortTile { tile, bytes } => {
             FrontierError::Damaged(format!("{} has {bytes} bytes", tile.path()))
         }
+        TreeError::MissingTile(tile) => FrontierError::Damaged(format!("{} is missing", tile.path())),
         TreeError::OutOfRange { .. } => FrontierError::Damaged(format!("there is no tree of {size} entries")),
     })
 }

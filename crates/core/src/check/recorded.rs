@@ -72,6 +72,29 @@ impl Recorded {
         self.ahead.front().map(|recorded| recorded.size)
     }
 
+    /// Passes those of fewer than `size` entries, which cannot be compared: their notes are checked, and they are not counted.
+    pub(super) fn pass<R: LogReader + ?Sized>(
+        &mut self,
+        reader: &mut R,
+        size: u64,
+        options: &Options,
+        identity: Option<&LogIdentity>,
+    ) -> Read<(), R::Error> {
+        loop {
+            while self.next().is_some_and(|next| next < size) {
+                if let Some(recorded) = self.ahead.pop_front() {
+                    self.check_note(&recorded, options, identity);
+                }
+            }
+            if self.exhausted || self.next().is_some() {
+                (self.count, self.unsigned) = (0, 0);
+                (self.newest, self.newest_unsigned) = (None, false);
+                return Ok(());
+            }
+            self.read_page(reader)?;
+        }
+    }
+
     /// Reads on until one lies beyond the tree of `size` entries.
     pub(super) fn read_through<R: LogReader + ?Sized>(
         &mut self,

@@ -8,6 +8,7 @@ use crate::{
     key::KeyKind,
     note::Verified,
     problem::{Problem, ProblemKind, Verdict},
+    pruning::ReportedPruning,
 };
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -76,7 +77,7 @@ pub struct Part {
 }
 
 /// What a reader should know although it is no problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remark {
     /// No checkpoint from elsewhere was supplied.
     NoCheckpointSupplied,
@@ -88,6 +89,10 @@ pub enum Remark {
     ErasedPayloads(u64),
     /// So many entries have an erased who-part.
     ErasedWho(u64),
+    /// A register, besides the log's entries, told what was erased.
+    ErasureRegister,
+    /// Entries were pruned by rule.
+    Pruned(ReportedPruning),
     /// So many entries are not sealed yet.
     Unsealed(u64),
     /// So many payloads are absent from the export that was read.
@@ -118,6 +123,10 @@ impl fmt::Display for Remark {
             Self::ErasedWho(1) => f.write_str("the who-part of 1 entry has been erased; its digest is in the chain"),
             Self::ErasedWho(n) => {
                 write!(f, "the who-parts of {n} entries have been erased; their digests are in the chain")
+            }
+            Self::ErasureRegister => f.write_str("erasures that the supplied register names were accepted"),
+            Self::Pruned(pruning) => {
+                write!(f, "{pruning}; entry {} of chain {} says so", pruning.seq, pruning.chain)
             }
             Self::Unsealed(1) => f.write_str("1 entry is not sealed by a checkpoint yet"),
             Self::Unsealed(n) => write!(f, "{n} entries are not sealed by a checkpoint yet"),
@@ -171,6 +180,9 @@ pub struct Report {
     pub trusted: Option<ReportedCheckpoint>,
     /// The log's own newest checkpoint.
     pub newest: Option<ReportedCheckpoint>,
+    /// What was pruned by rule, as an intact entry says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<ReportedPruning>,
     /// The part that was checked; `None` for the whole log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
@@ -186,6 +198,8 @@ impl Report {
     /// The report of a check of entries alone: of a part of the log, which checkpoints say nothing about.
     #[must_use]
     pub fn of_part(entries: EntryReport, part: Part) -> Self {
+        let believed = entries.prune.as_ref().filter(|entry| entry.fault().is_none());
+        let pruned = believed.map(ReportedPruning::from);
         Self {
             verdict: entries.problems.verdict(),
             entries: entries.entries,
@@ -200,7 +214,8 @@ impl Report {
             trusted: None,
             newest: None,
             part: Some(part),
-            remarks: Vec::new(),
+            remarks: pruned.clone().map(Remark::Pruned).into_iter().collect(),
+            pruned,
             problem_count: entries.problems.count(),
             problems: entries.problems.into_sorted(),
         }
@@ -231,6 +246,17 @@ impl Report {
             .collect();
         if !erased.is_empty() {
             text += &format!(", {}", erased.join(" and "));
+        }
+        if let Some(pruned) = &self.pruned {
+            text += &format!(
+                "; {} in {} pruned by the policy to keep entries for {}",
+                count(pruned.entries),
+                match pruned.segments {
+                    1 => "1 segment".into(),
+                    n => format!("{n} segments"),
+                },
+                pruned.keep
+            );
         }
         text += &match &self.part {
             Some(part) => part_summary(part),

@@ -8,10 +8,12 @@
 use crate::{
     chain::Link,
     check::{
-        LogCheck, LogReader, ReportedCheckpoint, ResumeReader,
+        LogCheck, LogReader, Records, ReportedCheckpoint, ResumeReader,
         log::truncated,
         reader::{FrontierError, ReadError, frontier},
+        recorded::Recorded,
     },
+    entry::Scratch,
     problem::{Problem, ProblemKind},
     proof::{consistency_proof, inclusion_proof, verify_consistency, verify_inclusion},
     span::Span,
@@ -20,6 +22,15 @@ use crate::{
     tree::TreeFrontier,
 };
 use std::collections::BTreeMap;
+
+/// What a check that starts at a trusted checkpoint takes from before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resumed {
+    /// Each chain's last entry that the checkpoint seals. The entries before those need not be read.
+    pub anchors: Vec<Link>,
+    /// What the sealed `PRUNE` and `ERASE` entries say.
+    pub(super) records: Records,
+}
 
 /// Why the check cannot start at a checkpoint.
 enum NotResumed<E> {
@@ -51,6 +62,7 @@ impl<E> From<TreeError<ReadError<E>>> for NotResumed<E> {
         match error {
             TreeError::Read(error) => error.into(),
             TreeError::ShortTile { tile, bytes } => mismatch(format!("{} has {bytes} bytes", tile.path())),
+            TreeError::MissingTile(tile) => mismatch(format!("{} is missing", tile.path())),
             TreeError::OutOfRange { asked, size } => {
                 mismatch(format!("{asked} lies outside the tree of {size} entries"))
             }
@@ -68,8 +80,8 @@ fn missing<E>(chain: u32, seq: u64) -> NotResumed<E> {
 }
 
 impl LogCheck {
-    /// Starts at a checkpoint that is trusted. Each chain's last entry that it seals is returned, to be added by
-    /// [`EntryCheck::anchor`](crate::check::EntryCheck::anchor); the entries before those need not be read.
+    /// Starts at a checkpoint that is trusted. What is returned is for
+    /// [`EntryCheck::resume`](crate::check::EntryCheck::resume).
     ///
     /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and the whole log must be checked. An
     /// error means that the reader failed.
@@ -77,7 +89,7 @@ impl LogCheck {
         &mut self,
         reader: &mut R,
         trusted: &SuppliedCheckpoint,
-    ) -> Result<Option<Vec<Link>>, R::Error> {
+    ) -> Result<Option<Resumed>, R::Error> {
         self.begin(reader)?;
         self.trusted = Some(ReportedCheckpoint::new(trusted.checkpoint(), None));
         let verified = match trusted.verify(self.identity.as_ref(), self.keys()) {
@@ -89,14 +101,15 @@ impl LogCheck {
             }
         };
         match self.start(reader, &verified) {
-            Ok(anchors) => {
+            Ok(resumed) => {
                 let signed_by = Some(verified.signed_by());
                 let reported = ReportedCheckpoint::new(verified.checkpoint(), signed_by);
                 self.trusted = Some(ReportedCheckpoint { compared: true, ..reported });
-                Ok(Some(anchors))
+                Ok(Some(resumed))
             }
             Err(NotResumed::Problem(problem)) => {
-                if problem.chain.is_none() || problem.kind == ProblemKind::Truncated {
+                let of_log = problem.chain.is_none() && problem.kind != ProblemKind::Unchecked;
+                if of_log || problem.kind == ProblemKind::Truncated {
                     self.lacks.push((verified.checkpoint().clone(), problem));
                 } else {
                     self.add_problem(problem);
@@ -111,9 +124,16 @@ impl LogCheck {
         &mut self,
         reader: &mut R,
         trusted: &VerifiedCheckpoint,
-    ) -> Result<Vec<Link>, NotResumed<R::Error>> {
+    ) -> Result<Resumed, NotResumed<R::Error>> {
         let (size, root) = (trusted.checkpoint().size, trusted.checkpoint().root);
-        let spans = last_spans(reader, size)?;
+        let first_chain = self.pruned.as_ref().map_or(0, |pruned| pruned.log.first_chain());
+        if size < self.minimum_index() {
+            let detail = format!(
+                "the trusted checkpoint of {size} entries cannot be compared: its entries were pruned"
+            );
+            return Err(NotResumed::Problem(Problem::of_log(ProblemKind::Unchecked, detail)));
+        }
+        let spans = last_spans(reader, size, self.minimum_index(), first_chain)?;
         let edge = frontier(reader, size)?;
         if edge.root() != root {
             return Err(mismatch(format!(
@@ -129,16 +149,17 @@ impl LogCheck {
             };
             let link = reader.link(chain, seq)?.ok_or_else(|| missing(chain, seq))?.map_err(|_| other())?;
             let index = span.leaf_of(chain, seq).ok_or_else(other)?;
-            let proof = inclusion_proof(&mut edge.reader(|tile| stored(reader, tile)), index, size)?;
-            let proved = verify_inclusion(index, size, &link.hash, &proof, &root).is_ok();
-            if !proved || (link.chain, link.seq) != (chain, seq) {
+            if !is_in_tree(reader, &edge, index, &link)? || (link.chain, link.seq) != (chain, seq) {
                 return Err(other());
             }
             anchors.push(link);
         }
+        let records = sealed_records(reader, &edge, &spans)?;
         self.compare_older_supplied(reader, &edge)?;
         self.start_at(edge, spans.into_iter().map(|(chain, span)| (chain, span.last_seq)));
-        Ok(anchors)
+        self.spans = std::mem::take(&mut self.spans).after_pruning(first_chain);
+        self.recorded = Recorded::after(size);
+        Ok(Resumed { anchors, records })
     }
 
     /// A supplied checkpoint that is older than the trusted one must be a beginning of it.
@@ -148,7 +169,8 @@ impl LogCheck {
         edge: &TreeFrontier,
     ) -> Result<(), NotResumed<R::Error>> {
         let older = self.open_supplied().map(|supplied| supplied.checkpoint().clone());
-        if let Some(older) = older.filter(|older| older.size < edge.size()) {
+        let minimum_index = self.minimum_index();
+        if let Some(older) = older.filter(|older| (minimum_index..edge.size()).contains(&older.size)) {
             let (old, new) = (older.size, edge.size());
             let proof = consistency_proof(&mut edge.reader(|tile| stored(reader, tile)), old, new)?;
             let proved = verify_consistency(old, new, &older.root, &edge.root(), &proof).is_ok();
@@ -158,14 +180,65 @@ impl LogCheck {
     }
 }
 
-/// Each chain's last span of the tree of `size` entries, cut where that ends; together they must fill the tree.
+/// Whether an entry is the leaf of this number, in the tree of which this is the right edge.
+fn is_in_tree<R: LogReader + ?Sized>(
+    reader: &mut R,
+    edge: &TreeFrontier,
+    index: u64,
+    link: &Link,
+) -> Result<bool, NotResumed<R::Error>> {
+    let proof = inclusion_proof(&mut edge.reader(|tile| stored(reader, tile)), index, edge.size())?;
+    Ok(verify_inclusion(index, edge.size(), &link.hash, &proof, &edge.root()).is_ok())
+}
+
+/// What the `PRUNE` and `ERASE` entries of the trusted tree say; those that come later are read with all others. One that is
+/// not in the tree says nothing.
+fn sealed_records<R: ResumeReader + ?Sized>(
+    reader: &mut R,
+    edge: &TreeFrontier,
+    spans: &BTreeMap<u32, Span>,
+) -> Result<Records, NotResumed<R::Error>> {
+    let (mut found, mut scratch) = (Vec::new(), Scratch::default());
+    reader.records(&mut |entry| {
+        if let (Ok(link), Some(operation)) = (entry.link(&mut scratch), entry.operation) {
+            let mut said = Records::default();
+            said.add(operation, link.at, (link.chain, link.seq), entry.detail);
+            found.push((link, said));
+        }
+    })?;
+    let mut records = Records::default();
+    for (link, said) in found {
+        let is_sealed = spans.get(&link.chain).is_some_and(|span| link.seq <= span.last_seq);
+        let index = if is_sealed { reader.leaf_of(link.chain, link.seq)? } else { None };
+        if let Some(index) = index.filter(|&index| index < edge.size())
+            && is_in_tree(reader, edge, index, &link)?
+        {
+            records.merge(said);
+        }
+    }
+    Ok(records)
+}
+
+/// Each chain's last span of the tree of `size` entries, cut where that ends; together, and with the entries that were pruned,
+/// they must fill the tree.
 fn last_spans<R: ResumeReader + ?Sized>(
     reader: &mut R,
     size: u64,
+    minimum_index: u64,
+    first_chain: u32,
 ) -> Result<BTreeMap<u32, Span>, NotResumed<R::Error>> {
     let mut spans = BTreeMap::new();
-    let mut sealed = 0_u64;
+    let mut sealed = minimum_index;
+    if first_chain > 0 {
+        for span in reader.pruned_spans(minimum_index, first_chain)? {
+            let within = size.saturating_sub(span.leaf_index).min(span.entries());
+            sealed = sealed.saturating_add(within);
+        }
+    }
     for span in reader.last_spans(size)? {
+        if span.chain < first_chain {
+            continue;
+        }
         let damaged = || mismatch(format!("the span at leaf {} is not one of the tree", span.leaf_index));
         let within = size.checked_sub(span.leaf_index).filter(|&within| within > 0 && span.entries() > 0);
         let last_seq = span.first_seq.saturating_add(within.ok_or_else(damaged)? - 1).min(span.last_seq);

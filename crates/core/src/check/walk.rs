@@ -12,7 +12,7 @@ use crate::{
     problem::{Problem, ProblemKind},
     span::Span,
     supplied::VerifiedCheckpoint,
-    tile::{TILE_WIDTH, TileId},
+    tile::{CompleteTile, TILE_WIDTH, TileId},
 };
 
 /// Where in a batch the next entry is expected.
@@ -56,9 +56,14 @@ impl LogCheck {
     ) -> Result<(), R::Error> {
         self.begin(reader)?;
         self.progress = Progress::Complete;
-        self.read_checkpoints(reader, self.frontier.size())?;
-        self.compare();
-        self.walk_spans(reader, progress)?;
+        if self.started_at == 0 {
+            self.skip_pruned(reader)?;
+        }
+        if self.progress == Progress::Complete {
+            self.read_checkpoints(reader, self.frontier.size())?;
+            self.compare();
+            self.walk_spans(reader, progress)?;
+        }
         if self.progress == Progress::Complete && reader.stores_partial_tiles() {
             let partial: Vec<(TileId, Vec<u8>)> =
                 self.frontier.partial_tiles().map(|(id, hashes)| (id, hashes.to_vec())).collect();
@@ -145,9 +150,35 @@ impl LogCheck {
     fn read_batch<R: LogReader + ?Sized>(&mut self, reader: &mut R, batch: &[Span]) -> Result<(), R::Error> {
         let Some(last) = batch.last() else { return Ok(()) };
         self.read_checkpoints(reader, last.leaf_index.saturating_add(last.entries()))?;
-        let mut cursor = Cursor::new(batch);
         let mut completed = Vec::new();
-        let read = reader.hashes(batch, &mut |chain, seq, hash| {
+        let same = |a: &Span, b: &Span| self.is_pruned(a.chain) == self.is_pruned(b.chain);
+        let groups: Vec<&[Span]> = batch.chunk_by(same).collect();
+        for spans in groups {
+            if self.progress != Progress::Complete {
+                break;
+            }
+            if self.is_pruned(spans[0].chain) {
+                self.read_pruned(reader, spans, &mut completed)?;
+            } else {
+                self.read_entries(reader, spans, &mut completed)?;
+            }
+        }
+        for tile in completed {
+            let id = TileId { level: tile.level, index: tile.index, width: TILE_WIDTH as u16 };
+            self.compare_tile(reader, id, &tile.hashes[..], batch)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the hashes of entries that the log has.
+    fn read_entries<R: LogReader + ?Sized>(
+        &mut self,
+        reader: &mut R,
+        spans: &[Span],
+        completed: &mut Vec<CompleteTile>,
+    ) -> Result<(), R::Error> {
+        let mut cursor = Cursor::new(spans);
+        let read = reader.hashes(spans, &mut |chain, seq, hash| {
             if self.progress == Progress::Complete && cursor.take(chain, seq) {
                 completed.extend(self.frontier.push(hash));
                 self.compare();
@@ -165,19 +196,20 @@ impl LogCheck {
         } else {
             self.evidence(read, ProblemKind::Missing)?;
         }
-        for tile in completed {
-            let id = TileId { level: tile.level, index: tile.index, width: TILE_WIDTH as u16 };
-            self.compare_tile(reader, id, &tile.hashes[..], batch)?;
-        }
         Ok(())
     }
 
     /// Compares the checkpoints of the tree as it is now.
-    fn compare(&mut self) {
+    pub(super) fn compare(&mut self) {
         let size = self.frontier.size();
         let supplied = self.open_supplied().map(VerifiedCheckpoint::checkpoint);
         if let Some(root) = supplied.filter(|supplied| supplied.size == size).map(|supplied| supplied.root) {
             self.compare_supplied(root == self.frontier.root());
+        }
+        let pruning = self.pruned.as_ref().and_then(|pruned| pruned.log.pruning.as_ref());
+        let named = pruning.map(|pruning| pruning.checkpoint).filter(|named| named.size == size);
+        if named.is_some_and(|named| named.root != self.frontier.root()) {
+            self.mismatch(format!("the PRUNE entry names another checkpoint of {size} entries"));
         }
         if self.recorded.next() == Some(size) {
             let root: Hash = self.frontier.root();
