@@ -5,7 +5,7 @@ use crate::audit::enable::check_reason;
 use crate::erasure::call;
 use crate::erasure::subject::Subject;
 use crate::error::{Error, OrRaise};
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
 use crate::log::incarnation;
 use crate::log::stored::AddressText;
 use crate::log::{self, erased};
@@ -57,8 +57,7 @@ fn make() -> Result<String, Error> {
     let _now = ActiveSnapshot::push_latest();
     let identity = identity(&extension)?.ok_or(Error::NothingToSeal)?;
     let (ranges, scratch) = (RefCell::new(Vec::new()), RefCell::new(Scratch::default()));
-    let (erasures, log) = (extension.quoted(OwnTable::Erasures)?, extension.quoted(OwnTable::Log)?);
-    erased::for_each_entry(&erasures, &log, |row| {
+    erased::for_each_entry(&extension, |row| {
         row.with_entry(&mut AddressText::default(), |entry| {
             // What an entry says that was altered is not signed.
             if entry.check(&mut scratch.borrow_mut()).is_err() {
@@ -71,7 +70,7 @@ fn make() -> Result<String, Error> {
             let all = places.into_iter().map(|places| ErasedRange { part, places, request });
             ranges.borrow_mut().extend(all);
         });
-    });
+    })?;
     let origin = audit_chain_core::checkpoint::default_origin(&identity.newest());
     let register = Register::new(&origin, ranges.into_inner()).map_err(|error| bad(&error))?;
     Ok(register.to_note(key.as_ref()).map_err(|error| bad(&error))?.to_string())

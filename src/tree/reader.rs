@@ -5,7 +5,7 @@
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
-use crate::log::table;
+use crate::log::{erased, table};
 use crate::pg::numbers::numbers;
 use crate::pg::query::query_statement;
 use crate::pg::{compat, session};
@@ -14,7 +14,7 @@ use audit_chain_core::{
     Hash,
     chain::Link,
     check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, frontier},
-    entry::{Defect, Scratch},
+    entry::{Defect, Scratch, StoredEntry},
     identity::{LogIdentity, StoredIdentity},
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId},
@@ -209,6 +209,14 @@ impl ResumeReader for Reader<'_> {
             self.store.spans
         ))?;
         Ok(spans.first().and_then(|span| span.leaf_of(chain, seq)))
+    }
+
+    fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Error> {
+        let mut addresses = AddressText::default();
+        erased::for_each_entry(&self.store.extension, |row| {
+            row.with_entry(&mut addresses, |entry| visit(entry))
+        })
+        .map_err(ReadError::Failed)
     }
 
     fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Error> {
