@@ -30,22 +30,11 @@ fn finish_all(call: &Call) -> Result<(), Error> {
     xact::refuse_if_read_only(c"audit_finish_erasure()");
     let mut transactions = OfProcedure::begin();
     let mut waiting = 0;
-    for Remaining { segment: number, .. } in
-        transactions.run(|| trace::remaining(&Extension::installed()?))?
-    {
-        let is_done = transactions.run(|| {
-            let extension = Extension::installed()?;
-            let _path = LocalSettings::safe_search_path();
-            let _owner = extension.act_as_owner();
-            if !Segments::read(&extension)?.has_reached(number, State::Sealed) {
-                return Ok(false);
-            }
-            if let Some(table) = segments::table_of(&extension, number)? {
-                segment(&extension, table)?;
-            }
-            Ok::<_, Error>(true)
-        })?;
-        waiting += u32::from(!is_done);
+    let remaining =
+        transactions.run(|| Extension::installed().and_then(|extension| trace::remaining(&extension)));
+    for Remaining { segment: number, .. } in remaining? {
+        // An error is raised in its transaction: what that has done so far must not be committed.
+        waiting += u32::from(!transactions.run(|| finish_one(number).or_raise()));
     }
     transactions.end();
     if waiting > 0 {
@@ -61,8 +50,22 @@ fn finish_all(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes the table of one segment anew; returns false if it is not sealed yet.
+fn finish_one(number: u32) -> Result<bool, Error> {
+    let extension = Extension::installed()?;
+    let _path = LocalSettings::safe_search_path();
+    let _owner = extension.act_as_owner();
+    if !Segments::read(&extension)?.has_reached(number, State::Sealed) {
+        return Ok(false);
+    }
+    if let Some(table) = segments::table_of(&extension, number)? {
+        segment(&extension, table)?;
+    }
+    Ok(true)
+}
+
 /// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
-/// transaction that does nothing else, when the segment is sealed.
+/// transaction that does nothing else, when the segment is sealed. After an error that transaction must not be committed.
 pub fn segment(extension: &Extension, table: Oid) -> Result<(), Error> {
     let mut number = None;
     for remaining in trace::remaining(extension)? {

@@ -97,7 +97,7 @@ fn kinds(log: u32, newest: &str, wal: &str, remains: bool) -> Vec<Kind> {
                    AND coalesce(greatest(last_vacuum, last_autovacuum) < {newest}, true) \
                    AND EXISTS (SELECT FROM pg_statistic WHERE starelid = {log}::oid)"
             ),
-            "VACUUM FULL pg_catalog.pg_statistic",
+            "VACUUM FULL pg_catalog.pg_statistic, then VACUUM pg_catalog.pg_statistic",
         ),
         (
             "replication slot",

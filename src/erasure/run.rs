@@ -105,6 +105,8 @@ pub fn execute(extension: &Extension, subject: &Subject, order: &Order<'_>) -> R
     let mut run = Run::begin(extension, order)?;
     for selection in subject.selections(extension)? {
         run.erase(&selection)?;
+        // The next one may replace the same rows again.
+        xact::make_visible();
     }
     run.end()
 }

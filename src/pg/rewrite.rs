@@ -93,7 +93,10 @@ unsafe fn copy(old: pg_sys::Relation, new: Oid) {
     // error by the transaction's abort. Values that lie in the TOAST table of `old` are fetched and stored in that of `new`.
     unsafe {
         let new = pg_sys::table_open(new, pg_sys::AccessExclusiveLock as c_int);
-        let options = (pg_sys::TABLE_INSERT_SKIP_FSM | pg_sys::TABLE_INSERT_FROZEN) as c_int;
+        // Logical decoding has passed on these rows, or ignored them, when they were written first.
+        let options = (pg_sys::TABLE_INSERT_SKIP_FSM
+            | pg_sys::TABLE_INSERT_FROZEN
+            | pg_sys::TABLE_INSERT_NO_LOGICAL) as c_int;
         let command = pg_sys::GetCurrentCommandId(true);
         let slot = pg_sys::table_slot_create(old, std::ptr::null_mut());
         let scan = pg_sys::table_beginscan(old, pg_sys::GetActiveSnapshot(), 0, std::ptr::null_mut());

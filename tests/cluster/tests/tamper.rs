@@ -261,7 +261,9 @@ fn views_show_null_for_erased_who_parts() {
     assert_eq!(places.lines().count(), 2);
     for seq in places.lines() {
         let chain = database.sql(&format!("SELECT chain FROM audit_log WHERE seq = {seq}"));
-        database.sql(&format!("SELECT * FROM audit_erase_entry({chain}, {seq}, 'who', 'Art. 17', dry_run => false)"));
+        database.sql(&format!(
+            "SELECT * FROM audit_erase_entry({chain}, {seq}, 'who', 'Art. 17', dry_run => false)"
+        ));
     }
     database.assert_intact();
     assert_eq!(database.sql(coverage), "t|audited|f|");
