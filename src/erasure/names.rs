@@ -24,11 +24,6 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// A name without an end.
-    pub fn always(schema: &str, name: &str) -> Self {
-        Self { schema: schema.into(), name: name.into(), from: None, until: None }
-    }
-
     fn had_at(&self, at: i64) -> bool {
         self.from.is_none_or(|from| from <= at) && self.until.is_none_or(|until| at <= until)
     }

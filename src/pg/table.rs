@@ -458,12 +458,6 @@ impl Replacer {
         }
     }
 
-    /// The table.
-    pub fn table(&self) -> Oid {
-        // SAFETY: open by the invariant of the type.
-        unsafe { (*self.relation).rd_id }
-    }
-
     /// Replaces the row of this key by the one that `make` makes of it; leaves it if that makes none. Returns what `make`
     /// returns besides; `None` without such a row. Sees what is committed and what this transaction has done.
     pub fn replace<T>(
