@@ -112,7 +112,7 @@ CREATE FUNCTION audit_erase_entry(
 )
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_erase_entry';
 COMMENT ON FUNCTION audit_erase_entry(integer, bigint, text, text, boolean) IS
-    'audit_chain: erase the payload or the who-part of one entry; by default it only shows what would be erased';
+    'audit_chain: erase the payload of one entry, or its who-part, which other entries of its transaction may share; by default it only shows what would be erased';
 
 CREATE FUNCTION audit_approve_erasure(request uuid, approve boolean DEFAULT true) RETURNS TABLE (
     state text, erasure uuid, table_schema text, table_name text, segment integer, erased text, entries bigint,

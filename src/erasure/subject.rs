@@ -4,6 +4,8 @@ use crate::erasure::matching::{Rows, Wanted};
 use crate::erasure::names;
 use crate::error::Error;
 use crate::extension::Extension;
+use crate::log::stored::StoredRow;
+use crate::log::table;
 use audit_chain_core::erasure::{ErasedPart, PlaceRange};
 use audit_chain_core::register::Register;
 use pgrx::spi::quote_literal;
@@ -54,7 +56,7 @@ pub enum Subject {
     Rows { schema: String, table: String, rows: Rows },
     /// The who-parts of all entries with this value in a column.
     Who { column: WhoColumn, value: String },
-    /// A part of one entry.
+    /// A part of one entry; of the others that share it, too.
     Entry { chain: i32, seq: i64, part: ErasedPart },
     /// What a register names: its text, whose signature has been verified. Entries since `before`, in microseconds since 2000-01-01
     /// UTC, are not those of the register's log.
@@ -94,6 +96,18 @@ impl Subject {
             Self::Who { column, value } => {
                 let kind = if *column == WhoColumn::ClientAddr { "inet" } else { "text" };
                 let condition = format!("l.{} = {}::{kind}", column.name(), quote_literal(value));
+                one(ErasedPart::Who, Source::Condition(condition))
+            }
+            Self::Entry { chain, seq, part: ErasedPart::Who } => {
+                // The entries of a transaction share a who-part. In another entry it, or its salt, would tell what was erased here.
+                let salt = |entry: &StoredRow<'_>| entry.who_salt.map(hex::encode);
+                let salt = table::entry(extension, *chain, *seq, salt)?.flatten();
+                let condition = salt.map_or_else(
+                    || "false".into(),
+                    |salt| {
+                        format!("l.chain = ({chain}) AND l.who_salt = decode('{salt}'::text, 'hex'::text)")
+                    },
+                );
                 one(ErasedPart::Who, Source::Condition(condition))
             }
             Self::Entry { chain, seq, part } => {

@@ -115,6 +115,9 @@ SELECT state, table_name, erased, entries FROM audit_erase_entry(1, :event, 'pay
 SELECT * FROM audit_erase_entry(1, :event, 'payload', 'an event about a person', false);
 SELECT detail, salt, erased FROM audit_log JOIN app.shown USING (seq, operation) WHERE operation = 'EVENT';
 SELECT erased, entries FROM audit_erase_entry(1, 1, 'who', 'Art. 17', false);
+-- The entries of a transaction share a who-part.
+SELECT erased, entries FROM audit_erase_entry(1, 3, 'who', 'Art. 17', false);
+SELECT operation, who_erased FROM app.shown WHERE seq BETWEEN 1 AND 4 ORDER BY seq;
 SET audit_chain.actor = 'clerk 7';
 INSERT INTO person VALUES (5, 'x', 0);
 RESET audit_chain.actor;
