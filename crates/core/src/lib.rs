@@ -15,6 +15,7 @@
 //! * [`segment`], [`sealing`]: which segment of the log has which chains, and what it had when it was sealed.
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
+//! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -28,6 +29,7 @@ pub mod entry;
 pub mod erasure;
 pub mod format;
 pub mod identity;
+pub mod json;
 pub mod key;
 pub mod merkle;
 pub mod note;
