@@ -2,7 +2,8 @@
 -- which layer.
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
-    audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log FROM PUBLIC;
+    audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log,
+    audit_segment, audit_pruned_leaf, audit_segments FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -21,7 +22,7 @@ DECLARE
 BEGIN
     FOREACH own_table IN ARRAY ARRAY[
         'audit_log', 'audit_log_identity', 'audit_incarnation', 'audit_lifecycle', 'audit_schema_policy',
-        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place']
+        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place', 'audit_segment', 'audit_pruned_leaf']
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I
@@ -76,7 +77,7 @@ END
 $$;
 
 -- Monitoring needs no right on the log. The views show numbers, times, and names that the catalogs show everybody.
-GRANT SELECT ON audit_status, audit_coverage TO pg_monitor;
+GRANT SELECT ON audit_status, audit_coverage, audit_segments TO pg_monitor;
 
 -- A publication of the schema publishes the log too, which its subscribers may not expect. docs/operations.md says more.
 DO $$

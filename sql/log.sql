@@ -69,6 +69,8 @@ CREATE TABLE audit_log (
     hash             bytea       NOT NULL CHECK (length(hash) = 32),
     -- Each chain grows at its end only, so no page needs free space for later entries.
     PRIMARY KEY (chain, seq) WITH (fillfactor = 100),
+    -- This table is the first segment of the log (sql/segment.sql); the others inherit from it.
+    CONSTRAINT audit_log_0001_chain CHECK (chain <= 65535) NO INHERIT,
     -- An entry has either its payload with the salt, or the digest of its erased payload.
     CHECK ((salt IS NULL) = (payload_digest IS NOT NULL)),
     -- It has either its who-part with the salt, or the digest of its erased who-part.
@@ -83,7 +85,7 @@ COMMENT ON COLUMN audit_log.chain IS 'the chain; there are as many as sessions t
 COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without gaps';
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
-COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, VERIFY, RESTORE, PROMOTE, CLONE, UPGRADE, FORK or RESUME';
+COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, VERIFY, SEGMENT, SEAL, RESTORE, PROMOTE, CLONE, UPGRADE, FORK or RESUME';
 COMMENT ON COLUMN audit_log.table_schema IS 'the schema of the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.table_name IS 'the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in; null if the who-part has been erased';

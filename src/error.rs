@@ -4,6 +4,21 @@ use crate::pg::text::message;
 use pgrx::{PgLogLevel, PgSqlErrorCode as State, pg_sys::panic::ErrorReport};
 use std::fmt;
 
+/// Why a segment cannot be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSealable {
+    /// New transactions write there.
+    Open,
+    /// A transaction under way may write there.
+    InUse,
+    /// It is sealed.
+    Sealed,
+    /// It was pruned.
+    Pruned,
+    /// Its table, or entries that checkpoints seal, are missing.
+    Missing,
+}
+
 /// An error of the extension. Its `Display` is the message, which names the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -107,6 +122,22 @@ pub enum Error {
     ReservedTrigger { name: String, table: String },
     /// A chain's newest entry has the last place or time that the format has.
     ChainEnded { chain: u32 },
+    /// The open segment of the log cannot be written to.
+    SegmentUnfit { table: String, reason: &'static str },
+    /// `audit_rotate()` after the transaction has written entries.
+    RotateAfterWriting,
+    /// `audit_rotate()` of a log whose open segment has no entries.
+    NothingToRotate { segment: u32 },
+    /// `audit_rotate()` of a log that is not recording.
+    NotRotatable { state: &'static str },
+    /// A table has the name of the next segment.
+    SegmentNameTaken { table: String },
+    /// There can be no further segment.
+    NoMoreSegments,
+    /// No segment has this number.
+    NoSuchSegment { segment: i32, open: u32 },
+    /// A segment cannot be sealed.
+    NotSealable { segment: u32, reason: NotSealable },
     /// A checkpoint of a log without entries.
     NothingToSeal,
     /// A checkpoint of a copy that was not told what it is.
@@ -216,8 +247,7 @@ impl Error {
             ),
             Self::NotReader => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied for aggregate audit_chain_check: only roles that may read table audit_log may call it"
-                    .into(),
+                "permission denied for table audit_log".into(),
                 "GRANT SELECT ON audit_log allows a role to verify the log, with audit_verify().".into(),
             ),
             Self::NotRecorder => (
@@ -237,8 +267,8 @@ impl Error {
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 format!("cannot check more than {limit} chains"),
-                "A log has no more chains than audit_chain.max_chains allows. Entries of other chains were inserted by \
-                 force: verify chain by chain, with only_chain, or with the program audit-chain."
+                "A segment of the log has no more chains than audit_chain.max_chains allows. Entries of other chains were inserted \
+                 by force: verify chain by chain, with only_chain, or with the program audit-chain."
                     .into(),
             ),
             Self::LogReplaced => (
@@ -443,6 +473,62 @@ impl Error {
                 format!("cannot add to chain {chain}: its newest entry has the last place or time that an entry can have"),
                 format!("Such an entry was inserted by force. Increase audit_chain.max_chains. {SEE_PROBLEMS}"),
             ),
+            Self::SegmentUnfit { table, reason } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot write to the log: its segment \"{table}\" {reason}"),
+                "If a dump is being restored, restore all of it. Otherwise the table was changed by force: restore it from a backup."
+                    .into(),
+            ),
+            Self::RotateAfterWriting => (
+                ERRCODE_ACTIVE_SQL_TRANSACTION,
+                "audit_rotate() cannot be called after the transaction has added entries to the log".into(),
+                "All entries of a transaction are in one segment. Call audit_rotate() in a transaction of its own.".into(),
+            ),
+            Self::NothingToRotate { segment } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot begin another segment of the log: segment {segment}, which is open, has no entries"),
+                "Call audit_rotate() after entries were added.".into(),
+            ),
+            Self::NotRotatable { state } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot begin another segment of the log: its state is {state}"),
+                "See audit_status.state. A log can be rotated once this database has written an entry of its own.".into(),
+            ),
+            Self::SegmentNameTaken { table } => (
+                ERRCODE_DUPLICATE_TABLE,
+                format!("cannot begin another segment of the log: table {table} exists"),
+                "Rename or drop that table. It does not belong to the log.".into(),
+            ),
+            Self::NoMoreSegments => (
+                ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                "cannot begin another segment of the log: it has as many as it can have".into(),
+                "Entries are added to the last segment. Increase audit_chain.segment_age for other logs.".into(),
+            ),
+            Self::NoSuchSegment { segment, open } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the log has no segment {segment}"),
+                format!("Its segments are 1 to {open}, see audit_segments."),
+            ),
+            Self::NotSealable { segment, reason } => {
+                let (state, why, hint) = match reason {
+                    NotSealable::Open => (
+                        ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        "is open",
+                        "Call audit_rotate() first, in a transaction of its own.",
+                    ),
+                    NotSealable::InUse => (
+                        ERRCODE_LOCK_NOT_AVAILABLE,
+                        "is in use by another transaction",
+                        "A transaction that wrote there has not ended, or the table is being vacuumed. See pg_locks, and try again.",
+                    ),
+                    NotSealable::Sealed => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "is sealed", "See audit_segments."),
+                    NotSealable::Pruned => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "was pruned", "See audit_segments."),
+                    NotSealable::Missing => {
+                        (ERRCODE_DATA_CORRUPTED, "is missing, or misses entries", SEE_PROBLEMS)
+                    }
+                };
+                (state, format!("cannot seal segment {segment} of the log: it {why}"), hint.into())
+            }
             Self::NothingToSeal => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot make a checkpoint: the log has no entries".into(),

@@ -1,8 +1,9 @@
 //! The extension as it is installed in this database: looked up once for a call, and passed down.
 
 use crate::error::Error;
-use crate::pg::catalog;
 use crate::pg::session::AsRole;
+use crate::pg::{catalog, relation};
+use audit_chain_core::segment;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CStr;
 
@@ -23,11 +24,13 @@ pub enum OwnTable {
     Spans,
     Tiles,
     Verifications,
+    Segments,
+    PrunedLeaves,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -37,6 +40,8 @@ impl OwnTable {
         Self::Spans,
         Self::Tiles,
         Self::Verifications,
+        Self::Segments,
+        Self::PrunedLeaves,
     ];
 
     fn name(self) -> &'static CStr {
@@ -52,6 +57,8 @@ impl OwnTable {
             Self::Spans => c"audit_checkpoint_span",
             Self::Tiles => c"audit_tile",
             Self::Verifications => c"audit_verification_place",
+            Self::Segments => c"audit_segment",
+            Self::PrunedLeaves => c"audit_pruned_leaf",
         }
     }
 
@@ -120,9 +127,19 @@ impl Extension {
         catalog::extension_of(class, object) == Some(self.oid)
     }
 
-    /// Whether the relation is a member of the extension.
+    /// Whether the relation is the extension's: a member, or a segment of the log.
     pub fn has_relation(&self, relation: Oid) -> bool {
-        self.has_member(pg_sys::RelationRelationId, relation)
+        self.has_member(pg_sys::RelationRelationId, relation) || self.has_segment(relation)
+    }
+
+    /// Whether the relation is a segment of the log other than the first, which is a member, or what is left of one that was
+    /// pruned. A segment is no member of the extension, so that pg_dump dumps it: what has the name of one, or inherits from
+    /// the log, is one.
+    pub fn has_segment(&self, relation: Oid) -> bool {
+        catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name))
+            || relation::parents(relation)
+                .into_iter()
+                .any(|parent| catalog::relation_in(self.schema, OwnTable::Log.name()) == Some(parent))
     }
 
     /// Whether the script of this extension is running (CREATE or ALTER EXTENSION).

@@ -16,6 +16,7 @@ mod pg;
 #[cfg(feature = "pg_test")]
 pub mod pg_test;
 mod publish;
+mod segment;
 mod settings;
 mod tree;
 mod verify;
@@ -25,7 +26,8 @@ pgrx::pg_module_magic!(name = c"audit_chain", version = c"0.1.0");
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", bootstrap);
 pgrx::extension_sql_file!("../sql/capture.sql", name = "capture", requires = ["log"]);
 pgrx::extension_sql_file!("../sql/checkpoint.sql", name = "checkpoint", requires = ["capture"]);
-pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["checkpoint"]);
+pgrx::extension_sql_file!("../sql/segment.sql", name = "segment", requires = ["checkpoint"]);
+pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["segment"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);

@@ -6,6 +6,7 @@ use crate::error::{Description, Error};
 use crate::pg::encoding;
 use crate::pg::output::write_string;
 use crate::pg::settings::{self, Anything, Check, Invalid, Text};
+use audit_chain_core::format::SEGMENT_CHAINS;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -13,9 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// The number of chains that the log may have, and so of transactions that can write at once without waiting.
-/// How many chains a log can have at most.
-pub const CHAINS_LIMIT: u32 = 65536;
+/// How many chains a segment of the log can have, and so how many transactions can write at once without waiting, at most.
+pub const CHAINS_LIMIT: u32 = SEGMENT_CHAINS;
 
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
 /// Whether a session keeps its chain between transactions.
@@ -49,6 +49,11 @@ static PUBLISH_COMMAND: Text = Text::new(c"");
 static PUBLISH_AFTER: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
 static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
+
+/// The size at which a segment of the log is closed, in MB. 0: none.
+static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
+/// The age at which a segment of the log is closed, in minutes. 0: none. Ten years make 91 segments of the default age.
+static SEGMENT_AGE: GucSetting<i32> = GucSetting::<i32>::new(40 * 24 * 60);
 
 /// The length to which an actor is cut, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
@@ -194,6 +199,26 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_int_guc(
+        c"audit_chain.segment_size",
+        c"Sets the size at which the log begins another segment.",
+        c"With indexes and TOAST table. 0 sets no limit.",
+        &SEGMENT_SIZE,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"audit_chain.segment_age",
+        c"Sets the age at which the log begins another segment.",
+        c"Entries can be pruned by whole segments only. 0 sets no limit.",
+        &SEGMENT_AGE,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
+    );
     settings::reserve_prefix(c"audit_chain");
 }
 
@@ -273,6 +298,16 @@ pub fn max_value_size() -> Option<usize> {
 /// `audit_chain.log_statement`.
 pub fn log_statement() -> bool {
     LOG_STATEMENT.get()
+}
+
+/// `audit_chain.segment_size` in bytes; `None` where there is no limit.
+pub fn segment_size() -> Option<i64> {
+    Some(i64::from(SEGMENT_SIZE.get()) << 20).filter(|&size| size > 0)
+}
+
+/// `audit_chain.segment_age` in microseconds; `None` where there is no limit.
+pub fn segment_age() -> Option<i64> {
+    Some(i64::from(SEGMENT_AGE.get()) * 60_000_000).filter(|&age| age > 0)
 }
 
 /// `audit_chain.max_chains`.

@@ -62,7 +62,7 @@ fn enable_schema(call: Call) -> Result<i32, Error> {
     if !compat::owns_schema(schema, session::effective_role()) {
         return Err(Error::NotSchemaOwner { schema: name });
     }
-    let tables = tables_of(&name)?;
+    let tables = tables_of(&extension, &name)?;
     for pattern in patterns.iter().filter(|pattern| !tables.iter().any(|t| matches(&t.name, pattern))) {
         tell_unmatched(&name, pattern);
     }
@@ -114,7 +114,7 @@ fn disable_schema(call: Call) -> Result<i32, Error> {
     enable::check_reason(&reason, NAME)?;
     let name = schema_name(schema)?;
     let mut disabled = 0;
-    for table in tables_of(&name)? {
+    for table in tables_of(&extension, &name)? {
         // A partition whose root in another schema stays audited stays so too.
         if table.is_partition() && !table.is_foreign() && audited_ancestor(&extension, table.oid)?.is_some() {
             continue;
@@ -139,7 +139,7 @@ fn schema_name(schema: Oid) -> Result<String, Error> {
 }
 
 /// The tables of a schema that can be audited, partitions last: they are audited with their roots.
-fn tables_of(schema: &str) -> Result<Vec<Table>, Error> {
+fn tables_of(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
     let tables = query_latest(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' \
@@ -149,13 +149,13 @@ fn tables_of(schema: &str) -> Result<Vec<Table>, Error> {
         &[argument(schema)],
         |row| row.value::<Oid>(1),
     );
-    tables.into_iter().map(Table::load).collect()
+    tables.into_iter().filter(|&table| !extension.has_segment(table)).map(Table::load).collect()
 }
 
 /// The audited tables of a schema.
 pub fn audited_tables(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
     let mut audited = Vec::new();
-    for table in tables_of(schema)? {
+    for table in tables_of(extension, schema)? {
         if Capture::of(extension, table.oid)?.is_any() {
             audited.push(table);
         }

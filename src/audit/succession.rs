@@ -10,7 +10,8 @@ use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log;
 use crate::log::incarnation::{self, Kind};
-use crate::log::table::{self, Identity, has_entries};
+use crate::log::segment::has_entries;
+use crate::log::table::{self, Identity};
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{self, LocalSettings};
@@ -41,7 +42,7 @@ fn continue_as(call: &Call, kind: Kind, function: &'static str) -> Result<String
     check_reason(&reason, function)?;
     let log = extension.table(OwnTable::Log)?;
     let identities = extension.table(OwnTable::Identity)?;
-    if !has_entries(log) {
+    if !has_entries(&extension)? {
         return Err(Error::NothingToContinue { function });
     }
     // No checkpoint is made meanwhile.

@@ -53,7 +53,7 @@ impl Table {
             Some(owner) if owner == extension.oid => Some("a part of audit_chain"),
             // No dump has its triggers.
             Some(_) => Some("a part of another extension"),
-            None => None,
+            None => extension.has_segment(relation).then_some("a part of audit_chain"),
         });
         match kind {
             Some(kind) => Err(Error::NotATable { name: table.name, kind }),

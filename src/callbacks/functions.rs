@@ -31,6 +31,9 @@ entry_points! {
     (audit_chain_disable_schema, pg_finfo_audit_chain_disable_schema) => crate::audit::schema::disable;
     (audit_chain_fork, pg_finfo_audit_chain_fork) => crate::audit::succession::fork;
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
+    (audit_chain_rotate, pg_finfo_audit_chain_rotate) => crate::segment::rotate::rotate;
+    (audit_chain_seal, pg_finfo_audit_chain_seal) => crate::segment::seal::seal;
+    (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::segment::upkeep::maintain;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::log::check_insert;

@@ -20,8 +20,9 @@ use crate::pg::fmgr::Call;
 use crate::pg::query;
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
+use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, process};
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeSet;
 
 /// `audit_chain_on_ddl() RETURNS event_trigger`
@@ -96,10 +97,23 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let touched = touched.unwrap_or_default();
+    let replays = restoring || session::replays_dump() && restore::acts_for_owner(extension);
     let _path = LocalSettings::safe_search_path();
-    let changed = changed_objects(extension);
+    // A dump makes the log's segments, their keys and their triggers. One that replaces a log, which pg_restore --clean drops bit by
+    // bit before the extension, is recorded.
+    let (of_dump, changed): (Vec<_>, Vec<_>) = changed_objects(extension)
+        .into_iter()
+        .partition(|object| replays && object.belongs_to_segment(extension));
     if !HARMLESS.contains(&command.tag()) {
         changed.iter().try_for_each(|object| refuse_change(extension, command, object))?;
+    }
+    if !restoring {
+        let is_guarded =
+            |object: &&ChangedObject| object.subject.is_some_and(|table| is_guarded(extension, table));
+        of_dump
+            .iter()
+            .filter(is_guarded)
+            .try_for_each(|object| replay::record_segment(command, &object.identity, &object.kind))?;
     }
     if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }
 }
@@ -138,6 +152,13 @@ fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedO
     }
 }
 
+/// Whether a segment has a trigger of the extension.
+fn is_guarded(extension: &Extension, segment: Oid) -> bool {
+    triggers_of(segment)
+        .iter()
+        .any(|trigger| extension.has_member(pg_sys::ProcedureRelationId, trigger.function))
+}
+
 /// A table, of this one and its descendants, on which a trigger of the extension no longer always fires.
 fn table_with_disabled_trigger(extension: &Extension, relation: Oid) -> Option<String> {
     query::value::<Text>(
@@ -167,6 +188,13 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if restoring && !dropped.iter().any(|object| object.is_our_trigger && !is_capture_name(&object.part)) {
         return Ok(());
     }
+    if let Some(segment) =
+        dropped.iter().find(|object| object.kind == "table" && object.is_segment(extension))
+        && !replays
+    {
+        let object = format!("{}.{}", segment.schema, segment.table);
+        return Err(Error::Guarded { tag: command.tag().into(), object });
+    }
     // What an ALTER TABLE names is recorded, and followed, when it ends.
     let altered = command.tag().starts_with("ALTER ");
     let ended = |object: &&DroppedObject| replays && object.is_our_trigger && is_capture_name(&object.part);
@@ -175,6 +203,9 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     for object in dropped.iter().filter(told) {
         if let Some(table) = object.on {
             // With a column goes what names several columns.
+            if replays && extension.has_segment(table) {
+                continue;
+            }
             if object.kind == "table constraint" && extension.has_relation(table) {
                 let object = catalog::quoted_name(table).unwrap_or_default();
                 return Err(Error::Guarded { tag: command.tag().into(), object });
@@ -189,6 +220,10 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
                 && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)
         });
         let table = format!("{}.{}", trigger.schema, trigger.table);
+        if !with_its_table && replays && trigger.is_segment(extension) {
+            replay::record_segment(command, &trigger.identity, &trigger.kind)?;
+            continue;
+        }
         if !with_its_table && ended(&trigger) {
             // pg_restore --clean drops both triggers of a table before the table.
             replay::record_dropped(extension, trigger)?;

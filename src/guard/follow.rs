@@ -15,10 +15,10 @@ use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
-use crate::log::table::has_entries;
+use crate::log::segment::has_entries;
 use crate::log::{self, restore};
 use crate::pg::catalog;
 use crate::pg::command::{Command, Granted};
@@ -81,7 +81,7 @@ pub fn after(
     touched: &Touched,
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
-    if has_entries(extension.table(OwnTable::Log)?) {
+    if has_entries(extension)? {
         record_command(extension, command, named, touched, changed)?;
     }
     // The hook reports no change of the options of a foreign table.
@@ -135,7 +135,7 @@ pub fn unannounced() -> Result<(), Error> {
             let detail = json!({ "tag": null, "object": object, "type": kind, "statement": statement });
             record("DDL", table.map(Table::qualified), &detail, role)
         };
-        if has_entries(extension.table(OwnTable::Log)?) {
+        if has_entries(&extension)? {
             for table in reached_tables(&extension, &touched, &[])? {
                 let table = Table::load(table)?;
                 tell(Some(&table), &table.quoted(), "table")?;
@@ -170,7 +170,7 @@ pub fn after_drop(
     if !Capture::of(extension, table)?.is_any() && !extension.has_relation(table) {
         return Ok(());
     }
-    if has_entries(extension.table(OwnTable::Log)?) {
+    if has_entries(extension)? {
         let table = Table::load(table)?;
         let detail = detail(command, object, kind);
         record("DDL", Some(table.qualified()), &detail, session::effective_role())?;

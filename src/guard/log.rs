@@ -2,13 +2,13 @@
 //! dump. Rows that logical replication brings are left out: they are another database's.
 
 use crate::error::{Error, OrRaise};
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
 use crate::log::stored::AddressText;
-use crate::log::{self, columns, incarnation, restore};
+use crate::log::{self, columns, incarnation, restore, segment};
 use crate::pg::encoding::to_utf8;
 use crate::pg::fmgr::Call;
 use crate::pg::row::Row;
-use crate::pg::session::{self, LocalSettings};
+use crate::pg::session;
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
 use crate::pg::{catalog, publication};
@@ -89,8 +89,9 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     }
     let row = trigger.row();
     match table.as_str() {
-        "audit_log" => {
-            check_entry(&row)?;
+        // A segment of the log is the only table of the extension that is no member of it.
+        _ if table == "audit_log" || segment::is_name(table.as_bytes()) => {
+            check_entry(&row, &table)?;
             // Sessions that keep a chain must search for its newest entry again.
             catalog::announce_change(trigger.relation().oid());
         }
@@ -105,9 +106,15 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// An entry must have the hash of its content.
-fn check_entry(row: &Row<'_>) -> Result<(), Error> {
+/// An entry must have the hash of its content, and be in the segment of its chain.
+fn check_entry(row: &Row<'_>, table: &str) -> Result<(), Error> {
     let row = columns::read(row);
+    let belongs =
+        u32::try_from(row.chain).is_ok_and(|chain| segment::name(segment::segment_of(chain)) == table);
+    if !belongs {
+        let reason = format!("chain {} belongs to another segment of the log", row.chain);
+        return Err(Error::Implausible { table: table.into(), reason });
+    }
     row.with_entry(&mut AddressText::default(), |entry| entry.check(&mut Scratch::default()))
         .map(|_| ())
         .map_err(|_| Error::NotSelfConsistent { chain: row.chain.into(), seq: row.seq })
@@ -116,12 +123,9 @@ fn check_entry(row: &Row<'_>) -> Result<(), Error> {
 /// A place in `audit_lifecycle` must be that of an entry about auditing, if the entry is there already.
 fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (chain, seq) = (row.integer(0) as i32, row.integer(1));
-    let _path = LocalSettings::safe_search_path();
-    // Who restores need not be allowed to read the log.
-    let _owner = extension.act_as_owner();
-    let about_auditing = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
+    let about_auditing = log::table::entry(extension, chain, seq, |entry| {
         entry.operation.is_some_and(|operation| matches!(operation, b"ENABLE" | b"DISABLE" | b"DDL"))
-    });
+    })?;
     if about_auditing == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not begin, change or end the auditing of a table");
         return Err(Error::Implausible { table: "audit_lifecycle".into(), reason });
@@ -133,12 +137,9 @@ fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
 /// there already.
 fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (at, chain, seq) = (row.integer(1), row.integer(2) as i32, row.integer(3));
-    let _path = LocalSettings::safe_search_path();
-    // Who restores need not be allowed to read the log.
-    let _owner = extension.act_as_owner();
-    let fits = log::table::entry(&extension.quoted(OwnTable::Log)?, chain, seq, |entry| {
+    let fits = log::table::entry(extension, chain, seq, |entry| {
         entry.operation == Some(b"VERIFY") && entry.at == at
-    });
+    })?;
     if fits == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not record a verification of that time");
         return Err(Error::Implausible { table: "audit_verification_place".into(), reason });

@@ -3,8 +3,10 @@
 use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::capture::options::Auditing;
 use crate::extension::Extension;
+use crate::log::segment;
+use crate::pg::catalog;
 use crate::pg::query::{query_kept, query_statement};
-use crate::pg::text::Text;
+use crate::pg::text::{Text, from_server};
 use crate::pg::triggers::split_arguments;
 use crate::pg::xact::{self, ActiveSnapshot};
 use pgrx::pg_sys::{self, Oid};
@@ -44,6 +46,13 @@ impl ChangedObject {
     }
 }
 
+impl ChangedObject {
+    /// Whether it is a segment of the log other than the first, or something on one.
+    pub fn belongs_to_segment(&self, extension: &Extension) -> bool {
+        self.subject.is_some_and(|table| extension.has_segment(table))
+    }
+}
+
 /// The objects that the current command has created or changed.
 pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
     // What the command has done is to be visible, and what was committed meanwhile.
@@ -80,7 +89,9 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
                 identity: row.text(3),
                 kind: row.text(8),
                 subject: row.get(7),
-                is_ours: is_extension || extension.has_member(class, oid),
+                is_ours: is_extension
+                    || extension.has_member(class, oid)
+                    || class == pg_sys::RelationRelationId && extension.has_segment(oid),
                 on: row.get(4),
                 trigger: row.get::<Text>(5).map(|name| (name.0, captures)),
             }
@@ -127,6 +138,13 @@ pub struct DroppedObject {
 }
 
 impl DroppedObject {
+    /// Whether it is a segment of the log other than the first, or on one.
+    pub fn is_segment(&self, extension: &Extension) -> bool {
+        let schema = catalog::namespace_name(extension.schema);
+        schema.is_some_and(|schema| from_server(&schema) == self.schema)
+            && segment::is_name(self.table.as_bytes())
+    }
+
     /// The auditing that a dropped capture trigger carried out.
     pub fn auditing(&self) -> Auditing {
         Auditing::from_arguments(&split_arguments(&self.arguments)).unwrap_or_default()

@@ -24,7 +24,7 @@ use std::cell::Cell;
 /// The chain that this session took last.
 #[derive(Clone, Copy)]
 struct Claim {
-    log: Oid,
+    log: LogTable,
     chain: Option<u32>,
     /// Whether the session keeps it, unless its user has released all advisory locks since.
     kept: bool,
@@ -35,7 +35,7 @@ struct Claim {
 }
 
 impl Claim {
-    const fn on(log: Oid) -> Self {
+    const fn on(log: LogTable) -> Self {
         Self { log, chain: None, kept: false, newest: None, seen: None }
     }
 }
@@ -44,10 +44,10 @@ impl Claim {
 const PLACES: i64 = 1 << 40;
 
 thread_local! {
-    static CLAIM: Cell<Claim> = const { Cell::new(Claim::on(Oid::INVALID)) };
+    static CLAIM: Cell<Claim> = const { Cell::new(Claim::on(LogTable::NONE)) };
 }
 
-/// Locks a chain of the log for the transaction and finds its newest entry. Blocks only when all max_chains chains are
+/// Locks a chain of the open segment for the transaction and finds its newest entry. Blocks only when all max_chains chains are
 /// taken.
 ///
 /// A chain's entries never go back in time, so one whose newest entry is dated after `latest` is passed over while there are
@@ -62,27 +62,29 @@ pub fn take(log: LogTable, latest: TimestampTz) -> (u32, Option<Newest>) {
         return (first, newest);
     }
     let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
-    for chain in (0..bound).map(|n| nth(n, bound, keeps)).filter(|&chain| chain != first) {
+    let chains = (0..bound).map(|n| log.first_chain() + nth(n, bound, keeps));
+    for chain in chains.filter(|&chain| chain != first) {
         let attempt = try_lock(log.oid(), Lockable::Chain(chain));
         if attempt == Attempt::NotFree {
             continue;
         }
         release(CLAIM.get());
-        let newest = search(log, Claim::on(log.oid()), chain, attempt, keeps);
+        let newest = search(log, Claim::on(log), chain, attempt, keeps);
         if is_usable(newest) {
             return (chain, newest);
         }
     }
     release(CLAIM.get());
-    (first, search(log, Claim::on(log.oid()), first, Attempt::HeldAlready, false))
+    (first, search(log, Claim::on(log), first, Attempt::HeldAlready, false))
 }
 
 fn take_free(log: LogTable) -> (u32, Option<Newest>) {
     let (bound, keeps) = (settings::max_chains(), settings::keep_chain());
     let mut claim = CLAIM.get();
-    if claim.log != log.oid() || claim.kept && !keeps || claim.chain.is_some_and(|chain| chain >= bound) {
+    let is_beyond = |chain| chain - log.first_chain() >= bound;
+    if claim.log != log || claim.kept && !keeps || claim.chain.is_some_and(is_beyond) {
         release(claim);
-        claim = Claim::on(log.oid());
+        claim = Claim::on(log);
         CLAIM.set(claim);
     }
     let (chain, attempt) = lock_one(claim, bound, keeps);
@@ -92,7 +94,7 @@ fn take_free(log: LogTable) -> (u32, Option<Newest>) {
     }
 }
 
-/// The chains in the order in which they are tried: first those that a session may keep.
+/// The chains of a segment, from 0, in the order in which they are tried: first those that a session may keep.
 fn nth(n: u32, bound: u32, keeps: bool) -> u32 {
     let odd = bound / 2;
     match n {
@@ -107,14 +109,14 @@ fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
     claim
         .chain
         .into_iter()
-        .chain((0..bound).map(|n| nth(n, bound, keeps)))
-        .map(|chain| (chain, try_lock(claim.log, Lockable::Chain(chain))))
+        .chain((0..bound).map(|n| claim.log.first_chain() + nth(n, bound, keeps)))
+        .map(|chain| (chain, try_lock(claim.log.oid(), Lockable::Chain(chain))))
         .find(|(_, attempt)| *attempt != Attempt::NotFree)
         .unwrap_or_else(|| {
             // Sessions spread over the chains instead of all waiting for the first one.
-            let chain = 2 * (std::process::id() % bound.div_ceil(2));
+            let chain = claim.log.first_chain() + 2 * (std::process::id() % bound.div_ceil(2));
             shared::count_chain_wait(process::current_database());
-            lock(claim.log, Lockable::Chain(chain));
+            lock(claim.log.oid(), Lockable::Chain(chain));
             (chain, Attempt::Acquired)
         })
 }
@@ -123,11 +125,11 @@ fn lock_one(claim: Claim, bound: u32, keeps: bool) -> (u32, Attempt) {
 fn search(log: LogTable, last: Claim, chain: u32, attempt: Attempt, keeps: bool) -> Option<Newest> {
     let seen = last.seen.filter(|_| last.chain == Some(chain));
     let kept = keeps && chain % 2 == 1;
-    let claim = Claim { log: log.oid(), chain: Some(chain), kept, newest: None, seen };
+    let claim = Claim { log, chain: Some(chain), kept, newest: None, seen };
     // Before the search, which may fail in a savepoint: the next attempt then finds the lock held already.
     CLAIM.set(claim);
     if kept && attempt == Attempt::Acquired {
-        hold_for_session(claim.log, Lockable::Chain(chain));
+        hold_for_session(claim.log.oid(), Lockable::Chain(chain));
     }
     let newest = log.newest(chain, seen);
     CLAIM.set(Claim { seen: newest.map(|entry| entry.seq), ..claim });
@@ -137,7 +139,7 @@ fn search(log: LogTable, last: Claim, chain: u32, attempt: Attempt, keeps: bool)
 /// Ends the session's hold on the chain.
 fn release(claim: Claim) {
     if let Some(chain) = claim.chain.filter(|_| claim.kept) {
-        release_for_session(claim.log, Lockable::Chain(chain));
+        release_for_session(claim.log.oid(), Lockable::Chain(chain));
     }
 }
 
@@ -165,7 +167,7 @@ pub fn leave_to_transaction() {
 
 /// Notes that a table has changed by other means than this session's entries; for `None`, any table.
 pub fn on_relation_change(relation: Option<Oid>) {
-    if relation.is_none_or(|relation| relation == CLAIM.get().log) {
+    if relation.is_none_or(|relation| relation == CLAIM.get().log.table()) {
         forget_newest();
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::log::stored::StoredRow;
 use crate::pg::row::Row;
-use crate::pg::table::PairKey;
+use crate::pg::table::{PairKey, StoredTuple};
 use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
 use pgrx::pg_sys::{self, Oid};
 
@@ -70,7 +70,6 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 pub const SEQ: i16 = number("seq");
 pub const CHAIN: i16 = number("chain");
 pub const AT: i16 = number("at");
-pub const DETAIL: i16 = number("detail");
 pub const HASH: i16 = number("hash");
 
 /// The primary key, (chain, seq).
@@ -125,6 +124,16 @@ impl<'a> Fields<'a> for Row<'a> {
 
     fn bytes(&self, index: usize) -> Option<&'a [u8]> {
         Row::bytes(self, index)
+    }
+}
+
+impl<'a> Fields<'a> for StoredTuple<'a> {
+    fn integer(&self, index: usize) -> i64 {
+        StoredTuple::integer(self, index as i16 + 1)
+    }
+
+    fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        StoredTuple::bytes(self, index as i16 + 1)
     }
 }
 

@@ -15,7 +15,8 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
-use crate::log::table;
+use crate::log::{segment, table};
+use crate::pg::catalog;
 use crate::pg::cluster::{Place, is_in_recovery, timeline_reason};
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session;
@@ -174,7 +175,7 @@ pub fn state(extension: &Extension) -> Result<State, Error> {
         let here = Place::here();
         let is_copy = last.place != here && Kind::between(last.place, here) == Kind::Clone;
         if last.publishes && !is_copy { "recording" } else { "copy" }
-    } else if has_remains(extension)? || table::has_entries(extension.table(OwnTable::Log)?) {
+    } else if has_remains(extension)? || segment::has_entries(extension)? {
         "restoring"
     } else {
         "new"
@@ -197,7 +198,7 @@ pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     if all.iter().any(|row| row.place == here) {
         return Ok(None);
     }
-    let has_entries = table::has_entries(extension.table(OwnTable::Log)?);
+    let has_entries = segment::has_entries(extension)?;
     let (kind, publishes) = match all.last() {
         None if has_entries => (Kind::Restore, false),
         None => (Kind::First, true),
@@ -219,7 +220,7 @@ pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     let mut detail = insert(extension, kind, previous, publishes)?;
     detail["sealed"] = sealed.map_or(0, |(size, _)| size).into();
     let _now = ActiveSnapshot::push_latest();
-    detail["entries"] = table::extent(extension.table(OwnTable::Log)?).entries.into();
+    detail["entries"] = table::extent(extension)?.entries.into();
     let mut operation = match kind {
         Kind::Clone => "CLONE",
         Kind::Upgrade => "UPGRADE",
@@ -298,13 +299,15 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
 }
 
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 6] = [
+const REMAINS: [OwnTable; 8] = [
     OwnTable::Identity,
     OwnTable::Checkpoints,
     OwnTable::Spans,
     OwnTable::Tiles,
     OwnTable::Lifecycle,
     OwnTable::Verifications,
+    OwnTable::Segments,
+    OwnTable::PrunedLeaves,
 ];
 
 fn has_remains(extension: &Extension) -> Result<bool, Error> {
@@ -332,6 +335,8 @@ fn discard_remains(extension: &Extension) -> Result<Option<Announcement>, Error>
     if discarded == 0 {
         return Ok(None);
     }
+    // The first segment is the open one again.
+    catalog::announce_change(extension.table(OwnTable::Log)?);
     xact::make_visible();
     pgrx::warning!(
         "audit_chain begins a new log: the restored dump had no entries, and its checkpoints are discarded"

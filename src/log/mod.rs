@@ -8,7 +8,8 @@
 //! * [`context`]: who made a change, and from where.
 //! * [`columns`]: the columns of `audit_log`, in one list.
 //! * [`stored`]: a row as it is stored, and whether its content gives its hash.
-//! * [`table`]: the table itself.
+//! * [`segment`]: which of the log's tables has which chains.
+//! * [`table`]: the tables themselves.
 //! * [`verified`]: where the entries about verifications are.
 //! * [`buffer`]: a text in a reusable buffer.
 //!
@@ -24,6 +25,7 @@ pub mod context;
 pub mod entry;
 pub mod incarnation;
 pub mod restore;
+pub mod segment;
 pub mod stored;
 pub mod table;
 pub mod transaction;

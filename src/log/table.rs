@@ -1,15 +1,16 @@
-//! The table `audit_log`: a chain's newest entry, new entries, and the log's identity.
+//! The log's tables: a chain's newest entry, new entries, and the log's identity.
 //!
 //! Entries are written past privileges and triggers ([`crate::pg::table`]), which are for everybody else.
 
 use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
 use crate::log::columns;
+use crate::log::segment::{self, Segments, State};
 use crate::log::stored::StoredRow;
 use crate::pg::ends::{Bound, KeyEnds};
-use crate::pg::scan::for_each_row;
+use crate::pg::scan::for_each_in_range;
 use crate::pg::session;
 use crate::pg::table::{self, StoredTuple};
-use crate::pg::text;
 use crate::pg::tuple::{ColumnValue, RowBuffer};
 use audit_chain_core::Hash;
 use pgrx::pg_sys::Oid;
@@ -27,25 +28,48 @@ pub struct Newest {
     pub hash: Hash,
 }
 
-/// The log's table.
-#[derive(Clone, Copy, Debug)]
-pub struct LogTable(Oid);
+/// The log's open segment, to which new transactions write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogTable {
+    log: Oid,
+    segment: u32,
+    table: Oid,
+}
 
 impl LogTable {
-    /// The table. Refuses one whose columns are not [`columns::COLUMNS`].
-    pub fn check(oid: Oid) -> Result<Self, Error> {
-        let stored = table::lock_columns(oid);
+    /// No log.
+    pub const NONE: Self = Self { log: Oid::INVALID, segment: 1, table: Oid::INVALID };
+
+    /// Looks up the open segment. Refuses one whose columns are not [`columns::COLUMNS`], or that has no primary key.
+    pub fn open(extension: &Extension) -> Result<Self, Error> {
+        let log = extension.table(OwnTable::Log)?;
+        let segment = Segments::read(extension)?.open();
+        let unfit = |reason| Error::SegmentUnfit { table: segment::name(segment), reason };
+        let table = segment::table_of(extension, segment)?.ok_or_else(|| unfit("does not exist"))?;
+        let (stored, has_key) = table::lock_columns(table);
         let known = columns::COLUMNS.iter().map(|&(name, type_oid)| (name.as_bytes(), type_oid));
-        if stored.iter().map(|(name, type_oid)| (&name[..], *type_oid)).eq(known) {
-            Ok(Self(oid))
-        } else {
-            Err(Error::MissingObject { what: "a column of audit_log" })
+        if !stored.iter().map(|(name, type_oid)| (&name[..], *type_oid)).eq(known) {
+            return Err(unfit("does not have the columns of the log"));
         }
+        if !has_key {
+            return Err(unfit("has no primary key"));
+        }
+        Ok(Self { log, segment, table })
     }
 
-    /// The table's OID: for this server's memory alone, never stored.
+    /// The OID of `audit_log`, by which locks are named: for this server's memory alone, never stored.
     pub fn oid(self) -> Oid {
-        self.0
+        self.log
+    }
+
+    /// The OID of the segment's table: for this server's memory alone, never stored.
+    pub fn table(self) -> Oid {
+        self.table
+    }
+
+    /// The first chain that the segment can have.
+    pub fn first_chain(self) -> u32 {
+        segment::first_chain(self.segment)
     }
 
     /// The chain's newest entry, whatever the isolation level: what the last holder of the chain's lock committed. The
@@ -59,7 +83,7 @@ impl LogTable {
     }
 
     fn newest_from(self, chain: u32, from: i64) -> Option<Newest> {
-        table::last_by_key(self.0, columns::KEY, chain as i32, from, |row: StoredTuple<'_>| Newest {
+        table::last_by_key(self.table, columns::KEY, chain as i32, from, |row: StoredTuple<'_>| Newest {
             seq: row.integer(columns::SEQ),
             at: row.integer(columns::AT),
             hash: row.array(columns::HASH).expect("hash is not null"),
@@ -68,7 +92,7 @@ impl LogTable {
 
     /// Writes the rows, in order, in the current (sub)transaction.
     pub fn insert(self, tuples: Vec<Tuple>) {
-        table::insert(self.0, Some(columns::KEY), tuples);
+        table::insert(self.table, Some(columns::KEY), tuples);
     }
 }
 
@@ -81,47 +105,75 @@ pub struct Extent {
     pub entries: u64,
     /// When the newest one was captured, in microseconds since 2000-01-01 UTC.
     pub newest: Option<i64>,
+    /// How large the sealed segments were on disk when they were sealed, in bytes.
+    pub sealed_size: i64,
 }
 
-/// The newest entry of each chain, from the greatest chain down, as the active snapshot sees them: chain, place, and time in
-/// microseconds since 2000-01-01 UTC. Takes one descent of the primary key for each chain.
-pub fn for_each_end(log: Oid, mut visit: impl FnMut(i32, i64, i64)) {
-    let mut ends = KeyEnds::open(log);
+/// An end of a chain: its newest entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainEnd {
+    pub chain: i32,
+    pub seq: i64,
+    /// When it was captured, in microseconds since 2000-01-01 UTC.
+    pub at: i64,
+    /// Its hash; zeros if it has none.
+    pub hash: Hash,
+}
+
+/// The newest entry of each chain of a segment, from the greatest chain down, as the active snapshot sees them. Takes one descent
+/// of the primary key for each chain.
+pub fn for_each_end(segment: Oid, mut visit: impl FnMut(ChainEnd)) {
+    let mut ends = KeyEnds::open(segment);
     let mut bound = i32::MAX;
-    let read = |row: StoredTuple<'_>| {
-        (row.integer(columns::CHAIN) as i32, row.integer(columns::SEQ), row.integer(columns::AT))
+    let read = |row: StoredTuple<'_>| ChainEnd {
+        chain: row.integer(columns::CHAIN) as i32,
+        seq: row.integer(columns::SEQ),
+        at: row.integer(columns::AT),
+        hash: row.bytes(columns::HASH).and_then(|hash| hash.try_into().ok()).unwrap_or_default(),
     };
-    while let Some((chain, seq, at)) = ends.last([Bound::IntegerAtMost(1, bound)], read) {
-        visit(chain, seq, at);
-        let Some(below) = chain.checked_sub(1) else { break };
+    while let Some(end) = ends.last([Bound::IntegerAtMost(1, bound)], read) {
+        visit(end);
+        let Some(below) = end.chain.checked_sub(1) else { break };
         bound = below;
     }
 }
 
-/// What the log has, as the active snapshot sees it.
-pub fn extent(log: Oid) -> Extent {
+/// What the log has: of sealed segments as it was recorded then, of others as the active snapshot sees them.
+pub fn extent(extension: &Extension) -> Result<Extent, Error> {
     let mut extent = Extent::default();
-    for_each_end(log, |_, seq, at| {
-        extent.chains += 1;
-        extent.entries += seq.unsigned_abs();
-        extent.newest = extent.newest.max(Some(at));
-    });
-    extent
+    for sealed in Segments::read(extension)?.sealed() {
+        let contents = &sealed.contents;
+        extent.chains += u32::try_from(contents.chains).unwrap_or(0);
+        extent.entries += contents.entries.unsigned_abs();
+        extent.newest = extent.newest.max(Some(contents.last_at));
+        extent.sealed_size += contents.size;
+    }
+    for (_, table) in segment::unsealed(extension)? {
+        for_each_end(table, |end| {
+            extent.chains += 1;
+            extent.entries += end.seq.unsigned_abs();
+            extent.newest = extent.newest.max(Some(end.at));
+        });
+    }
+    Ok(extent)
 }
 
-/// The detail of an entry, as the active snapshot sees it.
-pub fn detail(log: Oid, chain: i32, seq: i64) -> Option<Vec<u8>> {
-    let bounds = [Bound::Integer(1, chain), Bound::BigintAtMost(2, seq)];
-    let read = |row: StoredTuple<'_>| {
-        let is_that = row.integer(columns::SEQ) == seq;
-        row.bytes(columns::DETAIL).filter(|_| is_that).map(<[u8]>::to_vec)
-    };
-    KeyEnds::open(log).last(bounds, read).flatten()
-}
-
-/// Whether the log has an entry. Sees what is committed, whatever the isolation level.
-pub fn has_entries(log: Oid) -> bool {
-    table::any_row(log, |_| ()).is_some()
+/// Reads one entry of the log, as the active snapshot sees it. Asks for no privileges.
+pub fn entry<T>(
+    extension: &Extension,
+    chain: i32,
+    seq: i64,
+    read: impl Fn(&StoredRow<'_>) -> T,
+) -> Result<Option<T>, Error> {
+    let Ok(number) = u32::try_from(chain) else { return Ok(None) };
+    let segment = segment::segment_of(number);
+    if Segments::read(extension)?.has_reached(segment, State::Pruned) {
+        return Ok(None);
+    }
+    let Some(table) = segment::table_of(extension, segment)? else { return Ok(None) };
+    let mut result = None;
+    for_each_in_range(table, chain, seq..=seq, |row| result = Some(read(&columns::read(&row))));
+    Ok(result)
 }
 
 /// One of the log's identities.
@@ -138,6 +190,11 @@ pub fn identities(table: Oid) -> Vec<Identity> {
         id: row.array(1).expect("log_id is not null"),
         forked: row.array(3).map(|from| (from, row.integer(4) as u64)),
     })
+}
+
+/// When the log's first entry was written, in microseconds since 2000-01-01 UTC; `None` before that.
+pub fn begun_at(table: Oid) -> Option<i64> {
+    table::scan_all_as_written(table, |row| row.integer(2)).into_iter().min()
 }
 
 /// The identity on which the first links of the chains depend; `None` before the first entry. Sees what is committed, whatever
@@ -172,13 +229,4 @@ pub fn new_identity() -> [u8; 16] {
     id[6] = id[6] & 0x0F | 0x40;
     id[8] = id[8] & 0x3F | 0x80;
     id
-}
-
-/// Reads one entry of the log, whose name is given quoted, as the active snapshot sees it.
-pub fn entry<T>(log: &str, chain: i32, seq: i64, read: impl Fn(&StoredRow<'_>) -> T) -> Option<T> {
-    let list = columns::list();
-    let query = format!("SELECT {list} FROM ONLY {log} WHERE chain = {chain} AND seq = {seq} LIMIT 1");
-    let mut result = None;
-    for_each_row(&text::sql(&query), |row| result = Some(read(&columns::read(row))));
-    result
 }

@@ -8,6 +8,7 @@
 //!   savepoint's unwritten entries; PostgreSQL undoes the written ones.
 //! * An entry is written in the savepoint in which it was captured, or in an outer one into which that was released; never
 //!   in a deeper one, whose rollback would lose it.
+//! * All entries of a transaction are in one segment. One that opens a segment has written nothing before.
 //! * Entries that are unwritten when the transaction is about to commit are written then. No state outlives the
 //!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
 //!
@@ -19,7 +20,7 @@ use crate::log::claim;
 use crate::log::entry::{EntryBuffers, EntryHeader, Place};
 use crate::log::incarnation::{self, Announcement};
 use crate::log::table::{self, Identity, LogTable, Newest, Tuple};
-use crate::pg::lock::{Lockable, lock};
+use crate::pg::lock::{Lockable, lock, lock_for_writing};
 use crate::pg::xact::{self, ActiveSnapshot, EPOCH_DIFFERENCE, End};
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
@@ -55,7 +56,7 @@ struct Transaction {
 }
 
 /// The log, as a session remembers it from one transaction to the next.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct KnownLog {
     extension: Extension,
     table: LogTable,
@@ -64,10 +65,12 @@ struct KnownLog {
 thread_local! {
     static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
     static KNOWN: Cell<Option<KnownLog>> = const { Cell::new(None) };
-    /// Set where the log's table may have changed: the next transaction looks it up again.
+    /// Set where one of the log's tables may have changed, or another segment was opened: the next transaction looks it up again.
     static STALE: Cell<bool> = const { Cell::new(false) };
     /// Whether the log's incarnation has begun, by a row that is committed.
     static BEGUN: Cell<bool> = const { Cell::new(false) };
+    /// The nesting level at which this transaction has opened a segment.
+    static OPENED: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
 /// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written by [`flush`],
@@ -132,9 +135,28 @@ pub fn begin_here() -> Result<Option<Announcement>, Error> {
         (!std::mem::replace(&mut tx.begun, true)).then_some(tx.log.extension)
     };
     match TRANSACTION.with_borrow_mut(noted) {
-        Some(extension) => incarnation::begin(&extension),
+        Some(extension) => {
+            let announcement = incarnation::begin(&extension)?;
+            // What was discarded may have said that another segment is open.
+            if STALE.get() {
+                TRANSACTION.with_borrow_mut(|tx| tx.take_if(|tx| tx.newest.is_none() && tx.marks.is_empty()));
+            }
+            Ok(announcement)
+        }
         None => Ok(None),
     }
+}
+
+/// Makes the transaction write to a segment that it is about to open. Refuses a transaction that has written entries, which
+/// belong to the segment before.
+pub fn open_segment() -> Result<(), Error> {
+    if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.newest.is_some() || !tx.marks.is_empty()))
+    {
+        return Err(Error::RotateAfterWriting);
+    }
+    TRANSACTION.set(None);
+    OPENED.set(Some(xact::nest_level()));
+    Ok(())
 }
 
 /// Writes the unwritten entries of the current savepoint. Those of outer savepoints wait until it has ended.
@@ -179,17 +201,20 @@ pub fn on_end(end: End) {
             }
         }
         End::Committed => {
+            OPENED.set(None);
             if let Some(tx) = TRANSACTION.take() {
                 claim::committed(tx.chain, tx.newest);
                 BEGUN.set(tx.begun);
             }
         }
         End::RolledBack | End::Prepared => {
+            OPENED.set(None);
             if TRANSACTION.take().is_some() {
                 claim::forget_newest();
             }
         }
         End::SavepointReleased(level) => TRANSACTION.with_borrow_mut(|tx| {
+            OPENED.set(OPENED.get().map(|opened| opened.min(level - 1)));
             let Some(tx) = tx else { return };
             let Some(&mark) = tx.marks.last().filter(|mark| mark.level == level) else { return };
             tx.marks.pop();
@@ -199,6 +224,13 @@ pub fn on_end(end: End) {
             }
         }),
         End::SavepointRolledBack(level) => TRANSACTION.with_borrow_mut(|tx| {
+            if OPENED.get().is_some_and(|opened| opened >= level) {
+                // The segment is gone, with all that this transaction has written: it may begin again in the one before.
+                OPENED.set(None);
+                STALE.set(true);
+                claim::forget_newest();
+                *tx = None;
+            }
             let Some(tx) = tx else { return };
             tx.begun = BEGUN.get();
             while let Some(&mark) = tx.marks.last().filter(|mark| mark.level >= level) {
@@ -223,7 +255,14 @@ fn write_all() {
 
 /// Takes a chain and finds its newest entry.
 fn begin() -> Result<Transaction, Error> {
-    let log = known_log()?;
+    let log = loop {
+        let log = known_log()?;
+        lock_for_writing(log.table.table());
+        // Another segment may have been opened, and this one sealed, before the lock was granted.
+        if !STALE.get() && KNOWN.get() == Some(log) {
+            break log;
+        }
+    };
     let (chain, newest) = claim::take(log.table, xact::now() + MAX_CLOCK_SKEW);
     Ok(Transaction {
         log,
@@ -245,7 +284,7 @@ fn known_log() -> Result<KnownLog, Error> {
     STALE.set(false);
     BEGUN.set(false);
     let extension = Extension::installed()?;
-    let known = KnownLog { extension, table: LogTable::check(extension.table(OwnTable::Log)?)? };
+    let known = KnownLog { extension, table: LogTable::open(&extension)? };
     KNOWN.set(Some(known));
     Ok(known)
 }
@@ -254,7 +293,8 @@ fn known_log() -> Result<KnownLog, Error> {
 pub fn on_relation_change(relation: Option<Oid>) {
     claim::on_relation_change(relation);
     // Also where no log is known yet: it may be being looked up.
-    if relation.is_none_or(|relation| KNOWN.get().is_none_or(|known| known.table.oid() == relation)) {
+    let is_log = |relation, known: KnownLog| [known.table.oid(), known.table.table()].contains(&relation);
+    if relation.is_none_or(|relation| KNOWN.get().is_none_or(|known| is_log(relation, known))) {
         STALE.set(true);
     }
 }

@@ -1,8 +1,11 @@
 //! `audit_verification_place`: where the VERIFY entries are in the log, so that nobody need search for them. What a
 //! verification found is in its entry.
 
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
 use crate::log::Place;
 use crate::log::table;
+use crate::pg::encoding::to_utf8;
 use crate::pg::ends::{Bound, KeyEnds};
 use crate::pg::table::{StoredTuple, Tuple, insert};
 use crate::pg::tuple::{ColumnValue, RowBuffer};
@@ -34,8 +37,12 @@ pub fn last_at(places: Oid) -> Option<i64> {
 }
 
 /// The same, and the entry's detail.
-pub fn last(places: Oid, log: Oid) -> Option<(i64, Value)> {
-    let (at, chain, seq) = last_place(places)?;
-    let detail = table::detail(log, chain, seq).and_then(|detail| serde_json::from_slice(&detail).ok());
-    Some((at, detail.unwrap_or_default()))
+pub fn last(extension: &Extension) -> Result<Option<(i64, Value)>, Error> {
+    let Some((at, chain, seq)) = last_place(extension.table(OwnTable::Verifications)?) else {
+        return Ok(None);
+    };
+    let detail = table::entry(extension, chain, seq, |row| {
+        row.detail.and_then(|detail| serde_json::from_slice(&to_utf8(detail)).ok())
+    })?;
+    Ok(Some((at, detail.flatten().unwrap_or_default())))
 }

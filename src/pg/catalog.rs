@@ -58,6 +58,23 @@ pub fn relation_name(relation: Oid) -> Option<Vec<u8>> {
     unsafe { owned(pg_sys::get_rel_name(relation)) }
 }
 
+/// The name of a table that is in that schema; `None` for another relation.
+pub fn name_in(relation: Oid, namespace: Oid) -> Option<Vec<u8>> {
+    // SAFETY: a look-up; the entry is released again, and its name is NUL-terminated.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relation.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let is_table = form.relkind as u8 == pg_sys::RELKIND_RELATION;
+        let name = (is_table && form.relnamespace == namespace)
+            .then(|| CStr::from_ptr(form.relname.data.as_ptr()).to_bytes().to_vec());
+        pg_sys::ReleaseSysCache(tuple);
+        name
+    }
+}
+
 /// Whether the relation has that trigger, and the trigger always fires. The caller holds a lock on the relation.
 pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
     // SAFETY: the relation's cache entry is pinned meanwhile; its triggers are as many as it says.

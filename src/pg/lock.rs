@@ -22,6 +22,8 @@ pub enum Lockable {
     Checkpoint,
     /// The policies of schemas.
     Policies,
+    /// The making, sealing and pruning of segments.
+    Segments,
 }
 
 impl Lockable {
@@ -31,6 +33,7 @@ impl Lockable {
             Self::Identity => (0, 0xAC02),
             Self::Checkpoint => (0, 0xAC03),
             Self::Policies => (0, 0xAC08),
+            Self::Segments => (0, 0xAC09),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.
@@ -90,6 +93,23 @@ fn acquire(log: pg_sys::Oid, what: Lockable, no_wait: bool) -> Attempt {
         pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Attempt::Acquired,
         _ => Attempt::HeldAlready,
     }
+}
+
+/// Locks a table for writing until the top-level transaction ends, as a rolled-back savepoint does not. Afterwards, what was
+/// committed before the lock was granted is known: invalidations have been processed.
+pub fn lock_for_writing(table: pg_sys::Oid) {
+    // SAFETY: within a transaction; TopTransactionResourceOwner lives until it ends.
+    unsafe {
+        let _guard = OwnerGuard(pg_sys::CurrentResourceOwner);
+        pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+        pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+    }
+}
+
+/// Locks a table in this mode until the transaction ends, unless that would mean to wait.
+pub fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE) }
 }
 
 /// Takes a session-level lock on `what` besides the transaction-level one that is held: it outlasts the transaction.

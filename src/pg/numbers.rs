@@ -1,24 +1,7 @@
-//! Queries that yield numbers and bytes.
+//! Queries that yield numbers.
 
-use super::row::Row;
 use super::scan::for_each_row;
 use super::text;
-
-/// Calls `visit` with the numbers and the bytes of each row of a query; null is 0, or no bytes. `columns` and `bytes` are SQL
-/// expressions that cast to bigint and bytea, `rest` begins with FROM. The active snapshot counts, and memory does not grow
-/// with the rows.
-pub fn numbers_and_bytes<const N: usize>(
-    columns: [&str; N],
-    bytes: &str,
-    rest: &str,
-    mut visit: impl FnMut([i64; N], &[u8]),
-) {
-    let columns = columns.map(|column| format!("({column})::bigint")).join(", ");
-    for_each_row(&text::sql(&format!("SELECT {columns}, ({bytes})::bytea {rest}")), |row: &Row<'_>| {
-        let bytes = row.bytes(N).unwrap_or_default();
-        visit(std::array::from_fn(|at| row.integer(at)), bytes);
-    });
-}
 
 /// The numbers of each row of a query, as the active snapshot sees them; null is 0. Each of `columns` is an SQL expression
 /// that casts to bigint.

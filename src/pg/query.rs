@@ -66,6 +66,18 @@ pub fn query_statement<T>(
     spi_execute(query, arguments, || unsafe { read_rows(read) })
 }
 
+/// Runs commands, separated by semicolons, as they would be run for the current role; event triggers and hooks see them. Names in
+/// them must be qualified, so that nothing else can be meant.
+pub fn execute(commands: &str) {
+    let commands = sql(commands);
+    // SAFETY: the SPI protocol; not read-only. An error's abort cleans up after SPI.
+    unsafe {
+        connect();
+        check(pg_sys::SPI_execute(commands.as_ptr(), false, 0 as c_long));
+        pg_sys::SPI_finish();
+    }
+}
+
 /// The first column of the first row of [`query_latest`]; `None` for null or no row.
 pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Option<T> {
     query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()

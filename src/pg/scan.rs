@@ -1,7 +1,9 @@
 //! A table's rows, or a query's, one after the other.
 
+use super::compat;
 use super::row::{Relation, Row};
-use pgrx::pg_sys::{self, Oid};
+use super::table::StoredTuple;
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
 
 /// The number of rows that are fetched at once.
@@ -71,6 +73,53 @@ pub fn for_each_stored_row(relation: Relation<'_>, mut visit: impl FnMut(&Row<'_
         pg_sys::ExecDropSingleTupleTableSlot(slot);
     }
     true
+}
+
+/// Calls `visit` with the rows of a table whose primary key, an integer and a bigint, has `first` and a number of this range, in
+/// order, as the active snapshot sees them. It asks for no privileges. Memory does not grow with the rows.
+pub fn for_each_in_range(
+    table: Oid,
+    first: i32,
+    range: std::ops::RangeInclusive<i64>,
+    mut visit: impl FnMut(StoredTuple<'_>),
+) {
+    let mut keys = [pg_sys::ScanKeyData::default(); 3];
+    let bounds = [
+        (1, pg_sys::BTEqualStrategyNumber, pg_sys::F_INT4EQ, Datum::from(first)),
+        (2, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, Datum::from(*range.start())),
+        (2, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, Datum::from(*range.end())),
+    ];
+    // SAFETY: within a transaction with an active snapshot. The scan has three keys, on columns of the index, which are copied; it
+    // is ended, and the relations closed, before this returns, in an error by the resource owner. The slot holds the row while it
+    // is read.
+    unsafe {
+        for (key, (column, strategy, function, value)) in keys.iter_mut().zip(bounds) {
+            pg_sys::ScanKeyInit(key, column, strategy as u16, function.into(), value);
+        }
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::table_open(table, lock);
+        let key = compat::primary_key(relation);
+        assert!(key != Oid::INVALID, "the table has no primary key");
+        let index = pg_sys::index_open(key, lock);
+        let scan = compat::begin_index_scan(relation, index, pg_sys::GetActiveSnapshot(), 3);
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        pg_sys::index_rescan(scan, keys.as_mut_ptr(), 3, std::ptr::null_mut(), 0);
+        let memory = row_memory();
+        while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+            let previous = pg_sys::MemoryContextSwitchTo(memory);
+            let mut is_copy = false;
+            let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut is_copy);
+            visit(StoredTuple::new(tuple, (*relation).rd_att));
+            pg_sys::MemoryContextSwitchTo(previous);
+            pg_sys::MemoryContextReset(memory);
+            pgrx::check_for_interrupts!();
+        }
+        pg_sys::MemoryContextDelete(memory);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::index_endscan(scan);
+        pg_sys::index_close(index, pg_sys::NoLock as c_int);
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+    }
 }
 
 /// A memory context for one row at a time.

@@ -219,8 +219,9 @@ fn scan<T>(
     }
 }
 
-/// The names and types of a table's columns. Locks the table for writing until the transaction ends.
-pub fn lock_columns(table: Oid) -> Vec<(Vec<u8>, Oid)> {
+/// The names and types of a table's columns, and whether it has a primary key. Locks the table for writing until the transaction
+/// ends.
+pub fn lock_columns(table: Oid) -> (Vec<(Vec<u8>, Oid)>, bool) {
     // SAFETY: within a transaction; the relation is closed again and stays locked.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
@@ -231,8 +232,9 @@ pub fn lock_columns(table: Oid) -> Vec<(Vec<u8>, Oid)> {
                 (CStr::from_ptr(form.attname.data.as_ptr()).to_bytes().to_vec(), form.atttypid)
             })
             .collect();
+        let has_key = compat::primary_key(relation) != Oid::INVALID;
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
-        columns
+        (columns, has_key)
     }
 }
 

@@ -47,6 +47,8 @@ pub enum ColumnValue<'a> {
     Uuid(Option<&'a [u8; 16]>),
     /// A bigint, or null.
     EightOrNull(Option<u64>),
+    /// An integer, or null.
+    FourOrNull(Option<u32>),
 }
 
 impl RowBuffer {
@@ -85,7 +87,8 @@ impl RowBuffer {
                     self.bytes.extend_from_slice(value.map_or(&[], |value| value));
                 }
                 ColumnValue::EightOrNull(Some(value)) => self.eight(value),
-                ColumnValue::EightOrNull(None) => self.next(false),
+                ColumnValue::FourOrNull(Some(value)) => self.four(value),
+                ColumnValue::EightOrNull(None) | ColumnValue::FourOrNull(None) => self.next(false),
             }
         }
         self

@@ -8,12 +8,14 @@
 //!   one that still waits, because it covers more; but not one that waits for standbys ([`after`]).
 
 use crate::error::{Error, OrRaise};
-use crate::extension::{Extension, OwnTable};
-use crate::log::table::has_entries;
+use crate::extension::Extension;
+use crate::log::segment::has_entries;
+use crate::pg::slices::OfWorker;
 use crate::pg::worker::{self, Database, Ended, Running};
 use crate::publish::after::{self, Positions};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
+use crate::segment::upkeep;
 use crate::settings;
 use crate::tree::checkpoint;
 use pgrx::pg_sys::Oid;
@@ -178,14 +180,21 @@ pub fn serve(database: Oid) {
     let note = worker::catch(|| worker::transaction(checkpoint_of_database), record);
     files.remove(Kind::CheckpointFailed);
     let Some(note) = note else { return };
-    if [Kind::Published, Kind::Waiting, Kind::Newer].iter().any(|&kind| files.contains(kind, &note)) {
+    leave(&files, &note);
+    // An error ends this worker; what is left is done the next time.
+    upkeep::run(&mut OfWorker).or_raise();
+}
+
+/// Leaves a note as a file, for the launcher to publish it.
+fn leave(files: &Files, note: &str) {
+    if [Kind::Published, Kind::Waiting, Kind::Newer].iter().any(|&kind| files.contains(kind, note)) {
         return;
     }
     // One that waits for standbys stays, so that it is published even if a newer one is always made before
     // they have it.
     let stays = !settings::publish_after().is_empty() && files.path(Kind::Waiting).exists();
     let kind = if stays { Kind::Newer } else { Kind::Waiting };
-    if let Err(error) = files.write(kind, &note) {
+    if let Err(error) = files.write(kind, note) {
         pgrx::warning!("audit_chain could not write {}: {error}", files.path(kind).display());
     }
 }
@@ -193,8 +202,7 @@ pub fn serve(database: Oid) {
 /// The note of this database's newest checkpoint; `None` where there is no log, an empty one, or a copy.
 fn checkpoint_of_database() -> Option<String> {
     let extension = Extension::find()?;
-    let log = extension.table(OwnTable::Log).or_raise();
-    if !has_entries(log) {
+    if !has_entries(&extension).or_raise() {
         return None;
     }
     match checkpoint::seal(&extension) {

@@ -6,6 +6,7 @@
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::incarnation::{self, Kind};
+use crate::log::segment;
 use crate::log::table::extent;
 use crate::log::verified;
 use crate::pg::fmgr::Call;
@@ -59,10 +60,13 @@ fn succession(extension: &Extension) -> Result<Value, Error> {
 
 fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
     let now = xact::now();
-    let log = extent(extension.table(OwnTable::Log)?);
+    let log = extent(extension)?;
     let (newest, day_old) = newest_checkpoints(extension.table(OwnTable::Checkpoints)?, now - DAY);
     let sealed = newest.map_or(0, |newest| newest.size);
-    let log_size = ends::total_size(extension.table(OwnTable::Log)?);
+    let mut log_size = log.sealed_size;
+    for (_, table) in segment::unsealed(extension)? {
+        log_size += ends::total_size(table);
+    }
     let mut checkpoint_size = 0;
     for table in [OwnTable::Checkpoints, OwnTable::Spans, OwnTable::Tiles] {
         checkpoint_size += ends::total_size(extension.table(table)?);
@@ -88,8 +92,7 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
 }
 
 fn last_verification(extension: &Extension) -> Result<Value, Error> {
-    let places = extension.table(OwnTable::Verifications)?;
-    let last = verified::last(places, extension.table(OwnTable::Log)?);
+    let last = verified::last(extension)?;
     Ok(json!({
         "last_verified": last.as_ref().map(|(at, _)| xact::json_time(*at)),
         "last_verdict": last.as_ref().and_then(|(_, detail)| detail["verdict"].as_str()),

@@ -10,7 +10,7 @@
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::log::incarnation::{self, Incarnation};
-use crate::log::{self, table::has_entries};
+use crate::log::{self, segment::has_entries};
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::xact::{self, ActiveSnapshot};
@@ -39,7 +39,7 @@ const TILES: usize = 128;
 pub fn seal(extension: &Extension) -> Result<String, Error> {
     log::flush();
     let store = TreeStore::open(extension)?;
-    if !has_entries(store.log_oid()) {
+    if !has_entries(extension)? {
         return Err(Error::NothingToSeal);
     }
     if incarnation::state(extension)?.is_undecided() {
@@ -97,7 +97,7 @@ fn damaged(error: ReadError<Error>) -> Error {
 fn new_spans(store: &TreeStore, size: u64) -> Result<Vec<Span>, Error> {
     let mut spans = Vec::new();
     let mut leaf_index = size;
-    for (chain, newest, sealed) in store.chain_ends() {
+    for (chain, newest, sealed) in store.chain_ends()? {
         if newest < sealed {
             return Err(Error::EntryMissing { chain, seq: newest + 1 });
         }
@@ -124,7 +124,7 @@ fn append(store: &TreeStore, frontier: &mut TreeFrontier, spans: &[Span]) -> Res
             }
         };
         let chain = span.chain;
-        store.hashes(span, visit).map_err(|seq| Error::EntryMissing { chain, seq })?;
+        store.hashes(span, visit)?.map_err(|seq| Error::EntryMissing { chain, seq })?;
         store.insert_span(span);
     }
     store.insert_tiles(&completed);

@@ -7,7 +7,7 @@ use crate::log::table;
 use crate::pg::fmgr::Call;
 use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
-use crate::tree::reader::Reader;
+use crate::tree::reader::{Reader, require_reader};
 use crate::tree::store::{Recorded, TreeStore};
 use audit_chain_core::{
     check::{LogReader, ReadError},
@@ -44,13 +44,15 @@ fn prove_inclusion(call: Call) -> Result<String, Error> {
     let null = |argument| Error::NullArgument { function: "audit_inclusion_proof", argument };
     let chain: i32 = call.arg(0).ok_or_else(|| null("chain"))?;
     let seq: i64 = call.arg(1).ok_or_else(|| null("seq"))?;
-    let store = TreeStore::open(&Extension::installed()?)?;
+    let extension = Extension::installed()?;
+    require_reader(&extension)?;
+    let store = TreeStore::open(&extension)?;
     let _path = LocalSettings::safe_search_path();
-    let leaf = table::entry(&store.log, chain, seq, |row| {
+    let leaf = table::entry(&extension, chain, seq, |row| {
         row.with_entry(&mut AddressText::default(), |entry| {
             entry.encode(&mut Scratch::default()).map(<[u8]>::to_vec).ok()
         })
-    });
+    })?;
     let leaf = leaf.flatten().ok_or(Error::NoSuchEntry { chain, seq })?;
     let checkpoint = match call.arg(2) {
         Some(size) => find(&store, Some(size))?,
@@ -75,7 +77,9 @@ fn prove_inclusion(call: Call) -> Result<String, Error> {
 fn prove_consistency(call: Call) -> Result<String, Error> {
     let null = Error::NullArgument { function: "audit_consistency_proof", argument: "old_size" };
     let old: i64 = call.arg(0).ok_or(null)?;
-    let store = TreeStore::open(&Extension::installed()?)?;
+    let extension = Extension::installed()?;
+    require_reader(&extension)?;
+    let store = TreeStore::open(&extension)?;
     let _path = LocalSettings::safe_search_path();
     let new = find(&store, call.arg(1))?;
     let old_size = find(&store, Some(old))?.size;

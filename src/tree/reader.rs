@@ -3,10 +3,12 @@
 //! **Invariant**: memory does not grow with the log; a call reads a bounded number of rows, or streams them.
 
 use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
 use crate::log::table;
-use crate::pg::numbers::{numbers, numbers_and_bytes};
+use crate::pg::numbers::numbers;
 use crate::pg::query::query_statement;
+use crate::pg::{compat, session};
 use crate::tree::store::TreeStore;
 use audit_chain_core::{
     Hash,
@@ -26,7 +28,13 @@ const PAGE: i64 = 1000;
 /// The number of tiles that are read at once while a level is read in order: half a megabyte.
 const TILES: u64 = 64;
 
-/// Reads the log from its tables.
+/// Refuses a role that may not read the log, whose entries are read past privileges.
+pub fn require_reader(extension: &Extension) -> Result<(), Error> {
+    let log = extension.table(OwnTable::Log)?;
+    if compat::may_read(log, session::effective_role()) { Ok(()) } else { Err(Error::NotReader) }
+}
+
+/// Reads the log from its tables. The caller has asked [`require_reader`].
 pub struct Reader<'a> {
     store: &'a TreeStore,
     /// For each level, the tiles that were read ahead, and the index that comes next in order.
@@ -71,12 +79,6 @@ fn span(row: [i64; 4]) -> Read<Span, Error> {
     };
     let chain = u32::try_from(chain).map_err(|_| damaged())?;
     Ok(Span { leaf_index, chain, first_seq, last_seq })
-}
-
-/// Numbers as an array for SQL.
-fn array(numbers: impl Iterator<Item = u64>) -> String {
-    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
-    format!("'{{{}}}'", numbers.join(","))
 }
 
 impl LogReader for Reader<'_> {
@@ -136,22 +138,14 @@ impl LogReader for Reader<'_> {
     }
 
     fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), Error> {
-        // The ORDER BY inside keeps the planner to one index scan for each span.
-        let rest = format!(
-            "FROM ROWS FROM (unnest({}::bigint[]), unnest({}::bigint[]), unnest({}::bigint[])) \
-                  WITH ORDINALITY AS s(chain, first_seq, last_seq, place) \
-             CROSS JOIN LATERAL (SELECT l.seq, l.hash FROM ONLY {} l WHERE l.chain = s.chain::integer \
-                  AND l.seq BETWEEN s.first_seq AND s.last_seq ORDER BY l.seq) e ORDER BY s.place, e.seq",
-            array(spans.iter().map(|span| span.chain.into())),
-            array(spans.iter().map(|span| span.first_seq)),
-            array(spans.iter().map(|span| span.last_seq)),
-            self.store.log
-        );
-        numbers_and_bytes(["s.chain", "e.seq"], "e.hash", &rest, |[chain, seq], hash| {
-            if let (Ok(chain), Ok(seq), Ok(hash)) = (chain.try_into(), seq.try_into(), hash.try_into()) {
-                visit(chain, seq, hash);
-            }
-        });
+        for span in spans {
+            let visit = |seq: i64, hash: Hash| {
+                if let Ok(seq) = seq.try_into() {
+                    visit(span.chain, seq, hash);
+                }
+            };
+            self.store.visit_hashes(span, visit).map_err(ReadError::Failed)?;
+        }
         Ok(())
     }
 
@@ -203,9 +197,10 @@ impl ResumeReader for Reader<'_> {
 
     fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Error> {
         let (Ok(chain), Ok(seq)) = (chain.try_into(), seq.try_into()) else { return Ok(None) };
-        Ok(table::entry(&self.store.log, chain, seq, |row| {
+        let link = table::entry(&self.store.extension, chain, seq, |row| {
             row.with_entry(&mut AddressText::default(), |entry| entry.link(&mut Scratch::default()))
-        }))
+        });
+        link.map_err(ReadError::Failed)
     }
 
     fn leaf_of(&mut self, chain: u32, seq: u64) -> Read<Option<u64>, Error> {

@@ -5,9 +5,13 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
+use crate::log::columns;
+use crate::log::segment::{self, Segments};
+use crate::log::table::for_each_end;
 use crate::pg::ends::{Bound, KeyEnds};
-use crate::pg::numbers::{numbers, numbers_and_bytes};
+use crate::pg::numbers::numbers;
 use crate::pg::query::query_statement;
+use crate::pg::scan::for_each_in_range;
 use crate::pg::table::{self, PairKey, StoredTuple, Tuple};
 use crate::pg::text::to_server;
 use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
@@ -15,10 +19,12 @@ use crate::pg::tuple::RowBuffer;
 use crate::pg::xact;
 use audit_chain_core::{Hash, span::Span, tile::CompleteTile};
 use pgrx::pg_sys::Oid;
+use std::collections::BTreeMap;
 
 /// The tables of the log and the tree: by their names, quoted for SQL, for reading; by their OIDs for writing, which goes past
 /// privileges and triggers ([`crate::pg::table`]).
 pub struct TreeStore {
+    pub extension: Extension,
     log_oid: Oid,
     checkpoints_oid: Oid,
     spans_oid: Oid,
@@ -71,10 +77,10 @@ pub fn newest_checkpoints(checkpoints: Oid, before: i64) -> (Option<Made>, Optio
     (newest, older)
 }
 
-/// A query of the chains in a table, which takes one index step for each.
-fn chains_of(table: &str) -> String {
+/// A query of the chains in a table, from this one on, which takes one index step for each.
+fn chains_of(table: &str, from: u32) -> String {
     format!(
-        "WITH RECURSIVE chains(chain) AS ((SELECT chain FROM ONLY {table} ORDER BY chain LIMIT 1) UNION ALL \
+        "WITH RECURSIVE chains(chain) AS ((SELECT chain FROM ONLY {table} WHERE chain >= {from} ORDER BY chain LIMIT 1) UNION ALL \
          SELECT (SELECT t.chain FROM ONLY {table} t WHERE t.chain > c.chain ORDER BY t.chain LIMIT 1) \
          FROM chains c WHERE c.chain IS NOT NULL) SELECT chain FROM chains WHERE chain IS NOT NULL"
     )
@@ -84,6 +90,7 @@ impl TreeStore {
     /// The extension's tables.
     pub fn open(extension: &Extension) -> Result<Self, Error> {
         Ok(Self {
+            extension: *extension,
             log_oid: extension.table(OwnTable::Log)?,
             checkpoints_oid: extension.table(OwnTable::Checkpoints)?,
             spans_oid: extension.table(OwnTable::Spans)?,
@@ -101,21 +108,43 @@ impl TreeStore {
         self.log_oid
     }
 
-    /// Each chain of the log or the tree, with its newest entry and its last sealed entry; 0 for none.
-    pub fn chain_ends(&self) -> Vec<(u32, u64, u64)> {
+    /// Each chain of the segments that are not sealed, in the log or the tree, with its newest entry and its last sealed entry; 0
+    /// for none.
+    pub fn chain_ends(&self) -> Result<Vec<(u32, u64, u64)>, Error> {
+        let mut ends: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let segments = segment::unsealed(&self.extension)?;
+        for &(_, table) in &segments {
+            for_each_end(table, |end| {
+                ends.insert(end.chain as u32, (end.seq as u64, 0));
+            });
+        }
+        let from = segments.iter().map(|&(segment, _)| segment::first_chain(segment)).min().unwrap_or(0);
         let rest = format!(
-            "FROM (SELECT chain, (SELECT max(seq) FROM ONLY {log} l WHERE l.chain = c.chain) AS newest, \
-                   (SELECT max(last_seq) FROM ONLY {spans} s WHERE s.chain = c.chain) AS sealed \
-             FROM (({in_log}) UNION ({in_tree})) c) ends ORDER BY 1",
-            log = self.log,
-            spans = self.spans,
-            in_log = chains_of(&self.log),
-            in_tree = chains_of(&self.spans),
+            "FROM (SELECT chain, (SELECT max(last_seq) FROM ONLY {} s WHERE s.chain = c.chain) AS sealed FROM ({}) c) ends",
+            self.spans,
+            chains_of(&self.spans, from)
         );
-        numbers(["chain", "newest", "sealed"], &rest)
-            .into_iter()
-            .map(|[chain, newest, sealed]| (chain as u32, newest as u64, sealed as u64))
-            .collect()
+        let is_unsealed = |chain| segments.iter().any(|&(segment, _)| segment == segment::segment_of(chain));
+        for [chain, sealed] in numbers(["chain", "sealed"], &rest) {
+            let chain = chain as u32;
+            if is_unsealed(chain) {
+                ends.entry(chain).or_default().1 = sealed as u64;
+            }
+        }
+        Ok(ends.into_iter().map(|(chain, (newest, sealed))| (chain, newest, sealed)).collect())
+    }
+
+    /// The first and the last leaf of a segment, and how many there are; `None` if no checkpoint seals any of its entries.
+    pub fn leaves_of(&self, segment: u32) -> Option<(i64, i64, i64)> {
+        let rest = format!(
+            "FROM ONLY {} WHERE chain BETWEEN {} AND {} HAVING count(*) > 0",
+            self.spans,
+            segment::first_chain(segment),
+            segment::last_chain(segment)
+        );
+        let columns =
+            ["min(leaf_index)", "max(leaf_index + last_seq - first_seq)", "sum(last_seq - first_seq + 1)"];
+        numbers(columns, &rest).first().map(|&[first, last, leaves]| (first, last, leaves))
     }
 
     /// The recorded checkpoint of this size; the newest one for `None`.
@@ -145,27 +174,38 @@ impl TreeStore {
         let rest = format!(
             "FROM ({}) chains CROSS JOIN LATERAL (SELECT * FROM ONLY {} s WHERE s.chain = chains.chain \
              AND s.leaf_index < {size} ORDER BY s.last_seq DESC LIMIT 1) last ORDER BY 2",
-            chains_of(&self.spans),
+            chains_of(&self.spans, 0),
             self.spans
         );
         numbers(["leaf_index", "last.chain", "first_seq", "last_seq"], &rest)
     }
 
     /// A query of the entries after those of a trusted tree, which is given as each chain's last entry.
-    pub fn entries_after(&self, sealed: &[(u32, u64)]) -> String {
-        let list = |number: &dyn Fn(&(u32, u64)) -> u64| {
-            sealed.iter().map(|end| number(end).to_string()).collect::<Vec<_>>().join(",")
-        };
-        format!(
-            "SELECT l.* FROM ({}) c LEFT JOIN ROWS FROM (unnest('{{{}}}'::bigint[]), unnest('{{{}}}'::bigint[])) \
-             AS sealed(chain, seq) ON sealed.chain = c.chain \
-             CROSS JOIN LATERAL (SELECT * FROM ONLY {} e WHERE e.chain = c.chain \
-                                 AND e.seq > coalesce(sealed.seq, 0) ORDER BY e.seq) l",
-            chains_of(&self.log),
-            list(&|&(chain, _)| chain.into()),
-            list(&|&(_, seq)| seq),
-            self.log
-        )
+    pub fn entries_after(&self, sealed: &[(u32, u64)]) -> Result<String, Error> {
+        let registry = Segments::read(&self.extension)?;
+        let mut queries = Vec::new();
+        for segment in registry.remaining() {
+            if segment::table_of(&self.extension, segment)?.is_none() {
+                continue;
+            }
+            let ends = sealed.iter().filter(|&&(chain, _)| segment::segment_of(chain) == segment);
+            let list = |number: &dyn Fn(&(u32, u64)) -> u64| {
+                ends.clone().map(|end| number(end).to_string()).collect::<Vec<_>>().join(",")
+            };
+            let table = segment::quoted(&self.extension, segment)?;
+            queries.push(format!(
+                "SELECT l.* FROM ({}) c LEFT JOIN ROWS FROM (unnest('{{{}}}'::bigint[]), unnest('{{{}}}'::bigint[])) \
+                 AS sealed(chain, seq) ON sealed.chain = c.chain \
+                 CROSS JOIN LATERAL (SELECT * FROM {table} e WHERE e.chain = c.chain \
+                                     AND e.seq > coalesce(sealed.seq, 0) ORDER BY e.seq) l",
+                chains_of(table.trim_start_matches("ONLY "), 0),
+                list(&|&(chain, _)| chain.into()),
+                list(&|&(_, seq)| seq),
+            ));
+        }
+        // The open segment is missing only if it was dropped by force.
+        queries.push(format!("SELECT * FROM ONLY {} WHERE false", self.log));
+        Ok(queries.join(" UNION ALL "))
     }
 
     /// How many entries the spans say are in the tree, by the last of them; 0 where that is damaged.
@@ -188,25 +228,34 @@ impl TreeStore {
         u64::try_from(leaf_index.checked_add(within)?).ok()
     }
 
-    /// Calls `visit` with the hashes of a span's entries, in order. Ends at the first entry that is missing or has no hash of
-    /// 32 bytes, and returns its place as the error.
-    pub fn hashes(&self, span: &Span, mut visit: impl FnMut(Hash)) -> Result<(), u64> {
-        let mut next = span.first_seq;
-        let mut broken = false;
-        let rest = format!(
-            "FROM ONLY {} WHERE chain = {} AND seq BETWEEN {} AND {} ORDER BY seq",
-            self.log, span.chain, span.first_seq, span.last_seq
-        );
-        numbers_and_bytes(["seq"], "hash", &rest, |[seq], hash| {
-            match hash.try_into() {
-                Ok(hash) if !broken && seq as u64 == next => visit(hash),
-                _ => broken = true,
-            }
-            if !broken {
-                next += 1;
+    /// Calls `visit` with the places and hashes of a span's entries, in order, as far as they are there and have 32 bytes.
+    pub fn visit_hashes(&self, span: &Span, mut visit: impl FnMut(i64, Hash)) -> Result<(), Error> {
+        let [first, last] = [span.first_seq, span.last_seq].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
+        let Ok(chain) = i32::try_from(span.chain) else { return Ok(()) };
+        let Some(table) = segment::table_of(&self.extension, segment::segment_of(span.chain))? else {
+            return Ok(());
+        };
+        for_each_in_range(table, chain, first..=last, |row| {
+            if let Some(hash) = row.bytes(columns::HASH).and_then(|hash| hash.try_into().ok()) {
+                visit(row.integer(columns::SEQ), hash);
             }
         });
-        if next == span.last_seq + 1 && !broken { Ok(()) } else { Err(next) }
+        Ok(())
+    }
+
+    /// Calls `visit` with the hashes of a span's entries, in order. Ends at the first entry that is missing or has no hash of
+    /// 32 bytes, and returns its place as the error.
+    pub fn hashes(&self, span: &Span, mut visit: impl FnMut(Hash)) -> Result<Result<(), u64>, Error> {
+        let mut next = span.first_seq;
+        let mut broken = false;
+        self.visit_hashes(span, |seq, hash| {
+            broken |= seq as u64 != next;
+            if !broken {
+                visit(hash);
+                next += 1;
+            }
+        })?;
+        Ok(if next == span.last_seq + 1 && !broken { Ok(()) } else { Err(next) })
     }
 
     /// Stores a span.

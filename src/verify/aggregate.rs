@@ -1,16 +1,18 @@
 //! The state of the aggregate `audit_chain_check`: what it has seen of the log's entries.
 
 use crate::error::Error;
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
 use crate::log::stored::{AddressText, StoredRow};
-use crate::pg::{compat, session};
 use crate::settings;
+use crate::tree::reader;
 use audit_chain_core::check::EntryCheck;
+
+/// How many chains a log may have to be checked: those of 16 segments that have as many as they can have.
+const CHAINS_LIMIT: u32 = 16 * settings::CHAINS_LIMIT;
 
 /// Refuses the aggregate to a role that may not read the log: its memory grows with what it is given.
 pub fn require_reader() -> Result<(), Error> {
-    let log = Extension::installed()?.table(OwnTable::Log)?;
-    if compat::may_read(log, session::effective_role()) { Ok(()) } else { Err(Error::NotReader) }
+    reader::require_reader(&Extension::installed()?)
 }
 
 /// The check of all entries, for one worker.
@@ -34,10 +36,10 @@ impl Checker {
         self.check_chains()
     }
 
-    /// Refuses more chains than a log can have: each takes memory.
+    /// Refuses more chains than any log has: each takes memory.
     fn check_chains(&self) -> Result<(), Error> {
-        if self.entries.chains() > settings::CHAINS_LIMIT as usize {
-            return Err(Error::TooManyChains { limit: settings::CHAINS_LIMIT });
+        if self.entries.chains() > CHAINS_LIMIT as usize {
+            return Err(Error::TooManyChains { limit: CHAINS_LIMIT });
         }
         Ok(())
     }

@@ -7,7 +7,8 @@
 //! * Each range of a chain is read once. Their results are merged as those of parallel workers are.
 
 use crate::error::Error;
-use crate::extension::{Extension, OwnTable};
+use crate::extension::Extension;
+use crate::log::segment;
 use crate::log::table::for_each_end;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::Slices;
@@ -47,7 +48,9 @@ struct Ends {
 impl Ends {
     fn read(extension: &Extension, source: &Source) -> Result<Self, Error> {
         let mut chains = Vec::new();
-        for_each_end(extension.table(OwnTable::Log)?, |chain, seq, _| chains.push((chain, seq)));
+        for (_, table) in segment::all(extension)? {
+            for_each_end(table, |end| chains.push((end.chain, end.seq)));
+        }
         let spans = source.store.spans_end();
         let checkpoint = source.store.checkpoint(None).map_or(0, |newest| newest.size);
         let beyond = Reader::new(&source.store).beyond(spans);
@@ -69,7 +72,7 @@ pub fn verify(slices: &mut impl Slices, request: Request) -> Result<(Report, Str
     let mut run = Run { slices, extension };
     let mut checked = Checker::default();
     for ranges in slices_of(&ends.chains, ENTRIES, RANGES) {
-        checked.merge(run.read(|| read_ranges(&source, &ranges))?)?;
+        checked.merge(run.read(|| read_ranges(&source, &ranges))??)?;
     }
     let mut check = LogCheck::new(Options { supplied, keys, ..Options::default() });
     check

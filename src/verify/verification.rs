@@ -8,12 +8,12 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::log::columns;
+use crate::log::{columns, segment};
 use crate::pg::fmgr::Call;
 use crate::pg::query::query_statement;
 use crate::pg::session::LocalSettings;
 use crate::pg::text;
-use crate::tree::reader::Reader;
+use crate::tree::reader::{Reader, require_reader};
 use crate::tree::store::TreeStore;
 use crate::verify::aggregate::Checker;
 use crate::verify::request::{Entries, Request};
@@ -54,6 +54,7 @@ fn check(call: &Call) -> Result<serde_json::Value, Error> {
 pub fn verify(extension: &Extension, request: Request) -> Result<(Report, String), Error> {
     let _path = LocalSettings::safe_search_path();
     let source = Source::open(extension)?;
+    require_reader(extension)?;
     let report = match request.entries.part() {
         Some(part) => check_part(&source, &request.entries, part)?,
         None => check_whole(&source, request)?,
@@ -105,10 +106,15 @@ fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
         None => None,
     };
     let from = match &resumed {
-        Some(resumed) => format!("({}) later", source.store.entries_after(&places(&resumed.anchors))),
+        Some(resumed) => {
+            format!("({}) later", source.store.entries_after(&places(&resumed.anchors))?)
+        }
         None => from_log(source),
     };
+    // A role that may read the log need not be allowed to read its segments by their names.
+    let owner = resumed.is_some().then(|| source.store.extension.act_as_owner());
     let mut checked = read_entries(source, &entries, &from).into_entries();
+    drop(owner);
     resumed.iter().for_each(|resumed| checked.resume(resumed));
     check.walk(&mut reader, &mut |_| ())?;
     let found = checked.finish(check.log_id(), Scope::Whole);
@@ -120,7 +126,7 @@ fn places(anchors: &[Link]) -> Vec<(u32, u64)> {
 }
 
 fn from_log(source: &Source) -> String {
-    format!("ONLY {}", source.store.log)
+    source.store.log.clone()
 }
 
 /// Reads the entries through the aggregate; in the chains' order if their physical order takes too much memory.
@@ -137,17 +143,19 @@ fn aggregate(source: &Source, entries: &Entries, from: &str, order: &str) -> Che
     state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))
 }
 
-/// Reads ranges through the aggregate. The planner is kept from reading the whole log for them.
-pub fn read_ranges(source: &Source, ranges: &[Range]) -> Checker {
+/// Reads ranges through the aggregate. The planner is kept from reading the whole log for them. The caller has asked
+/// [`require_reader`].
+pub fn read_ranges(source: &Source, ranges: &[Range]) -> Result<Checker, Error> {
+    let extension = &source.store.extension;
+    // A role that may read the log need not be allowed to read its segments by their names.
+    let _owner = extension.act_as_owner();
     let _settings = LocalSettings::enter(&[(c"enable_seqscan", c"off")]);
     let list = columns::list();
     let select = |Range { chain, after, last }: &Range| {
         let after = after.map_or_else(String::new, |after| format!(" AND seq > ({after})"));
-        format!(
-            "SELECT {list} FROM ONLY {} WHERE chain = ({chain}){after} AND seq <= ({last})",
-            source.store.log
-        )
+        let table = segment::quoted(extension, segment::segment_of(chain.unsigned_abs()))?;
+        Ok(format!("SELECT {list} FROM {table} WHERE chain = ({chain}){after} AND seq <= ({last})"))
     };
-    let from = ranges.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
-    aggregate(source, &Entries::default(), &format!("({from}) ranges"), "")
+    let from = ranges.iter().map(select).collect::<Result<Vec<_>, Error>>()?.join(" UNION ALL ");
+    Ok(aggregate(source, &Entries::default(), &format!("({from}) ranges"), ""))
 }

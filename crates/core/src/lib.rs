@@ -14,6 +14,7 @@
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
+//! * [`segment`]: which segment of the log has which chains.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -35,6 +36,7 @@ pub mod proof;
 pub mod proof_text;
 pub mod pruning;
 pub mod register;
+pub mod segment;
 pub mod span;
 pub mod supplied;
 #[cfg(any(test, feature = "testing"))]

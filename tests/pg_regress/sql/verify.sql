@@ -198,11 +198,7 @@ SET ROLE regress_reader;
 SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 65536) g;
 SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
-    IS NOT NULL AS checked FROM generate_series(1, 65537) g;
-\set VERBOSITY sqlstate
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
-    IS NOT NULL AS checked FROM generate_series(1, 65537) g;
-\set VERBOSITY default
+    IS NOT NULL AS checked FROM generate_series(1, 1048577) g;
 RESET ROLE;
 -- Rights on all columns are enough.
 REVOKE SELECT ON audit_log FROM regress_reader;

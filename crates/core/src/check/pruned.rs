@@ -14,7 +14,7 @@ use crate::{
         log::Progress,
         reader::{FrontierError, Read, ReadError, frontier},
     },
-    format::first_chain_of,
+    format::SEGMENT_CHAINS,
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
     pruning::{PruneEntry, Pruning, ReportedPruning},
@@ -37,7 +37,7 @@ impl PrunedLog {
     /// The first chain that remains.
     #[must_use]
     pub fn first_chain(&self) -> u32 {
-        first_chain_of(self.segments.saturating_add(1))
+        self.segments.saturating_mul(SEGMENT_CHAINS)
     }
 }
 

@@ -1,0 +1,151 @@
+//! What is due for the segments: another one, when the open one is large or old enough; sealing what was closed; constraints by
+//! which the planner leaves sealed segments out.
+//!
+//! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it for the next time.
+
+use crate::audit::suspend::GuardSuspended;
+use crate::error::{Error, OrRaise};
+use crate::extension::{Extension, OwnTable};
+use crate::log::segment::{self, Segments, State};
+use crate::log::{incarnation, table};
+use crate::pg::ends;
+use crate::pg::fmgr::Call;
+use crate::pg::lock::try_lock_table;
+use crate::pg::query::{execute, query_latest};
+use crate::pg::session::LocalSettings;
+use crate::pg::slices::{OfProcedure, Slices};
+use crate::pg::{catalog, xact};
+use crate::segment::{rotate, seal};
+use crate::settings;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// The procedure `audit_maintain()`.
+pub fn maintain(call: Call) -> Datum {
+    xact::refuse_if_read_only(c"audit_maintain()");
+    if !call.may_end_transactions() {
+        Error::InTransactionBlock { procedure: "audit_maintain()" }.raise();
+    }
+    let mut transactions = OfProcedure::begin();
+    run(&mut transactions).or_raise();
+    transactions.end();
+    call.void()
+}
+
+/// Does what is due.
+pub fn run(slices: &mut impl Slices) -> Result<(), Error> {
+    let Some(extension) = slices.run(installed)? else { return Ok(()) };
+    if slices.run(|| rotation_is_due(&extension))? {
+        slices.run(|| rotate::begin_next(&extension))?;
+    }
+    slices.run(|| seal::seal_all(&extension))?;
+    let sealed: Vec<u32> =
+        slices.run(|| Ok::<_, Error>(Segments::read(&extension)?.sealed().map(|s| s.segment).collect()))?;
+    for segment in sealed {
+        for step in [add_constraint, validate_constraint] {
+            slices.run(|| step(&extension, segment))?;
+        }
+    }
+    Ok(())
+}
+
+/// The extension, if this database has a log that can be rotated and sealed: not a copy that was not told what it is.
+fn installed() -> Result<Option<Extension>, Error> {
+    let Some(extension) = Extension::find() else { return Ok(None) };
+    let is_recording = incarnation::state(&extension)?.word == "recording";
+    Ok(is_recording.then_some(extension))
+}
+
+/// Whether the open segment is large or old enough, and has entries.
+fn rotation_is_due(extension: &Extension) -> Result<bool, Error> {
+    let segments = Segments::read(extension)?;
+    let open = segments.open();
+    let Some(table) = segment::table_of(extension, open)? else { return Ok(false) };
+    if open == segment::LAST {
+        return Ok(false);
+    }
+    if settings::segment_size().is_some_and(|limit| ends::total_size(table) >= limit) {
+        return Ok(true);
+    }
+    let Some(limit) = settings::segment_age() else { return Ok(false) };
+    let opened = match segments.reached(open, State::Open) {
+        Some(reached) => Some(reached.at),
+        // The first segment began with the log.
+        None => table::begun_at(extension.table(OwnTable::Identity)?),
+    };
+    Ok(opened.is_some_and(|opened| xact::now() - opened >= limit)
+        && crate::pg::table::any_row(table, |_| ()).is_some())
+}
+
+/// The constraint by which the planner leaves a sealed segment out of queries by time.
+fn constraint(segment: u32) -> String {
+    format!("audit_log_{segment:04}_at")
+}
+
+/// Whether a sealed segment's constraint is there, and validated.
+fn constraint_state(table: Oid, segment: u32) -> Option<bool> {
+    let validated = query_latest(
+        "SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND conname = $2::pg_catalog.name",
+        &[table.into(), crate::pg::text::argument(&constraint(segment))],
+        |row| row.value::<bool>(1),
+    );
+    validated.into_iter().next()
+}
+
+/// Changes the table of a sealed segment by a command, if nobody uses the table in a way that the command would have to wait for.
+fn change(extension: &Extension, table: Oid, mode: u32, command: impl FnOnce(&str) -> String) {
+    if !try_lock_table(table, mode) {
+        return;
+    }
+    let Some(name) = catalog::quoted_name(table) else { return };
+    let _guard = GuardSuspended::begin();
+    let _settings = LocalSettings::enter(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"client_min_messages", c"warning"),
+    ]);
+    let _owner = extension.act_as_owner();
+    execute(&command(&name));
+}
+
+/// Says in a constraint from when to when a sealed segment's entries are. The lock is exclusive, and held for a moment.
+fn add_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
+    let segments = Segments::read(extension)?;
+    let (Some(table), Some(sealed)) =
+        (segment::table_of(extension, segment)?, segments.reached(segment, State::Sealed))
+    else {
+        return Ok(());
+    };
+    if constraint_state(table, segment).is_some() {
+        return Ok(());
+    }
+    let [first, last] = [sealed.contents.first_at, sealed.contents.last_at].map(xact::json_time);
+    let name = constraint(segment);
+    // The constraint of the first segment must not be inherited by the others.
+    let own = if segment == 1 { " NO INHERIT" } else { "" };
+    change(extension, table, pg_sys::AccessExclusiveLock, |quoted| {
+        format!(
+            "ALTER TABLE {quoted} ADD CONSTRAINT {name} CHECK (at >= '{first}'::timestamptz AND at <= '{last}'::timestamptz){own} \
+             NOT VALID"
+        )
+    });
+    Ok(())
+}
+
+/// Makes autovacuum freeze all rows the next time, and at once. Nothing changes there any more, so that it is the last time.
+const FREEZE: &str = "autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_threshold = 0, \
+                      autovacuum_vacuum_insert_scale_factor = 0";
+
+/// Validates it; then the planner uses it. Readers go on meanwhile.
+fn validate_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
+    let Some(table) = segment::table_of(extension, segment)? else { return Ok(()) };
+    if constraint_state(table, segment) == Some(false) {
+        let name = constraint(segment);
+        change(extension, table, pg_sys::ShareUpdateExclusiveLock, |quoted| {
+            format!(
+                "ALTER TABLE {quoted} VALIDATE CONSTRAINT {name}; \
+                 ALTER TABLE {quoted} SET ({FREEZE}); \
+                 ANALYZE {quoted}"
+            )
+        });
+    }
+    Ok(())
+}
