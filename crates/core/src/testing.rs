@@ -8,7 +8,7 @@ use crate::{
     chain::{Link, Scope},
     check::{
         EntryCheck, LogCheck, LogReader, Options, PrunedLog, Read, RecordedCheckpoint, Report, ResumeReader,
-        frontier, is_beyond,
+        Seal, frontier, heads_digest, is_beyond,
     },
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
@@ -289,6 +289,21 @@ impl MemoryLog {
         self.record(chain, Erasure::OPERATION, &erasure.detail(), 0)
     }
 
+    /// Records in `chain` what a segment has.
+    pub fn seal(&mut self, number: u32, chain: u32) -> u64 {
+        let chains = segment::first_chain(number)..=segment::last_chain(number);
+        let newest = |(&chain, entries): (&u32, &Vec<MemoryEntry>)| {
+            let last = entries.last()?;
+            Some((chain, last.seq as u64, last.stored(chain).stored_hash()?))
+        };
+        let heads: Vec<(u32, u64, Hash)> = self.chains.range(chains).filter_map(newest).collect();
+        let detail = serde_json::json!({
+            "segment": number, "chains": heads.len(), "entries": heads.iter().map(|head| head.1).sum::<u64>(),
+            "heads": hex::encode(heads_digest(&heads)), "first_leaf": 0,
+        });
+        self.record(chain, Seal::OPERATION, &detail, 0)
+    }
+
     /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain` that it did.
     pub fn prune(&mut self, number: u32, chain: u32) {
         let first_chain = segment::first_chain(number + 1);
@@ -564,7 +579,10 @@ impl ResumeReader for MemoryLog {
     fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Infallible> {
         for (&chain, entries) in &self.chains {
             for entry in entries {
-                if matches!(entry.operation.as_deref(), Some(Pruning::OPERATION | Erasure::OPERATION)) {
+                if matches!(
+                    entry.operation.as_deref(),
+                    Some(Pruning::OPERATION | Erasure::OPERATION | Seal::OPERATION)
+                ) {
                     visit(&entry.stored(chain));
                 }
             }
