@@ -28,11 +28,14 @@ pub enum OwnTable {
     PrunedLeaves,
     RetentionPolicy,
     Holds,
+    Erasures,
+    ErasureRequests,
+    ErasureTrace,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -46,6 +49,9 @@ impl OwnTable {
         Self::PrunedLeaves,
         Self::RetentionPolicy,
         Self::Holds,
+        Self::Erasures,
+        Self::ErasureRequests,
+        Self::ErasureTrace,
     ];
 
     fn name(self) -> &'static CStr {
@@ -65,6 +71,9 @@ impl OwnTable {
             Self::PrunedLeaves => c"audit_pruned_leaf",
             Self::RetentionPolicy => c"audit_retention_policy",
             Self::Holds => c"audit_hold_log",
+            Self::Erasures => c"audit_erasure",
+            Self::ErasureRequests => c"audit_erasure_request",
+            Self::ErasureTrace => c"audit_erasure_trace",
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     problem::{Problem, ProblemKind, Problems},
     pruning::PruneEntry,
     register::Register,
+    segment,
     transition::{MAX_TRANSITIONS, Transition},
 };
 use serde::{Deserialize, Serialize};
@@ -221,11 +222,18 @@ impl EntryCheck {
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
         let Self { chains, mut problems, erased, erased_who, absent, transitions, .. } = self;
         let entries = chains.entries();
+        let sealed: Vec<(u32, u64)> = self.records.sealed().collect();
         let (prune, recorded, by_register) = self.records.into_parts();
         // Chains that were pruned are not looked at any more: the log must have none of them.
         let believed = prune.as_ref().filter(|entry| entry.fault().is_none());
         let first_chain = believed.map_or(0, |entry| entry.pruning.first_remaining_chain());
         let (chains, heads) = chains.join(log_id, scope, first_chain, &mut |problem| problems.add(problem));
+        if scope == Scope::Whole {
+            sealed
+                .into_iter()
+                .filter_map(|sealed| grown(sealed, &heads))
+                .for_each(|problem| problems.add(problem));
+        }
         for (erased, (part, recorded)) in self.erased_places.into_iter().zip(recorded) {
             for range in erased.without(recorded) {
                 problems.add(unrecorded(part, range));
@@ -244,6 +252,19 @@ impl EntryCheck {
             problems,
         }
     }
+}
+
+/// The problem that a segment got entries after it was sealed. That it lost some shows elsewhere, because checkpoints cover all.
+fn grown((segment, sealed): (u32, u64), heads: &[(u32, u64, Hash)]) -> Option<Problem> {
+    let from = heads.partition_point(|head| head.0 < segment::first_chain(segment));
+    let to = heads.partition_point(|head| head.0 <= segment::last_chain(segment));
+    let entries = heads[from..to].iter().map(|head| head.1).fold(0, u64::saturating_add);
+    let detail = || {
+        format!(
+            "segment {segment} has entries that came after it was sealed: it had {sealed} then, now it has {entries}"
+        )
+    };
+    (entries > sealed).then(|| Problem::of_log(ProblemKind::CheckpointMismatch, detail()))
 }
 
 /// The problem that a part of entries was erased and no entry says so.
@@ -304,6 +325,17 @@ mod tests {
             "{problem:?}"
         );
         assert_eq!(report.problems.verdict(), Verdict::Tampered);
+    }
+
+    #[test]
+    fn a_sealed_segment_does_not_grow() {
+        let heads = [(3, 10, [0; 32]), (65_536, 5, [0; 32]), (65_540, 7, [0; 32]), (131_072, 99, [0; 32])];
+        assert!([(1, 10), (2, 12), (2, 13), (4, 0)].iter().all(|&sealed| grown(sealed, &heads).is_none()));
+        let problem = grown((2, 11), &heads).unwrap();
+        assert!(
+            problem.detail.contains("segment 2 has entries that came after it was sealed"),
+            "{problem:?}"
+        );
     }
 
     /// A log whose later entries are of a newer format is not called tampered by a program that cannot read them.

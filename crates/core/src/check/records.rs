@@ -1,4 +1,4 @@
-//! The entries that say what was pruned and erased by rule, and whether they explain what is not there.
+//! The entries that say what was sealed, pruned and erased by rule, and whether they explain what is not there.
 //!
 //! **Invariant**: only an entry whose content gives its hash counts. What lost its detail says nothing.
 
@@ -6,10 +6,13 @@ use crate::{
     erasure::{ErasedPart, Erasure, Places},
     pruning::{PruneEntry, Pruning},
     register::Register,
+    sealing::Sealing,
+    segment,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// What the log's `PRUNE` and `ERASE` entries say.
+/// What the log's `SEAL`, `PRUNE` and `ERASE` entries say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// The `PRUNE` entry of the newest segment that was pruned: it counts those before it.
@@ -18,6 +21,8 @@ pub struct Records {
     who_parts: Places,
     /// Whether a register told of erasures.
     by_register: bool,
+    /// How many entries each sealed segment had.
+    sealed: BTreeMap<u32, u64>,
 }
 
 impl Records {
@@ -25,9 +30,19 @@ impl Records {
     pub(crate) fn add(&mut self, operation: &[u8], at: i64, (chain, seq): (u32, u64), detail: Option<&[u8]>) {
         if let Some(pruning) = Pruning::of_entry(operation, detail) {
             self.add_prune(PruneEntry { chain, seq, at, pruning });
+        } else if let Some(sealing) = Sealing::of_entry(operation, detail) {
+            self.add_sealing(sealing.segment, sealing.entries);
         } else if let Some(erasure) = Erasure::of_entry(operation, detail) {
             let places = self.places_mut(erasure.part);
             erasure.places.into_iter().for_each(|range| places.add_range(range));
+        }
+    }
+
+    /// Of two entries about one segment, which no honest log has, the one counts that says less.
+    fn add_sealing(&mut self, segment: u32, entries: u64) {
+        if (1..=segment::LAST).contains(&segment) {
+            let sealed = self.sealed.entry(segment).or_insert(entries);
+            *sealed = entries.min(*sealed);
         }
     }
 
@@ -50,6 +65,7 @@ impl Records {
 
     pub(crate) fn merge(&mut self, other: Self) {
         other.prune.into_iter().for_each(|entry| self.add_prune(entry));
+        other.sealed.into_iter().for_each(|(segment, entries)| self.add_sealing(segment, entries));
         self.payloads.merge(other.payloads);
         self.who_parts.merge(other.who_parts);
         self.by_register |= other.by_register;
@@ -60,6 +76,11 @@ impl Records {
             ErasedPart::Payload => &mut self.payloads,
             ErasedPart::Who => &mut self.who_parts,
         }
+    }
+
+    /// The sealed segments with the number of entries that each had.
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.sealed.iter().map(|(&segment, &entries)| (segment, entries))
     }
 
     pub(crate) fn into_parts(self) -> (Option<PruneEntry>, [(ErasedPart, Places); 2], bool) {
