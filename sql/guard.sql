@@ -3,7 +3,7 @@
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log,
-    audit_segment, audit_pruned_leaf, audit_segments FROM PUBLIC;
+    audit_segment, audit_pruned_leaf, audit_segments, audit_retention_policy, audit_hold_log, audit_holds FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -22,7 +22,8 @@ DECLARE
 BEGIN
     FOREACH own_table IN ARRAY ARRAY[
         'audit_log', 'audit_log_identity', 'audit_incarnation', 'audit_lifecycle', 'audit_schema_policy',
-        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place', 'audit_segment', 'audit_pruned_leaf']
+        'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place', 'audit_segment', 'audit_pruned_leaf',
+        'audit_retention_policy', 'audit_hold_log']
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I

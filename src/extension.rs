@@ -26,11 +26,13 @@ pub enum OwnTable {
     Verifications,
     Segments,
     PrunedLeaves,
+    RetentionPolicy,
+    Holds,
 }
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -42,6 +44,8 @@ impl OwnTable {
         Self::Verifications,
         Self::Segments,
         Self::PrunedLeaves,
+        Self::RetentionPolicy,
+        Self::Holds,
     ];
 
     fn name(self) -> &'static CStr {
@@ -59,6 +63,8 @@ impl OwnTable {
             Self::Verifications => c"audit_verification_place",
             Self::Segments => c"audit_segment",
             Self::PrunedLeaves => c"audit_pruned_leaf",
+            Self::RetentionPolicy => c"audit_retention_policy",
+            Self::Holds => c"audit_hold_log",
         }
     }
 

@@ -16,6 +16,7 @@ mod pg;
 #[cfg(feature = "pg_test")]
 pub mod pg_test;
 mod publish;
+mod retention;
 mod segment;
 mod settings;
 mod tree;
@@ -30,6 +31,7 @@ pgrx::extension_sql_file!("../sql/segment.sql", name = "segment", requires = ["c
 pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["segment"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
+pgrx::extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["verification"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

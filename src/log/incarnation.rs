@@ -299,7 +299,7 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
 }
 
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 8] = [
+const REMAINS: [OwnTable; 10] = [
     OwnTable::Identity,
     OwnTable::Checkpoints,
     OwnTable::Spans,
@@ -308,6 +308,8 @@ const REMAINS: [OwnTable; 8] = [
     OwnTable::Verifications,
     OwnTable::Segments,
     OwnTable::PrunedLeaves,
+    OwnTable::RetentionPolicy,
+    OwnTable::Holds,
 ];
 
 fn has_remains(extension: &Extension) -> Result<bool, Error> {

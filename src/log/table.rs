@@ -107,6 +107,10 @@ pub struct Extent {
     pub newest: Option<i64>,
     /// How large the sealed segments were on disk when they were sealed, in bytes.
     pub sealed_size: i64,
+    /// How many segments there are, and how many others were pruned, with how many entries.
+    pub segments: u32,
+    pub pruned_segments: u32,
+    pub pruned_entries: u64,
 }
 
 /// An end of a chain: its newest entry.
@@ -141,7 +145,13 @@ pub fn for_each_end(segment: Oid, mut visit: impl FnMut(ChainEnd)) {
 /// What the log has: of sealed segments as it was recorded then, of others as the active snapshot sees them.
 pub fn extent(extension: &Extension) -> Result<Extent, Error> {
     let mut extent = Extent::default();
-    for sealed in Segments::read(extension)?.sealed() {
+    let segments = Segments::read(extension)?;
+    extent.segments = segments.remaining().count() as u32;
+    for pruned in segments.pruned() {
+        extent.pruned_segments += 1;
+        extent.pruned_entries += pruned.contents.entries.unsigned_abs();
+    }
+    for sealed in segments.sealed() {
         let contents = &sealed.contents;
         extent.chains += u32::try_from(contents.chains).unwrap_or(0);
         extent.entries += contents.entries.unsigned_abs();
@@ -171,6 +181,10 @@ pub fn entry<T>(
         return Ok(None);
     }
     let Some(table) = segment::table_of(extension, segment)? else { return Ok(None) };
+    // While a dump is restored, a segment gets its rows before its key.
+    if !table::has_primary_key(table) {
+        return Ok(None);
+    }
     let mut result = None;
     for_each_in_range(table, chain, seq..=seq, |row| result = Some(read(&columns::read(&row))));
     Ok(result)

@@ -24,6 +24,8 @@ pub enum Lockable {
     Policies,
     /// The making, sealing and pruning of segments.
     Segments,
+    /// The policy of retention, legal holds, pruning and erasure.
+    Retention,
 }
 
 impl Lockable {
@@ -34,6 +36,7 @@ impl Lockable {
             Self::Checkpoint => (0, 0xAC03),
             Self::Policies => (0, 0xAC08),
             Self::Segments => (0, 0xAC09),
+            Self::Retention => (0, 0xAC20),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.

@@ -15,6 +15,7 @@ use crate::pg::worker::{self, Database, Ended, Running};
 use crate::publish::after::{self, Positions};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
+use crate::publish::prune;
 use crate::segment::upkeep;
 use crate::settings;
 use crate::tree::checkpoint;
@@ -183,6 +184,7 @@ pub fn serve(database: Oid) {
     leave(&files, &note);
     // An error ends this worker; what is left is done the next time.
     upkeep::run(&mut OfWorker).or_raise();
+    prune::serve(&mut OfWorker).or_raise();
 }
 
 /// Leaves a note as a file, for the launcher to publish it.

@@ -106,9 +106,7 @@ fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
         None => None,
     };
     let from = match &resumed {
-        Some(resumed) => {
-            format!("({}) later", source.store.entries_after(&places(&resumed.anchors))?)
-        }
+        Some(resumed) => format!("({}) later", source.store.entries_after(&places(&resumed.anchors))?),
         None => from_log(source),
     };
     // A role that may read the log need not be allowed to read its segments by their names.

@@ -282,3 +282,20 @@ fn a_segment_that_is_dropped_or_edited_by_force_is_found() {
         assert!(in_slices.starts_with("f|"), "{name}: {in_slices}");
     }
 }
+
+/// Whoever can change the extension's tables can have the extension itself write to a segment that was sealed.
+#[test]
+fn entries_that_come_after_sealing_are_found() {
+    let server = server_of_fewest_chains();
+    let database = original(&server, "grown");
+    database
+        .force("CREATE TABLE kept AS TABLE audit_segment; DELETE FROM audit_segment WHERE state = 'open'");
+    database.sql("UPDATE t SET note = 'late' WHERE id = 1");
+    assert_eq!(database.number("SELECT count(*) FROM ONLY audit_log WHERE new_row::text ~ 'late'"), 1);
+    database.force("INSERT INTO audit_segment SELECT * FROM kept WHERE state = 'open'");
+    let problems = database.sql("SELECT kind, detail FROM audit_problems()");
+    assert!(
+        problems.starts_with("checkpoint_mismatch|segment 1 has entries that came after it was sealed"),
+        "{problems}"
+    );
+}

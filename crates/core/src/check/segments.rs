@@ -9,12 +9,13 @@
 use crate::{
     Hash,
     check::{
-        EntryReport, LogCheck, LogReader, heads_digest,
+        EntryReport, LogCheck, LogReader,
         log::Progress,
         reader::{Read, ReadError},
     },
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
+    sealing::heads_digest,
     segment::segment_of,
     span::Span,
     tile::{MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
@@ -161,7 +162,7 @@ impl LogCheck {
             let (chains, count) = heads
                 .clone()
                 .fold((0, 0), |(chains, count), (_, seq, _)| (chains + 1, seq.saturating_add(count)));
-            let digest = hex::encode(heads_digest(heads));
+            let digest = hex::encode(heads_digest(heads.copied()));
             if (seal.chains, seal.entries, &seal.heads) != (chains, count, &digest) {
                 let detail = format!(
                     "segment {segment} has {count} entries in {chains} chains; its SEAL entry says that it has {} in {}, or \
