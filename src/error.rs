@@ -76,7 +76,7 @@ pub enum Error {
     /// A role that may not record verifications asks for that.
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
-    NotMonitor,
+    NotMonitor { function: &'static str, view: &'static str },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -213,6 +213,34 @@ pub enum Error {
     NotSealed { chain: i32, seq: i64, size: u64, sealing: Option<u64> },
     /// The older tree is larger than the newer one.
     SizesSwapped { old: i64, new: u64 },
+    /// No table of this name exists, and the log does not know it.
+    UnknownTable { name: String },
+    /// Dropped tables of several schemas had this name.
+    AmbiguousTable { name: String, schemas: String },
+    /// An argument that must name something names nothing.
+    NothingNamed { function: &'static str, argument: &'static str },
+    /// The key of a row to erase is no JSON object with members.
+    NotAKey { function: &'static str },
+    /// An entry has no part of this name.
+    NotAPart { part: String },
+    /// Entries are not found by this column.
+    NotAWhoColumn { column: String },
+    /// The entry's payload is needed by the log itself.
+    NotErasable { chain: i32, seq: i64, operation: String },
+    /// There is nothing to erase.
+    NothingToErase { what: String, hint: &'static str },
+    /// A legal hold forbids to erase.
+    LegalHold { name: String },
+    /// No erasure was requested under this number.
+    NoSuchRequest { request: String },
+    /// The request has been executed or rejected.
+    RequestDecided { request: String, state: String },
+    /// The role that requested an erasure approves it.
+    OwnRequest { request: String },
+    /// The supplied register of erasures cannot be used.
+    BadRegister { reason: String },
+    /// Readers do not let go of a table.
+    InUse { table: String },
     /// One of the extension's own objects cannot be found.
     MissingObject { what: &'static str },
 }
@@ -313,11 +341,10 @@ impl Error {
                  right."
                     .into(),
             ),
-            Self::NotMonitor => (
+            Self::NotMonitor { function, view } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied for function audit_chain_status: only roles that may read view audit_status may call it"
-                    .into(),
-                "Members of pg_monitor may. GRANT SELECT ON audit_status allows other roles.".into(),
+                format!("permission denied for function {function}: only roles that may read view {view} may call it"),
+                format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -334,7 +361,7 @@ impl Error {
             Self::InTransactionBlock { procedure } => (
                 ERRCODE_ACTIVE_SQL_TRANSACTION,
                 format!("{procedure} cannot run inside a transaction block"),
-                "CALL it by itself: it ends its transactions. SELECT * FROM audit_verify() runs in one.".into(),
+                in_transaction_hint(procedure),
             ),
             Self::BadCheckpoint { reason } => (
                 ERRCODE_INVALID_TEXT_REPRESENTATION,
@@ -721,6 +748,78 @@ impl Error {
                 format!("a checkpoint of {new} entries cannot continue one of {old} entries"),
                 "Specify the size of the older, smaller checkpoint first.".into(),
             ),
+            Self::UnknownTable { name } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("table \"{name}\" does not exist, and the log has no entries about it"),
+                "Name the table with its schema, as the entries name it.".into(),
+            ),
+            Self::AmbiguousTable { name, schemas } => (
+                ERRCODE_AMBIGUOUS_ALIAS,
+                format!("the log has entries about tables \"{name}\" of several schemas: {schemas}"),
+                "Name the table with its schema.".into(),
+            ),
+            Self::NothingNamed { function, argument } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"{argument}\" of {function}() must not be empty"),
+                "Name what is to be erased.".into(),
+            ),
+            Self::NotAKey { function } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"key\" of {function}() must be a JSON object that names columns and their values"),
+                "For example: {\"id\": 42}".into(),
+            ),
+            Self::NotAPart { part } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("an entry has no part \"{part}\""),
+                "The parts are payload and who.".into(),
+            ),
+            Self::NotAWhoColumn { column } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"by\" of audit_erase_actor() must not be \"{column}\""),
+                "The columns are actor, session_role, effective_role, application_name and client_addr.".into(),
+            ),
+            Self::NotErasable { chain, seq, operation } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot erase the payload of entry ({chain}, {seq}), whose operation is {operation}"),
+                "The log itself needs it. Entries about rows, TRUNCATE and EVENT can lose their payload, every entry its who-part."
+                    .into(),
+            ),
+            Self::NothingToErase { what, hint } => {
+                (ERRCODE_NO_DATA_FOUND, what.clone(), (*hint).into())
+            }
+            Self::LegalHold { name } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot erase entries: hold \"{name}\" forbids it"),
+                "Release the hold before.".into(),
+            ),
+            Self::NoSuchRequest { request } => (
+                ERRCODE_UNDEFINED_OBJECT,
+                format!("there is no request {request} for an erasure"),
+                "Table audit_erasure_request has the requests.".into(),
+            ),
+            Self::RequestDecided { request, state } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("request {request} for an erasure has been {state} already"),
+                "Request the erasure again, if there is more to erase.".into(),
+            ),
+            Self::OwnRequest { request } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: request {request} for an erasure must be approved by another role"),
+                "Neither the current role, nor that of the session, nor the one that logged in may be one of those that requested \
+                 it."
+                    .into(),
+            ),
+            Self::BadRegister { reason } => (
+                ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid erasure register: {reason}"),
+                "Supply the complete, unchanged text that audit_erasure_register() of this log returned, and the key that signed it."
+                    .into(),
+            ),
+            Self::InUse { table } => (
+                ERRCODE_LOCK_NOT_AVAILABLE,
+                format!("cannot write table {table} anew: others are reading it"),
+                "Call it again when long transactions have ended. Until then old values remain in its files.".into(),
+            ),
             Self::MissingObject { what } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{what} of extension audit_chain is missing"),
@@ -807,6 +906,12 @@ impl Unprunable {
             ),
         }
     }
+}
+
+fn in_transaction_hint(procedure: &str) -> String {
+    let instead =
+        if procedure.starts_with("audit_verify") { " SELECT * FROM audit_verify() runs in one." } else { "" };
+    format!("CALL it by itself: it ends its transactions.{instead}")
 }
 
 const SEE_PROBLEMS: &str = "Call audit_verify() and audit_problems(), and see docs/operations.md.";

@@ -43,6 +43,8 @@ static CHECKPOINT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 static VERIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// The time that verifying one database may take, in seconds.
 static VERIFY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(6 * 3600);
+/// Whether a second role must approve an erasure.
+static ERASE_NEEDS_APPROVAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// The shell command that takes a checkpoint off the server.
 static PUBLISH_COMMAND: Text = Text::new(c"");
 /// The standbys that must have a checkpoint before it is published.
@@ -174,6 +176,14 @@ pub fn register() {
         604_800,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"audit_chain.erase_needs_approval",
+        c"Makes an erasure wait until another role approves it.",
+        c"That role calls audit_approve_erasure().",
+        &ERASE_NEEDS_APPROVAL,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     settings::define_text::<Anything>(
         c"audit_chain.publish_command",
@@ -359,6 +369,11 @@ pub fn verify_interval() -> Option<Duration> {
 /// `audit_chain.verify_timeout`.
 pub fn verify_timeout() -> Duration {
     seconds(&VERIFY_TIMEOUT)
+}
+
+/// `audit_chain.erase_needs_approval`.
+pub fn erase_needs_approval() -> bool {
+    ERASE_NEEDS_APPROVAL.get()
 }
 
 /// `audit_chain.publish_command`; `None` where it is empty.

@@ -33,7 +33,7 @@ entry_points! {
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
     (audit_chain_rotate, pg_finfo_audit_chain_rotate) => crate::segment::rotate::rotate;
     (audit_chain_seal, pg_finfo_audit_chain_seal) => crate::segment::seal::seal;
-    (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::segment::upkeep::maintain;
+    (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::maintenance::maintain;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::log::check_insert;
@@ -41,6 +41,7 @@ entry_points! {
     (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::publish::on_call::checkpoint;
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
+    (audit_chain_recorded, pg_finfo_audit_chain_recorded) => crate::audit::recorded::recorded;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_retention, pg_finfo_audit_chain_retention) => crate::retention::policy::retention;
     (audit_chain_prune, pg_finfo_audit_chain_prune) => crate::publish::prune::on_call;
@@ -51,6 +52,17 @@ entry_points! {
     (audit_chain_verify_and_record, pg_finfo_audit_chain_verify_and_record) =>
         crate::verify::record::verify_and_record;
     (audit_chain_verify_in_slices, pg_finfo_audit_chain_verify_in_slices) => crate::verify::record::verify_in_slices;
+    (audit_chain_erase, pg_finfo_audit_chain_erase) => crate::erasure::call::row;
+    (audit_chain_erase_columns, pg_finfo_audit_chain_erase_columns) => crate::erasure::call::columns;
+    (audit_chain_erase_actor, pg_finfo_audit_chain_erase_actor) => crate::erasure::call::actor;
+    (audit_chain_erase_entry, pg_finfo_audit_chain_erase_entry) => crate::erasure::call::entry;
+    (audit_chain_is_to_erase, pg_finfo_audit_chain_is_to_erase) => crate::erasure::matching::is_to_erase;
+    (audit_chain_approve_erasure, pg_finfo_audit_chain_approve_erasure) => crate::erasure::approval::approve;
+    (audit_chain_finish_erasure, pg_finfo_audit_chain_finish_erasure) => crate::erasure::finish::finish;
+    (audit_chain_erasure_remains, pg_finfo_audit_chain_erasure_remains) => crate::erasure::remains::remains;
+    (audit_chain_erasure_register, pg_finfo_audit_chain_erasure_register) => crate::erasure::register::register;
+    (audit_chain_apply_erasure_register, pg_finfo_audit_chain_apply_erasure_register) =>
+        crate::erasure::register::apply;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
     (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;

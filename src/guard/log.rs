@@ -14,6 +14,7 @@ use crate::pg::trigger::Trigger;
 use crate::pg::{catalog, publication};
 use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
+use audit_chain_core::erasure::Erasure;
 use audit_chain_core::note::Note;
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
@@ -27,6 +28,11 @@ const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Error::NotATrigger { function: "audit_chain_refuse" }.raise(),
+        // A publication that names the log passes on its erasures. They are another database's, as its rows are.
+        Some(trigger) if trigger.is_for_row() && publication::is_applying() => {
+            report_skipped(trigger.relation().oid());
+            trigger.skip()
+        }
         Some(trigger) => refuse_edit(from_server(trigger.relation().name()), trigger.operation()),
     }
 }
@@ -83,8 +89,8 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     if !restore::may_restore(&extension, session::effective_role())? {
         return Err(Error::NotRestorer { table });
     }
-    if table == "audit_incarnation" {
-        // It is not in a dump.
+    if matches!(table.as_str(), "audit_incarnation" | "audit_erasure_request" | "audit_erasure_trace") {
+        // They are not in a dump.
         return Err(Error::AppendOnly { table, operation: "INSERT" });
     }
     let row = trigger.row();
@@ -102,6 +108,7 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
             let operation: &[u8] = if row.integer(2) & 0xFF != 0 { b"HOLD" } else { b"RELEASE" };
             check_origin(&extension, &table, &row, [3, 4, 5], &[operation])?;
         }
+        "audit_erasure" => check_erasure(&extension, &row)?,
         "audit_checkpoint_log" => check_checkpoint(&row)?,
         _ => {}
     }
@@ -169,6 +176,27 @@ fn check_origin(
     if fits == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not record that");
         return Err(Error::Implausible { table: table.into(), reason });
+    }
+    Ok(())
+}
+
+/// A place in `audit_erasure` must be that of an ERASE entry of its time, part and request, if the entry is there already.
+fn check_erasure(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
+    let (chain, seq, at) = (row.integer(0) as i32, row.integer(1), row.integer(2));
+    let (part, entries, request) = (row.bytes(3), row.integer(4), row.uuid(5));
+    let fits = log::table::entry(extension, chain, seq, |entry| {
+        let erasure =
+            Erasure::of_entry(entry.operation.unwrap_or_default(), entry.detail.map(to_utf8).as_deref());
+        erasure.is_some_and(|erasure| {
+            entry.at == at
+                && part == Some(erasure.part.name().as_bytes())
+                && u64::try_from(entries) == Ok(erasure.entries)
+                && request == Some(*erasure.request.as_bytes())
+        })
+    })?;
+    if fits == Some(false) {
+        let reason = format!("entry ({chain}, {seq}) does not record such an erasure");
+        return Err(Error::Implausible { table: "audit_erasure".into(), reason });
     }
     Ok(())
 }

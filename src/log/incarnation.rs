@@ -298,8 +298,16 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
     Ok(rows::last_of_primary_key(extension.table(OwnTable::Checkpoints)?, read))
 }
 
+/// When this log parted from another copy of itself, the newest time, in microseconds since 2000-01-01 UTC: what it has written since
+/// is in no other copy from before. `None` for one that never did. A copy that has written nothing yet parts with its first entry.
+pub fn parted_at(extension: &Extension) -> Result<Option<i64>, Error> {
+    let all = all(extension.table(OwnTable::Incarnation)?);
+    let parts = |row: &&Incarnation| matches!(row.kind, Kind::Restore | Kind::Clone | Kind::Timeline);
+    Ok(all.iter().filter(parts).map(|row| row.at).max())
+}
+
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 10] = [
+const REMAINS: [OwnTable; 11] = [
     OwnTable::Identity,
     OwnTable::Checkpoints,
     OwnTable::Spans,
@@ -310,6 +318,7 @@ const REMAINS: [OwnTable; 10] = [
     OwnTable::PrunedLeaves,
     OwnTable::RetentionPolicy,
     OwnTable::Holds,
+    OwnTable::Erasures,
 ];
 
 fn has_remains(extension: &Extension) -> Result<bool, Error> {

@@ -11,6 +11,7 @@
 //! * [`segment`]: which of the log's tables has which chains.
 //! * [`table`]: the tables themselves.
 //! * [`verified`]: where the entries about verifications are.
+//! * [`erased`]: where the entries about erasures are.
 //! * [`buffer`]: a text in a reusable buffer.
 //!
 //! It may use `extension`, `settings`, `error`, `pg` and the core crate.
@@ -23,6 +24,7 @@ pub mod claim;
 pub mod columns;
 pub mod context;
 pub mod entry;
+pub mod erased;
 pub mod incarnation;
 pub mod restore;
 pub mod segment;
@@ -37,6 +39,7 @@ pub use transaction::{flush, on_relation_change};
 use crate::error::Error;
 use crate::pg::text::to_server;
 use crate::settings;
+use audit_chain_core::erasure::Erasure;
 use entry::EntryBuffers;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
@@ -91,6 +94,10 @@ fn append_in(
         return Ok(None);
     }
     buffers.context.refresh(role);
+    if header.operation == Erasure::OPERATION {
+        // The call that erases names what nobody is to know any more.
+        buffers.context.statement.set_null();
+    }
     if let Some(context) = settings::context() {
         buffers.images.detail.add_member("context", &context);
     }

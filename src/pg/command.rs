@@ -31,7 +31,7 @@ pub struct Granted {
 ///
 /// # Safety
 /// `name` is null or a valid RangeVar.
-unsafe fn relation_of(name: *const pg_sys::RangeVar) -> Option<Oid> {
+pub(super) unsafe fn relation_of(name: *const pg_sys::RangeVar) -> Option<Oid> {
     if name.is_null() {
         return None;
     }

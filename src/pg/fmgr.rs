@@ -72,6 +72,28 @@ impl Call {
         }
     }
 
+    /// Returns rows of the function's declared columns.
+    ///
+    /// # Panics
+    /// Where a row has another number of columns.
+    pub fn returns_rows(&self, rows: Vec<Vec<Option<pg_sys::Datum>>>) -> pg_sys::Datum {
+        // SAFETY: the function is declared to return a set of rows; InitMaterializedSRF refuses callers that cannot take one, and
+        // makes a tuplestore and a description that live as long as the query.
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.fcinfo, 0);
+            let result: *mut pg_sys::ReturnSetInfo = (*self.fcinfo).resultinfo.cast();
+            let (store, descriptor) = ((*result).setResult, (*result).setDesc);
+            for row in rows {
+                assert!((*descriptor).natts as usize == row.len(), "the row has other columns");
+                let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
+                let mut values: Vec<pg_sys::Datum> =
+                    row.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
+                pg_sys::tuplestore_putvalues(store, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+        }
+        self.null()
+    }
+
     /// Whether CALL has called a procedure, outside of a transaction block: it may end transactions.
     pub fn may_end_transactions(&self) -> bool {
         // SAFETY: `context` is null or a node; a CallContext is recognised by its tag.

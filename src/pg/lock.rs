@@ -22,6 +22,8 @@ pub enum Lockable {
     Checkpoint,
     /// The policies of schemas.
     Policies,
+    /// Erasing.
+    Erasure,
     /// The making, sealing and pruning of segments.
     Segments,
     /// The policy of retention, legal holds, pruning and erasure.
@@ -35,6 +37,7 @@ impl Lockable {
             Self::Identity => (0, 0xAC02),
             Self::Checkpoint => (0, 0xAC03),
             Self::Policies => (0, 0xAC08),
+            Self::Erasure => (0, 0xAC10),
             Self::Segments => (0, 0xAC09),
             Self::Retention => (0, 0xAC20),
         };

@@ -27,6 +27,7 @@ pub mod process;
 pub mod publication;
 pub mod query;
 pub mod relation;
+pub mod rewrite;
 pub mod row;
 pub mod scan;
 pub mod session;

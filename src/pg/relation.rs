@@ -2,7 +2,9 @@
 
 use super::scan::with_relation;
 use super::table::{StoredTuple, scan_catalog};
+use super::text::from_server;
 use super::{catalog, compat};
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 
@@ -150,6 +152,29 @@ pub fn parents(relation: Oid) -> Vec<Oid> {
     const PARENT: i16 = 2;
     let read = |row: StoredTuple<'_>| Oid::from(row.integer(PARENT) as u32);
     scan_catalog(INHERITS, INHERITS_CHILD_INDEX, (CHILD, pg_sys::F_OIDEQ, Datum::from(relation)), read)
+}
+
+/// What a text names.
+pub struct Named {
+    /// The parts of the name, unquoted, from the outermost one: a schema and a name, for example.
+    pub parts: Vec<String>,
+    /// The relation that has the name now, by the current search path.
+    pub oid: Option<Oid>,
+}
+
+/// Reads the name of a relation, as `regclass` reads it. Raises PostgreSQL's own error for what is no name.
+pub fn parse_name(text: &str) -> Named {
+    // SAFETY: copies the text into a palloc'd value, of which PostgreSQL makes a list of String nodes.
+    unsafe {
+        let datum = super::text::Text(text.to_owned()).into_datum().expect("a text is not null");
+        let list = pg_sys::textToQualifiedNameList(datum.cast_mut_ptr());
+        let names = pgrx::PgList::<pg_sys::Node>::from_pg(list);
+        let part = |node| from_server(std::ffi::CStr::from_ptr(compat::string_value(node)).to_bytes());
+        let parts = names.iter_ptr().map(|node| part(node)).collect();
+        let range = pg_sys::makeRangeVarFromNameList(list);
+        let oid = super::command::relation_of(range);
+        Named { parts, oid }
+    }
 }
 
 /// A column of a table.

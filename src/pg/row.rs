@@ -162,6 +162,16 @@ impl<'a> Row<'a> {
         self.value(index).0.map_or(0, |datum| datum.value() as i64)
     }
 
+    /// A column of type uuid.
+    ///
+    /// # Panics
+    /// Where the column is of another kind.
+    pub fn uuid(&self, index: usize) -> Option<[u8; 16]> {
+        assert!(self.form(index).atttypid == pg_sys::UUIDOID, "column {index} is not a uuid");
+        // SAFETY: a value of 16 bytes that is passed by reference, as its description says.
+        self.value(index).0.map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+    }
+
     /// A column of a variable-length type: its bytes, without the header.
     ///
     /// # Panics

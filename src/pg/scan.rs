@@ -123,7 +123,10 @@ pub fn for_each_in_range(
 }
 
 /// A memory context for one row at a time.
-unsafe fn row_memory() -> pg_sys::MemoryContext {
+///
+/// # Safety
+/// Within a transaction.
+pub(super) unsafe fn row_memory() -> pg_sys::MemoryContext {
     // SAFETY: a child of the current context, with which it goes at the latest.
     unsafe {
         pg_sys::AllocSetContextCreateInternal(

@@ -331,6 +331,13 @@ pub fn last_of_primary_key<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> 
 
 /// Deletes all rows of a table, and returns their number. The caller has excluded that others do the same.
 pub fn delete_all(table: Oid) -> u64 {
+    delete_where(table, |_| true)
+}
+
+/// Deletes the rows of a table that are wanted, and returns their number. The caller has excluded that others do the same. Logical
+/// decoding does not learn which rows they were, unless a publication names the table.
+pub fn delete_where(table: Oid, wanted: impl Fn(StoredTuple<'_>) -> bool) -> u64 {
+    let is_undecoded = publication::is_undecoded(table);
     // SAFETY: relations are closed again; a tuple is deleted by its place while the scan holds its page.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
@@ -348,8 +355,12 @@ pub fn delete_all(table: Oid) -> u64 {
             if tuple.is_null() {
                 break;
             }
-            pg_sys::simple_heap_delete(relation, &mut (*tuple).t_self);
-            deleted += 1;
+            let descriptor = (*relation).rd_att;
+            if wanted(StoredTuple { tuple, descriptor, life: std::marker::PhantomData }) {
+                let _silent = is_undecoded.then(|| WithoutIdentity::of(relation));
+                pg_sys::simple_heap_delete(relation, &mut (*tuple).t_self);
+                deleted += 1;
+            }
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
@@ -437,17 +448,170 @@ pub fn insert(table: Oid, key: Option<PairKey>, tuples: Vec<Tuple>) {
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
         let indexes = Indexes::open(relation, key);
+        insert_into(relation, &indexes, options, &tuples);
+        indexes.close();
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+    }
+}
+
+/// # Safety
+/// As [`insert_many`].
+unsafe fn insert_into(relation: pg_sys::Relation, indexes: &Indexes, options: c_int, tuples: &[Tuple]) {
+    // SAFETY: by the contract.
+    unsafe {
         let command = pg_sys::GetCurrentCommandId(true);
-        match (&indexes, &tuples[..]) {
+        match (indexes, tuples) {
             (Indexes::Key(key), [tuple]) if (*relation).rd_tableam == pg_sys::GetHeapamTableAmRoutine() => {
                 pg_sys::heap_insert(relation, tuple.row, command, options, std::ptr::null_mut());
                 key.insert(relation, tuple.key, &mut (*tuple.row).t_self);
                 pg_sys::heap_freetuple(tuple.row);
             }
-            _ => insert_many(relation, &indexes, command, options, &tuples),
+            _ => insert_many(relation, indexes, command, options, tuples),
         }
-        indexes.close();
-        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+    }
+}
+
+/// A table whose rows are replaced, one by one, found by their primary key.
+///
+/// A row is replaced as by UPDATE: snapshots that are older see the old row, and a rollback brings it back. Logical decoding
+/// ignores it, unless a publication names the table; then it sees a DELETE and an INSERT.
+pub struct Replacer {
+    relation: pg_sys::Relation,
+    key: PairKey,
+    key_index: pg_sys::Relation,
+    indexes: Option<Indexes>,
+    /// What is needed as long as this lives, and, below it, what is needed for one row.
+    context: pg_sys::MemoryContext,
+    memory: pg_sys::MemoryContext,
+    is_undecoded: bool,
+}
+
+impl Replacer {
+    /// Opens the table, whose primary key is `key`. The caller has excluded that others replace or delete its rows.
+    pub fn open(table: Oid, key: PairKey) -> Self {
+        let is_undecoded = publication::is_undecoded(table);
+        // SAFETY: within a transaction; closed in `drop`, in an error by the resource owner.
+        unsafe {
+            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
+            let index = compat::primary_key(relation);
+            assert!(index != Oid::INVALID, "the table has no primary key");
+            // The caller's memory may be emptied earlier.
+            let previous = pg_sys::MemoryContextSwitchTo(pg_sys::CurTransactionContext);
+            let context = super::scan::row_memory();
+            pg_sys::MemoryContextSwitchTo(context);
+            let replacer = Self {
+                relation,
+                key,
+                key_index: pg_sys::index_open(index, pg_sys::AccessShareLock as c_int),
+                indexes: Some(Indexes::open(relation, Some(key))),
+                context,
+                memory: super::scan::row_memory(),
+                is_undecoded,
+            };
+            pg_sys::MemoryContextSwitchTo(previous);
+            replacer
+        }
+    }
+
+    /// Replaces the row of this key by the one that `make` makes of it; leaves it if that makes none. Returns what `make`
+    /// returns besides; `None` without such a row. Sees what is committed and what this transaction has done.
+    pub fn replace<T>(
+        &mut self,
+        (first, second): (i32, i64),
+        make: impl FnOnce(StoredTuple<'_>) -> (Option<Tuple>, T),
+    ) -> Option<T> {
+        // SAFETY: open by the invariant of the type. The scan ends before this returns, in an error by the resource owner; what
+        // `make` reads lives until then, in memory that is emptied afterwards.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.memory);
+            let mut keys = [pg_sys::ScanKeyData::default(); 2];
+            let equal = pg_sys::BTEqualStrategyNumber as u16;
+            let (int4, int8) = (pg_sys::F_INT4EQ.into(), pg_sys::F_INT8EQ.into());
+            pg_sys::ScanKeyInit(&mut keys[0], self.key[0], equal, int4, Datum::from(first));
+            pg_sys::ScanKeyInit(&mut keys[1], self.key[1], equal, int8, Datum::from(second));
+            let snapshot = &raw mut pg_sys::SnapshotSelfData;
+            let scan = pg_sys::systable_beginscan_ordered(
+                self.relation,
+                self.key_index,
+                snapshot,
+                2,
+                keys.as_mut_ptr(),
+            );
+            let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            let found = (!tuple.is_null()).then(|| {
+                let row = StoredTuple {
+                    tuple,
+                    descriptor: (*self.relation).rd_att,
+                    life: std::marker::PhantomData,
+                };
+                (make(row), (*tuple).t_self)
+            });
+            pg_sys::systable_endscan_ordered(scan);
+            let result = found.map(|((replacement, result), mut place)| {
+                if let Some(replacement) = replacement {
+                    self.delete(&mut place);
+                    let options =
+                        if self.is_undecoded { pg_sys::TABLE_INSERT_NO_LOGICAL as c_int } else { 0 };
+                    let indexes = self.indexes.as_ref().expect("open until dropped");
+                    insert_into(self.relation, indexes, options, &[replacement]);
+                }
+                result
+            });
+            pg_sys::MemoryContextSwitchTo(previous);
+            pg_sys::MemoryContextReset(self.memory);
+            result
+        }
+    }
+
+    fn delete(&self, place: &mut pg_sys::ItemPointerData) {
+        // SAFETY: a row of the open relation. Its form of pg_class is this process's own copy.
+        unsafe {
+            // Output plugins pass on no DELETE that does not say which row it is about: pgoutput, for one, would send it to all
+            // subscribers of FOR ALL TABLES, which never got the row.
+            let _silent = self.is_undecoded.then(|| WithoutIdentity::of(self.relation));
+            let snapshot = &raw mut pg_sys::SnapshotSelfData;
+            pg_sys::simple_table_tuple_delete(self.relation, place, snapshot);
+        }
+    }
+}
+
+impl Drop for Replacer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`; in an error the resource owner has released all.
+            unsafe {
+                if let Some(indexes) = self.indexes.take() {
+                    indexes.close();
+                }
+                pg_sys::index_close(self.key_index, pg_sys::NoLock as c_int);
+                pg_sys::table_close(self.relation, pg_sys::NoLock as c_int);
+                pg_sys::MemoryContextDelete(self.context);
+            }
+        }
+    }
+}
+
+/// While it lives, what this process deletes from a table is written to the WAL without the row's replica identity.
+struct WithoutIdentity(pg_sys::Form_pg_class, std::ffi::c_char);
+
+impl WithoutIdentity {
+    /// # Safety
+    /// The relation is open as long as the result lives.
+    unsafe fn of(relation: pg_sys::Relation) -> Self {
+        // SAFETY: by the contract; PostgreSQL keeps the pointer as long as the relation is open.
+        unsafe {
+            let form = (*relation).rd_rel;
+            let before = (*form).relreplident;
+            (*form).relreplident = pg_sys::REPLICA_IDENTITY_NOTHING as std::ffi::c_char;
+            Self(form, before)
+        }
+    }
+}
+
+impl Drop for WithoutIdentity {
+    fn drop(&mut self) {
+        // SAFETY: by the contract of `of`.
+        unsafe { (*self.0).relreplident = self.1 };
     }
 }
 

@@ -106,6 +106,15 @@ impl Call {
         self.arg::<Text>(index).map(|text| text.0)
     }
 
+    /// A jsonb argument as text; `None` for null.
+    pub fn jsonb(&self, index: usize) -> Option<String> {
+        // SAFETY: the SQL declaration makes it a jsonb; the output function returns a palloc'd C string.
+        self.datum(index).map(|value| unsafe {
+            let text = pg_sys::OidOutputFunctionCall(pg_sys::F_JSONB_OUT.into(), value);
+            from_server(std::ffi::CStr::from_ptr(text).to_bytes())
+        })
+    }
+
     /// A text[] argument, nulls in it as `None`; `None` for a null array.
     pub fn texts(&self, index: usize) -> Option<Vec<Option<String>>> {
         // SAFETY: the SQL declaration makes it a text[].

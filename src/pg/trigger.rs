@@ -53,6 +53,11 @@ impl<'a> Trigger<'a> {
         }
     }
 
+    /// Whether it fires for each row.
+    pub fn is_for_row(self) -> bool {
+        self.data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0
+    }
+
     /// `INSERT`, `UPDATE`, `DELETE` or `TRUNCATE`.
     pub fn operation(self) -> &'static str {
         match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {

@@ -63,6 +63,24 @@ pub fn statement_start() -> pg_sys::TimestampTz {
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
+/// Where the next record of the WAL begins. Not during recovery.
+pub fn wal_end() -> u64 {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}
+
+/// Waits, unless the statement is cancelled meanwhile.
+pub fn pause(time: std::time::Duration) {
+    let events = (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;
+    // SAFETY: the latch of this process.
+    unsafe {
+        let milliseconds = time.as_millis().try_into().unwrap_or(std::ffi::c_long::MAX);
+        pg_sys::WaitLatch(pg_sys::MyLatch, events, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
 /// Makes what this command has written visible to the queries that this transaction runs from now on.
 pub fn make_visible() {
     // SAFETY: within a transaction.

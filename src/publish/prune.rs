@@ -59,9 +59,9 @@ const BY_RULE: &str = "due by the policy (audit_chain.prune)";
 
 /// In a database's worker: prunes what is due, one segment in a transaction, if `audit_chain.prune` is on; then removes what is
 /// left of pruned segments.
-pub fn serve(slices: &mut impl Slices) -> Result<(), Error> {
-    while settings::prune() && slices.run(prune_one)? {}
-    leftover::remove_all(slices)
+pub fn serve(slices: &mut impl Slices) {
+    while settings::prune() && slices.run(|| prune_one().or_raise()) {}
+    leftover::remove_all(slices);
 }
 
 /// Prunes the oldest segment if that is due; false if it is not.

@@ -49,21 +49,21 @@ pub fn finish(call: Call) -> Datum {
     let extension = Extension::installed().or_raise();
     require_extension_owner(&extension, "audit_finish_pruning").or_raise();
     let mut transactions = OfProcedure::begin();
-    remove_all(&mut transactions).or_raise();
+    remove_all(&mut transactions);
     transactions.end();
     call.void()
 }
 
 /// Removes what is left of pruned segments, as far as nobody reads it.
-pub fn remove_all(slices: &mut impl Slices) -> Result<(), Error> {
-    let segments =
-        slices.run(|| Extension::find().map_or_else(|| Ok(Vec::new()), |extension| left(&extension)))?;
+pub fn remove_all(slices: &mut impl Slices) {
+    let segments = slices
+        .run(|| Extension::find().map_or_else(|| Ok(Vec::new()), |extension| left(&extension)).or_raise());
     for segment in segments {
-        while slices.run(|| step(segment))? {
+        // An error is raised in its transaction, so that nothing half done is committed.
+        while slices.run(|| step(segment).or_raise()) {
             process::pause(PAUSE);
         }
     }
-    Ok(())
 }
 
 /// The pruned segments of which something is left.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{Reached, Segments};
 use crate::log::stored::{AddressText, StoredRow};
-use crate::log::table;
+use crate::log::{erased, table};
 use crate::pg::encoding::to_utf8;
 use crate::pg::numbers::numbers;
 use crate::pg::query::query_statement;
@@ -279,7 +279,11 @@ impl ResumeReader for Reader<'_> {
         if let Some((chain, seq)) = pruned.last().and_then(|last| last.place) {
             self.visit_entry(chain, seq, visit).map_err(ReadError::Failed)?;
         }
-        Ok(())
+        let mut addresses = AddressText::default();
+        erased::for_each_entry(&self.store.extension, |row| {
+            row.with_entry(&mut addresses, |entry| visit(entry))
+        })
+        .map_err(ReadError::Failed)
     }
 
     fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Error> {

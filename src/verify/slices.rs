@@ -16,7 +16,7 @@ use crate::tree::reader::Reader;
 use crate::verify::aggregate::{Checker, require_reader};
 use crate::verify::request::Request;
 use crate::verify::summary::summary;
-use crate::verify::verification::{Source, read_ranges};
+use crate::verify::verification::{Source, add_records, read_ranges};
 use audit_chain_core::{
     Hash,
     chain::Scope,
@@ -77,10 +77,13 @@ pub fn verify(slices: &mut impl Slices, request: Request) -> Result<(Report, Str
     for ranges in slices_of(&ends.chains, ENTRIES, RANGES) {
         checked.merge(run.read(|| read_ranges(&source, &ranges))??)?;
     }
+    let mut checked = checked.into_entries();
+    // What was erased meanwhile is explained by entries beyond the ends.
+    run.read(|| add_records(&mut Reader::new(&source.store), &mut checked))??;
     let mut check = LogCheck::new(Options { supplied, keys, ..Options::default() });
     check
         .walk(&mut Sliced { run: &mut run, reader: Reader::new(&source.store), ends: &ends }, &mut |_| ())?;
-    let found = checked.into_entries().finish(check.log_id(), Scope::Whole);
+    let found = checked.finish(check.log_id(), Scope::Whole);
     let report = check.finish(found);
     let summary = run.read(|| {
         // What is pruned meanwhile would seem to be missing.

@@ -20,7 +20,7 @@ use crate::verify::request::{Entries, Request};
 use crate::verify::summary::summary;
 use audit_chain_core::{
     chain::{Link, Scope},
-    check::{LogCheck, LogReader, Options, Part, Range, ReadError, Report, ResumeReader},
+    check::{EntryCheck, LogCheck, LogReader, Options, Part, Range, ReadError, Report, ResumeReader},
     identity::LogIdentity,
     problem::Verdict,
 };
@@ -88,10 +88,7 @@ fn check_part(source: &Source, entries: &Entries, part: Part) -> Result<Report, 
     let scope = if part.range { Scope::Range } else { Scope::Whole };
     let mut checked = read_entries(source, entries, &from_log(source)).into_entries();
     // What explains that something of this part is not there may lie outside of it.
-    match reader.records(&mut |record| checked.add_record(record)) {
-        Ok(()) | Err(ReadError::Damaged(_)) => {}
-        Err(ReadError::Failed(error)) => return Err(error),
-    }
+    add_records(&mut reader, &mut checked)?;
     let log_id = identity.as_ref().map(LogIdentity::first);
     Ok(Report::of_part(checked.finish(log_id, scope), part))
 }
@@ -114,9 +111,19 @@ fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
     let mut checked = read_entries(source, &entries, &from).into_entries();
     drop(owner);
     resumed.iter().for_each(|resumed| checked.resume(resumed));
+    add_records(&mut reader, &mut checked)?;
     check.walk(&mut reader, &mut |_| ())?;
     let found = checked.finish(check.log_id(), Scope::Whole);
     Ok(check.finish(found))
+}
+
+/// Adds the entries that explain what is not there any more. Some may be newer than the snapshot that counts for all others: an
+/// erasure is seen at once where the table was written anew.
+pub fn add_records(reader: &mut Reader<'_>, checked: &mut EntryCheck) -> Result<(), Error> {
+    match reader.records(&mut |record| checked.add_record(record)) {
+        Ok(()) | Err(ReadError::Damaged(_)) => Ok(()),
+        Err(ReadError::Failed(error)) => Err(error),
+    }
 }
 
 fn places(anchors: &[Link]) -> Vec<(u32, u64)> {

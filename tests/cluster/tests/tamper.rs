@@ -196,8 +196,10 @@ fn a_digest_does_not_vouch_for_another_payload() {
     let digest = payload_digest(&exported(&Database::of(&server, "original"), VICTIM));
     let digest = format!(r"payload_digest = '\x{digest}'");
     let gone = "salt = NULL, row_key = NULL, old_row = NULL, detail = NULL, statement = NULL";
-    let erased =
-        copies.tamper(&format!("UPDATE audit_log SET {digest}, {gone}, new_row = NULL WHERE {VICTIM}"), &[]);
+    let erased = copies.tamper(
+        &format!("UPDATE audit_log SET {digest}, {gone}, new_row = NULL WHERE {VICTIM}"),
+        &["erased_without_record 0.5"],
+    );
     assert!(erased.verdict().summary.contains("erased"), "{}", erased.verdict().summary);
     let forged = r#"new_row = '{"id":1,"v":"innocent"}'"#;
     for payload in [forged.to_owned(), format!("{gone}, {forged}"), "row_key = row_key".to_owned()] {
@@ -214,7 +216,10 @@ fn a_digest_does_not_vouch_for_another_who_part() {
     let digest = format!(r"who_digest = '\x{}'", who_digest(&line));
     let names = ["session_role", "effective_role", "actor", "application_name", "client_addr", "who_salt"];
     let gone = names.map(|name| format!("{name} = NULL")).join(", ");
-    let erased = copies.tamper(&format!("UPDATE audit_log SET {digest}, {gone} WHERE {VICTIM}"), &[]);
+    let erased = copies.tamper(
+        &format!("UPDATE audit_log SET {digest}, {gone} WHERE {VICTIM}"),
+        &["erased_without_record 0.5"],
+    );
     let summary = erased.verdict().summary;
     assert!(summary.contains("1 of them with an erased who-part"), "{summary}");
     let left = erased.sql(&format!("SELECT new_row ->> 'v', actor IS NULL FROM audit_log WHERE {VICTIM}"));
@@ -253,18 +258,13 @@ fn views_show_null_for_erased_who_parts() {
     assert_eq!(database.sql(verifications), "the whole log|intact|postgres|postgres");
     let condition = "operation IN ('ENABLE', 'VERIFY')";
     let places = database.sql(&format!("SELECT seq FROM audit_log WHERE {condition}"));
-    let erase: Vec<_> = places
-        .lines()
-        .map(|seq| {
-            let digest = who_digest(&exported(&database, &format!("seq = {seq}")));
-            format!(
-                r"UPDATE audit_log SET who_digest = '\x{digest}', who_salt = NULL, session_role = NULL,
-                  effective_role = NULL, actor = NULL, application_name = NULL WHERE seq = {seq};"
-            )
-        })
-        .collect();
-    assert_eq!(erase.len(), 2);
-    database.force(&erase.concat());
+    assert_eq!(places.lines().count(), 2);
+    for seq in places.lines() {
+        let chain = database.sql(&format!("SELECT chain FROM audit_log WHERE seq = {seq}"));
+        database.sql(&format!(
+            "SELECT * FROM audit_erase_entry({chain}, {seq}, 'who', 'Art. 17', dry_run => false)"
+        ));
+    }
     database.assert_intact();
     assert_eq!(database.sql(coverage), "t|audited|f|");
     assert_eq!(database.sql(verifications), "the whole log|intact||");

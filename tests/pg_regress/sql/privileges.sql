@@ -35,7 +35,9 @@ SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptyp
 WHERE d.classid = 'pg_proc'::regclass AND e.extname = 'audit_chain' AND has_function_privilege('regress_nobody', p.oid, 'EXECUTE')
   AND p.proname IN ('audit_enable', 'audit_disable', 'audit_event', 'audit_verify', 'audit_problems', 'audit_chain_capture',
                     'audit_retention', 'audit_hold', 'audit_release',
-                    'audit_chain_refuse', 'audit_chain_check_insert', 'audit_chain_on_ddl') ORDER BY 1;
+                    'audit_chain_refuse', 'audit_chain_check_insert', 'audit_chain_on_ddl', 'audit_erase', 'audit_erase_columns',
+                    'audit_erase_actor', 'audit_erase_entry', 'audit_approve_erasure', 'audit_finish_erasure', 'audit_erasure_remains',
+                    'audit_erasure_register', 'audit_apply_erasure_register', 'audit_chain_is_to_erase') ORDER BY 1;
 
 SET ROLE regress_nobody;
 SELECT count(*) FROM audit_log;

@@ -139,7 +139,9 @@ INSERT INTO public.audit_log_0001 SELECT * FROM audit_log LIMIT 1;
 DELETE FROM public.audit_log_0001;
 TRUNCATE public.audit_log_0001;
 DROP TABLE public.audit_log_0001;
+\set VERBOSITY sqlstate
 ALTER TABLE public.audit_log_0001 INHERIT audit_log;
+\set VERBOSITY default
 BEGIN;
 CALL audit_finish_pruning();
 ROLLBACK;

@@ -139,7 +139,7 @@ SELECT attempt($$UPDATE audit_log SET who_digest = sha256('x'), who_salt = NULL,
     application_name = NULL WHERE (chain, seq) = (3, 5)$$);
 SELECT attempt($$UPDATE audit_log SET who_salt = NULL, session_role = NULL WHERE (chain, seq) = (3, 5)$$);
 BEGIN;
--- The digest of format.md, section 2, in SQL.
+-- By the digest of format.md, section 2, in SQL. No entry tells of the erasure.
 CREATE FUNCTION blob(bytea) RETURNS bytea LANGUAGE sql AS $$SELECT coalesce(int4send(length($1)) || $1, '\xffffffff')$$;
 UPDATE audit_log SET who_digest = sha256('audit_chain who v1' || who_salt || blob(session_role::bytea) || blob(effective_role::bytea)
         || blob(actor::bytea) || blob(application_name::bytea) || blob(host(client_addr)::bytea)),
