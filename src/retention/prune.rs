@@ -189,7 +189,7 @@ impl Run<'_> {
         let store = TreeStore::open(self.extension)?;
         match segment::table_of(self.extension, segment)? {
             None => refused(Unprunable::Missing),
-            Some(table) if !intact::is_intact(&store, sealed, table) => refused(Unprunable::Tampered),
+            Some(table) if !intact::is_intact(&store, sealed, table)? => refused(Unprunable::Tampered),
             Some(_) => Ok(()),
         }
     }
@@ -253,6 +253,7 @@ impl Run<'_> {
         let root = self.proved_root(&store, &newest, minimum_index)?;
         let leaves = pruned_leaves(&store, segment, newest.size)?;
         carry::carry_forward(extension, segment, role)?;
+        carry::carry_erasures(extension, segment, role)?;
         policy::carry_forward(extension, segment)?;
         let detail = self.detail(sealed, &newest, minimum_index, root)?;
         let place = record("PRUNE", None, &detail, role)?;

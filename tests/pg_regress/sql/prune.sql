@@ -80,7 +80,8 @@ SELECT count(*) FROM audit_log WHERE operation = 'PRUNE';
 SELECT segment, state FROM audit_segments ORDER BY 1;
 SELECT valid, problems FROM audit_verify();
 
--- A segment that is not intact is evidence. It stays.
+-- A segment that is not intact is evidence. It stays. What was erased by record is intact.
+SELECT entries FROM audit_erase('t', '{"id": 5}', 'request', dry_run => false);
 BEGIN;
 ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
 ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
@@ -93,6 +94,10 @@ DELETE FROM ONLY audit_log WHERE table_name = 't' AND row_key::jsonb = '{"id": 3
 SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK TO s;
 UPDATE ONLY audit_log SET seq = 100000 WHERE seq = 300;
+SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+ALTER TABLE audit_erasure DISABLE TRIGGER ALL;
+DELETE FROM audit_erasure;
 SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK;
 
