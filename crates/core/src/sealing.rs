@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What the detail of a `SEAL` entry says of a segment, as far as verification needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealing {
     /// The segment.
     pub segment: u32,
@@ -13,6 +13,8 @@ pub struct Sealing {
     pub chains: u64,
     /// How many entries it had.
     pub entries: u64,
+    /// The digest of its chains' heads, in hexadecimal ([`heads_digest`]).
+    pub heads: String,
 }
 
 impl Sealing {
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn only_intact_details_say_something() {
         let detail = br#"{"segment": 2, "chains": 3, "entries": 40, "heads": "00"}"#;
-        let sealing = Sealing { segment: 2, chains: 3, entries: 40 };
+        let sealing = Sealing { segment: 2, chains: 3, entries: 40, heads: "00".into() };
         assert_eq!(Sealing::of_entry(b"SEAL", Some(detail)), Some(sealing));
         assert_eq!(Sealing::of_entry(b"PRUNE", Some(detail)), None);
         assert_eq!(Sealing::of_entry(b"SEAL", Some(b"{}")), None);

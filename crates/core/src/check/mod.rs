@@ -19,13 +19,14 @@ mod recorded;
 mod records;
 mod report;
 mod resume;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
 pub use log::{LogCheck, Options};
-pub use pruned::PrunedLog;
+pub use pruned::{PrunedLog, pruned_leaves};
 pub use ranges::{Range, slices_of};
 pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,

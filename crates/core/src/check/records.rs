@@ -19,10 +19,10 @@ pub struct Records {
     prune: Option<PruneEntry>,
     payloads: Places,
     who_parts: Places,
+    /// What segments have, as their `SEAL` entries say.
+    seals: BTreeMap<u32, Sealing>,
     /// Whether a register told of erasures.
     by_register: bool,
-    /// How many entries each sealed segment had.
-    sealed: BTreeMap<u32, u64>,
 }
 
 impl Records {
@@ -31,7 +31,7 @@ impl Records {
         if let Some(pruning) = Pruning::of_entry(operation, detail) {
             self.add_prune(PruneEntry { chain, seq, at, pruning });
         } else if let Some(sealing) = Sealing::of_entry(operation, detail) {
-            self.add_sealing(sealing.segment, sealing.entries);
+            self.add_sealing(sealing);
         } else if let Some(erasure) = Erasure::of_entry(operation, detail) {
             let places = self.places_mut(erasure.part);
             erasure.places.into_iter().for_each(|range| places.add_range(range));
@@ -39,10 +39,14 @@ impl Records {
     }
 
     /// Of two entries about one segment, which no honest log has, the one counts that says less.
-    fn add_sealing(&mut self, segment: u32, entries: u64) {
-        if (1..=segment::LAST).contains(&segment) {
-            let sealed = self.sealed.entry(segment).or_insert(entries);
-            *sealed = entries.min(*sealed);
+    fn add_sealing(&mut self, sealing: Sealing) {
+        if !(1..=segment::LAST).contains(&sealing.segment) {
+            return;
+        }
+        let order = |sealing: &Sealing| (sealing.entries, sealing.chains, sealing.heads.clone());
+        match self.seals.get(&sealing.segment) {
+            Some(known) if order(known) <= order(&sealing) => {}
+            _ => drop(self.seals.insert(sealing.segment, sealing)),
         }
     }
 
@@ -65,7 +69,7 @@ impl Records {
 
     pub(crate) fn merge(&mut self, other: Self) {
         other.prune.into_iter().for_each(|entry| self.add_prune(entry));
-        other.sealed.into_iter().for_each(|(segment, entries)| self.add_sealing(segment, entries));
+        other.seals.into_values().for_each(|sealing| self.add_sealing(sealing));
         self.payloads.merge(other.payloads);
         self.who_parts.merge(other.who_parts);
         self.by_register |= other.by_register;
@@ -78,13 +82,21 @@ impl Records {
         }
     }
 
-    /// The sealed segments with the number of entries that each had.
-    pub(crate) fn sealed(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.sealed.iter().map(|(&segment, &entries)| (segment, entries))
+    pub(crate) fn into_parts(self) -> Parts {
+        let Self { prune, payloads, who_parts, seals, by_register } = self;
+        Parts {
+            prune,
+            erased: [(ErasedPart::Payload, payloads), (ErasedPart::Who, who_parts)],
+            seals,
+            by_register,
+        }
     }
+}
 
-    pub(crate) fn into_parts(self) -> (Option<PruneEntry>, [(ErasedPart, Places); 2], bool) {
-        let erased = [(ErasedPart::Payload, self.payloads), (ErasedPart::Who, self.who_parts)];
-        (self.prune, erased, self.by_register)
-    }
+/// What the entries say, part by part.
+pub(crate) struct Parts {
+    pub(crate) prune: Option<PruneEntry>,
+    pub(crate) erased: [(ErasedPart, Places); 2],
+    pub(crate) seals: BTreeMap<u32, Sealing>,
+    pub(crate) by_register: bool,
 }
