@@ -6,6 +6,7 @@ use crate::log::columns;
 use crate::log::erased;
 use crate::log::segment::Reached;
 use crate::log::stored::AddressText;
+use crate::log::table::for_each_end;
 use crate::pg::encoding::to_utf8;
 use crate::pg::scan::for_each_in_range;
 use crate::tree::reader::Reader;
@@ -20,11 +21,12 @@ use audit_chain_core::{
 };
 use pgrx::pg_sys::Oid;
 
-/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is that hash; and there
-/// are no others.
+/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is that hash; there are
+/// no others, and none is newer than what was noted when the segment was sealed.
 ///
 /// What was erased of them was erased by record.
 pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool, Error> {
+    let contents = &sealed.contents;
     let mut reader = Reader::new(store);
     let (mut entries, mut intact) = (0, true);
     let mut erased = [Places::default(), Places::default()];
@@ -37,6 +39,7 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool
             let stored = columns::read(&row);
             let good = stored.with_entry(&mut address, |entry| entry.check(&mut scratch).is_ok());
             intact &= good && stored.seq as u64 == next;
+            intact &= (contents.first_at..=contents.last_at).contains(&stored.at);
             for (digest, erased) in [stored.payload_digest, stored.who_digest].iter().zip(&mut erased) {
                 if digest.is_some() {
                     erased.add(span.chain, next);
@@ -46,6 +49,7 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool
             hashes.push(stored.hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default());
         });
         intact &= next == span.last_seq + 1;
+        intact &= span.leaf_index + (span.entries() - 1) <= contents.last_leaf.unsigned_abs();
         entries += hashes.len() as i64;
         for (leaf, hash) in (span.leaf_index..).zip(hashes) {
             let index = leaf / TILE_WIDTH as u64;
@@ -60,11 +64,14 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool
             }
         }
     }
+    // None is there besides.
+    let mut newest = 0;
+    for_each_end(table, |end| newest += end.seq);
     let mut without_record = false;
     for (part, places) in ErasedPart::ALL.into_iter().zip(erased) {
         without_record |= !places.without(recorded(&store.extension, part)?).is_empty();
     }
-    Ok(intact && !without_record && entries == sealed.contents.entries)
+    Ok(intact && !without_record && entries == contents.entries && newest == contents.entries)
 }
 
 /// The places of which intact ERASE entries say that this part was erased.

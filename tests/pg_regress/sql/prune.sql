@@ -99,6 +99,14 @@ ROLLBACK TO s;
 ALTER TABLE audit_erasure DISABLE TRIGGER ALL;
 DELETE FROM audit_erasure;
 SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+-- Nor is one about which something else was noted, so that it seems to be old enough.
+ALTER TABLE audit_segment DISABLE TRIGGER ALL;
+UPDATE audit_segment SET first_at = first_at - interval '1 year', last_at = last_at - interval '1 year';
+SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+INSERT INTO audit_log SELECT (jsonb_populate_record(l, '{"seq": 10000}')).* FROM ONLY audit_log l WHERE seq = 300;
+SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK;
 
 -- One that is undone has not happened.
