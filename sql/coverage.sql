@@ -3,6 +3,12 @@
 -- Operators are resolved when the extension is created, and one that others have put into its schema would be chosen where
 -- it fits better than that of pg_catalog. So the operands have the types of the operator.
 
+-- Reads with its own rights entries that roles which may read a view need not be allowed to read themselves.
+CREATE FUNCTION audit_chain_recorded(what text) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_recorded';
+COMMENT ON FUNCTION audit_chain_recorded(text) IS
+    'audit_chain: the entries about auditing (lifecycle), or about verifications; for roles that may read audit_coverage, or audit_verification_log';
+
 -- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
 -- name: a table may be renamed, and another may take its name.
 CREATE VIEW audit_coverage AS
@@ -14,7 +20,10 @@ WITH RECURSIVE lifecycle AS (
            coalesce((l.detail ->> 'since'::text)::timestamptz, l.at) AS since,
            coalesce((l.detail ->> 'options_since'::text)::timestamptz, l.at) AS options_since,
            CASE WHEN l.detail ->> 'carried'::text IS NULL THEN l.effective_role END AS enabled_by
-    FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
+    FROM (SELECT r.chain, r.seq, r.at, r.operation, r.table_schema, r.table_name, r.effective_role, r.detail::json AS detail
+          FROM pg_catalog.jsonb_to_recordset(audit_chain_recorded('lifecycle')) AS r(
+              chain integer, seq bigint, at timestamptz, operation text, table_schema text, table_name text,
+              effective_role text, detail text)) l
 ), auditing AS (
     -- Each auditing, with the last name of its table.
     SELECT id,

@@ -76,7 +76,7 @@ pub enum Error {
     /// A role that may not record verifications asks for that.
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
-    NotMonitor,
+    NotMonitor { function: &'static str, view: &'static str },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -341,11 +341,10 @@ impl Error {
                  right."
                     .into(),
             ),
-            Self::NotMonitor => (
+            Self::NotMonitor { function, view } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied for function audit_chain_status: only roles that may read view audit_status may call it"
-                    .into(),
-                "Members of pg_monitor may. GRANT SELECT ON audit_status allows other roles.".into(),
+                format!("permission denied for function {function}: only roles that may read view {view} may call it"),
+                format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,

@@ -175,19 +175,36 @@ pub fn entry<T>(
     seq: i64,
     read: impl Fn(&StoredRow<'_>) -> T,
 ) -> Result<Option<T>, Error> {
-    let Ok(number) = u32::try_from(chain) else { return Ok(None) };
-    let segment = segment::segment_of(number);
-    if Segments::read(extension)?.has_reached(segment, State::Pruned) {
-        return Ok(None);
-    }
-    let Some(table) = segment::table_of(extension, segment)? else { return Ok(None) };
-    // While a dump is restored, a segment gets its rows before its key.
-    if !table::has_primary_key(table) {
-        return Ok(None);
-    }
     let mut result = None;
-    for_each_in_range(table, chain, seq..=seq, |row| result = Some(read(&columns::read(&row))));
+    entries(extension, [(chain, seq)], |row| result = Some(read(row)))?;
     Ok(result)
+}
+
+/// Reads entries of the log, as the active snapshot sees them, in the order in which their places are given. Asks for no privileges.
+pub fn entries(
+    extension: &Extension,
+    places: impl IntoIterator<Item = (i32, i64)>,
+    mut visit: impl FnMut(&StoredRow<'_>),
+) -> Result<(), Error> {
+    let segments = Segments::read(extension)?;
+    let mut known: Option<(u32, Option<Oid>)> = None;
+    for (chain, seq) in places {
+        let Ok(number) = u32::try_from(chain) else { continue };
+        let segment = segment::segment_of(number);
+        if known.is_none_or(|(of, _)| of != segment) {
+            let table = if segments.has_reached(segment, State::Pruned) {
+                None
+            } else {
+                // While a dump is restored, a segment gets its rows before its key.
+                segment::table_of(extension, segment)?.filter(|&table| table::has_primary_key(table))
+            };
+            known = Some((segment, table));
+        }
+        if let Some((_, Some(table))) = known {
+            for_each_in_range(table, chain, seq..=seq, |row| visit(&columns::read(&row)));
+        }
+    }
+    Ok(())
 }
 
 /// One of the log's identities.

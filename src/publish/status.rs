@@ -32,7 +32,7 @@ fn read_status() -> Result<Value, Error> {
     let role = session::effective_role();
     // The view calls the function as the role that reads the view.
     if !compat::may_read(extension.table(OwnTable::Status)?, role) {
-        return Err(Error::NotMonitor);
+        return Err(Error::NotMonitor { function: "audit_chain_status", view: "audit_status" });
     }
     let mut status = serde_json::Map::new();
     let mut add = |part: Value| {

@@ -17,7 +17,7 @@ use crate::pg::tuple::{ColumnValue, RowBuffer};
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::segment::create::create;
 use crate::tree::store::TreeStore;
-use audit_chain_core::sealing::heads_digest;
+use audit_chain_core::check::heads_digest;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::{Value, json};
 
@@ -84,7 +84,8 @@ pub fn heads(table: Oid) -> Vec<ChainEnd> {
 
 /// The digest of heads, in hexadecimal.
 pub fn digest_of(heads: &[ChainEnd]) -> String {
-    hex::encode(heads_digest(heads.iter().map(|head| (head.chain as u32, head.seq as u64, head.hash))))
+    let heads: Vec<_> = heads.iter().map(|head| (head.chain as u32, head.seq as u64, head.hash)).collect();
+    hex::encode(heads_digest(&heads))
 }
 
 /// Notes that a segment has reached a state, and the place of the entry that says so.

@@ -100,6 +100,17 @@ fn waits(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     })?;
     let sealing = longest_wait(server, name, |client| Ok(client.batch_execute("SELECT audit_seal()")?))?;
     let upkeep = longest_wait(server, name, |client| Ok(client.batch_execute("CALL audit_maintain()")?))?;
+    let erase =
+        "SELECT count(*) FROM audit_erase('accounts', '{\"id\": 1000}', 'benchmark', dry_run => false)";
+    let erasure = longest_wait(server, name, |client| Ok(client.batch_execute(erase)?))?;
+    client
+        .batch_execute("SELECT audit_retention('1 second', needs_export => false, reason => 'benchmark')")?;
+    // The policy's second.
+    thread::sleep(Duration::from_secs(2));
+    let prune = "SELECT audit_prune(1, reason => 'benchmark')";
+    let pruning = longest_wait(server, name, |client| Ok(client.batch_execute(prune)?))?;
+    let removal =
+        longest_wait(server, name, |client| Ok(client.batch_execute("CALL audit_finish_pruning()")?))?;
     let row = |what: String, (wait, time): (f64, f64)| {
         Row::new(format!("longest wait of a writer while {what}"), "ms")
             .figure(Subject::AuditChain, wait)
@@ -111,10 +122,18 @@ fn waits(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
                 f64::from(WRITERS) / PACE.as_secs_f64()
             ))
     };
+    let took = |what: String, time: f64| Row::new(what, "ms").figure(Subject::AuditChain, time * 1000.0);
     let rows = vec![
         row("the log is rotated 20 times".into(), rotation),
         row(format!("a segment of {entries} entries, and 19 small ones, are sealed"), sealing),
         row("their constraints are added and validated".into(), upkeep),
+        row(format!("the payloads of a row are erased from {entries} entries"), erasure),
+        took(format!("audit_erase() of a row's payloads, of {entries} entries"), erasure.1),
+        row(format!("a segment of {entries} entries is pruned"), pruning),
+        took(format!("audit_prune() of a segment of {entries} entries among 21"), pruning.1)
+            .result("time", pruning.1 * 1000.0)
+            .goal(Goal::AtMost(200.0)),
+        row("its disk space is freed".into(), removal),
     ];
     drop(client);
     servers::drop(server, name)?;

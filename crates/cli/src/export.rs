@@ -15,12 +15,11 @@ use crate::{
 };
 use audit_chain_core::{
     Hash, bundle,
-    check::{BATCH, PrunedLog, batches, pruned_leaves},
+    check::{BATCH, PrunedLog, Seal, batches, pruned_leaves},
     entry::Defect,
     erasure::{Erasure, PlaceRange},
     identity::LogIdentity,
     pruning::Pruning,
-    sealing::Sealing,
     segment::segment_of,
     span::{Span, SpanCheck},
     tile::{CompleteTile, MAX_LEVEL, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
@@ -187,7 +186,7 @@ fn records(
         else {
             return Ok(());
         };
-        let seals = Sealing::of_entry(operation, Some(detail)).map(|seal| seal.segment);
+        let seals = Seal::of_entry(operation, Some(detail)).map(|seal| seal.segment);
         if let (Some(line), Some(hash)) = (or_defect(entry, record_line(entry, leaf))?, entry.hash()) {
             records.push(Record { line, hash, leaf, seals });
         }
@@ -212,15 +211,9 @@ fn records_of_segments(
     tree_size: u64,
     payloads: bool,
 ) -> Result<Vec<Record>> {
-    let pruned = source.pruned()?.map_or(0, |log| log.segments);
-    if let Some(segment) = segments.iter().find(|&&segment| segment <= pruned) {
-        return unchecked(format!(
-            "segment {segment} was pruned; only an export that was made before has it"
-        ));
-    }
     let is_of_one = |range: &PlaceRange| segments.contains(&segment_of(range.chain));
     let records = records(source, tree_size, |operation, detail, _| {
-        let seal = Sealing::of_entry(operation, Some(detail));
+        let seal = Seal::of_entry(operation, Some(detail));
         let erasure = Erasure::of_entry(operation, Some(detail)).filter(|_| payloads);
         seal.is_some_and(|seal| segments.contains(&seal.segment))
             || erasure.is_some_and(|erasure| erasure.places.iter().any(is_of_one))
@@ -230,7 +223,8 @@ fn records_of_segments(
         match seals.next().map(|record| record.leaf) {
             None => {
                 return unchecked(format!(
-                    "segment {segment} is not sealed, or is none of this log; SELECT * FROM audit_segments shows them"
+                    "segment {segment} is not sealed, was pruned, or is none of this log; SELECT * FROM audit_segments shows \
+                     them"
                 ));
             }
             Some(None) => {

@@ -12,9 +12,9 @@
 //! * [`checkpoint`], [`note`], [`key`], [`proof_text`]: the texts that leave the server (`docs/checkpoints.md`);
 //!   [`supplied`]: checkpoints that come back, as people keep them.
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
-//! * [`segment`], [`sealing`]: which segment of the log has which chains, and what it had when it was sealed.
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
+//! * [`segment`]: which segment of the log has which chains.
 //! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
@@ -38,7 +38,6 @@ pub mod proof;
 pub mod proof_text;
 pub mod pruning;
 pub mod register;
-pub mod sealing;
 pub mod segment;
 pub mod span;
 pub mod supplied;

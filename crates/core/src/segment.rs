@@ -1,10 +1,21 @@
 //! Segments: the log is cut by ranges of chain numbers. docs/format.md, section 1.
 
 use crate::format::{MAX_CHAIN, SEGMENT_CHAINS};
-pub use crate::format::{first_chain_of as first_chain, segment_of};
 
 /// The number of the last segment that a log can have.
 pub const LAST: u32 = MAX_CHAIN / SEGMENT_CHAINS + 1;
+
+/// The segment that a chain belongs to.
+#[must_use]
+pub fn segment_of(chain: u32) -> u32 {
+    chain / SEGMENT_CHAINS + 1
+}
+
+/// The first chain of a segment.
+#[must_use]
+pub fn first_chain(segment: u32) -> u32 {
+    (segment - 1) * SEGMENT_CHAINS
+}
 
 /// The last chain that a segment can have.
 #[must_use]

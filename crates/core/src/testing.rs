@@ -8,7 +8,7 @@ use crate::{
     chain::{Link, Scope},
     check::{
         EntryCheck, LogCheck, LogReader, Options, PrunedLog, Read, RecordedCheckpoint, Report, ResumeReader,
-        frontier, is_beyond,
+        Seal, frontier, heads_digest, is_beyond,
     },
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
@@ -19,7 +19,6 @@ use crate::{
     merkle::leaf_hash,
     note::Note,
     pruning::{Policy, PrunedSoFar, Pruning, SealedBy},
-    sealing::{Sealing, heads_digest},
     segment,
     span::{Span, SpanCheck},
     supplied::SuppliedCheckpoint,
@@ -300,9 +299,9 @@ impl MemoryLog {
         let heads: Vec<(u32, u64, Hash)> = self.chains.range(chains).filter_map(newest).collect();
         let detail = serde_json::json!({
             "segment": number, "chains": heads.len(), "entries": heads.iter().map(|head| head.1).sum::<u64>(),
-            "heads": hex::encode(heads_digest(heads.iter().copied())), "first_leaf": 0,
+            "heads": hex::encode(heads_digest(&heads)), "first_leaf": 0,
         });
-        self.record(chain, Sealing::OPERATION, &detail, 0)
+        self.record(chain, Seal::OPERATION, &detail, 0)
     }
 
     /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain` that it did.
@@ -582,7 +581,7 @@ impl ResumeReader for MemoryLog {
             for entry in entries {
                 if matches!(
                     entry.operation.as_deref(),
-                    Some(Pruning::OPERATION | Erasure::OPERATION | Sealing::OPERATION)
+                    Some(Pruning::OPERATION | Erasure::OPERATION | Seal::OPERATION)
                 ) {
                     visit(&entry.stored(chain));
                 }

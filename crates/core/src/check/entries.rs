@@ -7,15 +7,13 @@
 use crate::{
     Hash,
     chain::{ChainCheck, Link, Scope},
-    check::{Records, Resumed, records::Parts},
+    check::{Records, Resumed, Seal, records::Parts},
     entry::{self, Defect, EncodedEntry, Exported, Scratch, StoredEntry},
     erasure::{ErasedPart, PlaceRange, Places},
     format::Leaf,
     problem::{Problem, ProblemKind, Problems},
     pruning::PruneEntry,
     register::Register,
-    sealing::Sealing,
-    segment,
     transition::{MAX_TRANSITIONS, Transition},
 };
 use serde::{Deserialize, Serialize};
@@ -57,7 +55,7 @@ pub struct EntryReport {
     /// The `PRUNE` entry that counts all that was pruned.
     pub prune: Option<PruneEntry>,
     /// What sealed segments have, by segment.
-    pub seals: BTreeMap<u32, Sealing>,
+    pub seals: BTreeMap<u32, Seal>,
     /// Whether a register, besides the log's entries, told what was erased.
     pub by_register: bool,
     /// The problems.
@@ -246,12 +244,6 @@ impl EntryCheck {
         let believed = prune.as_ref().filter(|entry| entry.fault().is_none());
         let first_chain = believed.map_or(0, |entry| entry.pruning.first_remaining_chain());
         let (chains, heads) = chains.join(log_id, scope, first_chain, &mut |problem| problems.add(problem));
-        if scope == Scope::Whole {
-            seals
-                .values()
-                .filter_map(|sealing| grown((sealing.segment, sealing.entries), &heads))
-                .for_each(|problem| problems.add(problem));
-        }
         for (erased, (part, recorded)) in self.erased_places.into_iter().zip(recorded) {
             for range in erased.without(recorded) {
                 problems.add(unrecorded(part, range));
@@ -271,19 +263,6 @@ impl EntryCheck {
             problems,
         }
     }
-}
-
-/// The problem that a segment got entries after it was sealed. That it lost some shows elsewhere, because checkpoints cover all.
-fn grown((segment, sealed): (u32, u64), heads: &[(u32, u64, Hash)]) -> Option<Problem> {
-    let from = heads.partition_point(|head| head.0 < segment::first_chain(segment));
-    let to = heads.partition_point(|head| head.0 <= segment::last_chain(segment));
-    let entries = heads[from..to].iter().map(|head| head.1).fold(0, u64::saturating_add);
-    let detail = || {
-        format!(
-            "segment {segment} has entries that came after it was sealed: it had {sealed} then, now it has {entries}"
-        )
-    };
-    (entries > sealed).then(|| Problem::of_log(ProblemKind::CheckpointMismatch, detail()))
 }
 
 /// The problem that a part of entries was erased and no entry says so.
@@ -344,17 +323,6 @@ mod tests {
             "{problem:?}"
         );
         assert_eq!(report.problems.verdict(), Verdict::Tampered);
-    }
-
-    #[test]
-    fn a_sealed_segment_does_not_grow() {
-        let heads = [(3, 10, [0; 32]), (65_536, 5, [0; 32]), (65_540, 7, [0; 32]), (131_072, 99, [0; 32])];
-        assert!([(1, 10), (2, 12), (2, 13), (4, 0)].iter().all(|&sealed| grown(sealed, &heads).is_none()));
-        let problem = grown((2, 11), &heads).unwrap();
-        assert!(
-            problem.detail.contains("segment 2 has entries that came after it was sealed"),
-            "{problem:?}"
-        );
     }
 
     /// A log whose later entries are of a newer format is not called tampered by a program that cannot read them.

@@ -32,6 +32,6 @@ pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
     is_beyond,
 };
-pub use records::Records;
+pub use records::{Records, Seal, heads_digest};
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
 pub use resume::Resumed;

@@ -1,18 +1,18 @@
-//! The entries that say what was to be kept, and what was sealed, pruned and erased by rule, and whether they explain what is not there.
+//! The entries that say what was to be kept, pruned and erased by rule, and whether they explain what is not there.
 //!
 //! **Invariant**: only an entry whose content gives its hash counts. What lost its detail says nothing.
 
 use crate::{
+    Hash,
     erasure::{ErasedPart, Erasure, Places},
     pruning::{LockedPolicy, PruneEntry, Pruning},
     register::Register,
-    sealing::Sealing,
-    segment,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the log's `SEAL`, `PRUNE` and `ERASE` entries say.
+/// What the log's `PRUNE` and `ERASE` entries say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// The `PRUNE` entry of the newest segment that was pruned: it counts those before it.
@@ -20,7 +20,7 @@ pub struct Records {
     payloads: Places,
     who_parts: Places,
     /// What segments have, as their `SEAL` entries say.
-    seals: BTreeMap<u32, Sealing>,
+    seals: BTreeMap<u32, Seal>,
     /// The policies that were locked.
     locked: BTreeSet<LockedPolicy>,
     /// Of each segment that was pruned, when that was recorded, and for how many seconds its policy kept entries.
@@ -37,23 +37,11 @@ impl Records {
         } else if let Some(pruning) = Pruning::of_entry(operation, detail) {
             self.prunings.insert((pruning.segment, at, pruning.policy.keep_seconds));
             self.add_prune(PruneEntry { chain, seq, at, pruning });
-        } else if let Some(sealing) = Sealing::of_entry(operation, detail) {
-            self.add_sealing(sealing);
         } else if let Some(erasure) = Erasure::of_entry(operation, detail) {
             let places = self.places_mut(erasure.part);
             erasure.places.into_iter().for_each(|range| places.add_range(range));
-        }
-    }
-
-    /// Of two entries about one segment, which no honest log has, the one counts that says less.
-    fn add_sealing(&mut self, sealing: Sealing) {
-        if !(1..=segment::LAST).contains(&sealing.segment) {
-            return;
-        }
-        let order = |sealing: &Sealing| (sealing.entries, sealing.chains, sealing.heads.clone());
-        match self.seals.get(&sealing.segment) {
-            Some(known) if order(known) <= order(&sealing) => {}
-            _ => drop(self.seals.insert(sealing.segment, sealing)),
+        } else if let Some(seal) = Seal::of_entry(operation, detail) {
+            self.seals.entry(seal.segment).or_insert(seal);
         }
     }
 
@@ -76,11 +64,13 @@ impl Records {
 
     pub(crate) fn merge(&mut self, other: Self) {
         other.prune.into_iter().for_each(|entry| self.add_prune(entry));
-        other.seals.into_values().for_each(|sealing| self.add_sealing(sealing));
         self.locked.extend(other.locked);
         self.prunings.extend(other.prunings);
         self.payloads.merge(other.payloads);
         self.who_parts.merge(other.who_parts);
+        for (segment, seal) in other.seals {
+            self.seals.entry(segment).or_insert(seal);
+        }
         self.by_register |= other.by_register;
     }
 
@@ -118,8 +108,48 @@ impl Records {
 pub(crate) struct Parts {
     pub(crate) prune: Option<PruneEntry>,
     pub(crate) erased: [(ErasedPart, Places); 2],
-    pub(crate) seals: BTreeMap<u32, Sealing>,
+    pub(crate) seals: BTreeMap<u32, Seal>,
     /// The segments that were pruned against a policy which had been locked before.
     pub(crate) too_early: Vec<(u32, LockedPolicy)>,
     pub(crate) by_register: bool,
+}
+
+/// What a `SEAL` entry says that its segment has. A segment is sealed once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The segment.
+    pub segment: u32,
+    /// How many chains it has.
+    pub chains: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// The digest of its chains' newest entries, in hexadecimal ([`heads_digest`]).
+    pub heads: String,
+}
+
+impl Seal {
+    /// The word in the entry's column `operation`.
+    pub const OPERATION: &'static str = "SEAL";
+
+    /// What an entry says; `None` if it is no `SEAL` entry, or its detail is not as it must be.
+    #[must_use]
+    pub fn of_entry(operation: &[u8], detail: Option<&[u8]>) -> Option<Self> {
+        if operation != Self::OPERATION.as_bytes() {
+            return None;
+        }
+        serde_json::from_slice(detail?).ok()
+    }
+}
+
+/// The digest of the newest entries of chains, in the chains' order: SHA-256 over the chain (4 bytes, big-endian), the place
+/// (8 bytes) and the hash of each.
+#[must_use]
+pub fn heads_digest<'a>(heads: impl IntoIterator<Item = &'a (u32, u64, Hash)>) -> Hash {
+    let mut digest = Sha256::new();
+    for (chain, seq, hash) in heads {
+        digest.update(chain.to_be_bytes());
+        digest.update(seq.to_be_bytes());
+        digest.update(hash);
+    }
+    digest.finalize().into()
 }

@@ -9,13 +9,12 @@
 use crate::{
     Hash,
     check::{
-        EntryReport, LogCheck, LogReader,
+        EntryReport, LogCheck, LogReader, heads_digest,
         log::Progress,
         reader::{Read, ReadError},
     },
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
-    sealing::heads_digest,
     segment::segment_of,
     span::Span,
     tile::{MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
@@ -146,9 +145,24 @@ impl LogCheck {
         Ok(false)
     }
 
-    /// Compares each segment with what its `SEAL` entry says that it has. A copy must have that entry.
+    /// Compares each segment with what its `SEAL` entry says that it has. A copy of some segments must have that entry. Of a
+    /// whole log it matters only that no segment got entries later: checkpoints cover those that it had.
     pub(super) fn judge_segments(&mut self, entries: &EntryReport) {
-        let numbers = self.segments.as_ref().map_or_else(Vec::new, |segments| segments.numbers.clone());
+        let Some(segments) = &self.segments else {
+            for seal in entries.seals.values() {
+                let places = entries.heads.iter().filter(|(chain, ..)| segment_of(*chain) == seal.segment);
+                let count = places.map(|(_, seq, _)| *seq).fold(0, u64::saturating_add);
+                if count > seal.entries {
+                    let detail = format!(
+                        "segment {} has entries that came after it was sealed: it had {} then, now it has {count}",
+                        seal.segment, seal.entries
+                    );
+                    self.problems.add(Problem::of_log(ProblemKind::CheckpointMismatch, detail));
+                }
+            }
+            return;
+        };
+        let numbers = segments.numbers.clone();
         for segment in numbers {
             let Some(seal) = entries.seals.get(&segment) else {
                 let detail = format!(
@@ -162,7 +176,7 @@ impl LogCheck {
             let (chains, count) = heads
                 .clone()
                 .fold((0, 0), |(chains, count), (_, seq, _)| (chains + 1, seq.saturating_add(count)));
-            let digest = hex::encode(heads_digest(heads.copied()));
+            let digest = hex::encode(heads_digest(heads));
             if (seal.chains, seal.entries, &seal.heads) != (chains, count, &digest) {
                 let detail = format!(
                     "segment {segment} has {count} entries in {chains} chains; its SEAL entry says that it has {} in {}, or \
