@@ -146,7 +146,7 @@ fn of_table(call: &Call, common: Common, rows: Rows) -> Result<Vec<Vec<Option<Da
             names::schema_of_dropped(&extension, &table)?
         }
     };
-    answer(&extension, common, Subject::Rows { schema, table, rows })
+    answer(&extension, common, Subject::Rows { schema, table, named_at: xact::now(), rows })
 }
 
 fn check_entry(extension: &Extension, chain: i32, seq: i64, part: ErasedPart) -> Result<(), Error> {

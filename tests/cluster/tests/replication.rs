@@ -158,7 +158,7 @@ fn make_collector(publisher: &Database<'_>, collector: &Database<'_>, schema: &s
 }
 
 const LOG: [&str; 2] = ["audit_log", "audit_log_identity"];
-const OWN_TABLES: [&str; 9] = [
+const OWN_TABLES: [&str; 12] = [
     "audit_log",
     "audit_log_identity",
     "audit_incarnation",
@@ -168,6 +168,9 @@ const OWN_TABLES: [&str; 9] = [
     "audit_checkpoint_log",
     "audit_checkpoint_span",
     "audit_tile",
+    "audit_erasure",
+    "audit_erasure_request",
+    "audit_erasure_trace",
 ];
 
 #[test]

@@ -243,7 +243,7 @@ SET client_min_messages = warning;
 SELECT erasure AS request FROM audit_erase('person', '{"id": 8}', 'Art. 17', false) \gset
 RESET client_min_messages;
 RESET ROLE;
-SELECT state, role::regrole, subject, reason FROM audit_erasure_request;
+SELECT state, role::regrole, subject #>> '{rows,rows,key}' AS key, reason FROM audit_erasure_request;
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
 \set VERBOSITY sqlstate
 SET ROLE regress_eraser;
