@@ -21,6 +21,7 @@ LIKE = {
     "unlinked": "an entry rewritten, its hash and all later ones recomputed",
     "missing": "an entry dropped",
     "duplicate": "an entry twice",
+    "erased_without_record": "a payload erased without a record",
 }
 
 

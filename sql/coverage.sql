@@ -3,32 +3,46 @@
 -- Operators are resolved when the extension is created, and one that others have put into its schema would be chosen where
 -- it fits better than that of pg_catalog. So the operands have the types of the operator.
 
+-- Reads with its own rights entries that roles which may read a view need not be allowed to read themselves.
+CREATE FUNCTION audit_chain_recorded(what text) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_recorded';
+COMMENT ON FUNCTION audit_chain_recorded(text) IS
+    'audit_chain: the entries about auditing (lifecycle), or about verifications; for roles that may read audit_coverage, or audit_verification_log';
+
 -- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
 -- name: a table may be renamed, and another may take its name.
 CREATE VIEW audit_coverage AS
 WITH RECURSIVE lifecycle AS (
     SELECT coalesce(l.detail ->> 'id'::text, pg_catalog.format('%I.%I', l.table_schema, l.table_name)) AS id,
            coalesce((l.detail ->> 'inherited'::text)::boolean, false) AS inherited,
-           l.table_schema, l.table_name, l.operation, l.at, l.effective_role, l.detail -> 'options'::text AS options,
-           l.chain, l.seq
-    FROM audit_lifecycle p JOIN audit_log l USING (chain, seq)
+           l.table_schema, l.table_name, l.operation, l.at, l.detail -> 'options'::text AS options, l.chain, l.seq,
+           -- An entry that was carried forward when others were pruned says since when, and not by whom.
+           coalesce((l.detail ->> 'since'::text)::timestamptz, l.at) AS since,
+           coalesce((l.detail ->> 'options_since'::text)::timestamptz, l.at) AS options_since,
+           CASE WHEN l.detail ->> 'carried'::text IS NULL THEN l.effective_role END AS enabled_by
+    FROM (SELECT r.chain, r.seq, r.at, r.operation, r.table_schema, r.table_name, r.effective_role, r.detail::json AS detail
+          FROM pg_catalog.jsonb_to_recordset(audit_chain_recorded('lifecycle')) AS r(
+              chain integer, seq bigint, at timestamptz, operation text, table_schema text, table_name text,
+              effective_role text, detail text)) l
 ), auditing AS (
     -- Each auditing, with the last name of its table.
     SELECT id,
-           min(at) FILTER (WHERE operation = 'ENABLE') AS since,
-           (pg_catalog.array_agg(effective_role ORDER BY at, chain, seq) FILTER (WHERE operation = 'ENABLE'))[1] AS enabled_by,
+           min(since) FILTER (WHERE operation = 'ENABLE') AS since,
+           (pg_catalog.array_agg(enabled_by ORDER BY since, chain, seq) FILTER (WHERE operation = 'ENABLE'))[1] AS enabled_by,
            (pg_catalog.array_agg(table_schema ORDER BY at DESC, chain, seq DESC))[1] AS table_schema,
            (pg_catalog.array_agg(table_name ORDER BY at DESC, chain, seq DESC))[1] AS table_name,
            bool_or(operation <> 'ENABLE') AS ended
     FROM lifecycle WHERE NOT inherited GROUP BY id
 ), joined AS (
     -- Tables that came to be audited with a table above them after that table.
-    SELECT id, table_schema, table_name, min(at) AS since,
-           (pg_catalog.array_agg(effective_role ORDER BY at, chain, seq))[1] AS enabled_by
+    SELECT id, table_schema, table_name, min(since) AS since,
+           (pg_catalog.array_agg(enabled_by ORDER BY since, chain, seq))[1] AS enabled_by
     FROM lifecycle WHERE inherited AND operation = 'ENABLE' GROUP BY id, table_schema, table_name
 ), period AS (
-    SELECT id, at, pg_catalog.lead(at) OVER (PARTITION BY id ORDER BY at, chain, seq) AS until, options
-    FROM lifecycle WHERE operation = 'ENABLE' AND NOT inherited
+    SELECT id, options_since AS at, pg_catalog.lead(options_since) OVER (PARTITION BY id ORDER BY options_since, chain, seq) AS until,
+           options
+    FROM (SELECT DISTINCT ON (id, options_since) id, options_since, chain, seq, options FROM lifecycle
+          WHERE operation = 'ENABLE' AND NOT inherited ORDER BY id, options_since, chain, seq) e
 ), narrowed AS (
     SELECT id, pg_catalog.json_agg(
         pg_catalog.json_build_object('since', at, 'until', until, 'options', options) ORDER BY at) AS left_out
@@ -134,7 +148,7 @@ COMMENT ON COLUMN audit_coverage.table_name IS 'the name of the table';
 COMMENT ON COLUMN audit_coverage.audited IS 'whether all changes of the table are recorded';
 COMMENT ON COLUMN audit_coverage.state IS 'audited, not audited, or what was done by force';
 COMMENT ON COLUMN audit_coverage.since IS 'since when the table is audited without interruption';
-COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then; null if that has been erased';
+COMMENT ON COLUMN audit_coverage.enabled_by IS 'who enabled auditing then; null if that has been pruned or erased';
 COMMENT ON COLUMN audit_coverage.options IS 'what is left out of its entries now';
 COMMENT ON COLUMN audit_coverage.key_left_out IS
     'columns of the primary key that are excluded or masked: the entries do not say which row they are about';
@@ -151,7 +165,7 @@ SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkp
        s.publish_waits_for,
        s.last_verified, s.last_verdict, s.verification_failures, s.verification_error,
        s.log_size, s.checkpoint_size, s.entries_per_day, s.bytes_per_day, s.chain_waits,
-       s.restores, s.last_restore
+       s.restores, s.last_restore, s.segments, s.pruned_segments, s.pruned_entries, s.keep, s.holds
 FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
     state text, chains integer, entries bigint, newest_entry timestamptz,
     last_checkpoint timestamptz, checkpoint_entries bigint, unsealed_entries bigint,
@@ -159,17 +173,23 @@ FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
     checkpoint_failures integer, checkpoint_error text, publish_waits_for text,
     last_verified timestamptz, last_verdict text, verification_failures integer, verification_error text,
     log_size bigint, checkpoint_size bigint, entries_per_day bigint, bytes_per_day bigint, chain_waits bigint,
-    restores integer, last_restore timestamptz);
+    restores integer, last_restore timestamptz, segments integer, pruned_segments integer, pruned_entries bigint,
+    keep interval, holds integer);
 COMMENT ON VIEW audit_status IS
     'audit_chain: the log in one row: chains, entries, sizes, the last checkpoint, what was published, what failed';
 COMMENT ON COLUMN audit_status.state IS 'new, restoring (a dump), copy (makes no checkpoints until audit_fork() or audit_resume()), recording, or standby';
 COMMENT ON COLUMN audit_status.restores IS 'how often this database was restored, cloned, promoted or recovered';
 COMMENT ON COLUMN audit_status.last_restore IS 'when it last began to write after that';
+COMMENT ON COLUMN audit_status.segments IS 'how many segments it has';
+COMMENT ON COLUMN audit_status.pruned_segments IS 'how many other segments were pruned';
+COMMENT ON COLUMN audit_status.pruned_entries IS 'how many entries these had';
+COMMENT ON COLUMN audit_status.keep IS 'how long entries are kept at least; null without a policy';
+COMMENT ON COLUMN audit_status.holds IS 'how many legal holds are in force';
 COMMENT ON COLUMN audit_status.chains IS 'how many chains the log has';
-COMMENT ON COLUMN audit_status.entries IS 'how many entries it has, by the newest place in each chain';
+COMMENT ON COLUMN audit_status.entries IS 'how many entries it has, by the newest place in each chain, without pruned ones';
 COMMENT ON COLUMN audit_status.newest_entry IS 'when the newest entry was captured';
 COMMENT ON COLUMN audit_status.last_checkpoint IS 'when the last checkpoint was made';
-COMMENT ON COLUMN audit_status.checkpoint_entries IS 'how many entries it seals';
+COMMENT ON COLUMN audit_status.checkpoint_entries IS 'how many entries it seals, pruned ones included';
 COMMENT ON COLUMN audit_status.unsealed_entries IS 'how many entries no checkpoint seals yet';
 COMMENT ON COLUMN audit_status.last_published IS 'when a checkpoint was last published';
 COMMENT ON COLUMN audit_status.published_entries IS 'how many entries that one seals';

@@ -3,7 +3,8 @@
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log,
-    audit_segment, audit_pruned_leaf, audit_segments, audit_erasure, audit_erasure_request, audit_erasure_trace FROM PUBLIC;
+    audit_segment, audit_pruned_leaf, audit_segments, audit_retention_policy, audit_hold_log, audit_holds,
+    audit_erasure, audit_erasure_request, audit_erasure_trace FROM PUBLIC;
 
 CREATE FUNCTION audit_chain_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
@@ -23,7 +24,7 @@ BEGIN
     FOREACH own_table IN ARRAY ARRAY[
         'audit_log', 'audit_log_identity', 'audit_incarnation', 'audit_lifecycle', 'audit_schema_policy',
         'audit_checkpoint_log', 'audit_checkpoint_span', 'audit_tile', 'audit_verification_place', 'audit_segment', 'audit_pruned_leaf',
-        'audit_erasure', 'audit_erasure_request', 'audit_erasure_trace']
+        'audit_retention_policy', 'audit_hold_log', 'audit_erasure', 'audit_erasure_request', 'audit_erasure_trace']
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I

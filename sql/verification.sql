@@ -45,10 +45,11 @@ COMMENT ON PROCEDURE audit_verify_in_slices(text, text, boolean, boolean, bigint
 
 CREATE VIEW audit_verification_log AS
 SELECT (l.detail ->> 'started'::text)::timestamptz AS started_at, l.at AS finished_at, l.effective_role AS verified_by, l.session_role,
-       CASE WHEN v.whole THEN 'the whole log'
-            WHEN l.detail #> '{of,since_checkpoint}'::text[] IS NOT NULL THEN 'what follows a checkpoint'
-            WHEN l.detail #> '{of,since}'::text[] IS NULL AND l.detail #> '{of,until}'::text[] IS NULL THEN 'one chain'
-            ELSE 'a range of time' END AS scope,
+       CASE WHEN l.detail #> '{of,since_checkpoint}'::text[] IS NOT NULL THEN 'what follows a checkpoint'
+            WHEN l.detail #> '{of,since}'::text[] IS NOT NULL OR l.detail #> '{of,until}'::text[] IS NOT NULL
+                THEN 'a range of time'
+            WHEN l.detail #> '{of,only_chain}'::text[] IS NOT NULL THEN 'one chain'
+            ELSE 'the whole log' END AS scope,
        (l.detail #>> '{of,only_chain}'::text[])::integer AS only_chain,
        (l.detail #>> '{of,since}'::text[])::timestamptz AS since,
        (l.detail #>> '{of,until}'::text[])::timestamptz AS until,
@@ -62,7 +63,10 @@ SELECT (l.detail ->> 'started'::text)::timestamptz AS started_at, l.at AS finish
        l.detail ->> 'summary'::text AS summary,
        pg_catalog.make_interval(secs => (l.detail ->> 'milliseconds'::text)::double precision / 1000::double precision) AS duration,
        l.chain, l.seq
-FROM audit_verification_place v JOIN audit_log l ON l.chain = v.chain AND l.seq = v.seq AND l.operation = 'VERIFY'::text;
+FROM (SELECT r.chain, r.seq, r.at, r.operation, r.session_role, r.effective_role, r.detail::json AS detail
+      FROM pg_catalog.jsonb_to_recordset(audit_chain_recorded('verification')) AS r(
+          chain integer, seq bigint, at timestamptz, operation text, session_role text, effective_role text, detail text)) l
+WHERE l.operation = 'VERIFY'::text;
 COMMENT ON VIEW audit_verification_log IS 'audit_chain: the recorded verifications, each an entry of the log';
 COMMENT ON COLUMN audit_verification_log.started_at IS 'when the verification began';
 COMMENT ON COLUMN audit_verification_log.finished_at IS 'when it ended and was recorded';

@@ -19,6 +19,33 @@ pub enum NotSealable {
     Missing,
 }
 
+/// Why a segment cannot be pruned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unprunable {
+    /// It was pruned.
+    Pruned,
+    /// Another one is older.
+    NotOldest { oldest: u32 },
+    /// It is open, or closed and not sealed.
+    NotSealed { is_open: bool },
+    /// The policy keeps it until then.
+    TooYoung { until: String },
+    /// The policy wants checkpoints to be published, and none are.
+    NotPublished,
+    /// No checkpoint covers it.
+    NotCovered { entries: u64 },
+    /// No published checkpoint covers it.
+    NotCoveredOutside { entries: u64, published: u64 },
+    /// No export was named.
+    NotExported,
+    /// Its table is missing.
+    Missing,
+    /// Its entries are not those that checkpoints seal.
+    Tampered,
+    /// Other sessions use it.
+    InUse,
+}
+
 /// An error of the extension. Its `Display` is the message, which names the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -49,7 +76,7 @@ pub enum Error {
     /// A role that may not record verifications asks for that.
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
-    NotMonitor,
+    NotMonitor { function: &'static str, view: &'static str },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -146,6 +173,34 @@ pub enum Error {
     NothingToContinue { function: &'static str },
     /// An entry that the log must have is missing.
     EntryMissing { chain: u32, seq: u64 },
+    /// A policy of retention keeps entries for no time, or for too long.
+    BadKeep { reason: &'static str },
+    /// A locked policy of retention would become less strict.
+    LockedPolicy { what: &'static str },
+    /// The stored policies of retention cannot be what `audit_retention` has set.
+    DamagedRetention { reason: String },
+    /// A legal hold without a name.
+    EmptyHoldName { function: &'static str },
+    /// A legal hold of this name is in force already.
+    HoldInForce { name: String },
+    /// No legal hold of this name is in force; those that are.
+    NoSuchHold { name: String, in_force: Option<String> },
+    /// Something is not removed while legal holds are in force.
+    UnderHold { what: &'static str, names: String },
+    /// Entries are pruned by a policy, and there is none.
+    NoPolicy,
+    /// The log is not one from which entries can be pruned.
+    NotPrunable { state: &'static str },
+    /// A segment cannot be pruned.
+    Unprunable { segment: u32, reason: Unprunable },
+    /// What the policy or a caller says of an export is no digest.
+    BadDigest { function: &'static str },
+    /// One export is named for several segments.
+    ExportOfSeveral,
+    /// The entry was pruned.
+    EntryPruned { chain: i32, seq: i64 },
+    /// The log was pruned while it was being read, or after the transaction's snapshot was taken.
+    PrunedMeanwhile,
     /// The stored tree does not fit together.
     DamagedTree { reason: String },
     /// The signing key cannot be used.
@@ -286,11 +341,10 @@ impl Error {
                  right."
                     .into(),
             ),
-            Self::NotMonitor => (
+            Self::NotMonitor { function, view } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied for function audit_chain_status: only roles that may read view audit_status may call it"
-                    .into(),
-                "Members of pg_monitor may. GRANT SELECT ON audit_status allows other roles.".into(),
+                format!("permission denied for function {function}: only roles that may read view {view} may call it"),
+                format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -524,7 +578,7 @@ impl Error {
             ),
             Self::SegmentNameTaken { table } => (
                 ERRCODE_DUPLICATE_TABLE,
-                format!("cannot begin another segment of the log: table {table} exists"),
+                format!("table {table} exists, whose name is that of a segment of the log"),
                 "Rename or drop that table. It does not belong to the log.".into(),
             ),
             Self::NoMoreSegments => (
@@ -583,6 +637,83 @@ impl Error {
                 ERRCODE_DATA_CORRUPTED,
                 format!("the stored checkpoints are tampered: {reason}"),
                 SEE_PROBLEMS.into(),
+            ),
+            Self::BadKeep { reason } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"keep\" of audit_retention() {reason}"),
+                "State how long every entry must be kept, for example '7 years'.".into(),
+            ),
+            Self::LockedPolicy { what } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the policy of retention is locked: it cannot {what}"),
+                "A locked policy can only become stricter. audit_retention() shows it.".into(),
+            ),
+            Self::DamagedRetention { reason } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the stored policies of retention are tampered: {reason}"),
+                "The RETENTION entries of audit_log say what was set.".into(),
+            ),
+            Self::UnderHold { what, names } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot {what}: a legal hold is in force: {names}"),
+                "See audit_holds. Whoever may do so ends a hold by audit_release(name, reason).".into(),
+            ),
+            Self::NoPolicy => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot prune entries: no policy says how long they must be kept".into(),
+                "Call audit_retention(keep, reason => '...').".into(),
+            ),
+            Self::NotPrunable { state } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot prune entries: the state of the log is {state}"),
+                "See audit_status.state. Entries are pruned from a log that is recording.".into(),
+            ),
+            Self::Unprunable { segment, reason } => {
+                let state = match reason {
+                    Unprunable::InUse => ERRCODE_LOCK_NOT_AVAILABLE,
+                    Unprunable::Missing | Unprunable::Tampered => ERRCODE_DATA_CORRUPTED,
+                    _ => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                };
+                let (why, hint) = reason.describe();
+                (state, format!("cannot prune segment {segment} of the log: {why}"), hint)
+            }
+            Self::BadDigest { function } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"export\" of {function}() must be a SHA-256 digest of 64 hexadecimal digits"),
+                "`audit-chain export` prints the digest of what it has exported.".into(),
+            ),
+            Self::ExportOfSeveral => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "an export is named, and the segment that it is of is not".into(),
+                "Export and prune one segment after the other: audit_prune(segment, export => ..., reason => ...).".into(),
+            ),
+            Self::EntryPruned { chain, seq } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("entry ({chain}, {seq}) was pruned"),
+                "audit_segments says when. An export of its segment proves it.".into(),
+            ),
+            Self::PrunedMeanwhile => (
+                ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "entries were pruned while the log was being read".into(),
+                "Try again in a new transaction.".into(),
+            ),
+            Self::EmptyHoldName { function } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("argument \"name\" of {function}() must not be empty"),
+                "Name the matter that the hold is for.".into(),
+            ),
+            Self::HoldInForce { name } => (
+                ERRCODE_DUPLICATE_OBJECT,
+                format!("legal hold \"{name}\" is in force already"),
+                "Choose another name. audit_holds shows the holds in force.".into(),
+            ),
+            Self::NoSuchHold { name, in_force } => (
+                ERRCODE_UNDEFINED_OBJECT,
+                format!("legal hold \"{name}\" is not in force"),
+                match in_force {
+                    Some(names) => format!("In force: {names}."),
+                    None => "No legal hold is in force.".into(),
+                },
             ),
             Self::SigningKey { path, reason } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -724,6 +855,57 @@ pub fn warning(text: &str, hint: &str) {
 pub fn notice(text: &str) {
     ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
         .report(PgLogLevel::NOTICE);
+}
+
+impl Unprunable {
+    /// Why, and what to do.
+    fn describe(&self) -> (String, String) {
+        match self {
+            Self::Pruned => ("it was pruned".into(), "See audit_segments.".into()),
+            Self::NotOldest { oldest } => (
+                format!("segment {oldest} is older"),
+                format!("Prune the oldest segment first: audit_prune({oldest}, ...)."),
+            ),
+            Self::NotSealed { is_open: true } => (
+                "it is open".into(),
+                "Call audit_rotate(), then audit_seal(), or leave it to audit_maintain().".into(),
+            ),
+            Self::NotSealed { is_open: false } => (
+                "it is not sealed".into(),
+                "Call audit_seal(): it can be sealed once all transactions that wrote there have ended.".into(),
+            ),
+            Self::TooYoung { until } => (
+                format!("the policy keeps it until {until}"),
+                "See audit_retention(). A policy that is locked cannot be shortened.".into(),
+            ),
+            Self::NotPublished => (
+                "the policy wants checkpoints to be published, and audit_chain.publish_command is not set".into(),
+                "Set audit_chain.publish_command, see docs/operations.md.".into(),
+            ),
+            Self::NotCovered { entries } => (
+                format!("no checkpoint covers it: it takes one of {entries} entries"),
+                MAKE_CHECKPOINT.into(),
+            ),
+            Self::NotCoveredOutside { entries, published } => (
+                format!("no published checkpoint covers it: the last one has {published} entries, and it takes {entries}"),
+                "See audit_status.publish_error. A checkpoint must leave the server before entries do.".into(),
+            ),
+            Self::NotExported => (
+                "it was not exported".into(),
+                "Pass the digest that `audit-chain export --segment` prints as the argument export, or disposable => true."
+                    .into(),
+            ),
+            Self::Missing => ("its table is missing".into(), SEE_PROBLEMS.into()),
+            Self::Tampered => (
+                "its entries are not those that checkpoints seal, and pruning them would remove the evidence".into(),
+                SEE_PROBLEMS.into(),
+            ),
+            Self::InUse => (
+                "other sessions use it".into(),
+                "Queries, dumps and VACUUM hold locks on it: see pg_locks. Try again.".into(),
+            ),
+        }
+    }
 }
 
 fn in_transaction_hint(procedure: &str) -> String {

@@ -19,6 +19,7 @@ pub enum OwnTable {
     Lifecycle,
     SchemaPolicy,
     Coverage,
+    VerificationLog,
     Status,
     Checkpoints,
     Spans,
@@ -26,6 +27,8 @@ pub enum OwnTable {
     Verifications,
     Segments,
     PrunedLeaves,
+    RetentionPolicy,
+    Holds,
     Erasures,
     ErasureRequests,
     ErasureTrace,
@@ -33,7 +36,7 @@ pub enum OwnTable {
 
 impl OwnTable {
     /// All that are tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Log,
         Self::Identity,
         Self::Incarnation,
@@ -45,6 +48,8 @@ impl OwnTable {
         Self::Verifications,
         Self::Segments,
         Self::PrunedLeaves,
+        Self::RetentionPolicy,
+        Self::Holds,
         Self::Erasures,
         Self::ErasureRequests,
         Self::ErasureTrace,
@@ -58,6 +63,7 @@ impl OwnTable {
             Self::Lifecycle => c"audit_lifecycle",
             Self::SchemaPolicy => c"audit_schema_policy",
             Self::Coverage => c"audit_coverage",
+            Self::VerificationLog => c"audit_verification_log",
             Self::Status => c"audit_status",
             Self::Checkpoints => c"audit_checkpoint_log",
             Self::Spans => c"audit_checkpoint_span",
@@ -65,6 +71,8 @@ impl OwnTable {
             Self::Verifications => c"audit_verification_place",
             Self::Segments => c"audit_segment",
             Self::PrunedLeaves => c"audit_pruned_leaf",
+            Self::RetentionPolicy => c"audit_retention_policy",
+            Self::Holds => c"audit_hold_log",
             Self::Erasures => c"audit_erasure",
             Self::ErasureRequests => c"audit_erasure_request",
             Self::ErasureTrace => c"audit_erasure_trace",

@@ -14,10 +14,12 @@ mod error;
 mod extension;
 mod guard;
 mod log;
+mod maintenance;
 mod pg;
 #[cfg(feature = "pg_test")]
 pub mod pg_test;
 mod publish;
+mod retention;
 mod segment;
 mod settings;
 mod tree;
@@ -32,7 +34,8 @@ pgrx::extension_sql_file!("../sql/segment.sql", name = "segment", requires = ["c
 pgrx::extension_sql_file!("../sql/coverage.sql", name = "coverage", requires = ["segment"]);
 pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["coverage"]);
 pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
-pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["verification"]);
+pgrx::extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["verification"]);
+pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["retention"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

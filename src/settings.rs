@@ -52,6 +52,9 @@ static PUBLISH_AFTER: Text = Text::new(c"");
 /// The time that the command may take, in seconds.
 static PUBLISH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60);
 
+/// Whether the server prunes segments that are due.
+static PRUNE: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// The size at which a segment of the log is closed, in MB. 0: none.
 static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 /// The age at which a segment of the log is closed, in minutes. 0: none. Ten years make 91 segments of the default age.
@@ -229,6 +232,14 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );
+    GucRegistry::define_bool_guc(
+        c"audit_chain.prune",
+        c"Prunes segments of the log that the policy lets go.",
+        c"audit_retention() sets the policy. Requires shared_preload_libraries = 'audit_chain'.",
+        &PRUNE,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     settings::reserve_prefix(c"audit_chain");
 }
 
@@ -308,6 +319,11 @@ pub fn max_value_size() -> Option<usize> {
 /// `audit_chain.log_statement`.
 pub fn log_statement() -> bool {
     LOG_STATEMENT.get()
+}
+
+/// `audit_chain.prune`.
+pub fn prune() -> bool {
+    PRUNE.get()
 }
 
 /// `audit_chain.segment_size` in bytes; `None` where there is no limit.

@@ -18,6 +18,7 @@ pub mod enable;
 pub mod foreign;
 pub mod inheritance;
 pub mod record;
+pub mod recorded;
 pub mod schema;
 pub mod succession;
 pub mod suspend;

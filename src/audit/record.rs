@@ -47,6 +47,11 @@ pub fn record_lifecycle(
         detail["inherited"] = true.into();
     }
     let place = record(operation, Some(table), &detail, role)?;
+    insert_lifecycle(extension, &place)
+}
+
+/// Notes the place of an entry about auditing.
+pub fn insert_lifecycle(extension: &Extension, place: &Place) -> Result<(), Error> {
     let (chain, seq) = (place.chain as i32, place.seq);
     let mut row = RowBuffer::default();
     row.fill(&[ColumnValue::Four(place.chain), ColumnValue::Eight(place.seq as u64)]);

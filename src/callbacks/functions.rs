@@ -33,7 +33,7 @@ entry_points! {
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
     (audit_chain_rotate, pg_finfo_audit_chain_rotate) => crate::segment::rotate::rotate;
     (audit_chain_seal, pg_finfo_audit_chain_seal) => crate::segment::seal::seal;
-    (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::segment::upkeep::maintain;
+    (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::maintenance::maintain;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
     (audit_chain_check_insert, pg_finfo_audit_chain_check_insert) => crate::guard::log::check_insert;
@@ -41,7 +41,13 @@ entry_points! {
     (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::publish::on_call::checkpoint;
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
+    (audit_chain_recorded, pg_finfo_audit_chain_recorded) => crate::audit::recorded::recorded;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
+    (audit_chain_retention, pg_finfo_audit_chain_retention) => crate::retention::policy::retention;
+    (audit_chain_prune, pg_finfo_audit_chain_prune) => crate::publish::prune::on_call;
+    (audit_chain_finish_pruning, pg_finfo_audit_chain_finish_pruning) => crate::retention::leftover::finish;
+    (audit_chain_hold, pg_finfo_audit_chain_hold) => crate::retention::hold::begin;
+    (audit_chain_release, pg_finfo_audit_chain_release) => crate::retention::hold::end;
     (audit_chain_check_log, pg_finfo_audit_chain_check_log) => crate::verify::verification::check_log;
     (audit_chain_verify_and_record, pg_finfo_audit_chain_verify_and_record) =>
         crate::verify::record::verify_and_record;

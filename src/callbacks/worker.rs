@@ -1,5 +1,7 @@
 //! The background workers' entry points: one launcher for the server, and a short-lived worker for each database.
 
+use crate::maintenance;
+use crate::pg::slices::OfWorker;
 use crate::pg::{process, worker};
 use crate::publish::files::{Files, Kind};
 use crate::publish::launcher;
@@ -50,6 +52,21 @@ pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
     if let Some(database) = database {
         worker::connect(database);
         launcher::serve(database);
+    }
+}
+
+/// The entry point of the worker that does what is due for the log of a database; the argument is the database. A failure ends it;
+/// what is left is done the next time.
+#[doc(hidden)]
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn audit_chain_maintainer(argument: Datum) {
+    // SAFETY: `pg::worker::Running::start` passes an OID.
+    let database = unsafe { Oid::from_datum(argument, false) };
+    if let Some(database) = database {
+        process::lower_priority();
+        worker::connect(database);
+        maintenance::run(&mut OfWorker);
     }
 }
 

@@ -50,6 +50,17 @@ fn finish_all(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
+/// In a database's worker: does the same for all segments that are sealed. One that is in use is left for the next time.
+pub fn serve(slices: &mut impl Slices) {
+    let remaining = slices.run(|| match Extension::find() {
+        Some(extension) => trace::remaining(&extension).or_raise(),
+        None => Vec::new(),
+    });
+    for Remaining { segment, .. } in remaining {
+        slices.run(|| finish_one(segment).or_raise());
+    }
+}
+
 /// Writes the table of one segment anew; returns false if it is not sealed yet.
 fn finish_one(number: u32) -> Result<bool, Error> {
     let extension = Extension::installed()?;

@@ -7,13 +7,12 @@
 //! * [`matching`]: whether an entry is about a row, or holds columns.
 //! * [`run`]: finds the entries, counts or erases them, and records that.
 //! * [`approval`]: erasures that a second role approves.
-//! * [`hold`]: whether a legal hold forbids to erase.
 //! * [`trace`]: tables in whose files erased values remain.
 //! * [`finish`]: writes these tables anew.
 //! * [`remains`]: what else may still hold erased values.
 //! * [`register`]: the erasures of the log as a signed text, and their repetition in a copy of it.
 //!
-//! This folder may use `tree` and what lies below.
+//! This folder may use `retention`, `tree` and what lies below.
 //!
 //! **Invariants**
 //! * Entries are erased in the transaction that appends the ERASE entries which name their places, or not at all.
@@ -24,7 +23,6 @@
 pub mod approval;
 pub mod call;
 pub mod finish;
-pub mod hold;
 pub mod matching;
 pub mod names;
 pub mod register;

@@ -1,6 +1,5 @@
 //! Finds the entries that are to lose a part, counts them, or erases them.
 
-use crate::erasure::hold;
 use crate::erasure::matching;
 use crate::erasure::subject::{ERASABLE, Selection, Source, Subject};
 use crate::erasure::trace::{self, Event};
@@ -17,6 +16,7 @@ use crate::pg::table::{Replacer, StoredTuple, Tuple};
 use crate::pg::text::{from_server, to_server};
 use crate::pg::tuple::RowBuffer;
 use crate::pg::xact::{self, ActiveSnapshot};
+use crate::retention::hold;
 use audit_chain_core::Hash;
 use audit_chain_core::entry::Scratch;
 use audit_chain_core::erasure::{ErasedPart, Erasure, MAX_RANGES, PlaceRange};

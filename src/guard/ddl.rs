@@ -20,8 +20,9 @@ use crate::pg::fmgr::Call;
 use crate::pg::query;
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::{Text, from_server};
+use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, process};
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeSet;
 
 /// `audit_chain_on_ddl() RETURNS event_trigger`
@@ -96,15 +97,23 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let touched = touched.unwrap_or_default();
+    let replays = restoring || session::replays_dump() && restore::acts_for_owner(extension);
     let _path = LocalSettings::safe_search_path();
-    let changed = changed_objects(extension);
+    // A dump makes the log's segments, their keys and their triggers. One that replaces a log, which pg_restore --clean drops bit by
+    // bit before the extension, is recorded.
+    let (of_dump, changed): (Vec<_>, Vec<_>) = changed_objects(extension)
+        .into_iter()
+        .partition(|object| replays && object.belongs_to_segment(extension));
     if !HARMLESS.contains(&command.tag()) {
-        // A dump makes the log's segments, their keys and their triggers.
-        let is_restored = |object: &&ChangedObject| restoring && object.belongs_to_segment(extension);
-        changed
+        changed.iter().try_for_each(|object| refuse_change(extension, command, object))?;
+    }
+    if !restoring {
+        let is_guarded =
+            |object: &&ChangedObject| object.subject.is_some_and(|table| is_guarded(extension, table));
+        of_dump
             .iter()
-            .filter(|object| !is_restored(object))
-            .try_for_each(|object| refuse_change(extension, command, object))?;
+            .filter(is_guarded)
+            .try_for_each(|object| replay::record_segment(command, &object.identity, &object.kind))?;
     }
     if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }
 }
@@ -141,6 +150,13 @@ fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedO
         Some(table) => Err(Error::CaptureGuarded { tag: tag.into(), table }),
         None => Ok(()),
     }
+}
+
+/// Whether a segment has a trigger of the extension.
+fn is_guarded(extension: &Extension, segment: Oid) -> bool {
+    triggers_of(segment)
+        .iter()
+        .any(|trigger| extension.has_member(pg_sys::ProcedureRelationId, trigger.function))
 }
 
 /// A table, of this one and its descendants, on which a trigger of the extension no longer always fires.
@@ -187,6 +203,9 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     for object in dropped.iter().filter(told) {
         if let Some(table) = object.on {
             // With a column goes what names several columns.
+            if replays && extension.has_segment(table) {
+                continue;
+            }
             if object.kind == "table constraint" && extension.has_relation(table) {
                 let object = catalog::quoted_name(table).unwrap_or_default();
                 return Err(Error::Guarded { tag: command.tag().into(), object });
@@ -201,6 +220,10 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
                 && (&object.schema, &object.table) == (&trigger.schema, &trigger.table)
         });
         let table = format!("{}.{}", trigger.schema, trigger.table);
+        if !with_its_table && replays && trigger.is_segment(extension) {
+            replay::record_segment(command, &trigger.identity, &trigger.kind)?;
+            continue;
+        }
         if !with_its_table && ended(&trigger) {
             // pg_restore --clean drops both triggers of a table before the table.
             replay::record_dropped(extension, trigger)?;

@@ -103,6 +103,11 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
         }
         "audit_lifecycle" => check_place(&extension, &row)?,
         "audit_verification_place" => check_verification(&extension, &row)?,
+        "audit_retention_policy" => check_origin(&extension, &table, &row, [6, 7, 8], &[b"RETENTION"])?,
+        "audit_hold_log" => {
+            let operation: &[u8] = if row.integer(2) & 0xFF != 0 { b"HOLD" } else { b"RELEASE" };
+            check_origin(&extension, &table, &row, [3, 4, 5], &[operation])?;
+        }
         "audit_erasure" => check_erasure(&extension, &row)?,
         "audit_checkpoint_log" => check_checkpoint(&row)?,
         _ => {}
@@ -150,6 +155,27 @@ fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error>
     if fits == Some(false) {
         let reason = format!("entry ({chain}, {seq}) does not record a verification of that time");
         return Err(Error::Implausible { table: "audit_verification_place".into(), reason });
+    }
+    Ok(())
+}
+
+/// A row that names the entry which records it, by chain, place and time in these columns, must name an entry of such an
+/// operation and that time, if the entry is there already.
+fn check_origin(
+    extension: &Extension,
+    table: &str,
+    row: &Row<'_>,
+    columns: [usize; 3],
+    operations: &[&[u8]],
+) -> Result<(), Error> {
+    let [chain, seq, at] = columns.map(|column| row.integer(column));
+    // Who restores need not be allowed to read the log.
+    let fits = log::table::entry(extension, chain as i32, seq, |entry| {
+        entry.operation.is_some_and(|operation| operations.contains(&operation)) && entry.at == at
+    })?;
+    if fits == Some(false) {
+        let reason = format!("entry ({chain}, {seq}) does not record that");
+        return Err(Error::Implausible { table: table.into(), reason });
     }
     Ok(())
 }

@@ -2,12 +2,14 @@
 //!
 //! `--disable-triggers` turns all triggers of a table off and on again; `--clean` drops triggers before their tables. Neither
 //! may keep the extension's triggers from firing: those that were turned off are turned on again at once, and a capture trigger
-//! that is dropped in a log which has entries of its own ends auditing with an entry, as `audit_disable()` does.
+//! that is dropped in a log which has entries of its own ends auditing with an entry, as `audit_disable()` does. What is done to a
+//! segment of the log is an entry, too.
 
-use crate::audit::record::record_lifecycle;
+use crate::audit::record::{record, record_lifecycle};
 use crate::audit::triggers::STATEMENT_TRIGGER;
 use crate::error::Error;
 use crate::extension::Extension;
+use crate::guard::follow;
 use crate::guard::objects::DroppedObject;
 use crate::pg::command::Command;
 use crate::pg::session;
@@ -37,4 +39,12 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
                          "options": auditing.options.to_json() });
     let name = (trigger.schema.as_str(), trigger.table.as_str());
     record_lifecycle(extension, "DISABLE", name, &auditing, detail, session::effective_role())
+}
+
+/// Records what the replay of a dump does to a segment of a log that has entries of its own: pg_restore --clean drops its triggers,
+/// its key and the segment before the extension.
+pub fn record_segment(command: Command<'_>, identity: &str, kind: &str) -> Result<(), Error> {
+    let mut detail = follow::detail(command, identity, kind);
+    detail["reason"] = "the replay of a dump (pg_restore --clean)".into();
+    record("DDL", None, &detail, session::effective_role()).map(drop)
 }

@@ -307,7 +307,7 @@ pub fn parted_at(extension: &Extension) -> Result<Option<i64>, Error> {
 }
 
 /// What a dump has of a log besides its entries.
-const REMAINS: [OwnTable; 9] = [
+const REMAINS: [OwnTable; 11] = [
     OwnTable::Identity,
     OwnTable::Checkpoints,
     OwnTable::Spans,
@@ -316,6 +316,8 @@ const REMAINS: [OwnTable; 9] = [
     OwnTable::Verifications,
     OwnTable::Segments,
     OwnTable::PrunedLeaves,
+    OwnTable::RetentionPolicy,
+    OwnTable::Holds,
     OwnTable::Erasures,
 ];
 

@@ -17,6 +17,7 @@ use crate::pg::table::{self, StoredTuple};
 use crate::pg::{catalog, relation};
 pub use audit_chain_core::segment::{LAST, first_chain, is_name, last_chain, name, segment_of};
 use pgrx::pg_sys::Oid;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 
 /// The table of a segment; `None` if it is not there.
@@ -81,11 +82,13 @@ pub struct Reached {
     /// In microseconds since 2000-01-01 UTC.
     pub at: i64,
     pub contents: Contents,
+    /// The place of the entry that says so.
+    pub place: Option<(i32, i64)>,
 }
 
-/// What has become of the segments.
+/// What has become of the segments: of each, the rows about it.
 #[derive(Clone, Debug, Default)]
-pub struct Segments(Vec<Reached>);
+pub struct Segments(BTreeMap<u32, [Option<Reached>; 3]>);
 
 impl Segments {
     /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the isolation level.
@@ -105,21 +108,29 @@ impl Segments {
                     last_leaf: number(9),
                     size: number(10),
                 },
+                place: (!row.is_null(11)).then(|| (number(11) as i32, number(12))),
             })
         };
+        let mut segments = Self::default();
         let rows = table::scan_all_as_written(extension.table(OwnTable::Segments)?, read);
-        Ok(Self(rows.into_iter().flatten().collect()))
+        for reached in rows.into_iter().flatten() {
+            segments.0.entry(reached.segment).or_default()[reached.state as usize] = Some(reached);
+        }
+        Ok(segments)
     }
 
     /// The number of the open segment.
     pub fn open(&self) -> u32 {
-        let opened = self.0.iter().filter(|row| row.state == State::Open).map(|row| row.segment);
-        opened.max().unwrap_or(1)
+        self.0
+            .iter()
+            .rev()
+            .find(|(_, rows)| rows[State::Open as usize].is_some())
+            .map_or(1, |(&segment, _)| segment)
     }
 
     /// The row that says that a segment has reached a state.
     pub fn reached(&self, segment: u32, state: State) -> Option<&Reached> {
-        self.0.iter().find(|row| row.segment == segment && row.state == state)
+        self.0.get(&segment)?[state as usize].as_ref()
     }
 
     /// Whether a segment has reached a state.
@@ -137,11 +148,14 @@ impl Segments {
         self.remaining().filter(|&segment| !self.has_reached(segment, State::Sealed))
     }
 
+    /// What the pruned segments had, by number.
+    pub fn pruned(&self) -> Vec<&Reached> {
+        self.0.keys().filter_map(|&segment| self.reached(segment, State::Pruned)).collect()
+    }
+
     /// What the sealed segments have that were not pruned.
     pub fn sealed(&self) -> impl Iterator<Item = &Reached> {
-        self.0
-            .iter()
-            .filter(|row| row.state == State::Sealed && !self.has_reached(row.segment, State::Pruned))
+        self.remaining().filter_map(|segment| self.reached(segment, State::Sealed))
     }
 }
 

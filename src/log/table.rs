@@ -107,6 +107,10 @@ pub struct Extent {
     pub newest: Option<i64>,
     /// How large the sealed segments were on disk when they were sealed, in bytes.
     pub sealed_size: i64,
+    /// How many segments there are, and how many others were pruned, with how many entries.
+    pub segments: u32,
+    pub pruned_segments: u32,
+    pub pruned_entries: u64,
 }
 
 /// An end of a chain: its newest entry.
@@ -141,7 +145,13 @@ pub fn for_each_end(segment: Oid, mut visit: impl FnMut(ChainEnd)) {
 /// What the log has: of sealed segments as it was recorded then, of others as the active snapshot sees them.
 pub fn extent(extension: &Extension) -> Result<Extent, Error> {
     let mut extent = Extent::default();
-    for sealed in Segments::read(extension)?.sealed() {
+    let segments = Segments::read(extension)?;
+    extent.segments = segments.remaining().count() as u32;
+    for pruned in segments.pruned() {
+        extent.pruned_segments += 1;
+        extent.pruned_entries += pruned.contents.entries.unsigned_abs();
+    }
+    for sealed in segments.sealed() {
         let contents = &sealed.contents;
         extent.chains += u32::try_from(contents.chains).unwrap_or(0);
         extent.entries += contents.entries.unsigned_abs();
@@ -165,15 +175,36 @@ pub fn entry<T>(
     seq: i64,
     read: impl Fn(&StoredRow<'_>) -> T,
 ) -> Result<Option<T>, Error> {
-    let Ok(number) = u32::try_from(chain) else { return Ok(None) };
-    let segment = segment::segment_of(number);
-    if Segments::read(extension)?.has_reached(segment, State::Pruned) {
-        return Ok(None);
-    }
-    let Some(table) = segment::table_of(extension, segment)? else { return Ok(None) };
     let mut result = None;
-    for_each_in_range(table, chain, seq..=seq, |row| result = Some(read(&columns::read(&row))));
+    entries(extension, [(chain, seq)], |row| result = Some(read(row)))?;
     Ok(result)
+}
+
+/// Reads entries of the log, as the active snapshot sees them, in the order in which their places are given. Asks for no privileges.
+pub fn entries(
+    extension: &Extension,
+    places: impl IntoIterator<Item = (i32, i64)>,
+    mut visit: impl FnMut(&StoredRow<'_>),
+) -> Result<(), Error> {
+    let segments = Segments::read(extension)?;
+    let mut known: Option<(u32, Option<Oid>)> = None;
+    for (chain, seq) in places {
+        let Ok(number) = u32::try_from(chain) else { continue };
+        let segment = segment::segment_of(number);
+        if known.is_none_or(|(of, _)| of != segment) {
+            let table = if segments.has_reached(segment, State::Pruned) {
+                None
+            } else {
+                // While a dump is restored, a segment gets its rows before its key.
+                segment::table_of(extension, segment)?.filter(|&table| table::has_primary_key(table))
+            };
+            known = Some((segment, table));
+        }
+        if let Some((_, Some(table))) = known {
+            for_each_in_range(table, chain, seq..=seq, |row| visit(&columns::read(&row)));
+        }
+    }
+    Ok(())
 }
 
 /// One of the log's identities.

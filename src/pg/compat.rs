@@ -330,3 +330,61 @@ pub unsafe fn enable_trigger(
         }
     }
 }
+
+/// Builds all indexes of a table anew. The caller holds an AccessExclusiveLock.
+///
+/// # Safety
+/// Within a transaction.
+pub unsafe fn reindex(table: pg_sys::Oid) {
+    let mut params = pg_sys::ReindexParams { options: 0, tablespaceOid: pg_sys::Oid::INVALID };
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        pg_sys::reindex_relation(table, 0, &mut params);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::reindex_relation(std::ptr::null(), table, 0, &raw mut params);
+    }
+}
+
+/// Notes that a table has got storage that this transaction has created for another one, which has got that of the table: as
+/// `swap_relation_files` does (`src/backend/commands/cluster.c`).
+///
+/// # Safety
+/// Both are locked, and their rows in `pg_class` are about to be changed.
+pub unsafe fn assume_new_storage(table: pg_sys::Oid, other: pg_sys::Oid) {
+    // SAFETY: by the contract; both are closed again.
+    unsafe {
+        let lock = pg_sys::NoLock as i32;
+        let one = pg_sys::relation_open(table, lock);
+        let two = pg_sys::relation_open(other, lock);
+        (*two).rd_createSubid = (*one).rd_createSubid;
+        #[cfg(feature = "pg15")]
+        {
+            (*two).rd_newRelfilenodeSubid = (*one).rd_newRelfilenodeSubid;
+            (*two).rd_firstRelfilenodeSubid = (*one).rd_firstRelfilenodeSubid;
+            pg_sys::RelationAssumeNewRelfilenode(one);
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            (*two).rd_newRelfilelocatorSubid = (*one).rd_newRelfilelocatorSubid;
+            (*two).rd_firstRelfilelocatorSubid = (*one).rd_firstRelfilelocatorSubid;
+            pg_sys::RelationAssumeNewRelfilelocator(one);
+        }
+        pg_sys::relation_close(one, lock);
+        pg_sys::relation_close(two, lock);
+    }
+}
+
+/// Closes the files of relations whose storage was swapped. From version 17 on, the relation cache does that.
+///
+/// # Safety
+/// Within a transaction.
+pub unsafe fn close_storage(relations: [pg_sys::Oid; 2]) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    for relation in relations {
+        // SAFETY: by the contract.
+        unsafe { pg_sys::RelationCloseSmgrByOid(relation) };
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    let _ = relations;
+}

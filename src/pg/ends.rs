@@ -13,18 +13,23 @@ pub enum Bound {
     IntegerAtMost(i16, i32),
     /// A bigint column is at most this.
     BigintAtMost(i16, i64),
+    /// An integer column is this.
+    Integer(i16, i32),
     /// A boolean column is true.
     True(i16),
 }
 
 impl Bound {
-    fn write_to(self, key: &mut pg_sys::ScanKeyData) {
+    pub(super) fn write_to(self, key: &mut pg_sys::ScanKeyData) {
         let (column, strategy, function, value) = match self {
             Self::IntegerAtMost(column, most) => {
                 (column, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT4LE, Datum::from(most))
             }
             Self::BigintAtMost(column, most) => {
                 (column, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, Datum::from(most))
+            }
+            Self::Integer(column, value) => {
+                (column, pg_sys::BTEqualStrategyNumber, pg_sys::F_INT4EQ, Datum::from(value))
             }
             Self::True(column) => {
                 (column, pg_sys::BTEqualStrategyNumber, pg_sys::F_BOOLEQ, Datum::from(true))

@@ -26,6 +26,8 @@ pub enum Lockable {
     Erasure,
     /// The making, sealing and pruning of segments.
     Segments,
+    /// The policy of retention, legal holds, pruning and erasure.
+    Retention,
 }
 
 impl Lockable {
@@ -37,6 +39,7 @@ impl Lockable {
             Self::Policies => (0, 0xAC08),
             Self::Erasure => (0, 0xAC10),
             Self::Segments => (0, 0xAC09),
+            Self::Retention => (0, 0xAC20),
         };
         pg_sys::LOCKTAG {
             // SAFETY: set at backend start.

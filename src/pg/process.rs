@@ -21,6 +21,18 @@ pub fn current_database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
+/// Waits for `time`, unless the process is asked to end or its query is cancelled: then PostgreSQL's own error is raised.
+pub fn pause(time: std::time::Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let milliseconds = time.as_millis() as std::ffi::c_long;
+    // SAFETY: this process's own latch.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
 /// Lets other processes run before this one.
 pub fn lower_priority() {
     // SAFETY: changes this process alone; a refusal is no harm.

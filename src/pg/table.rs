@@ -6,7 +6,8 @@
 //! `(integer, bigint)` is the only index, it is called directly: the executor's state costs more than one row.
 
 use super::compat::{self, Touched};
-use super::tuple::RowBuffer;
+use super::ends::Bound;
+use super::tuple::{ColumnValue, RowBuffer};
 use super::{publication, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
@@ -289,6 +290,18 @@ pub fn last_by_key<T>(
     }
 }
 
+/// Whether a table has a primary key.
+pub fn has_primary_key(table: Oid) -> bool {
+    // SAFETY: the relation is closed again.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::table_open(table, lock);
+        let key = compat::primary_key(relation);
+        pg_sys::table_close(relation, lock);
+        key != Oid::INVALID
+    }
+}
+
 /// The row with the greatest primary key, whatever that is; `None` where the table is empty. Sees what committed last,
 /// whatever the isolation level.
 pub fn last_of_primary_key<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
@@ -346,6 +359,48 @@ pub fn delete_where(table: Oid, wanted: impl Fn(StoredTuple<'_>) -> bool) -> u64
             let descriptor = (*relation).rd_att;
             if wanted(StoredTuple { tuple, descriptor, life: std::marker::PhantomData }) {
                 let _silent = is_undecoded.then(|| WithoutIdentity::of(relation));
+                pg_sys::simple_heap_delete(relation, &mut (*tuple).t_self);
+                deleted += 1;
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        deleted
+    }
+}
+
+/// Writes a row of a table whose primary key is not a pair.
+pub fn insert_row(table: Oid, values: &[ColumnValue<'_>]) {
+    let mut row = RowBuffer::default();
+    row.fill(values);
+    insert(table, None, vec![Tuple::new(&row, (0, 0))]);
+}
+
+/// Deletes the rows within these bounds on the first columns of the primary key, which are the first ones of the table too, as
+/// far as they are `doomed`. Returns their number. The caller has excluded that others do the same.
+pub fn delete_within(table: Oid, bounds: &[Bound], mut doomed: impl FnMut(StoredTuple<'_>) -> bool) -> u64 {
+    let mut keys = vec![pg_sys::ScanKeyData::default(); bounds.len()];
+    keys.iter_mut().zip(bounds).for_each(|(key, bound)| bound.write_to(key));
+    // SAFETY: as in `delete_all`; the scan has as many keys as it is told. A row that is read is not yet deleted.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
+        let key_index = compat::primary_key(relation);
+        assert!(key_index != Oid::INVALID, "the table has no primary key");
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            key_index,
+            true,
+            &raw mut pg_sys::SnapshotSelfData,
+            keys.len() as c_int,
+            keys.as_mut_ptr(),
+        );
+        let mut deleted = 0;
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            if doomed(StoredTuple { tuple, descriptor: (*relation).rd_att, life: std::marker::PhantomData }) {
                 pg_sys::simple_heap_delete(relation, &mut (*tuple).t_self);
                 deleted += 1;
             }

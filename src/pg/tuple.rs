@@ -49,6 +49,8 @@ pub enum ColumnValue<'a> {
     EightOrNull(Option<u64>),
     /// An integer, or null.
     FourOrNull(Option<u32>),
+    /// An interval.
+    Interval { months: i32, days: i32, microseconds: i64 },
 }
 
 impl RowBuffer {
@@ -89,6 +91,12 @@ impl RowBuffer {
                 ColumnValue::EightOrNull(Some(value)) => self.eight(value),
                 ColumnValue::FourOrNull(Some(value)) => self.four(value),
                 ColumnValue::EightOrNull(None) | ColumnValue::FourOrNull(None) => self.next(false),
+                ColumnValue::Interval { months, days, microseconds } => {
+                    // As `pg_sys::Interval` has them.
+                    self.eight(microseconds as u64);
+                    self.bytes.extend_from_slice(&days.to_ne_bytes());
+                    self.bytes.extend_from_slice(&months.to_ne_bytes());
+                }
             }
         }
         self

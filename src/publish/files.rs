@@ -6,6 +6,7 @@
 //! They are no evidence: removing them makes the server publish a checkpoint again.
 
 use crate::pg::worker::Database;
+use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Oid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -71,6 +72,12 @@ impl Files {
     /// Whether the file has this content.
     pub fn contains(&self, kind: Kind, content: &str) -> bool {
         fs::read_to_string(self.path(kind)).is_ok_and(|text| text == content)
+    }
+
+    /// How many entries the checkpoint has that was published last.
+    pub fn published_entries(&self) -> Option<u64> {
+        let note = fs::read(self.path(Kind::Published)).ok()?;
+        Checkpoint::parse(Note::parse(&note).ok()?.text()).ok().map(|checkpoint| checkpoint.size)
     }
 
     /// Writes a file atomically: it is complete whenever it exists.

@@ -1,5 +1,5 @@
 //! The launcher: at an interval it has each database make a checkpoint, and hands the newest to
-//! `audit_chain.publish_command`. At another interval it has each database verify its log.
+//! `audit_chain.publish_command`. Meanwhile it has each database do what is due for its log, and, at another interval, verify it.
 //!
 //! **Invariants**
 //! * No transaction and no connection to a database lasts while a command runs. The worker that makes a checkpoint leaves it
@@ -10,12 +10,10 @@
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
 use crate::log::segment::has_entries;
-use crate::pg::slices::OfWorker;
 use crate::pg::worker::{self, Database, Ended, Running};
 use crate::publish::after::{self, Positions};
 use crate::publish::command;
 use crate::publish::files::{self, Files, Kind};
-use crate::segment::upkeep;
 use crate::settings;
 use crate::tree::checkpoint;
 use pgrx::pg_sys::Oid;
@@ -40,7 +38,7 @@ struct Pending {
 /// The launcher's main loop; returns when the server stops.
 pub fn launch() {
     let mut served: Option<Instant> = None;
-    let mut verifications = Verifications::default();
+    let (mut verifications, mut upkeep) = (Rounds::verification(), Rounds::upkeep());
     let mut pending = Pending::default();
     loop {
         // The setting of this moment: a reload may change it while checkpoints are made.
@@ -69,7 +67,8 @@ pub fn launch() {
         }
         worker::reload();
         // Without a minimum the loop would spin where a command fails at once.
-        let time = due(served).unwrap_or(LONGEST).min(again).min(verifications.advance());
+        let time =
+            due(served).unwrap_or(LONGEST).min(again).min(verifications.advance()).min(upkeep.advance());
         if !worker::sleep(time.max(Duration::from_millis(100))) {
             return;
         }
@@ -79,56 +78,92 @@ pub fn launch() {
 /// How often the databases are asked whether a verification is due, at most.
 const ROUND: Duration = Duration::from_secs(600);
 
-/// The verifications of the server: of one database after the other, while checkpoints are made and published. The worker of a
-/// database itself knows when it was last verified.
-#[derive(Default)]
-struct Verifications {
-    round: Option<Instant>,
-    /// The databases of this round that are not verified yet.
+/// The time that the upkeep of one database may take.
+const UPKEEP: Duration = Duration::from_secs(6 * 3600);
+
+/// Work that the server does in one database after the other, while checkpoints are made and published. The worker of a database
+/// itself knows what is due.
+struct Rounds {
+    entry_point: &'static str,
+    /// How often a round begins; `None` if it is not to be done.
+    interval: fn() -> Option<Duration>,
+    /// How long one database may take, and what sets that.
+    timeout: fn() -> (Duration, &'static str),
+    /// Tells that a database could not be served.
+    failed: fn(&Database, &str),
+    begun: Option<Instant>,
+    /// The databases of this round that were not served yet.
     queue: Vec<Database>,
     running: Option<(Database, Running)>,
 }
 
-impl Verifications {
+impl Rounds {
+    fn verification() -> Self {
+        Self {
+            entry_point: "audit_chain_verifier",
+            interval: || settings::verify_interval().map(|interval| interval.min(ROUND)),
+            timeout: || (settings::verify_timeout(), "audit_chain.verify_timeout"),
+            failed,
+            begun: None,
+            queue: Vec::new(),
+            running: None,
+        }
+    }
+
+    fn upkeep() -> Self {
+        Self {
+            entry_point: "audit_chain_maintainer",
+            interval: settings::checkpoint_interval,
+            timeout: || (UPKEEP, "the longest time"),
+            failed: |database, error| {
+                pgrx::warning!(
+                    "audit_chain could not maintain the log of database \"{}\": {error}",
+                    database.shown()
+                );
+            },
+            begun: None,
+            queue: Vec::new(),
+            running: None,
+        }
+    }
+
     /// Starts, and ends, what is due; returns after which time to come again. The end of a worker wakes the launcher up.
     fn advance(&mut self) -> Duration {
-        let Some(interval) = settings::verify_interval() else {
+        let Some(interval) = (self.interval)() else {
             if let Some((_, running)) = self.running.take() {
                 running.terminate();
             }
-            *self = Self::default();
+            (self.begun, self.queue) = (None, Vec::new());
             return LONGEST;
         };
+        let (timeout, set_by) = (self.timeout)();
         if let Some((database, running)) = self.running.take() {
-            let remaining = running.remaining(settings::verify_timeout());
+            let remaining = running.remaining(timeout);
             if remaining.is_zero() && !running.has_ended() {
                 running.terminate();
-                let seconds = settings::verify_timeout().as_secs();
-                failed(&database, &format!("it took longer than audit_chain.verify_timeout ({seconds} s)"));
+                (self.failed)(&database, &format!("it took longer than {set_by} ({} s)", timeout.as_secs()));
             } else if !running.has_ended() {
                 self.running = Some((database, running));
                 return remaining;
             }
         }
         if self.queue.is_empty() {
-            let wait = self
-                .round
-                .map_or(Duration::ZERO, |round| interval.min(ROUND).saturating_sub(round.elapsed()));
+            let wait = self.begun.map_or(Duration::ZERO, |begun| interval.saturating_sub(begun.elapsed()));
             if !wait.is_zero() {
                 return wait;
             }
-            self.round = Some(Instant::now());
+            self.begun = Some(Instant::now());
             self.queue = worker::databases();
         }
         let Some(database) = self.queue.pop() else { return LONGEST };
-        match Running::start(&database, "audit_chain_verifier") {
+        match Running::start(&database, self.entry_point) {
             Some(running) => {
-                let remaining = running.remaining(settings::verify_timeout());
+                let remaining = running.remaining(timeout);
                 self.running = Some((database, running));
                 remaining
             }
             None => {
-                failed(&database, "no background worker was free: increase max_worker_processes");
+                (self.failed)(&database, "no background worker was free: increase max_worker_processes");
                 Duration::ZERO
             }
         }
@@ -181,8 +216,6 @@ pub fn serve(database: Oid) {
     files.remove(Kind::CheckpointFailed);
     let Some(note) = note else { return };
     leave(&files, &note);
-    // An error ends this worker; what is left is done the next time.
-    upkeep::run(&mut OfWorker).or_raise();
 }
 
 /// Leaves a note as a file, for the launcher to publish it.

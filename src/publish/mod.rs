@@ -14,4 +14,5 @@ pub mod command;
 pub mod files;
 pub mod launcher;
 pub mod on_call;
+pub mod prune;
 pub mod status;

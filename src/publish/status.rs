@@ -12,8 +12,8 @@ use crate::log::verified;
 use crate::pg::fmgr::Call;
 use crate::pg::{compat, ends, process, session, shared, text, xact};
 use crate::publish::files::{Files, Kind as File};
+use crate::retention::{hold, policy};
 use crate::tree::store::newest_checkpoints;
-use audit_chain_core::{checkpoint::Checkpoint, note::Note};
 use pgrx::pg_sys::Datum;
 use serde_json::{Value, json};
 use std::fs;
@@ -32,7 +32,7 @@ fn read_status() -> Result<Value, Error> {
     let role = session::effective_role();
     // The view calls the function as the role that reads the view.
     if !compat::may_read(extension.table(OwnTable::Status)?, role) {
-        return Err(Error::NotMonitor);
+        return Err(Error::NotMonitor { function: "audit_chain_status", view: "audit_status" });
     }
     let mut status = serde_json::Map::new();
     let mut add = |part: Value| {
@@ -43,6 +43,7 @@ fn read_status() -> Result<Value, Error> {
     add(succession(&extension)?);
     add(log_and_checkpoints(&extension)?);
     add(last_verification(&extension)?);
+    add(retention(&extension)?);
     add(publication(compat::monitors(role)));
     add(json!({ "chain_waits": shared::chain_waits(process::current_database()) }));
     Ok(Value::Object(status))
@@ -72,9 +73,10 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
         checkpoint_size += ends::total_size(extension.table(table)?);
     }
     // What a checkpoint of a day ago did not seal came since.
-    let entries_per_day = day_old.filter(|old| old.size <= log.entries).map(|old| {
+    let total = log.entries + log.pruned_entries;
+    let entries_per_day = day_old.filter(|old| old.size <= total).map(|old| {
         let days = (now - old.at) as f64 / DAY as f64;
-        (log.entries - old.size) as f64 / days
+        (total - old.size) as f64 / days
     });
     let entry_size = (log_size + checkpoint_size) as f64 / log.entries.max(1) as f64;
     Ok(json!({
@@ -83,7 +85,10 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
         "newest_entry": log.newest.map(xact::json_time),
         "last_checkpoint": newest.map(|newest| xact::json_time(newest.at)),
         "checkpoint_entries": sealed,
-        "unsealed_entries": i128::from(log.entries) - i128::from(sealed),
+        "unsealed_entries": i128::from(total) - i128::from(sealed),
+        "segments": log.segments,
+        "pruned_segments": log.pruned_segments,
+        "pruned_entries": log.pruned_entries,
         "log_size": log_size,
         "checkpoint_size": checkpoint_size,
         "entries_per_day": entries_per_day.map(|entries| entries.round() as i64),
@@ -99,14 +104,22 @@ fn last_verification(extension: &Extension) -> Result<Value, Error> {
     }))
 }
 
+/// How long entries are kept, and how many legal holds are in force.
+fn retention(extension: &Extension) -> Result<Value, Error> {
+    // One that was damaged by force is for audit_retention() to tell.
+    let policy = policy::current(extension).ok().flatten();
+    Ok(json!({
+        "keep": policy.map(|recorded| recorded.policy.keep.text()),
+        "holds": hold::in_force(extension)?.len(),
+    }))
+}
+
 /// What was published last, and why something still waits. Only members of pg_monitor see the errors: a command's output may
 /// hold what others should not see.
 fn publication(monitors: bool) -> Value {
     let files = Files(process::current_database());
     let published = files.path(File::Published);
-    let entries = fs::read(&published).ok().and_then(|note| {
-        Checkpoint::parse(Note::parse(&note).ok()?.text()).ok().map(|checkpoint| checkpoint.size)
-    });
+    let entries = files.published_entries();
     let at = fs::metadata(&published).and_then(|file| file.modified()).ok();
     let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let at = at.map(|at| xact::json_time(at.as_micros() as i64 - xact::EPOCH_DIFFERENCE));

@@ -4,7 +4,7 @@
 //! * [`create`]: a segment's table.
 //! * [`rotate`]: `audit_rotate()` begins the next segment.
 //! * [`mod@seal`]: `audit_seal()` seals a segment.
-//! * [`upkeep`]: what is due, for `audit_maintain()` and the server's worker.
+//! * [`upkeep`]: what is due.
 //!
 //! It may use `tree`, `audit`, `log`, `extension`, `settings`, `error`, `pg` and the core crate. [`crate::log::segment`] knows which
 //! chains and tables the segments have.

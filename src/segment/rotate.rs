@@ -17,9 +17,9 @@ use crate::pg::tuple::{ColumnValue, RowBuffer};
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::segment::create::create;
 use crate::tree::store::TreeStore;
+use audit_chain_core::check::heads_digest;
 use pgrx::pg_sys::{Datum, Oid};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// `audit_rotate() RETURNS integer`
 pub fn rotate(call: Call) -> Datum {
@@ -68,7 +68,7 @@ pub fn described(extension: &Extension, segment: u32, table: Option<Oid>) -> Res
         "segment": segment,
         "chains": heads.len(),
         "entries": heads.iter().map(|head| head.seq).sum::<i64>(),
-        "heads": hex::encode(digest_of(&heads)),
+        "heads": digest_of(&heads),
         "tree_size": newest.as_ref().map_or(0, |newest| newest.size),
         "root": newest.map(|newest| hex::encode(newest.root)),
     }))
@@ -82,16 +82,10 @@ pub fn heads(table: Oid) -> Vec<ChainEnd> {
     heads
 }
 
-/// The digest of heads (docs/format.md, section 6): SHA-256 over the chain (4 bytes, big-endian), the place (8 bytes) and the hash of
-/// each, by chain.
-pub fn digest_of(heads: &[ChainEnd]) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    for head in heads {
-        digest.update(head.chain.to_be_bytes());
-        digest.update(head.seq.to_be_bytes());
-        digest.update(head.hash);
-    }
-    digest.finalize().into()
+/// The digest of heads, in hexadecimal.
+pub fn digest_of(heads: &[ChainEnd]) -> String {
+    let heads: Vec<_> = heads.iter().map(|head| (head.chain as u32, head.seq as u64, head.hash)).collect();
+    hex::encode(heads_digest(&heads))
 }
 
 /// Notes that a segment has reached a state, and the place of the entry that says so.

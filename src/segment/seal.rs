@@ -110,7 +110,7 @@ pub fn seal_one(extension: &Extension, segment: u32) -> Result<Result<(), NotSea
         "last_chain": segment::last_chain(segment),
         "chains": contents.chains,
         "entries": contents.entries,
-        "heads": hex::encode(digest_of(&heads)),
+        "heads": digest_of(&heads),
         "first_at": xact::json_time(contents.first_at),
         "last_at": xact::json_time(contents.last_at),
         "first_leaf": first_leaf,

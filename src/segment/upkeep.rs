@@ -9,43 +9,29 @@ use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{self, Segments, State};
 use crate::log::{incarnation, table};
 use crate::pg::ends;
-use crate::pg::fmgr::Call;
 use crate::pg::lock::try_lock_table;
 use crate::pg::query::{execute, query_latest};
 use crate::pg::session::LocalSettings;
-use crate::pg::slices::{OfProcedure, Slices};
+use crate::pg::slices::Slices;
 use crate::pg::{catalog, xact};
 use crate::segment::{rotate, seal};
 use crate::settings;
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Oid};
 
-/// The procedure `audit_maintain()`.
-pub fn maintain(call: Call) -> Datum {
-    xact::refuse_if_read_only(c"audit_maintain()");
-    if !call.may_end_transactions() {
-        Error::InTransactionBlock { procedure: "audit_maintain()" }.raise();
+/// Does what is due. Raises the first error in its transaction, so that nothing half done is committed.
+pub fn run(slices: &mut impl Slices) {
+    let Some(extension) = slices.run(|| installed().or_raise()) else { return };
+    if slices.run(|| rotation_is_due(&extension).or_raise()) {
+        slices.run(|| rotate::begin_next(&extension).or_raise());
     }
-    let mut transactions = OfProcedure::begin();
-    run(&mut transactions).or_raise();
-    transactions.end();
-    call.void()
-}
-
-/// Does what is due.
-pub fn run(slices: &mut impl Slices) -> Result<(), Error> {
-    let Some(extension) = slices.run(installed)? else { return Ok(()) };
-    if slices.run(|| rotation_is_due(&extension))? {
-        slices.run(|| rotate::begin_next(&extension))?;
-    }
-    slices.run(|| seal::seal_all(&extension))?;
+    slices.run(|| seal::seal_all(&extension).or_raise());
     let sealed: Vec<u32> =
-        slices.run(|| Ok::<_, Error>(Segments::read(&extension)?.sealed().map(|s| s.segment).collect()))?;
+        slices.run(|| Segments::read(&extension).or_raise().sealed().map(|sealed| sealed.segment).collect());
     for segment in sealed {
         for step in [add_constraint, validate_constraint] {
-            slices.run(|| step(&extension, segment))?;
+            slices.run(|| step(&extension, segment).or_raise());
         }
     }
-    Ok(())
 }
 
 /// The extension, if this database has a log that can be rotated and sealed: not a copy that was not told what it is.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
+use crate::log::segment::{self, Segments, State};
 use crate::log::stored::AddressText;
 use crate::log::table;
 use crate::pg::fmgr::Call;
@@ -53,7 +54,7 @@ fn prove_inclusion(call: Call) -> Result<String, Error> {
             entry.encode(&mut Scratch::default()).map(<[u8]>::to_vec).ok()
         })
     })?;
-    let leaf = leaf.flatten().ok_or(Error::NoSuchEntry { chain, seq })?;
+    let leaf = leaf.flatten().ok_or_else(|| no_entry(&extension, chain, seq))?;
     let checkpoint = match call.arg(2) {
         Some(size) => find(&store, Some(size))?,
         None => store.checkpoint(None).ok_or(Error::NotSealed { chain, seq, size: 0, sealing: None })?,
@@ -90,6 +91,15 @@ fn prove_consistency(call: Call) -> Result<String, Error> {
     let mut tiles = frontier.reader(complete_tiles(&store));
     let hashes = consistency_proof(&mut tiles, old_size, new.size).map_err(damaged)?;
     Ok(ConsistencyProof { old: old_size, hashes, note: note(&new)? }.to_string())
+}
+
+/// Why there is no entry at a place.
+fn no_entry(extension: &Extension, chain: i32, seq: i64) -> Error {
+    let segment = u32::try_from(chain).map(segment::segment_of);
+    let is_pruned = segment.is_ok_and(|segment| {
+        Segments::read(extension).is_ok_and(|segments| segments.has_reached(segment, State::Pruned))
+    });
+    if is_pruned { Error::EntryPruned { chain, seq } } else { Error::NoSuchEntry { chain, seq } }
 }
 
 /// The right edge of a checkpoint's tree. That of the last proof is remembered: rebuilding it takes some milliseconds, and

@@ -4,8 +4,10 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
-use crate::log::stored::AddressText;
+use crate::log::segment::{Reached, Segments};
+use crate::log::stored::{AddressText, StoredRow};
 use crate::log::{erased, table};
+use crate::pg::encoding::to_utf8;
 use crate::pg::numbers::numbers;
 use crate::pg::query::query_statement;
 use crate::pg::{compat, session};
@@ -13,9 +15,12 @@ use crate::tree::store::TreeStore;
 use audit_chain_core::{
     Hash,
     chain::Link,
-    check::{FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, frontier},
+    check::{
+        FrontierError, LogReader, PrunedLog, Read, ReadError, RecordedCheckpoint, ResumeReader, frontier,
+    },
     entry::{Defect, Scratch, StoredEntry},
     identity::{LogIdentity, StoredIdentity},
+    pruning::Pruning,
     span::Span,
     tile::{MAX_LEVEL, TILE_WIDTH, TileId},
     tree::TreeFrontier,
@@ -61,6 +66,37 @@ impl<'a> Reader<'a> {
             FrontierError::Damaged(reason) => Error::DamagedTree { reason },
             FrontierError::Failed(error) => error,
         })
+    }
+
+    /// What was pruned, by segment, as the active snapshot sees it. Fails if more was pruned since: then entries that the snapshot
+    /// has cannot be read any more, and would seem to be missing.
+    fn pruned_segments(&self) -> Result<Vec<Reached>, Error> {
+        let extension = &self.store.extension;
+        // Who may read the log may read what became of it.
+        let owner = extension.act_as_owner();
+        let query = format!("SELECT segment FROM ONLY {} WHERE state = 'pruned'", self.store.segments);
+        let seen = query_statement(&query, &[], |row| row.value::<i32>(1));
+        drop(owner);
+        let now = Segments::read(extension)?;
+        let now: Vec<Reached> = now.pruned().into_iter().copied().collect();
+        if now.iter().any(|row| !seen.contains(&(row.segment as i32))) {
+            return Err(Error::PrunedMeanwhile);
+        }
+        Ok(now)
+    }
+
+    /// Gives an entry to `visit`, if the log has it.
+    fn visit_entry(
+        &self,
+        chain: i32,
+        seq: i64,
+        visit: &mut dyn FnMut(&StoredEntry<'_>),
+    ) -> Result<(), Error> {
+        let visit = std::cell::RefCell::new(visit);
+        table::entry(&self.store.extension, chain, seq, |row| {
+            row.with_entry(&mut AddressText::default(), |entry| (visit.borrow_mut())(entry));
+        })?;
+        Ok(())
     }
 
     /// The spans that a query yields, given from FROM on.
@@ -168,6 +204,33 @@ impl LogReader for Reader<'_> {
         Ok(ahead.tiles.pop_front_if(|(index, _)| *index == tile.index).map(|(_, hashes)| hashes))
     }
 
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, Error> {
+        let pruned = self.pruned_segments().map_err(ReadError::Failed)?;
+        let Some(last) = pruned.last() else { return Ok(None) };
+        // The oldest segments go first.
+        if let Some((missing, _)) = (1..).zip(&pruned).find(|(number, row)| row.segment != *number) {
+            return Err(ReadError::Damaged(format!(
+                "audit_segment says that segment {} was pruned, and not that segment {missing} was",
+                last.segment
+            )));
+        }
+        let (chain, seq) = last.place.unwrap_or_default();
+        let read =
+            |row: &StoredRow<'_>| Pruning::of_entry(row.operation?, row.detail.map(to_utf8).as_deref());
+        let pruning = table::entry(&self.store.extension, chain, seq, read).map_err(ReadError::Failed)?;
+        let place = (u32::try_from(chain).unwrap_or(0), u64::try_from(seq).unwrap_or(0));
+        Ok(Some(PrunedLog { segments: last.segment, place, pruning: pruning.flatten() }))
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Error> {
+        // Who may read the log may read what is left of it.
+        let _owner = self.store.extension.act_as_owner();
+        let query = format!("SELECT hash FROM ONLY {} WHERE leaf_index = $1", self.store.pruned_leaves);
+        let leaf = i64::try_from(leaf).unwrap_or(i64::MAX);
+        let hashes = query_statement(&query, &[leaf.into()], |row| row.get::<Vec<u8>>(1).unwrap_or_default());
+        Ok(hashes.into_iter().next().and_then(|hash| hash.try_into().ok()))
+    }
+
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Error> {
         let tiles = &self.store.tiles;
         let mut conditions = vec!["level < 0".to_owned(), format!("level > {MAX_LEVEL}")];
@@ -212,6 +275,10 @@ impl ResumeReader for Reader<'_> {
     }
 
     fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Error> {
+        let pruned = self.pruned_segments().map_err(ReadError::Failed)?;
+        if let Some((chain, seq)) = pruned.last().and_then(|last| last.place) {
+            self.visit_entry(chain, seq, visit).map_err(ReadError::Failed)?;
+        }
         let mut addresses = AddressText::default();
         erased::for_each_entry(&self.store.extension, |row| {
             row.with_entry(&mut addresses, |entry| visit(entry))

@@ -34,6 +34,8 @@ pub struct TreeStore {
     pub checkpoints: String,
     pub spans: String,
     pub tiles: String,
+    pub segments: String,
+    pub pruned_leaves: String,
 }
 
 /// A recorded checkpoint.
@@ -100,6 +102,8 @@ impl TreeStore {
             checkpoints: extension.quoted(OwnTable::Checkpoints)?,
             spans: extension.quoted(OwnTable::Spans)?,
             tiles: extension.quoted(OwnTable::Tiles)?,
+            segments: extension.quoted(OwnTable::Segments)?,
+            pruned_leaves: extension.quoted(OwnTable::PrunedLeaves)?,
         })
     }
 
@@ -132,6 +136,32 @@ impl TreeStore {
             }
         }
         Ok(ends.into_iter().map(|(chain, (newest, sealed))| (chain, newest, sealed)).collect())
+    }
+
+    /// The first leaf whose entry remains once this segment and all before it are pruned; the size of the tree if there is none.
+    pub fn minimum_index_after(&self, segment: u32) -> u64 {
+        let rest = format!("FROM ONLY {} WHERE chain > {}", self.spans, segment::last_chain(segment));
+        let columns = ["coalesce(min(leaf_index), -1)"];
+        let first = numbers(columns, &rest).first().and_then(|&[first]| u64::try_from(first).ok());
+        first.unwrap_or_else(|| self.spans_end())
+    }
+
+    /// The spans of a segment that end after leaf `from`, by leaf.
+    pub fn spans_of_segment(&self, segment: u32, from: u64) -> Vec<Span> {
+        let rest = format!(
+            "FROM ONLY {} WHERE chain BETWEEN {} AND {} AND leaf_index + last_seq - first_seq >= {from} ORDER BY leaf_index",
+            self.spans,
+            segment::first_chain(segment),
+            segment::last_chain(segment)
+        );
+        let spans = numbers(["leaf_index", "chain", "first_seq", "last_seq"], &rest);
+        let span = |[leaf_index, chain, first_seq, last_seq]: [i64; 4]| Span {
+            leaf_index: leaf_index as u64,
+            chain: chain as u32,
+            first_seq: first_seq as u64,
+            last_seq: last_seq as u64,
+        };
+        spans.into_iter().map(span).collect()
     }
 
     /// The first and the last leaf of a segment, and how many there are; `None` if no checkpoint seals any of its entries.

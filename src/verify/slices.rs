@@ -8,7 +8,7 @@
 
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::log::segment;
+use crate::log::segment::{self, Segments};
 use crate::log::table::for_each_end;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::Slices;
@@ -41,6 +41,8 @@ struct Ends {
     spans: u64,
     /// The size of the newest recorded checkpoint.
     checkpoint: u64,
+    /// How many segments were pruned.
+    pruned: usize,
     /// What lay beyond the tree of `spans` entries.
     beyond: Read<Option<String>, Error>,
 }
@@ -54,7 +56,8 @@ impl Ends {
         let spans = source.store.spans_end();
         let checkpoint = source.store.checkpoint(None).map_or(0, |newest| newest.size);
         let beyond = Reader::new(&source.store).beyond(spans);
-        Ok(Self { chains, spans, checkpoint, beyond })
+        let pruned = Segments::read(extension)?.pruned().len();
+        Ok(Self { chains, spans, checkpoint, pruned, beyond })
     }
 }
 
@@ -82,7 +85,13 @@ pub fn verify(slices: &mut impl Slices, request: Request) -> Result<(Report, Str
         .walk(&mut Sliced { run: &mut run, reader: Reader::new(&source.store), ends: &ends }, &mut |_| ())?;
     let found = checked.finish(check.log_id(), Scope::Whole);
     let report = check.finish(found);
-    let summary = run.read(|| summary(&extension, &report))??;
+    let summary = run.read(|| {
+        // What is pruned meanwhile would seem to be missing.
+        if Segments::read(&extension)?.pruned().len() != ends.pruned {
+            return Err(Error::PrunedMeanwhile);
+        }
+        summary(&extension, &report)
+    })??;
     Ok((report, summary))
 }
 

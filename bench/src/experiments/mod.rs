@@ -5,6 +5,7 @@ pub mod clients;
 pub mod ddl;
 pub mod growth;
 pub mod memory;
+pub mod segments;
 pub mod tpcb;
 pub mod update;
 pub mod verify;

@@ -1,7 +1,7 @@
 //! The command line, and what each command prints.
 
 use crate::{
-    check_proof, export, files, keys,
+    check_proof, erase, export, files, keys,
     open::open,
     outcome::{Result, Verdict, unchecked},
     output, prove,
@@ -13,6 +13,7 @@ use audit_chain_core::{
     key::KeyKind,
     note::MAX_NOTE,
     proof_text::MAX_PROOF,
+    register::MAX_REGISTER,
     supplied::KEPT_SLACK,
 };
 use clap::{Parser, Subcommand};
@@ -73,6 +74,25 @@ enum Command {
         /// Leave out the rows, and who changed them: an export that may be published
         #[arg(long, conflicts_with = "unsealed")]
         without_payloads: bool,
+        /// Export only these sealed segments, with what proves that they are in the log
+        #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "unsealed")]
+        segment: Vec<u32>,
+    },
+    /// Print the digest of an export's files, as `export` does
+    Digest {
+        /// The export's folder
+        folder: PathBuf,
+    },
+    /// Erase from an export what an erasure register names: payloads, and who made the changes
+    Erase {
+        /// The export's folder
+        folder: PathBuf,
+        /// The register, as audit_erasure_register() returns it; `-` for the standard input
+        #[arg(long, value_name = "FILE")]
+        register: PathBuf,
+        /// The log's verifier key, or a file with one key a line, if the register must be signed; repeatable
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
     },
     /// Verify a log: an export's folder, or a live server
     Verify {
@@ -84,6 +104,9 @@ enum Command {
         /// A verifier key, or a file with one key a line; repeatable
         #[arg(long, value_name = "KEY")]
         key: Vec<String>,
+        /// A signed erasure register: what it names may be erased, beside what the log's entries say
+        #[arg(long, value_name = "FILE", requires = "key")]
+        register: Option<PathBuf>,
         /// The longest payload line to read from an export
         #[arg(long, value_name = "MIB", default_value_t = DEFAULT_MAX_ENTRY_MIB)]
         max_entry_mib: usize,
@@ -169,9 +192,10 @@ pub fn run(args: Args) -> Result<Verdict> {
             let key = keys::read_private(&file)?;
             hand_over(as_json, (DONE, "verifier_key"), &format!("{}\n", key.verifier()), None)?;
         }
-        Command::Export { source, folder, unsealed, without_payloads } => {
-            let options = export::Options { unsealed, payloads: !without_payloads, quiet };
-            let exported = export::export(&mut *open(&source, max_entry)?, &folder, options)?;
+        Command::Export { source, folder, unsealed, without_payloads, segment } => {
+            let payloads = !without_payloads;
+            let options = export::Options { unsealed, payloads, segments: segment, quiet };
+            let exported = export::export(&mut *open(&source, max_entry)?, &folder, &options)?;
             if as_json {
                 output::json(
                     &json!({ "result": DONE, "folder": folder.to_string_lossy(), "exported": exported }),
@@ -180,10 +204,35 @@ pub fn run(args: Args) -> Result<Verdict> {
                 output::lines(export_lines(&exported, &folder, unsealed))?;
             }
         }
-        Command::Verify { source, checkpoint, key, max_entry_mib } => {
+        Command::Digest { folder } => {
+            hand_over(as_json, (DONE, "sha256"), &format!("{}\n", export::digest(&folder)?), None)?;
+        }
+        Command::Erase { folder, register, key } => {
+            let register = files::read_or_stdin(&register, MAX_REGISTER + KEPT_SLACK)?;
+            let erased = erase::erase(&folder, &register, &keys::verifier_keys(&key)?)?;
+            if as_json {
+                output::json(
+                    &json!({ "result": DONE, "folder": folder.to_string_lossy(), "erased": erased }),
+                )?;
+            } else if !quiet {
+                output::lines(vec![
+                    format!(
+                        "erased {} payloads and {} who-parts from {}",
+                        erased.payloads,
+                        erased.who_parts,
+                        folder.display()
+                    ),
+                    format!("sha256 {}", erased.sha256),
+                ])?;
+            }
+        }
+        Command::Verify { source, checkpoint, key, register, max_entry_mib } => {
             let checkpoint =
                 checkpoint.map(|path| files::read_or_stdin(&path, MAX_NOTE + KEPT_SLACK)).transpose()?;
-            let options = verify::Options { checkpoint, keys: keys::verifier_keys(&key)?, quiet };
+            let register =
+                register.map(|path| files::read_or_stdin(&path, MAX_REGISTER + KEPT_SLACK)).transpose()?;
+            let keys = keys::verifier_keys(&key)?;
+            let options = verify::Options { checkpoint, keys, register, quiet };
             let Some(max_entry) = max_entry_mib.checked_mul(1 << 20) else {
                 return unchecked("--max-entry-mib is too large");
             };
@@ -278,6 +327,7 @@ fn export_lines(exported: &export::Exported, folder: &Path, unsealed: bool) -> V
     };
     vec![
         format!("exported {} entries to {}{also}", exported.sealed, folder.display()),
+        format!("sha256 {}", exported.sha256),
         format!("nothing was verified; run: audit-chain verify {}", folder.display()),
     ]
 }

@@ -8,17 +8,18 @@ use crate::{
     files::{self, LineError},
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
     record::{
-        LogJson, MAX_CHECKPOINT_LINE, MAX_LOG_JSON, MAX_SPAN_LINE, PAYLOAD_FILE, ParsedEntry,
+        LogJson, MAX_CHECKPOINT_LINE, MAX_LOG_JSON, MAX_SPAN_LINE, PAYLOAD_FILE, ParsedEntry, RECORDS,
         parse_checkpoint, parse_entry, parse_span, payload_path,
     },
-    source::{Each, Entry, Source},
+    source::{Each, EachRecord, Entry, Source},
 };
 use audit_chain_core::{
     Hash, bundle,
-    check::{LogReader, Read, RecordedCheckpoint},
+    check::{LogReader, PrunedLog, Read, RecordedCheckpoint},
     entry::{EncodedEntry, Exported},
     identity::LogIdentity,
     note::MAX_NOTE,
+    pruning::Pruning,
     span::Span,
     tile::{TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
 };
@@ -213,7 +214,7 @@ impl Directory {
 }
 
 /// A line that is too long may be honest: the limit is the reader's choice.
-fn line_failure(path: &str, error: LineError) -> Failure {
+pub(crate) fn line_failure(path: &str, error: LineError) -> Failure {
     match error {
         LineError::TooLong(_) => {
             Failure::Unchecked(format!("{path}: {error}; if that is so, raise --max-entry-mib"))
@@ -223,7 +224,8 @@ fn line_failure(path: &str, error: LineError) -> Failure {
     }
 }
 
-fn decompress(file: File) -> std::io::Result<Box<dyn BufRead>> {
+/// A file of compressed lines.
+pub(crate) fn decompress(file: File) -> std::io::Result<Box<dyn BufRead>> {
     let mut decoder = zstd::Decoder::new(file)?;
     decoder.window_log_max(WINDOW_LOG)?;
     Ok(Box::new(BufReader::with_capacity(1 << 16, decoder)))
@@ -371,6 +373,24 @@ impl LogReader for Directory {
         true
     }
 
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, String> {
+        let Some(said) = self.log.pruned else { return Ok(None) };
+        let place = (said.chain, said.seq);
+        let mut pruning = None;
+        self.records(&mut |entry, _| {
+            if let (true, Some((operation, detail))) = (entry.place() == Some(place), entry.said()) {
+                pruning = Pruning::of_entry(operation, Some(detail));
+            }
+            Ok(())
+        })?;
+        let pruning = pruning.filter(|pruning: &Pruning| pruning.minimum_index == said.minimum_index);
+        Ok(Some(PrunedLog { segments: said.segments, place, pruning }))
+    }
+
+    fn segments(&mut self) -> Read<Option<Vec<u32>>, String> {
+        Ok(self.log.segments.clone())
+    }
+
     fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {
         for (folder, size) in [("tile", size), ("payload", if self.log.payloads { size } else { 0 })] {
             let found = self.unexpected(folder, size, 0)?;
@@ -414,6 +434,32 @@ impl Source for Directory {
                     payload_place: parsed.as_ref().map_or((span.chain, seq), |parsed| parsed.place),
                 }))?;
             }
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, each: EachRecord<'_>) -> Result<()> {
+        let Some(file) = files::open_if_exists(&self.root.join(RECORDS))? else { return Ok(()) };
+        let mut reader = decompress(file).or_unchecked(RECORDS)?;
+        let mut line = Vec::new();
+        while files::read_line(&mut reader, self.max_entry, &mut line)
+            .map_err(|error| line_failure(RECORDS, error))?
+        {
+            let parsed = parse_entry(&line).or_tampered(RECORDS)?;
+            let (chain, seq) = parsed.place;
+            let Some((leaf, hash)) = &parsed.leaf_and_hash else {
+                return tampered(format!("{RECORDS}: entry {seq} of chain {chain} has no leaf"));
+            };
+            let entry = Entry::Encoded(EncodedEntry {
+                chain,
+                seq,
+                leaf,
+                hash: *hash,
+                who: parsed.exported_who(),
+                payload: parsed.exported_payload(),
+                payload_place: (chain, seq),
+            });
+            each(&entry, parsed.leaf_index)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! * [`args`]: the command line.
 //! * [`source`]: what a log is read from; [`directory`], [`server`]: an export, a server; [`open`]: which of them.
 //! * [`connect`]: a connection as libpq makes it.
-//! * [`export`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
+//! * [`export`], [`erase`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
 //! * [`record`]: the lines and files of an export besides its tiles.
 //! * [`files`], [`progress`]: bounded reading, atomic writing, progress bars.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod args;
 pub mod check_proof;
 pub mod connect;
 pub mod directory;
+pub mod erase;
 pub mod export;
 pub mod files;
 pub mod keys;

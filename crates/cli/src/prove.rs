@@ -5,7 +5,7 @@
 use crate::{
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
     record::entry_line,
-    source::{Source, complete_tile, right_edge},
+    source::{Source, Tiles},
 };
 use audit_chain_core::{
     check::RecordedCheckpoint,
@@ -15,35 +15,26 @@ use audit_chain_core::{
     span::Span,
     supplied::SuppliedCheckpoint,
     tile::{TileId, TileReader, TreeError},
-    tree::TreeFrontier,
 };
 
-/// The tiles of a source: as it stored them, partial ones rebuilt where it stores none.
-struct Tiles<'s> {
+/// The tiles of a source, for proofs.
+struct Reader<'s> {
     source: &'s mut dyn Source,
-    frontier: Option<TreeFrontier>,
+    tiles: Tiles,
 }
 
-impl<'s> Tiles<'s> {
+impl<'s> Reader<'s> {
     fn new(source: &'s mut dyn Source) -> Result<Self> {
-        if source.stores_partial_tiles() {
-            return Ok(Self { source, frontier: None });
-        }
-        let size = source.tree_size()?;
-        let frontier = Some(right_edge(source, size)?);
-        Ok(Self { source, frontier })
+        let tiles = Tiles::of(source)?;
+        Ok(Self { source, tiles })
     }
 }
 
-impl TileReader for Tiles<'_> {
+impl TileReader for Reader<'_> {
     type Error = Failure;
 
     fn read_tile(&mut self, tile: TileId) -> Result<Vec<u8>> {
-        let Self { source, frontier } = self;
-        match frontier {
-            None => complete_tile(*source, tile),
-            Some(frontier) => frontier.reader(|tile| complete_tile(*source, tile)).read_tile(tile),
-        }
+        self.tiles.read(self.source, tile)
     }
 }
 
@@ -88,7 +79,7 @@ pub fn inclusion(
             "entry {seq} of chain {chain} is missing from the log, and a checkpoint seals it"
         ));
     };
-    let hashes = from_tree(inclusion_proof(&mut Tiles::new(source)?, index, recorded.size))?;
+    let hashes = from_tree(inclusion_proof(&mut Reader::new(source)?, index, recorded.size))?;
     let proof = InclusionProof { leaf: Some(leaf), index, hashes, note };
     proof.check().or_tampered("the log's tiles do not prove the entry")?;
     Ok((proof, payload))
@@ -105,7 +96,7 @@ pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Resul
             recorded.size
         ));
     }
-    let mut tiles = Tiles::new(source)?;
+    let mut tiles = Reader::new(source)?;
     let hashes = from_tree(consistency_proof(&mut tiles, old, recorded.size))?;
     let old_root = from_tree(root_at(&mut tiles, old))?;
     let root = recorded.root.as_slice().try_into().or_tampered("the recorded checkpoint")?;

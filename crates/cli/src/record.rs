@@ -57,9 +57,29 @@ pub struct LogJson {
     pub tree_size: u64,
     /// Whether `unsealed.jsonl.zst` is there: entries that no checkpoint seals yet.
     pub unsealed: bool,
+    /// What was pruned from the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<PrunedJson>,
+    /// The segments that were exported, if not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<u32>>,
     /// Whether the payloads are there. One that was removed later makes the export one without payloads too.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub payloads: bool,
+}
+
+/// What was pruned from a log, as `log.json` says it. The entry about it is in `records.jsonl.zst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrunedJson {
+    /// How many segments, the first ones.
+    pub segments: u32,
+    /// The first leaf of the tree whose entry remains.
+    pub minimum_index: u64,
+    /// The place of the entry about it.
+    pub chain: u32,
+    /// The place of the entry about it.
+    pub seq: u64,
 }
 
 fn yes() -> bool {
@@ -136,7 +156,13 @@ pub fn checkpoint_line(recorded: &RecordedCheckpoint) -> String {
     })
 }
 
-/// A line of a payload file, and of `unsealed.jsonl.zst`, where it has the leaf and the hash too.
+/// The file of entries that say what became of others.
+pub const RECORDS: &str = "records.jsonl.zst";
+
+/// The line of a payload file that stands for a leaf whose entry is not exported: it was pruned, or is of another segment.
+pub const NOT_EXPORTED: &str = "null\n";
+
+/// A line of a payload file, and of `unsealed.jsonl.zst` and `records.jsonl.zst`, where it has the leaf and the hash too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct EntryLine {
@@ -174,11 +200,36 @@ struct EntryLine {
     leaf: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaf_index: Option<u64>,
+}
+
+/// An entry that says what became of others as a line: with its leaf, hash and leaf index, without its who-part.
+pub fn record_line(
+    entry: &Entry<'_>,
+    leaf_index: Option<u64>,
+) -> std::result::Result<Option<String>, Defect> {
+    let Some(line) = entry_fields(entry, true)? else { return Ok(None) };
+    Ok(Some(to_line(&EntryLine {
+        leaf_index,
+        erased_who: true,
+        who_salt: None,
+        session_role: None,
+        effective_role: None,
+        actor: None,
+        application_name: None,
+        client_addr: None,
+        ..line
+    })))
 }
 
 /// An entry's who-part and payload as a line; with its leaf and hash if `complete`. `None` if the source has them not. A
 /// defect keeps the entry from being written.
 pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Option<String>, Defect> {
+    Ok(entry_fields(entry, complete)?.as_ref().map(to_line))
+}
+
+fn entry_fields(entry: &Entry<'_>, complete: bool) -> std::result::Result<Option<EntryLine>, Defect> {
     let leaf = if complete { Some(entry.leaf()?) } else { None };
     let payload = match entry.payload() {
         Exported::Present(payload) => Some(payload),
@@ -192,7 +243,7 @@ pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Opti
     };
     let text = |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
     let (chain, seq) = entry.place().unwrap_or((u32::MAX, 0));
-    Ok(Some(to_line(&EntryLine {
+    Ok(Some(EntryLine {
         chain,
         seq,
         erased: payload.is_none(),
@@ -211,7 +262,8 @@ pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Opti
         client_addr: who.and_then(|who| text(who.client_addr)),
         leaf: leaf.map(|leaf| BASE64_STANDARD.encode(leaf)),
         hash: complete.then(|| hex::encode(entry.hash().unwrap_or_default())),
-    })))
+        leaf_index: None,
+    }))
 }
 
 /// An entry's payload, as a line holds it.
@@ -269,8 +321,10 @@ pub struct ParsedEntry {
     pub payload: Option<Payload>,
     /// Its who-part; `None` if it has been erased.
     pub who: Option<Who>,
-    /// Its leaf and hash, in a line of `unsealed.jsonl.zst`.
+    /// Its leaf and hash, in a line of `unsealed.jsonl.zst` or `records.jsonl.zst`.
     pub leaf_and_hash: Option<(Vec<u8>, Hash)>,
+    /// Its place in the tree, in a line of `records.jsonl.zst`.
+    pub leaf_index: Option<u64>,
 }
 
 impl ParsedEntry {
@@ -285,6 +339,35 @@ impl ParsedEntry {
     pub fn exported_who(&self) -> ExportedWho<'_> {
         Exported::of(self.who.as_ref().map(Who::as_hashed))
     }
+}
+
+/// The place of the entry that a line is about; `None` if the line stands for one that is not exported.
+pub fn place_of(line: &[u8]) -> std::result::Result<Option<(u32, u64)>, String> {
+    let line: Option<EntryLine> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    Ok(line.map(|line| (line.chain, line.seq)))
+}
+
+/// The line without its payload, its who-part or both, and which of them it had; `None` if it has none of them.
+pub fn erase_line(
+    line: &[u8],
+    payload: bool,
+    who: bool,
+) -> std::result::Result<Option<(String, [bool; 2])>, String> {
+    let mut line: EntryLine = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let lost = [payload && !line.erased, who && !line.erased_who];
+    if lost[0] {
+        (line.erased, line.salt) = (true, None);
+        let EntryLine { row_key, old_row, new_row, detail, statement, .. } = &mut line;
+        [row_key, old_row, new_row, detail, statement].into_iter().for_each(|text| *text = None);
+    }
+    if lost[1] {
+        (line.erased_who, line.who_salt) = (true, None);
+        let EntryLine { session_role, effective_role, actor, application_name, client_addr, .. } = &mut line;
+        [session_role, effective_role, actor, application_name, client_addr]
+            .into_iter()
+            .for_each(|text| *text = None);
+    }
+    Ok((lost != [false; 2]).then(|| (to_line(&line), lost)))
 }
 
 /// Reads a line that [`entry_line`] wrote.
@@ -334,7 +417,8 @@ pub fn parse_entry(line: &[u8]) -> std::result::Result<ParsedEntry, String> {
         }
         _ => return Err("a leaf without its hash, or a hash without its leaf".into()),
     };
-    Ok(ParsedEntry { place: (line.chain, line.seq), payload, who, leaf_and_hash })
+    let leaf_index = line.leaf_index;
+    Ok(ParsedEntry { place: (line.chain, line.seq), payload, who, leaf_and_hash, leaf_index })
 }
 
 fn to_line(value: &impl Serialize) -> String {
@@ -385,6 +469,7 @@ mod tests {
             payload: Some(payload.clone()),
             who: Some(who.clone()),
             leaf_and_hash,
+            leaf_index: None,
         };
         assert_eq!(parsed, whole);
         assert_eq!((parsed.exported_payload(), parsed.exported_who()), (encoded.payload, encoded.who));

@@ -7,13 +7,15 @@
 use crate::{
     connect,
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
-    source::{Each, Entry, Source},
+    source::{Each, EachRecord, Entry, Source},
 };
 use audit_chain_core::{
     Hash,
-    check::{LogReader, Read, ReadError, RecordedCheckpoint},
+    check::{LogReader, PrunedLog, Read, ReadError, RecordedCheckpoint},
     entry::StoredEntry,
     identity::{LogIdentity, StoredIdentity},
+    pruning::Pruning,
+    segment,
     span::Span,
     tile::{MAX_LEVEL, TileId},
 };
@@ -23,17 +25,20 @@ use postgres::{
     fallible_iterator::FallibleIterator,
     types::{FromSql, ToSql, Type},
 };
-use std::error::Error;
+use std::{collections::BTreeMap, error::Error};
 
 /// How many checkpoints and spans are asked for at once.
 const ROWS: i64 = 1000;
+
+/// How many chains' ends, or single entries, are asked for at once.
+const CHAINS: usize = 1000;
 
 /// What each session begins with. Row security must fail rather than hide entries. Plans that read the whole log for a
 /// batch are ruled out.
 const SESSION: &str = "
     SET client_encoding = 'UTF8'; SET search_path = pg_catalog; SET row_security = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-    SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+    SET constraint_exclusion = partition; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// An entry's columns, each in the form that was hashed: texts as text, times in microseconds (null if 64 bits cannot
@@ -209,11 +214,27 @@ impl Pieces {
     }
 }
 
-/// The entries of spans, in their order.
-const OF_SPANS: &str = "
-    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS s(chain, first, last, place)
-    JOIN $schema.audit_log l ON l.chain = s.chain AND l.seq BETWEEN s.first AND s.last
-    ORDER BY s.place, l.seq";
+/// The entries of spans of one segment, in their order. What is said of its chains rules out the tables of the other segments when
+/// the query is planned.
+fn of_spans(segment: u32) -> String {
+    format!(
+        "FROM unnest($1::int[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS s(chain, first, last, place)
+         JOIN $schema.audit_log l ON l.chain = s.chain AND l.seq BETWEEN s.first AND s.last AND {}
+         ORDER BY s.place, l.seq",
+        of_segment(segment)
+    )
+}
+
+/// The condition that entries belong to a segment.
+fn of_segment(segment: u32) -> String {
+    format!("l.chain BETWEEN {} AND {}", segment::first_chain(segment), segment::last_chain(segment))
+}
+
+/// Spans of one segment after the other, as they come.
+fn by_segment(spans: &[Span]) -> impl Iterator<Item = (u32, &[Span])> {
+    let number = |span: &Span| segment::segment_of(span.chain).clamp(1, segment::LAST);
+    spans.chunk_by(move |a, b| number(a) == number(b)).map(move |spans| (number(&spans[0]), spans))
+}
 
 impl LogReader for Server {
     type Error = String;
@@ -267,16 +288,20 @@ impl LogReader for Server {
     }
 
     fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), String> {
-        let pieces = Pieces::of(spans);
-        let sql = format!("SELECT l.chain, l.seq, l.hash {OF_SPANS}").replace("$schema", &self.schema);
-        let failed = |error: &postgres::Error| failure("cannot read the log", error);
-        let mut rows = self.client.query_raw(&sql, pieces.parameters()).map_err(|error| failed(&error))?;
-        while let Some(row) = rows.next().map_err(|error| failed(&error))? {
-            let chain = u32::try_from(row.get::<_, i32>(0)).ok();
-            let seq = u64::try_from(row.get::<_, i64>(1)).ok();
-            let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| hash.try_into().ok());
-            if let (Some(chain), Some(seq), Some(hash)) = (chain, seq, hash) {
-                visit(chain, seq, hash);
+        for (segment, spans) in by_segment(spans) {
+            let pieces = Pieces::of(spans);
+            let sql = format!("SELECT l.chain, l.seq, l.hash {}", of_spans(segment));
+            let sql = sql.replace("$schema", &self.schema);
+            let failed = |error: &postgres::Error| failure("cannot read the log", error);
+            let rows = self.client.query_raw(&sql, pieces.parameters());
+            let mut rows = rows.map_err(|error| failed(&error))?;
+            while let Some(row) = rows.next().map_err(|error| failed(&error))? {
+                let chain = u32::try_from(row.get::<_, i32>(0)).ok();
+                let seq = u64::try_from(row.get::<_, i64>(1)).ok();
+                let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| hash.try_into().ok());
+                if let (Some(chain), Some(seq), Some(hash)) = (chain, seq, hash) {
+                    visit(chain, seq, hash);
+                }
             }
         }
         Ok(())
@@ -288,6 +313,31 @@ impl LogReader for Server {
             &[&i32::from(tile.level), &bigint(tile.index)],
         )?;
         Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, String> {
+        let rows = self.query(
+            "SELECT segment, chain, seq FROM $schema.audit_segment WHERE state = 'pruned' ORDER BY segment DESC LIMIT 1",
+            &[],
+        )?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let number = |at| row.get::<_, Option<i32>>(at).and_then(|number| u32::try_from(number).ok());
+        let seq = row.get::<_, Option<i64>>(2).and_then(|seq| u64::try_from(seq).ok());
+        let (segments, place) = (number(0).unwrap_or(0), (number(1).unwrap_or(u32::MAX), seq.unwrap_or(0)));
+        let mut pruning = None;
+        let span = Span { leaf_index: 0, chain: place.0, first_seq: place.1, last_seq: place.1 };
+        self.entries(&[span], &mut |entry| {
+            pruning = entry.said().and_then(|(operation, detail)| Pruning::of_entry(operation, Some(detail)));
+            Ok(())
+        })?;
+        Ok(Some(PrunedLog { segments, place, pruning }))
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, String> {
+        let rows =
+            self.query("SELECT hash FROM $schema.audit_pruned_leaf WHERE leaf_index = $1", &[&bigint(leaf)])?;
+        let hash = rows.first().and_then(|row| row.get::<_, Option<Vec<u8>>>(0));
+        Ok(hash.and_then(|hash| hash.try_into().ok()))
     }
 
     fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {
@@ -314,8 +364,11 @@ impl Source for Server {
     }
 
     fn entries(&mut self, spans: &[Span], each: Each<'_>) -> Result<()> {
-        let pieces = Pieces::of(spans);
-        self.stream(&format!("SELECT $columns {OF_SPANS}"), &pieces.parameters(), each)
+        for (segment, spans) in by_segment(spans) {
+            let pieces = Pieces::of(spans);
+            self.stream(&format!("SELECT $columns {}", of_spans(segment)), &pieces.parameters(), &mut *each)?;
+        }
+        Ok(())
     }
 
     fn unsealed(&mut self, sealed: &[(u32, u64)], each: Each<'_>) -> Result<()> {
@@ -329,16 +382,69 @@ impl Source for Server {
              SELECT chain FROM c WHERE chain IS NOT NULL",
             &[],
         )?;
-        for row in chains {
-            let chain: i32 = row.get(0);
-            let covered =
-                sealed.iter().find(|(number, _)| int(*number) == chain).map_or(0, |(_, last)| *last);
-            for condition in ["l.seq < 1 AND $2::bigint IS NOT NULL", "l.seq > $2::bigint"] {
+        let sealed: BTreeMap<i32, i64> =
+            sealed.iter().map(|&(chain, last)| (int(chain), bigint(last))).collect();
+        let chains: Vec<(i32, i64)> = chains
+            .iter()
+            .map(|row| row.get(0))
+            .map(|chain| (chain, sealed.get(&chain).copied().unwrap_or(0)))
+            .collect();
+        let segment_of = |chain: i32| u32::try_from(chain).map_or(0, segment::segment_of);
+        for chains in chains.chunk_by(|a, b| segment_of(a.0) == segment_of(b.0)) {
+            // No segment has chains below 0: an attacker's rows are read from all of them.
+            let within = match segment_of(chains[0].0) {
+                0 => "l.chain < 0".to_owned(),
+                segment => of_segment(segment),
+            };
+            for chains in chains.chunks(CHAINS) {
+                let (numbers, last): (Vec<i32>, Vec<i64>) = chains.iter().copied().unzip();
                 let sql = format!(
-                    "SELECT $columns FROM $schema.audit_log l WHERE l.chain = $1 AND {condition} ORDER BY l.seq"
+                    "SELECT $columns FROM unnest($1::int[], $2::bigint[]) WITH ORDINALITY AS s(chain, last, place)
+                     CROSS JOIN LATERAL (SELECT * FROM $schema.audit_log l WHERE l.chain = s.chain AND l.seq < 1 AND {within}
+                                         UNION ALL
+                                         SELECT * FROM $schema.audit_log l WHERE l.chain = s.chain AND l.seq > s.last
+                                             AND l.seq >= 1 AND {within}) l
+                     ORDER BY s.place, l.seq"
                 );
-                self.stream(&sql, &[&chain, &bigint(covered)], each)?;
+                self.stream(&sql, &[&numbers, &last], &mut *each)?;
             }
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, each: EachRecord<'_>) -> Result<()> {
+        let erasures = self.query("SELECT to_regclass('$schema.audit_erasure') IS NOT NULL", &[])?;
+        let erasures = match erasures.first().is_some_and(|row| row.get(0)) {
+            true => "UNION SELECT chain, seq FROM $schema.audit_erasure",
+            false => "",
+        };
+        let places = self.query(
+            &format!(
+                "SELECT p.chain, p.seq, s.leaf_index + (p.seq - s.first_seq)
+                 FROM ((SELECT chain, seq FROM $schema.audit_segment WHERE state = 'pruned' ORDER BY segment DESC LIMIT 1)
+                       UNION SELECT chain, seq FROM $schema.audit_segment WHERE state = 'sealed' {erasures}) p
+                 LEFT JOIN LATERAL (SELECT * FROM $schema.audit_checkpoint_span s WHERE s.chain = p.chain
+                                        AND s.last_seq >= p.seq ORDER BY s.last_seq LIMIT 1) s ON s.first_seq <= p.seq
+                 WHERE p.chain >= 0 AND p.seq > 0 ORDER BY p.chain, p.seq"
+            ),
+            &[],
+        )?;
+        let places: BTreeMap<(u32, u64), Option<u64>> = places
+            .iter()
+            .filter_map(|row| {
+                let place = (row.get::<_, i32>(0).try_into().ok()?, row.get::<_, i64>(1).try_into().ok()?);
+                Some((place, row.get::<_, Option<i64>>(2).and_then(|leaf| leaf.try_into().ok())))
+            })
+            .collect();
+        let spans: Vec<Span> = places
+            .keys()
+            .map(|&(chain, seq)| Span { leaf_index: 0, chain, first_seq: seq, last_seq: seq })
+            .collect();
+        for spans in spans.chunks(CHAINS) {
+            self.entries(spans, &mut |entry| {
+                let leaf = entry.place().and_then(|place| places.get(&place).copied());
+                each(entry, leaf.flatten())
+            })?;
         }
         Ok(())
     }

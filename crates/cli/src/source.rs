@@ -8,8 +8,9 @@ use audit_chain_core::{
     Hash,
     check::{EntryCheck, FrontierError, LogReader, RecordedCheckpoint, frontier},
     entry::{Defect, EncodedEntry, Exported, ExportedPayload, ExportedWho, Scratch, StoredEntry},
+    format::Leaf,
     span::Span,
-    tile::TileId,
+    tile::{TileId, TileReader},
     tree::TreeFrontier,
 };
 
@@ -76,6 +77,28 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Adds what it says of other entries, which may be pruned or erased.
+    pub fn add_record_to(&self, check: &mut EntryCheck) {
+        match self {
+            Self::Stored(entry) => check.add_record(entry),
+            Self::Encoded(entry) => check.add_encoded_record(entry),
+        }
+    }
+
+    /// The kind of entry, and its detail; `None` if one of them is not there.
+    #[must_use]
+    pub fn said(&self) -> Option<(&'a [u8], &'a [u8])> {
+        match self {
+            Self::Stored(entry) => Some((entry.operation?, entry.detail?)),
+            Self::Encoded(entry) => match entry.payload {
+                Exported::Present(payload) => {
+                    Some((Leaf::decode(entry.leaf).ok()?.operation, payload.detail?))
+                }
+                _ => None,
+            },
+        }
+    }
+
     /// Adds it to the check of all entries.
     pub fn add_to(&self, check: &mut EntryCheck) {
         match self {
@@ -87,6 +110,9 @@ impl<'a> Entry<'a> {
 
 /// Takes an entry; an error ends the reading.
 pub type Each<'e> = &'e mut dyn FnMut(&Entry<'_>) -> Result<()>;
+
+/// Takes an entry that says what became of others, and its leaf, if it has one.
+pub type EachRecord<'e> = &'e mut dyn FnMut(&Entry<'_>, Option<u64>) -> Result<()>;
 
 /// A log with its entries.
 pub trait Source: LogReader<Error = String> {
@@ -104,6 +130,10 @@ pub trait Source: LogReader<Error = String> {
     /// The entries that no checkpoint seals: those after `sealed`, each chain's last sealed entry. Ordered within each
     /// chain. A source in which sealed entries can be missing gives all entries if `sealed` is empty.
     fn unsealed(&mut self, sealed: &[(u32, u64)], each: Each<'_>) -> Result<()>;
+
+    /// The entries that say what became of others, and what sealed segments have: the newest `PRUNE` entry, `ERASE` and
+    /// `SEAL` entries. An export has only those that it needs.
+    fn records(&mut self, each: EachRecord<'_>) -> Result<()>;
 
     /// The leaf of an entry; `None` if no checkpoint seals it.
     fn locate(&mut self, chain: u32, seq: u64) -> Result<Option<u64>>;
@@ -125,5 +155,30 @@ pub fn complete_tile(source: &mut dyn Source, tile: TileId) -> Result<Vec<u8>> {
     match source.tile(tile)? {
         Some(bytes) => Ok(bytes),
         None => tampered(format!("{} is missing", tile.path())),
+    }
+}
+
+/// The tiles of a source: as it stored them, partial ones rebuilt where it stores none.
+#[derive(Debug)]
+pub struct Tiles {
+    frontier: Option<TreeFrontier>,
+}
+
+impl Tiles {
+    /// Those of the tree of the newest recorded checkpoint.
+    pub fn of(source: &mut dyn Source) -> Result<Self> {
+        if source.stores_partial_tiles() {
+            return Ok(Self { frontier: None });
+        }
+        let size = source.tree_size()?;
+        Ok(Self { frontier: Some(right_edge(source, size)?) })
+    }
+
+    /// One of them.
+    pub fn read(&self, source: &mut dyn Source, tile: TileId) -> Result<Vec<u8>> {
+        match &self.frontier {
+            None => complete_tile(source, tile),
+            Some(frontier) => frontier.reader(|tile| complete_tile(source, tile)).read_tile(tile),
+        }
     }
 }

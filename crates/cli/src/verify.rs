@@ -6,8 +6,9 @@
 //! are those whose contents are compared with these hashes.
 
 use crate::{
-    outcome::{Failure, OrFailure, Result, tampered},
+    outcome::{Failure, OrFailure, Result, tampered, unchecked},
     progress,
+    record::RECORDS,
     source::{Entry, Source},
 };
 use audit_chain_core::{
@@ -17,10 +18,12 @@ use audit_chain_core::{
     identity::LogIdentity,
     key::VerifierKey,
     problem::{Problem, ProblemKind},
+    register::SuppliedRegister,
     span::Span,
     supplied::SuppliedCheckpoint,
     tile::TileId,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many problems are named; all are counted.
 pub const MAX_PROBLEMS: usize = 10_000;
@@ -35,12 +38,15 @@ pub struct Options {
     pub checkpoint: Option<Vec<u8>>,
     /// The keys whose signatures are trusted.
     pub keys: Vec<VerifierKey>,
+    /// An erasure register: a signed text that says what was erased. One of the keys must have signed it.
+    pub register: Option<Vec<u8>>,
     /// No progress bar.
     pub quiet: bool,
 }
 
 /// Reads the log from beginning to end.
 pub fn verify(source: &mut dyn Source, options: &Options) -> Result<Report> {
+    let register = options.register.as_deref().map(|kept| trusted_register(kept, options)).transpose()?;
     let supplied = options.checkpoint.as_deref().map(SuppliedCheckpoint::parse).transpose();
     let mut check = LogCheck::new(check::Options {
         supplied: supplied.or_unchecked("the supplied checkpoint")?,
@@ -69,9 +75,70 @@ pub fn verify(source: &mut dyn Source, options: &Options) -> Result<Report> {
             read => read?,
         }
     }
+    add_records(source, &mut check, &mut entries)?;
+    if let Some(register) = &register {
+        let identity = source.identity().map_err(Failure::from)?;
+        register.is_of(identity.as_ref()).or_unchecked("the supplied register")?;
+        entries.add_register(register.register());
+    }
     bar.finish_and_clear();
     let entries = entries.finish(check.log_id(), Scope::Whole);
     Ok(check.finish(entries))
+}
+
+/// A register that one of the keys signed.
+fn trusted_register(kept: &[u8], options: &Options) -> Result<SuppliedRegister> {
+    let register = SuppliedRegister::parse(kept).or_unchecked("the supplied register")?;
+    if options.keys.is_empty() {
+        return unchecked("a register counts only with the key that signed it; give --key");
+    }
+    register.verify(&options.keys).or_unchecked("the supplied register")?;
+    Ok(register)
+}
+
+/// What an export has of entries that tell what became of others, and that it does not have among its own: those in the tree
+/// must be at their leaf, others must lie after the end of their chain there.
+fn add_records(source: &mut dyn Source, check: &mut LogCheck, entries: &mut EntryCheck) -> Result<()> {
+    if !source.is_copy() || check.is_ended() {
+        return Ok(());
+    }
+    let (mut sealed, mut unsealed) = (Vec::new(), 0);
+    let ends: BTreeMap<u32, u64> = check.sealed().collect();
+    let read = source.records(&mut |entry, leaf| {
+        match (leaf, entry.place(), entry.hash()) {
+            (Some(leaf), Some(place), Some(hash)) => sealed.push((place, leaf, hash)),
+            (None, Some((chain, seq)), _) if ends.get(&chain).is_none_or(|end| seq > *end) => {
+                unsealed += 1;
+                entry.add_record_to(entries);
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    match read {
+        Err(Failure::Tampered(what)) => {
+            check.add_problem(Problem::of_log(ProblemKind::CheckpointMismatch, what));
+            return Ok(());
+        }
+        read => read?,
+    }
+    let mut proved = BTreeSet::new();
+    for (place, leaf, hash) in sealed {
+        if check.contains(source, leaf, &hash).map_err(Failure::from)? {
+            proved.insert(place);
+        } else {
+            let detail = format!("{RECORDS} has an entry that is not at leaf {leaf} of the tree");
+            check.add_problem(Problem::at(ProblemKind::CheckpointMismatch, place.0, place.1, detail));
+        }
+    }
+    source.records(&mut |entry, leaf| {
+        if leaf.is_some() && entry.place().is_some_and(|place| proved.contains(&place)) {
+            entry.add_record_to(entries);
+        }
+        Ok(())
+    })?;
+    check.note_unsealed_records(unsealed);
+    Ok(())
 }
 
 fn read_rest(
@@ -136,6 +203,10 @@ impl LogReader for Checked<'_> {
 
     fn pruned(&mut self) -> Read<Option<PrunedLog>, String> {
         self.source.pruned()
+    }
+
+    fn segments(&mut self) -> Read<Option<Vec<u32>>, String> {
+        self.source.segments()
     }
 
     fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, String> {

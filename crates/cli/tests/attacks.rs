@@ -7,8 +7,11 @@ use audit_chain_cli::verify::{Options, verify};
 use audit_chain_core::testing::DAMAGES;
 use audit_chain_core::{
     check::{Remark, Report},
+    erasure::ErasedPart,
     problem::{
-        ProblemKind::{self, Altered, CheckpointMismatch, Clock, Missing, Truncated, Unlinked},
+        ProblemKind::{
+            self, Altered, CheckpointMismatch, Clock, ErasedWithoutRecord, Missing, Truncated, Unlinked,
+        },
         Verdict,
     },
     tile::TILE_BYTES,
@@ -32,8 +35,8 @@ fn exported(log: &Live, kept: &str) -> i32 {
     let folder = tempfile::tempdir().unwrap();
     let (export, checkpoint) = (folder.path().join("export"), folder.path().join("kept"));
     std::fs::write(&checkpoint, kept).unwrap();
-    let options = Export { unsealed: true, payloads: true, quiet: true };
-    if let Err(failure) = audit_chain_cli::export::export(&mut log.clone(), &export, options) {
+    let options = Export { unsealed: true, payloads: true, quiet: true, ..Export::default() };
+    if let Err(failure) = audit_chain_cli::export::export(&mut log.clone(), &export, &options) {
         return audit_chain_cli::outcome::code(failure.verdict()).into();
     }
     let key = key(1).verifier().to_string();
@@ -149,7 +152,14 @@ fn an_entry_edited() {
 #[test]
 fn an_erased_payload_is_not_tampering() {
     let (mut log, kept) = sample();
-    log.entry(0, 100).erase();
+    let unrecorded = {
+        let mut log = log.clone();
+        log.entry(0, 100).erase();
+        log
+    };
+    assert_eq!(kinds(&check(&unrecorded, Some(&kept), true)), [ErasedWithoutRecord]);
+    assert_eq!(exported(&unrecorded, &kept), 1);
+    log.erase(ErasedPart::Payload, &[(0, 100, 100)], 2);
     let report = check(&log, Some(&kept), true);
     assert_eq!((report.verdict, report.erased), (Verdict::Intact, 1));
     assert_eq!(exported(&log, &kept), 0);
@@ -158,9 +168,8 @@ fn an_erased_payload_is_not_tampering() {
 #[test]
 fn an_erased_who_part_is_not_tampering() {
     let (mut log, kept) = sample();
-    log.entry(0, 100).erase_who();
-    log.entry(0, 101).erase_who();
-    log.entry(0, 101).erase();
+    log.erase(ErasedPart::Who, &[(0, 100, 101)], 2);
+    log.erase(ErasedPart::Payload, &[(0, 101, 101)], 1);
     let report = check(&log, Some(&kept), true);
     assert_eq!((report.verdict, report.erased, report.erased_who), (Verdict::Intact, 1, 2));
     assert_eq!(exported(&log, &kept), 0);
@@ -329,7 +338,7 @@ fn a_rotated_key_needs_the_newest_key_and_that_of_the_kept_checkpoint() {
     let new = log.checkpoint(Some(&key(2)));
     let with = |seeds: &[u8], kept: &str| {
         let keys = seeds.iter().map(|&seed| key(seed).verifier().clone()).collect();
-        let options = Options { checkpoint: Some(kept.into()), keys, quiet: true };
+        let options = Options { checkpoint: Some(kept.into()), keys, quiet: true, ..Options::default() };
         verify(&mut log.clone(), &options).unwrap().verdict
     };
     assert_eq!([with(&[1, 2], &old), with(&[1, 2], &new), with(&[2], &new)], [Verdict::Intact; 3]);

@@ -199,7 +199,7 @@ fn an_export_is_not_written_over_anything() {
     let refused = export::export(
         &mut Live::sample(),
         folder.path(),
-        export::Options { unsealed: false, payloads: true, quiet: true },
+        &export::Options { payloads: true, quiet: true, ..export::Options::default() },
     )
     .unwrap_err();
     assert!(refused.to_string().contains("not empty"), "{refused}");

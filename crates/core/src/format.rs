@@ -15,20 +15,8 @@ pub const MAX_STR: usize = 0xFFFE;
 /// The largest number of a chain.
 pub const MAX_CHAIN: u32 = i32::MAX as u32;
 
-/// How many chains a segment of the log can have: `chain = (segment - 1) * SEGMENT_CHAINS + n`.
+/// How many chains a segment of the log can have.
 pub const SEGMENT_CHAINS: u32 = 65_536;
-
-/// The segment of a chain, from 1.
-#[must_use]
-pub fn segment_of(chain: u32) -> u32 {
-    chain / SEGMENT_CHAINS + 1
-}
-
-/// The first chain that a segment can have. Segments count from 1.
-#[must_use]
-pub fn first_chain_of(segment: u32) -> u32 {
-    segment.saturating_sub(1).saturating_mul(SEGMENT_CHAINS)
-}
 
 /// The last place in a chain.
 pub const MAX_SEQ: u64 = i64::MAX as u64;
@@ -324,14 +312,6 @@ mod tests {
         let mut bytes = vec![0];
         leaf().encode(&mut bytes);
         assert_eq!(leaf().hash(), <[u8; 32]>::from(Sha256::digest(&bytes)));
-    }
-
-    #[test]
-    fn segments_are_ranges_of_chains() {
-        for (chain, segment) in [(0, 1), (65_535, 1), (65_536, 2), (MAX_CHAIN, 32_768)] {
-            assert_eq!(segment_of(chain), segment);
-            assert!(first_chain_of(segment) <= chain && chain < first_chain_of(segment + 1));
-        }
     }
 
     #[test]

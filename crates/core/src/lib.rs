@@ -14,8 +14,8 @@
 //! * [`identity`], [`transition`]: a log's names, and what has become of it: restores, promotions, copies.
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
-//! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`segment`]: which segment of the log has which chains.
+//! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -6,10 +6,7 @@
 //!
 //! **Invariant**: a [`PruneEntry`] without a fault ([`PruneEntry::fault`]) pruned whole segments that its own policy allowed.
 
-use crate::{
-    Hash,
-    format::{SEGMENT_CHAINS, first_chain_of},
-};
+use crate::{Hash, format::SEGMENT_CHAINS};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -105,7 +102,7 @@ impl Pruning {
     /// The first chain of the log that remains.
     #[must_use]
     pub fn first_remaining_chain(&self) -> u32 {
-        first_chain_of(self.segment.saturating_add(1))
+        self.segment.saturating_mul(SEGMENT_CHAINS)
     }
 }
 

@@ -114,6 +114,11 @@ impl SpanCheck {
         Self { first_chain, ..self }
     }
 
+    /// Leaves out the leaves before `leaf`, which are not those of the chains that are looked at.
+    pub fn skip_to(&mut self, leaf: u64) {
+        self.size = self.size.max(leaf);
+    }
+
     /// Takes the next span if it continues those before it.
     pub fn push(&mut self, span: &Span) -> Result<(), SpanError> {
         if span.leaf_index != self.size {

@@ -8,17 +8,18 @@ use crate::{
     chain::{Link, Scope},
     check::{
         EntryCheck, LogCheck, LogReader, Options, PrunedLog, Read, RecordedCheckpoint, Report, ResumeReader,
-        frontier, is_beyond,
+        Seal, frontier, heads_digest, is_beyond,
     },
     checkpoint::{Checkpoint, default_origin},
     entry::{Defect, Scratch, StoredEntry},
     erasure::{ErasedPart, Erasure, PlaceRange},
-    format::{SEGMENT_CHAINS, first_chain_of, genesis},
+    format::{SEGMENT_CHAINS, genesis},
     identity::LogIdentity,
     key::{KeyKind, SigningKey},
     merkle::leaf_hash,
     note::Note,
     pruning::{Policy, PrunedSoFar, Pruning, SealedBy},
+    segment,
     span::{Span, SpanCheck},
     supplied::SuppliedCheckpoint,
     tile::{TILE_BYTES, TileId},
@@ -215,7 +216,7 @@ impl MemoryLog {
     /// after; some payloads and who-parts erased by rule.
     #[must_use]
     pub fn pruned_sample() -> Self {
-        let third = first_chain_of(3);
+        let third = segment::first_chain(3);
         let mut log = Self::default();
         log.append(0, 200);
         log.append(1, 90);
@@ -288,9 +289,24 @@ impl MemoryLog {
         self.record(chain, Erasure::OPERATION, &erasure.detail(), 0)
     }
 
+    /// Records in `chain` what a segment has.
+    pub fn seal(&mut self, number: u32, chain: u32) -> u64 {
+        let chains = segment::first_chain(number)..=segment::last_chain(number);
+        let newest = |(&chain, entries): (&u32, &Vec<MemoryEntry>)| {
+            let last = entries.last()?;
+            Some((chain, last.seq as u64, last.stored(chain).stored_hash()?))
+        };
+        let heads: Vec<(u32, u64, Hash)> = self.chains.range(chains).filter_map(newest).collect();
+        let detail = serde_json::json!({
+            "segment": number, "chains": heads.len(), "entries": heads.iter().map(|head| head.1).sum::<u64>(),
+            "heads": hex::encode(heads_digest(&heads)), "first_leaf": 0,
+        });
+        self.record(chain, Seal::OPERATION, &detail, 0)
+    }
+
     /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain` that it did.
-    pub fn prune(&mut self, segment: u32, chain: u32) {
-        let first_chain = first_chain_of(segment + 1);
+    pub fn prune(&mut self, number: u32, chain: u32) {
+        let first_chain = segment::first_chain(number + 1);
         let size = self.frontier.size();
         let last_tile = size - size % 256;
         let remain = self.spans.iter().filter(|span| span.chain >= first_chain);
@@ -314,8 +330,8 @@ impl MemoryLog {
         let newest = self.newest();
         let root = newest.root.clone().try_into().expect("an honest root");
         let pruning = Pruning {
-            segment,
-            first_chain: first_chain_of(segment),
+            segment: number,
+            first_chain: segment::first_chain(number),
             last_chain: first_chain - 1,
             chains: gone.len() as u64,
             entries: count,
@@ -331,7 +347,7 @@ impl MemoryLog {
             disposable: true,
             reason: None,
             pruned: PrunedSoFar {
-                segments: segment,
+                segments: number,
                 entries: count + before.as_ref().map_or(0, |before| before.pruned.entries),
                 since: before.map_or(first_at, |before| before.pruned.since),
             },
@@ -350,7 +366,7 @@ impl MemoryLog {
         let detail = serde_json::to_value(&pruning).expect("a detail is JSON");
         let at = last_at.unwrap_or(0) + 3_600_000_000;
         let seq = self.record(chain, Pruning::OPERATION, &detail, at);
-        self.pruned = Some((segment, (chain, seq)));
+        self.pruned = Some((number, (chain, seq)));
     }
 
     /// What the entry says by which the log says that it was pruned.
@@ -563,7 +579,10 @@ impl ResumeReader for MemoryLog {
     fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Infallible> {
         for (&chain, entries) in &self.chains {
             for entry in entries {
-                if matches!(entry.operation.as_deref(), Some(Pruning::OPERATION | Erasure::OPERATION)) {
+                if matches!(
+                    entry.operation.as_deref(),
+                    Some(Pruning::OPERATION | Erasure::OPERATION | Seal::OPERATION)
+                ) {
                     visit(&entry.stored(chain));
                 }
             }
@@ -766,7 +785,7 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         at < sealed(log, chain)
     }),
     ("a span edited", |log, place, what| {
-        let first_chain = log.pruned.map_or(0, |(segments, _)| first_chain_of(segments + 1));
+        let first_chain = log.pruned.map_or(0, |(segments, _)| segment::first_chain(segments + 1));
         let Some(span) = span(log, place) else { return false };
         if span.chain < first_chain && what % 6 == 1 {
             // Which of the pruned chains its entries had, nothing tells any more.

@@ -35,11 +35,19 @@ impl TreeFrontier {
     /// # Panics
     /// Where the tree has [`MAX_TREE_SIZE`] leaves.
     pub fn push(&mut self, leaf: Hash) -> Vec<CompleteTile> {
+        self.push_subtree(0, leaf)
+    }
+
+    /// Appends a whole subtree of 256^level leaves by its root, where one begins; otherwise as [`TreeFrontier::push`].
+    fn push_subtree(&mut self, from: u8, root: Hash) -> Vec<CompleteTile> {
         assert!(self.size < MAX_TREE_SIZE, "the tree is full");
-        self.size += 1;
+        self.size += 1 << (8 * u32::from(from));
         let mut completed = Vec::new();
-        let mut hash = leaf;
-        for level in 0..=MAX_LEVEL {
+        let mut hash = root;
+        while self.levels.len() < usize::from(from) {
+            self.levels.push(Vec::new());
+        }
+        for level in from..=MAX_LEVEL {
             if self.levels.len() <= usize::from(level) {
                 self.levels.push(Vec::with_capacity(TILE_WIDTH));
             }
@@ -56,6 +64,40 @@ impl TreeFrontier {
             completed.push(CompleteTile { level, index, hashes });
         }
         completed
+    }
+
+    /// Appends the leaves up to `to` of a tree of `size` leaves by the roots of its largest subtrees, which `reader` has in
+    /// its tiles: at most two tiles of each level are read. Returns the tiles that were completed.
+    pub fn skip_to<R: TileReader>(
+        &mut self,
+        reader: &mut R,
+        to: u64,
+        size: u64,
+    ) -> Result<Vec<CompleteTile>, TreeError<R::Error>> {
+        let mut completed = Vec::new();
+        let mut read: Option<(TileId, Vec<Hash>)> = None;
+        while self.size < to {
+            let fits = |level: &u8| {
+                let leaves = 1_u64 << (8 * u32::from(*level));
+                self.size.is_multiple_of(leaves) && to - self.size >= leaves
+            };
+            let level = (0..=MAX_LEVEL).take_while(fits).last().unwrap_or(0);
+            let number = self.size >> (8 * u32::from(level));
+            let tile = TileId::at(level, number / TILE_WIDTH as u64, size)
+                .ok_or(TreeError::OutOfRange { asked: to, size })?;
+            if read.as_ref().is_none_or(|(id, _)| *id != tile) {
+                let bytes = reader.read_tile(tile).map_err(TreeError::Read)?;
+                if bytes.len() < usize::from(tile.width) * 32 {
+                    return Err(TreeError::ShortTile { tile, bytes: bytes.len() });
+                }
+                read = Some((tile, hashes_of(&bytes)));
+            }
+            let at = (number % TILE_WIDTH as u64) as usize;
+            let hash = read.as_ref().and_then(|(_, hashes)| hashes.get(at).copied());
+            let hash = hash.ok_or(TreeError::OutOfRange { asked: to, size })?;
+            completed.extend(self.push_subtree(level, hash));
+        }
+        Ok(completed)
     }
 
     /// The tree's root.
@@ -83,18 +125,18 @@ impl TreeFrontier {
     /// Rebuilds the frontier of the tree of `size` leaves from what never changes: its complete tiles, and the
     /// hashes of the last `size % 256` leaves, which no complete tile holds.
     ///
-    /// Reads at most 256 tiles at each level; a tile that is not stored may be replaced by the one above, if that one is
-    /// complete in a larger tree. It checks nothing but lengths: compare [`TreeFrontier::root`] with a checkpoint that is
+    /// Reads at most 256 tiles at each level; one that is not stored is replaced by the one above, if that is: complete in a
+    /// larger tree, or with as many hashes as are needed. It checks nothing but lengths: compare [`TreeFrontier::root`] with a checkpoint that is
     /// trusted.
     pub fn rebuild<E>(
         size: u64,
         last_leaves: &[Hash],
         mut complete: impl FnMut(TileId) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, TreeError<E>> {
-        let mut read = |level: u32, index: u64| {
+        let mut read = |level: u32, index: u64, needed: usize| {
             let tile = TileId { level: level as u8, index, width: TILE_WIDTH as u16 };
             match complete(tile).map_err(TreeError::Read)? {
-                Some(bytes) if bytes.len() != TILE_BYTES => {
+                Some(bytes) if !(needed * 32..=TILE_BYTES).contains(&bytes.len()) => {
                     Err(TreeError::ShortTile { tile, bytes: bytes.len() })
                 }
                 Some(bytes) => Ok(hashes_of(&bytes)),
@@ -110,11 +152,11 @@ impl TreeFrontier {
             let number = size >> (8 * level);
             let mut hashes = Vec::with_capacity(TILE_WIDTH);
             for index in number - width(level) as u64..number {
-                match read(level - 1, index) {
+                match read(level - 1, index, TILE_WIDTH) {
                     Ok(tile) => hashes.push(perfect_root(&tile)),
                     Err(missing @ TreeError::MissingTile(_)) => {
                         // It was pruned, if the tile above has its root.
-                        hashes = match read(level, number / TILE_WIDTH as u64) {
+                        hashes = match read(level, number / TILE_WIDTH as u64, width(level)) {
                             Err(TreeError::MissingTile(_)) => return Err(missing),
                             above => above?,
                         };
@@ -176,6 +218,38 @@ mod tests {
         assert_eq!(tiles[..2], [(0, 0), (0, 1)]);
         assert_eq!(tiles[255..], [(0, 255), (1, 0)]);
         assert_eq!((tree.edge(0).len(), tree.edge(1).len(), tree.edge(2).len()), (3, 0, 1));
+    }
+
+    /// Wherever leaves are left out and wherever they are not, the tree and its tiles are the same.
+    #[test]
+    fn leaves_are_skipped_by_the_roots_of_subtrees() {
+        let size = 256 * 256 * 2 + 256 * 3 + 7;
+        let (mut tree, mut tiles) = (TreeFrontier::new(), std::collections::HashMap::new());
+        for n in 0..size {
+            tiles.extend(tree.push(leaf(n)).into_iter().map(|t| ((t.level, t.index), t.hashes.to_vec())));
+        }
+        struct Read<'t>(&'t TreeFrontier, &'t std::collections::HashMap<(u8, u64), Vec<u8>>, usize);
+        impl TileReader for Read<'_> {
+            type Error = TileId;
+            fn read_tile(&mut self, tile: TileId) -> Result<Vec<u8>, TileId> {
+                self.2 += 1;
+                match tile.is_complete() {
+                    true => self.1.get(&(tile.level, tile.index)).cloned().ok_or(tile),
+                    false => Ok(self.0.edge(tile.level).as_flattened().to_vec()),
+                }
+            }
+        }
+        for (first, end) in [(0, size), (1, size - 1), (300, 65_536 + 700), (65_536, 131_072), (255, 257)] {
+            let (mut skipped, mut reader) = (TreeFrontier::new(), Read(&tree, &tiles, 0));
+            (0..first).for_each(|n| drop(skipped.push(leaf(n))));
+            for tile in skipped.skip_to(&mut reader, end, size).unwrap() {
+                assert_eq!(tiles[&(tile.level, tile.index)], tile.hashes.to_vec());
+            }
+            assert!(reader.2 <= 6, "{} tiles were read", reader.2);
+            (end..size).for_each(|n| drop(skipped.push(leaf(n))));
+            assert_eq!(skipped.root(), tree.root());
+            assert!((0..=MAX_LEVEL).all(|level| skipped.edge(level) == tree.edge(level)));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub struct Database<'a> {
     pub name: String,
 }
 
-// The guard's triggers are those of the extension's own tables. psql runs what the queries return (\gexec).
+// The guard's triggers are those of the extension's own tables, and of the log's segments. psql runs what the queries return (\gexec).
 
 const DISABLE_EVENT_TRIGGERS: &str = r"
     SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger
@@ -21,13 +21,15 @@ const ENABLE_EVENT_TRIGGERS: &str = r"
 ";
 const DISABLE_TRIGGERS: &str = r"
     SELECT DISTINCT format('ALTER TABLE %s DISABLE TRIGGER ALL', tgrelid::regclass)
-    FROM pg_trigger JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
-    WHERE tgname LIKE '!audit\_chain\_%' \gexec
+    FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid LEFT JOIN pg_depend
+        ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
+    WHERE tgname LIKE '!audit\_chain\_%' AND (objid IS NOT NULL OR relname ~ '^audit_log_\d{4,}$') \gexec
 ";
 const ENABLE_TRIGGERS: &str = r"
     SELECT format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', tgrelid::regclass, tgname)
-    FROM pg_trigger JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
-    WHERE tgname LIKE '!audit\_chain\_%' \gexec
+    FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid LEFT JOIN pg_depend
+        ON classid = 'pg_class'::regclass AND objid = tgrelid AND deptype = 'e'
+    WHERE tgname LIKE '!audit\_chain\_%' AND (objid IS NOT NULL OR relname ~ '^audit_log_\d{4,}$') \gexec
 ";
 const DROP_CHECKS: &str = r"
     SELECT format('ALTER TABLE audit_log DROP CONSTRAINT %I', conname) FROM pg_constraint

@@ -1,6 +1,6 @@
 //! An audited database on its way through pg_upgrade.
 
-use crate::Database;
+use crate::{Database, eventually};
 use harness::{Builder, Installation, Mode, Server};
 use std::process::Command;
 
@@ -43,6 +43,12 @@ const STATE: &[&str] = &[
     "SELECT count(*), max(t::text) FROM audit_tile t",
     "SELECT c::text FROM audit_coverage c ORDER BY table_schema, table_name, state",
     "SELECT p::text FROM audit_schema_policy p ORDER BY 1",
+    "SELECT p::text FROM audit_retention_policy p ORDER BY 1",
+    "SELECT h::text FROM audit_hold_log h ORDER BY 1",
+    "SELECT h::text FROM audit_holds h ORDER BY 1",
+    "SELECT s::text FROM audit_segment s ORDER BY 1",
+    "SELECT l::text FROM audit_pruned_leaf l ORDER BY 1",
+    r"SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname ~ '^audit_log_\d+$' ORDER BY 1",
     "SELECT tgrelid::regclass::text, tgname, tgenabled, tgargs FROM pg_trigger WHERE tgname LIKE '!audit%' ORDER BY 1, 2",
     "SELECT evtname, evtenabled FROM pg_event_trigger ORDER BY 1",
     "SELECT oid::regprocedure::text, has_function_privilege('auditor', oid, 'EXECUTE') FROM pg_proc
@@ -57,8 +63,10 @@ const STATE: &[&str] = &[
 /// checkpoint that an auditor keeps.
 fn fill(server: &Server) -> String {
     let database = Database::create(server, NAME);
+    prune_two_segments(&database);
     database.sql(
-        "CREATE ROLE auditor;
+        "SELECT audit_retention('7 years', reason => 'law'); SELECT audit_hold('matter', 'a letter');
+         CREATE ROLE auditor;
          GRANT SELECT ON audit_log, audit_coverage, audit_status TO auditor;
          CREATE TABLE accounts (id integer PRIMARY KEY, secret text);
          CREATE TABLE parts (id integer, v text) PARTITION BY LIST (id);
@@ -102,6 +110,23 @@ fn fill(server: &Server) -> String {
         "DELETE FROM accounts WHERE id > 400; TRUNCATE policy.one; UPDATE parts SET id = 2 WHERE id = 1",
     );
     kept
+}
+
+/// Prunes two segments, and leaves their tables: that of the first one has what audit_log stored. Values are out of line.
+fn prune_two_segments(database: &Database<'_>) {
+    database.sql("SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test')");
+    for _ in 0..2 {
+        database.sql(
+            "SELECT audit_event('large', to_json((SELECT string_agg(gen_random_uuid()::text, '')
+                                                  FROM generate_series(1, 300)))) FROM generate_series(1, 9)",
+        );
+        database.sql("SELECT audit_rotate()");
+        database.sql("SELECT audit_seal()");
+    }
+    eventually("both segments to be pruned", || {
+        database.sql("SET client_min_messages = warning; SELECT audit_prune(reason => 'test')");
+        database.number("SELECT count(*) FROM audit_segments WHERE state = 'pruned'") == 2
+    });
 }
 
 fn state(database: &Database<'_>) -> Vec<String> {
@@ -233,6 +258,13 @@ fn check(database: &Database<'_>, kept: &[String]) -> String {
         let verdict = database.sql(&verify);
         assert!(verdict.starts_with("t|intact:"), "{verdict}");
     }
+    // What is left of pruned segments.
+    let left = r"SELECT count(*) FROM pg_class WHERE relname ~ '^audit_log_\d+$' AND relkind = 'r'";
+    if kept.len() == 1 {
+        assert_eq!(database.number(left), 3);
+    }
+    database.sql("CALL audit_finish_pruning()");
+    assert_eq!(database.number(left), 1);
     let next = database.sql("SELECT audit_checkpoint()");
     let verdict = database.sql(&format!("SELECT valid FROM audit_verify(checkpoint => '{next}')"));
     assert_eq!(verdict, "t");

@@ -414,13 +414,18 @@ fn pg_write_all_data_does_not_lock_the_log_if_preloaded() {
 }
 
 /// Rows that make no sense, for each of the other tables.
-const OTHER_INSERTS: [(&str, &str); 6] = [
+const OTHER_INSERTS: [(&str, &str); 8] = [
     ("audit_lifecycle", "INSERT INTO audit_lifecycle VALUES (0, 2)"),
     ("audit_checkpoint_span", "INSERT INTO audit_checkpoint_span VALUES (1000000, 900, 1, 1)"),
     ("audit_checkpoint_log", r"INSERT INTO audit_checkpoint_log VALUES (1000, sha256('x'), now(), 'x')"),
     ("audit_tile", r"INSERT INTO audit_tile VALUES (0, 0, decode(repeat('00', 8192), 'hex'))"),
     ("audit_schema_policy", "INSERT INTO audit_schema_policy VALUES (9, 'public', '{%}', false, false)"),
     ("audit_log_identity", "INSERT INTO audit_log_identity VALUES (gen_random_uuid(), now())"),
+    (
+        "audit_retention_policy",
+        "INSERT INTO audit_retention_policy VALUES (1, '1 s', 1, false, false, false, 0, 2, now())",
+    ),
+    ("audit_hold_log", "INSERT INTO audit_hold_log VALUES (1, 'matter', false, 0, 2, now())"),
 ];
 
 /// Checks that a superuser cannot insert the row into one of the other tables.
@@ -467,6 +472,13 @@ fn a_superuser_does_not_insert_into_audit_schema_policy() {
 #[test]
 fn a_superuser_does_not_insert_into_audit_log_identity() {
     assert_other_refused("identity", 5);
+}
+
+// A policy that keeps nothing, and a hold that was not released.
+#[test]
+fn a_superuser_does_not_insert_into_the_tables_of_retention() {
+    assert_other_refused("retention", 6);
+    assert_other_refused("hold", 7);
 }
 
 // What the row of audit_lifecycle is good for.

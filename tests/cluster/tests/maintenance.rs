@@ -5,7 +5,7 @@ use harness::Server;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The extension's tables, each with a column.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 11] = [
     ("audit_log", "new_row"),
     ("audit_log_identity", "log_id"),
     ("audit_incarnation", "kind"),
@@ -15,6 +15,8 @@ const TABLES: [(&str, &str); 9] = [
     ("audit_checkpoint_span", "last_seq"),
     ("audit_tile", "hashes"),
     ("audit_verification_place", "at"),
+    ("audit_retention_policy", "keep"),
+    ("audit_hold_log", "name"),
 ];
 
 /// Changes how a table is stored. `{t}` and `{c}` stand for each table and its column.

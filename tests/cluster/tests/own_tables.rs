@@ -4,7 +4,7 @@ use cluster_tests::{Database, eventually, server};
 use harness::Server;
 
 /// The tables, each with the columns by which logical replication finds a row.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 11] = [
     ("audit_log", "chain, seq"),
     ("audit_log_identity", "log_id"),
     ("audit_lifecycle", "chain, seq"),
@@ -13,6 +13,8 @@ const TABLES: [(&str, &str); 9] = [
     ("audit_checkpoint_span", "leaf_index"),
     ("audit_tile", "level, index"),
     ("audit_verification_place", "whole, at, chain, seq"),
+    ("audit_retention_policy", "version"),
+    ("audit_hold_log", "version"),
     ("audit_erasure", "chain, seq"),
 ];
 
@@ -22,7 +24,8 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     database.sql(
         "CREATE SCHEMA app; CREATE TABLE app.t (id integer PRIMARY KEY); SELECT audit_enable_schema('app');
          INSERT INTO app.t SELECT generate_series(1, 300); SELECT audit_checkpoint(); SELECT audit_verify_and_record();
-         SELECT * FROM audit_erase('app.t', '{\"id\": 250}', 'Art. 17', false)",
+         SELECT * FROM audit_erase('app.t', '{\"id\": 250}', 'Art. 17', dry_run => false);
+         SELECT audit_retention('7 years', locked => true, reason => 'law'); SELECT audit_hold('matter', 'a letter')",
     );
     for (table, _) in TABLES {
         assert_ne!(database.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");

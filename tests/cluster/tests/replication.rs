@@ -158,7 +158,7 @@ fn make_collector(publisher: &Database<'_>, collector: &Database<'_>, schema: &s
 }
 
 const LOG: [&str; 2] = ["audit_log", "audit_log_identity"];
-const OWN_TABLES: [&str; 12] = [
+const OWN_TABLES: [&str; 14] = [
     "audit_log",
     "audit_log_identity",
     "audit_incarnation",
@@ -168,6 +168,8 @@ const OWN_TABLES: [&str; 12] = [
     "audit_checkpoint_log",
     "audit_checkpoint_span",
     "audit_tile",
+    "audit_retention_policy",
+    "audit_hold_log",
     "audit_erasure",
     "audit_erasure_request",
     "audit_erasure_trace",
@@ -258,7 +260,10 @@ fn a_subscriber_with_the_extension_skips_a_log_that_is_streamed() {
     work(&publisher, 1);
     subscription.catch_up();
     work(&publisher, 20001);
-    publisher.sql("SELECT audit_verify_and_record()");
+    publisher.sql(
+        "SELECT audit_verify_and_record(); SELECT audit_retention('7 years', reason => 'law');
+         SELECT audit_hold('matter', 'a letter')",
+    );
     subscription.catch_up();
     assert_eq!(rows(&publisher), rows(&subscriber));
     for table in OWN_TABLES {

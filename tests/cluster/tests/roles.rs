@@ -102,6 +102,9 @@ const VIEWS: &[Attempt] = &[
     ("SELECT * FROM audit_tile", "--------++", None),
     ("SELECT * FROM audit_verification_place", "--------++", None),
     ("SELECT * FROM audit_verification_log", "--------++", None),
+    ("SELECT * FROM audit_retention_policy", "--------++", None),
+    ("SELECT * FROM audit_hold_log", "--------++", None),
+    ("SELECT * FROM audit_holds", "--------++", None),
     ("SELECT * FROM audit_coverage", "--------++", None),
     ("SELECT * FROM audit_status", "--------++", None),
     ("SELECT audit_chain_status()", "--------++", None),
@@ -116,6 +119,12 @@ const INSERTS: &[Attempt] = &[
     (r"INSERT INTO audit_checkpoint_log VALUES (1000, sha256('x'), now(), 'x')", "-------!-!", None),
     ("INSERT INTO audit_checkpoint_span VALUES (1000, 9, 1, 1)", "-------!-!", None),
     ("INSERT INTO audit_verification_place VALUES (true, now(), 0, 1)", "-------!-!", None),
+    (
+        "INSERT INTO audit_retention_policy VALUES (9, '1 s', 1, false, false, false, 0, 1, now())",
+        "-------!-!",
+        None,
+    ),
+    ("INSERT INTO audit_hold_log VALUES (9, 'x', false, 0, 1, now())", "-------!-!", None),
     (r"INSERT INTO audit_tile VALUES (0, 0, decode(repeat('00', 8192), 'hex'))", "-------!-!", None),
 ];
 
@@ -130,6 +139,8 @@ const EDITS: &[Attempt] = &[
     ("DELETE FROM audit_checkpoint_log", "----------", None),
     ("TRUNCATE audit_checkpoint_span, audit_tile", "----------", None),
     ("SET session_replication_role = replica; DELETE FROM audit_log", "----------", None),
+    ("UPDATE audit_retention_policy SET keep_seconds = 1", "----------", None),
+    ("DELETE FROM audit_hold_log", "----------", None),
     ("DELETE FROM audit_coverage", "!!!!!!!!!!", None),
 ];
 

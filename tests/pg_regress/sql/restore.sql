@@ -8,6 +8,7 @@ SELECT audit_enable('t');
 SELECT audit_enable_schema('app');
 INSERT INTO t SELECT generate_series(1, 300);
 DO $$ BEGIN PERFORM audit_checkpoint(); PERFORM audit_verify_and_record(); PERFORM audit_verify_and_record(only_chain => 0); END $$;
+DO $$ BEGIN PERFORM audit_retention('7 years', locked => true, reason => 'law'); PERFORM audit_hold('matter', 'a letter'); END $$;
 CREATE SCHEMA kept;
 CREATE TABLE kept.audit_log AS TABLE audit_log;
 CREATE TABLE kept.audit_log_identity AS TABLE audit_log_identity;
@@ -17,6 +18,8 @@ CREATE TABLE kept.audit_checkpoint_log AS TABLE audit_checkpoint_log;
 CREATE TABLE kept.audit_checkpoint_span AS TABLE audit_checkpoint_span;
 CREATE TABLE kept.audit_tile AS TABLE audit_tile;
 CREATE TABLE kept.audit_verification_place AS TABLE audit_verification_place;
+CREATE TABLE kept.audit_retention_policy AS TABLE audit_retention_policy;
+CREATE TABLE kept.audit_hold_log AS TABLE audit_hold_log;
 SET client_min_messages = warning;
 DROP EXTENSION audit_chain CASCADE;
 CREATE EXTENSION audit_chain SCHEMA public;
@@ -47,6 +50,15 @@ INSERT INTO audit_verification_place SELECT true, at, chain, seq FROM kept.audit
 INSERT INTO audit_verification_place SELECT whole, at + '1 s', chain, seq FROM kept.audit_verification_place;
 INSERT INTO audit_verification_place SELECT * FROM kept.audit_verification_place;
 SELECT scope, verdict FROM audit_verification_log ORDER BY seq;
+INSERT INTO audit_retention_policy SELECT version, keep, keep_seconds, locked, needs_export, needs_published, chain, 1, at
+    FROM kept.audit_retention_policy;
+INSERT INTO audit_retention_policy SELECT version, keep, keep_seconds, locked, needs_export, needs_published, chain, seq, at - interval '1 s'
+    FROM kept.audit_retention_policy;
+INSERT INTO audit_retention_policy SELECT * FROM kept.audit_retention_policy;
+INSERT INTO audit_hold_log SELECT version, name, false, chain, seq, at FROM kept.audit_hold_log;
+INSERT INTO audit_hold_log SELECT * FROM kept.audit_hold_log;
+SELECT keep, locked FROM audit_retention();
+SELECT name, reason FROM audit_holds;
 INSERT INTO audit_schema_policy SELECT * FROM kept.audit_schema_policy;
 INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
 -- A session that replays a dump, by the settings of pg_dump, records nothing, whatever it does.

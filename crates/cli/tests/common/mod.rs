@@ -6,16 +6,16 @@ pub use audit_chain_core::testing::key;
 use audit_chain_cli::{
     export,
     outcome::Result,
-    source::{Each, Entry, Source},
+    source::{Each, EachRecord, Entry, Source},
     verify::{Options, verify},
 };
 use audit_chain_core::{
     Hash,
-    check::{LogReader, Read, ReadError, RecordedCheckpoint, Report},
+    check::{LogReader, PrunedLog, Read, ReadError, RecordedCheckpoint, Report},
     identity::LogIdentity,
     key::{KeyKind, SigningKey},
     span::Span,
-    testing::MemoryLog,
+    testing::{MemoryEntry, MemoryLog},
     tile::TileId,
 };
 use std::{
@@ -52,14 +52,15 @@ impl Live {
     }
 
     pub fn export(&mut self, folder: &Path, unsealed: bool) {
-        let options = export::Options { unsealed, payloads: true, quiet: true };
-        export::export(self, folder, options).unwrap();
+        let options = export::Options { unsealed, payloads: true, quiet: true, ..export::Options::default() };
+        export::export(self, folder, &options).unwrap();
     }
 
     /// Verifies it with a checkpoint kept elsewhere and the log's key, or without.
     pub fn verify(&mut self, kept: Option<&str>, with_key: bool) -> Report {
         let keys = if with_key { vec![key(1).verifier().clone()] } else { Vec::new() };
-        let options = Options { checkpoint: kept.map(|note| note.as_bytes().to_vec()), keys, quiet: true };
+        let checkpoint = kept.map(|note| note.as_bytes().to_vec());
+        let options = Options { checkpoint, keys, quiet: true, ..Options::default() };
         verify(self, &options).unwrap()
     }
 }
@@ -98,6 +99,14 @@ impl LogReader for Live {
         never(self.0.tile(tile))
     }
 
+    fn pruned(&mut self) -> Read<Option<PrunedLog>, String> {
+        never(self.0.pruned())
+    }
+
+    fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, String> {
+        never(self.0.pruned_leaf(leaf))
+    }
+
     fn beyond(&mut self, size: u64) -> Read<Option<String>, String> {
         never(self.0.beyond(size))
     }
@@ -123,6 +132,20 @@ impl Source for Live {
             for entry in entries.iter().filter(|entry| entry.seq < 1 || entry.seq > last) {
                 each(&Entry::Stored(entry.stored(chain)))?;
             }
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, each: EachRecord<'_>) -> Result<()> {
+        let records: Vec<(u32, MemoryEntry)> = self
+            .chains
+            .iter()
+            .flat_map(|(&chain, entries)| entries.iter().map(move |entry| (chain, entry.clone())))
+            .filter(|(_, entry)| matches!(entry.operation.as_deref(), Some("PRUNE" | "ERASE" | "SEAL")))
+            .collect();
+        for (chain, entry) in records {
+            let leaf = self.locate(chain, entry.seq as u64)?;
+            each(&Entry::Stored(entry.stored(chain)), leaf)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 use crate::{
     Hash,
     chain::{ChainCheck, Link, Scope},
-    check::{Records, Resumed},
+    check::{Records, Resumed, Seal, records::Parts},
     entry::{self, Defect, EncodedEntry, Exported, Scratch, StoredEntry},
     erasure::{ErasedPart, PlaceRange, Places},
     format::Leaf,
@@ -17,6 +17,7 @@ use crate::{
     transition::{MAX_TRANSITIONS, Transition},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Checks entries one by one; tells in the end whether they make intact chains.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub struct EntryReport {
     pub transitions: Vec<Transition>,
     /// The `PRUNE` entry that counts all that was pruned.
     pub prune: Option<PruneEntry>,
+    /// What sealed segments have, by segment.
+    pub seals: BTreeMap<u32, Seal>,
     /// Whether a register, besides the log's entries, told what was erased.
     pub by_register: bool,
     /// The problems.
@@ -159,6 +162,13 @@ impl EntryCheck {
         }
     }
 
+    /// The same for an entry as an export holds it.
+    pub fn add_encoded_record(&mut self, entry: &EncodedEntry<'_>) {
+        if let (Ok(leaf), Exported::Present(payload)) = (entry.check(&mut self.scratch), &entry.payload) {
+            self.records.add(leaf.operation, leaf.at, (leaf.chain, leaf.seq), payload.detail);
+        }
+    }
+
     /// Accepts the erasures of a register, whose signature the caller has verified.
     pub fn add_register(&mut self, register: &Register) {
         self.records.add_register(register);
@@ -221,7 +231,7 @@ impl EntryCheck {
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
         let Self { chains, mut problems, erased, erased_who, absent, transitions, .. } = self;
         let entries = chains.entries();
-        let (prune, recorded, by_register) = self.records.into_parts();
+        let Parts { prune, erased: recorded, seals, by_register } = self.records.into_parts();
         // Chains that were pruned are not looked at any more: the log must have none of them.
         let believed = prune.as_ref().filter(|entry| entry.fault().is_none());
         let first_chain = believed.map_or(0, |entry| entry.pruning.first_remaining_chain());
@@ -240,6 +250,7 @@ impl EntryCheck {
             heads,
             transitions,
             prune,
+            seals,
             by_register,
             problems,
         }

@@ -7,7 +7,7 @@ use crate::{
     Hash,
     check::{
         BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, pruned::PrunedCheck,
-        reader::ReadError, recorded::Recorded,
+        reader::ReadError, recorded::Recorded, segments::SegmentsCheck,
     },
     checkpoint::Checkpoint,
     identity::LogIdentity,
@@ -76,6 +76,8 @@ pub struct LogCheck {
     begun: bool,
     pub(super) identity: Option<LogIdentity>,
     pub(super) pruned: Option<PrunedCheck>,
+    pub(super) segments: Option<SegmentsCheck>,
+    unsealed_records: u64,
     supplied: Option<Supplied>,
     reported_supplied: Option<ReportedCheckpoint>,
     pub(super) trusted: Option<ReportedCheckpoint>,
@@ -102,6 +104,8 @@ impl LogCheck {
             begun: false,
             identity: None,
             pruned: None,
+            segments: None,
+            unsealed_records: 0,
             supplied: None,
             reported_supplied: None,
             trusted: None,
@@ -173,6 +177,11 @@ impl LogCheck {
         self.frontier = frontier;
     }
 
+    /// Notes how many entries about what was pruned or erased count although no checkpoint seals them.
+    pub fn note_unsealed_records(&mut self, count: u64) {
+        self.unsealed_records = count;
+    }
+
     /// Adds a problem that was found while the caller read the log.
     pub fn add_problem(&mut self, problem: Problem) {
         self.problems.add(problem);
@@ -207,6 +216,9 @@ impl LogCheck {
         self.identity = self.evidence(identity, ProblemKind::CheckpointMismatch)?.flatten();
         let pruned = reader.pruned();
         let pruned = self.evidence(pruned, ProblemKind::Missing)?.flatten();
+        let segments = reader.segments();
+        let segments = self.evidence(segments, ProblemKind::Missing)?.flatten();
+        self.segments = segments.map(SegmentsCheck::new);
         self.pruned = pruned.filter(|log| log.segments > 0).map(|log| PrunedCheck { log, leaves: 0 });
         if let Some(supplied) = &self.options.supplied {
             let verified = supplied.verify(self.identity.as_ref(), &self.options.keys);
@@ -228,7 +240,9 @@ impl LogCheck {
     /// The report, with what the check of the entries found.
     #[must_use]
     pub fn finish(mut self, entries: EntryReport) -> Report {
-        let pruning = self.judge_pruning(entries.prune.as_ref());
+        // A copy of some segments says nothing about those that were pruned.
+        let pruning = if self.segments.is_some() { None } else { self.judge_pruning(entries.prune.as_ref()) };
+        self.judge_segments(&entries);
         match self.progress {
             Progress::NotStarted => self.problems.add(Problem::of_log(
                 ProblemKind::Unchecked,
@@ -244,7 +258,8 @@ impl LogCheck {
             self.problems.add(explained(&entries.transitions, &checkpoint, problem));
         }
         let pruned_leaves = self.pruned.as_ref().map_or(0, |pruned| pruned.leaves);
-        let sealed = (self.spans.size() - self.started_at).saturating_sub(pruned_leaves);
+        let left_out = self.segments.as_ref().map_or(0, |segments| segments.left_out);
+        let sealed = (self.spans.size() - self.started_at).saturating_sub(pruned_leaves + left_out);
         let mut problems = entries.problems;
         problems.merge(self.problems);
         if self.progress == Progress::Broken && problems.count() == 0 {
@@ -263,11 +278,14 @@ impl LogCheck {
         remark(self.recorded.unsigned > 0, Remark::UnsignedCheckpoints(self.recorded.unsigned));
         remark(entries.erased > 0, Remark::ErasedPayloads(entries.erased));
         remark(entries.erased_who > 0, Remark::ErasedWho(entries.erased_who));
+        let records = self.unsealed_records;
+        remark(records > 0, Remark::UnsealedRecords(records));
         remark(entries.by_register, Remark::ErasureRegister);
         remark(entries.absent > 0, Remark::AbsentPayloads(entries.absent));
         if let Some(supplied) = self.reported_supplied.as_ref().filter(|supplied| supplied.compared) {
             let (covered, entries) = (supplied.tree_size, entries.entries);
-            remark(covered < sealed, Remark::BeyondSupplied { sealed: covered, entries });
+            let whole = left_out == 0;
+            remark(whole && covered < sealed, Remark::BeyondSupplied { sealed: covered, entries });
         }
         remark(unsealed > 0 && self.progress == Progress::Complete, Remark::Unsealed(unsealed));
         remarks.extend(pruning.clone().map(Remark::Pruned));
@@ -285,6 +303,7 @@ impl LogCheck {
             trusted: self.trusted,
             newest,
             part: None,
+            segments: self.segments.map(|segments| segments.numbers),
             pruned: pruning,
             remarks,
             problem_count: problems.count(),
@@ -324,7 +343,13 @@ impl LogCheck {
             }
         } else if self.open_supplied().is_some() && self.progress == Progress::Complete {
             let pruned = pruning.filter(|pruning| size < pruning.minimum_index);
-            let why = pruned.map_or_else(String::new, |pruning| format!(": {pruning}"));
+            let why = match (&self.segments, pruned) {
+                (Some(_), _) => {
+                    format!(": a copy of some segments has only what proves the {}", self.recorded.named())
+                }
+                (None, Some(pruning)) => format!(": {pruning}"),
+                (None, None) => String::new(),
+            };
             let detail = format!("the supplied checkpoint of {size} entries could not be compared{why}");
             self.problems.add(Problem::of_log(ProblemKind::Unchecked, detail));
         }

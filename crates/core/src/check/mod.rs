@@ -19,18 +19,19 @@ mod recorded;
 mod records;
 mod report;
 mod resume;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
 pub use log::{LogCheck, Options};
-pub use pruned::PrunedLog;
+pub use pruned::{PrunedLog, pruned_leaves};
 pub use ranges::{Range, slices_of};
 pub use reader::{
     BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
     is_beyond,
 };
-pub use records::Records;
+pub use records::{Records, Seal, heads_digest};
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
 pub use resume::Resumed;

@@ -12,9 +12,9 @@ use crate::{
     check::{
         LogCheck, LogReader,
         log::Progress,
-        reader::{FrontierError, Read, ReadError, frontier},
+        reader::{FrontierError, Read, ReadError, frontier_after},
     },
-    format::first_chain_of,
+    format::SEGMENT_CHAINS,
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
     pruning::{PruneEntry, Pruning, ReportedPruning},
@@ -37,7 +37,7 @@ impl PrunedLog {
     /// The first chain that remains.
     #[must_use]
     pub fn first_chain(&self) -> u32 {
-        first_chain_of(self.segments.saturating_add(1))
+        self.segments.saturating_mul(SEGMENT_CHAINS)
     }
 }
 
@@ -69,7 +69,7 @@ impl LogCheck {
             return Ok(());
         };
         let size = pruning.minimum_index;
-        let edge = match frontier(reader, size) {
+        let edge = match frontier_after(reader, size, Some(first_chain)) {
             Ok(edge) => edge,
             Err(FrontierError::Failed(error)) => return Err(error),
             Err(FrontierError::Missing { chain, seq }) => {
@@ -260,7 +260,7 @@ fn check_spans_before<R: LogReader + ?Sized>(
 
 /// The hashes of leaves whose entries were pruned: from the tiles that hold them, or from where those are kept that no
 /// complete tile holds.
-pub(super) fn pruned_leaves<R: LogReader + ?Sized>(
+pub fn pruned_leaves<R: LogReader + ?Sized>(
     reader: &mut R,
     leaves: std::ops::Range<u64>,
 ) -> Read<Vec<Hash>, R::Error> {

@@ -90,6 +90,12 @@ pub trait LogReader {
         Ok(None)
     }
 
+    /// The segments that a copy of the log has, if it has not all of them: their entries, and what proves that these are in
+    /// the tree. `None` for all.
+    fn segments(&mut self) -> Read<Option<Vec<u32>>, Self::Error> {
+        Ok(None)
+    }
+
     /// The hash of a leaf whose entry was pruned, where it is kept besides the complete tiles; `None` if it is not.
     fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Self::Error> {
         let _ = leaf;
@@ -200,9 +206,17 @@ pub fn frontier<R: LogReader + ?Sized>(
     reader: &mut R,
     size: u64,
 ) -> Result<TreeFrontier, FrontierError<R::Error>> {
+    frontier_after(reader, size, None)
+}
+
+/// The same, where it is known that the chains before `first_chain` were pruned: their entries are not asked for.
+pub(super) fn frontier_after<R: LogReader + ?Sized>(
+    reader: &mut R,
+    size: u64,
+    mut first_chain: Option<u32>,
+) -> Result<TreeFrontier, FrontierError<R::Error>> {
     let mut last = Vec::new();
     let mut leaf = size - size % TILE_WIDTH as u64;
-    let mut first_chain: Option<u32> = None;
     while leaf < size {
         let span = reader.span_at(leaf)?;
         let Some((span, (chain, seq))) = span.and_then(|span| Some((span, span.entry_at(leaf)?))) else {
@@ -210,6 +224,11 @@ pub fn frontier<R: LogReader + ?Sized>(
         };
         let last_seq = span.last_seq.min(seq.saturating_add(size - leaf - 1));
         let piece = Span { leaf_index: leaf, chain, first_seq: seq, last_seq };
+        if first_chain.is_some_and(|first_chain| chain < first_chain) {
+            last.extend(pruned_leaves(reader, leaf..leaf + piece.entries())?);
+            leaf += piece.entries();
+            continue;
+        }
         let mut next = Some(seq);
         let before = last.len();
         reader.hashes(&[piece], &mut |found_chain, found, hash| {

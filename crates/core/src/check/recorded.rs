@@ -48,6 +48,8 @@ pub(super) struct Recorded {
     pub(super) count: u64,
     /// How many were compared with the tree.
     pub(super) compared: u64,
+    /// The sizes of the first of them.
+    sizes: Vec<u64>,
     /// How many are unsigned, or signed by other keys only.
     pub(super) unsigned: u64,
     /// The newest one that is of this log.
@@ -80,6 +82,7 @@ impl Recorded {
         options: &Options,
         identity: Option<&LogIdentity>,
     ) -> Read<(), R::Error> {
+        let counts = (self.count, self.unsigned);
         loop {
             while self.next().is_some_and(|next| next < size) {
                 if let Some(recorded) = self.ahead.pop_front() {
@@ -87,7 +90,7 @@ impl Recorded {
                 }
             }
             if self.exhausted || self.next().is_some() {
-                (self.count, self.unsigned) = (0, 0);
+                (self.count, self.unsigned) = counts;
                 (self.newest, self.newest_unsigned) = (None, false);
                 return Ok(());
             }
@@ -125,6 +128,9 @@ impl Recorded {
     pub(super) fn compare(&mut self, root: &Hash, options: &Options, identity: Option<&LogIdentity>) {
         if let Some(recorded) = self.ahead.pop_front() {
             self.compared += 1;
+            if self.sizes.len() < 5 {
+                self.sizes.push(recorded.size);
+            }
             if recorded.root != root {
                 self.fault(Fault::Root, recorded.size, "the log's entries have another root");
             }
@@ -193,6 +199,12 @@ impl Recorded {
             detail: detail.to_string(),
             later: 0,
         });
+    }
+
+    /// The sizes of those that were compared, in words.
+    pub(super) fn named(&self) -> String {
+        let sizes: Vec<String> = self.sizes.iter().map(u64::to_string).collect();
+        format!("checkpoints of {} entries", sizes.join(", "))
     }
 
     /// The problems that were found.

@@ -3,11 +3,14 @@
 //! **Invariant**: only an entry whose content gives its hash counts. What lost its detail says nothing.
 
 use crate::{
+    Hash,
     erasure::{ErasedPart, Erasure, Places},
     pruning::{PruneEntry, Pruning},
     register::Register,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// What the log's `PRUNE` and `ERASE` entries say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,8 @@ pub struct Records {
     prune: Option<PruneEntry>,
     payloads: Places,
     who_parts: Places,
+    /// What segments have, as their `SEAL` entries say.
+    seals: BTreeMap<u32, Seal>,
     /// Whether a register told of erasures.
     by_register: bool,
 }
@@ -28,6 +33,8 @@ impl Records {
         } else if let Some(erasure) = Erasure::of_entry(operation, detail) {
             let places = self.places_mut(erasure.part);
             erasure.places.into_iter().for_each(|range| places.add_range(range));
+        } else if let Some(seal) = Seal::of_entry(operation, detail) {
+            self.seals.entry(seal.segment).or_insert(seal);
         }
     }
 
@@ -52,6 +59,9 @@ impl Records {
         other.prune.into_iter().for_each(|entry| self.add_prune(entry));
         self.payloads.merge(other.payloads);
         self.who_parts.merge(other.who_parts);
+        for (segment, seal) in other.seals {
+            self.seals.entry(segment).or_insert(seal);
+        }
         self.by_register |= other.by_register;
     }
 
@@ -62,8 +72,61 @@ impl Records {
         }
     }
 
-    pub(crate) fn into_parts(self) -> (Option<PruneEntry>, [(ErasedPart, Places); 2], bool) {
-        let erased = [(ErasedPart::Payload, self.payloads), (ErasedPart::Who, self.who_parts)];
-        (self.prune, erased, self.by_register)
+    pub(crate) fn into_parts(self) -> Parts {
+        let Self { prune, payloads, who_parts, seals, by_register } = self;
+        Parts {
+            prune,
+            erased: [(ErasedPart::Payload, payloads), (ErasedPart::Who, who_parts)],
+            seals,
+            by_register,
+        }
     }
+}
+
+/// What the entries say, part by part.
+pub(crate) struct Parts {
+    pub(crate) prune: Option<PruneEntry>,
+    pub(crate) erased: [(ErasedPart, Places); 2],
+    pub(crate) seals: BTreeMap<u32, Seal>,
+    pub(crate) by_register: bool,
+}
+
+/// What a `SEAL` entry says that its segment has. A segment is sealed once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The segment.
+    pub segment: u32,
+    /// How many chains it has.
+    pub chains: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// The digest of its chains' newest entries, in hexadecimal ([`heads_digest`]).
+    pub heads: String,
+}
+
+impl Seal {
+    /// The word in the entry's column `operation`.
+    pub const OPERATION: &'static str = "SEAL";
+
+    /// What an entry says; `None` if it is no `SEAL` entry, or its detail is not as it must be.
+    #[must_use]
+    pub fn of_entry(operation: &[u8], detail: Option<&[u8]>) -> Option<Self> {
+        if operation != Self::OPERATION.as_bytes() {
+            return None;
+        }
+        serde_json::from_slice(detail?).ok()
+    }
+}
+
+/// The digest of the newest entries of chains, in the chains' order: SHA-256 over the chain (4 bytes, big-endian), the place
+/// (8 bytes) and the hash of each.
+#[must_use]
+pub fn heads_digest<'a>(heads: impl IntoIterator<Item = &'a (u32, u64, Hash)>) -> Hash {
+    let mut digest = Sha256::new();
+    for (chain, seq, hash) in heads {
+        digest.update(chain.to_be_bytes());
+        digest.update(seq.to_be_bytes());
+        digest.update(hash);
+    }
+    digest.finalize().into()
 }

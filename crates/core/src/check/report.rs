@@ -93,6 +93,8 @@ pub enum Remark {
     ErasureRegister,
     /// Entries were pruned by rule.
     Pruned(ReportedPruning),
+    /// So many entries about what was pruned or erased are not sealed by a checkpoint.
+    UnsealedRecords(u64),
     /// So many entries are not sealed yet.
     Unsealed(u64),
     /// So many payloads are absent from the export that was read.
@@ -128,6 +130,13 @@ impl fmt::Display for Remark {
             Self::Pruned(pruning) => {
                 write!(f, "{pruning}; entry {} of chain {} says so", pruning.seq, pruning.chain)
             }
+            Self::UnsealedRecords(1) => f.write_str(
+                "1 entry about what was pruned or erased is not sealed by a checkpoint yet",
+            ),
+            Self::UnsealedRecords(n) => write!(
+                f,
+                "{n} entries about what was pruned or erased are not sealed by a checkpoint yet"
+            ),
             Self::Unsealed(1) => f.write_str("1 entry is not sealed by a checkpoint yet"),
             Self::Unsealed(n) => write!(f, "{n} entries are not sealed by a checkpoint yet"),
             Self::AbsentPayloads(_) => f.write_str(
@@ -180,6 +189,9 @@ pub struct Report {
     pub trusted: Option<ReportedCheckpoint>,
     /// The log's own newest checkpoint.
     pub newest: Option<ReportedCheckpoint>,
+    /// The segments that a copy has, where it has not all of them; `None` for the whole log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<u32>>,
     /// What was pruned by rule, as an intact entry says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned: Option<ReportedPruning>,
@@ -215,6 +227,7 @@ impl Report {
             newest: None,
             part: Some(part),
             remarks: pruned.clone().map(Remark::Pruned).into_iter().collect(),
+            segments: None,
             pruned,
             problem_count: entries.problems.count(),
             problems: entries.problems.into_sorted(),
@@ -257,6 +270,11 @@ impl Report {
                 },
                 pruned.keep
             );
+        }
+        if let Some(segments) = &self.segments {
+            let numbers: Vec<String> = segments.iter().map(u32::to_string).collect();
+            let word = if numbers.len() == 1 { "segment" } else { "segments" };
+            text += &format!("; only {word} {} of the log", numbers.join(", "));
         }
         text += &match &self.part {
             Some(part) => part_summary(part),

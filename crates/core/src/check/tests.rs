@@ -3,10 +3,10 @@
 use super::*;
 use crate::{
     erasure::ErasedPart,
-    format::first_chain_of,
     identity::LogIdentity,
     problem::{ProblemKind, Verdict},
     pruning::Pruning,
+    segment::first_chain,
     supplied::SuppliedCheckpoint,
     testing::{DAMAGES, LOG_ID, MemoryEntry, MemoryLog, check, key},
     tile::TILE_BYTES,
@@ -44,10 +44,10 @@ fn pruned_logs() -> impl Strategy<Value = MemoryLog> {
             for (chain, stray, count) in round {
                 // A transaction that was under way when its segment was closed.
                 let stray = stray && open > pruned + 1;
-                log.append(first_chain_of(if stray { open - 1 } else { open }) + chain, count);
+                log.append(first_chain(if stray { open - 1 } else { open }) + chain, count);
             }
-            log.append(first_chain_of(open), 3);
-            let (newest, last) = (first_chain_of(open), log.chains[&first_chain_of(open)].len() as u64);
+            log.append(first_chain(open), 3);
+            let (newest, last) = (first_chain(open), log.chains[&first_chain(open)].len() as u64);
             match erase {
                 0 => log.erase(ErasedPart::Payload, &[(newest, 1, 1), (newest, last - 1, last)], newest),
                 1 => log.erase(ErasedPart::Who, &[(newest, last, last)], newest),
@@ -56,21 +56,21 @@ fn pruned_logs() -> impl Strategy<Value = MemoryLog> {
             log.checkpoint(Some(&key(1)));
             if rotate || open == 1 {
                 open += 1;
-                log.append(first_chain_of(open), 1);
+                log.append(first_chain(open), 1);
             }
             // Those before the newest but one are closed for good.
             if open > pruned + 2 {
                 log.checkpoint(Some(&key(1)));
                 pruned = open - 2;
-                log.prune(pruned, first_chain_of(open));
+                log.prune(pruned, first_chain(open));
             }
         }
         if pruned == 0 {
-            log.append(first_chain_of(open + 1), 1);
-            log.prune(open - 1, first_chain_of(open + 1));
+            log.append(first_chain(open + 1), 1);
+            log.prune(open - 1, first_chain(open + 1));
         }
         if late {
-            log.append(first_chain_of(open), 1);
+            log.append(first_chain(open), 1);
             log.checkpoint(Some(&key(1)));
         }
         log

@@ -1,0 +1,108 @@
+//! What is left of pruned segments: tables that do not belong to the log any more. They are shrunk in small steps, and then
+//! dropped, so that nobody waits for the disk.
+//!
+//! **Invariant**: each step is a transaction of its own, and can be repeated. What a crash leaves is removed the next time.
+
+use crate::audit::enable::require_extension_owner;
+use crate::audit::suspend::GuardSuspended;
+use crate::error::{Error, OrRaise};
+use crate::extension::{Extension, OwnTable};
+use crate::log::segment::{Segments, State};
+use crate::pg::fmgr::Call;
+use crate::pg::query::execute;
+use crate::pg::session::LocalSettings;
+use crate::pg::slices::{OfProcedure, Slices};
+use crate::pg::{catalog, orphan, process, relation, xact};
+use audit_chain_core::segment;
+use pgrx::pg_sys::{Datum, Oid};
+use std::ffi::CString;
+use std::time::Duration;
+
+/// How long is waited after each step.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The name of the table that is left of a pruned segment.
+pub fn name(segment: u32) -> CString {
+    let name = if segment == 1 { "audit_log_0001".into() } else { segment::name(segment) };
+    CString::new(name).expect("a name without NUL")
+}
+
+/// Gives a table the triggers that refuse edits.
+pub fn guard(extension: &Extension, table: Oid) -> Result<(), Error> {
+    let schema = extension.quoted_schema()?;
+    let name =
+        catalog::quoted_name(table).ok_or(Error::MissingObject { what: "what is left of a segment" })?;
+    execute(&format!(
+        "CREATE TRIGGER \"!audit_chain_refuse\" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} \
+             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
+         ALTER TABLE {name} ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\""
+    ));
+    Ok(())
+}
+
+/// The procedure `audit_finish_pruning()`.
+pub fn finish(call: Call) -> Datum {
+    xact::refuse_if_read_only(c"audit_finish_pruning()");
+    if !call.may_end_transactions() {
+        Error::InTransactionBlock { procedure: "audit_finish_pruning()" }.raise();
+    }
+    let extension = Extension::installed().or_raise();
+    require_extension_owner(&extension, "audit_finish_pruning").or_raise();
+    let mut transactions = OfProcedure::begin();
+    remove_all(&mut transactions);
+    transactions.end();
+    call.void()
+}
+
+/// Removes what is left of pruned segments, as far as nobody reads it.
+pub fn remove_all(slices: &mut impl Slices) {
+    let segments = slices
+        .run(|| Extension::find().map_or_else(|| Ok(Vec::new()), |extension| left(&extension)).or_raise());
+    for segment in segments {
+        // An error is raised in its transaction, so that nothing half done is committed.
+        while slices.run(|| step(segment).or_raise()) {
+            process::pause(PAUSE);
+        }
+    }
+}
+
+/// The pruned segments of which something is left.
+fn left(extension: &Extension) -> Result<Vec<u32>, Error> {
+    let segments = Segments::read(extension)?;
+    let mut left = Vec::new();
+    for segment in (1..=segments.open()).filter(|&segment| segments.has_reached(segment, State::Pruned)) {
+        if table_of(extension, segment)?.is_some() {
+            left.push(segment);
+        }
+    }
+    Ok(left)
+}
+
+/// The table that is left of a pruned segment.
+fn table_of(extension: &Extension, segment: u32) -> Result<Option<Oid>, Error> {
+    let log = extension.table(OwnTable::Log)?;
+    let table = catalog::relation_in(extension.schema, &name(segment));
+    // What was put back into the log by force is for verification to tell.
+    Ok(table.filter(|&table| extension.has_segment(table) && !relation::parents(table).contains(&log)))
+}
+
+/// Makes what is left of a segment smaller, or drops it in the end. Returns whether there is more to do.
+fn step(segment: u32) -> Result<bool, Error> {
+    let Some(extension) = Extension::find() else { return Ok(false) };
+    let Some(table) = table_of(&extension, segment)? else { return Ok(false) };
+    if !Segments::read(&extension)?.has_reached(segment, State::Pruned) || !orphan::try_lock(table) {
+        return Ok(false);
+    }
+    // It may have been another table's name before the lock.
+    if table_of(&extension, segment)? != Some(table) {
+        return Ok(false);
+    }
+    let _path = LocalSettings::safe_search_path();
+    let _guard = GuardSuspended::begin();
+    let _owner = extension.act_as_owner();
+    if orphan::shrink(table) {
+        return Ok(true);
+    }
+    orphan::drop(table);
+    Ok(false)
+}
