@@ -174,7 +174,10 @@ fn answer(extension: &Extension, common: Common, subject: Subject) -> Result<Vec
             return Err(subject.not_found());
         }
         if let Some(name) = hold::active(extension)? {
-            warning(&format!("hold \"{name}\" forbids to erase anything"), "Release it before.");
+            warning(
+                &format!("hold {name} forbids to erase anything"),
+                "View audit_holds has the reason. audit_release() ends a hold.",
+            );
         }
         return Ok(rows(&State::Preview, None, groups));
     }

@@ -262,6 +262,13 @@ SELECT state, role::regrole, subject, reason FROM audit_erasure_request WHERE re
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
 RESET audit_chain.erase_needs_approval;
 
+-- A legal hold forbids it, and what would be erased can still be seen.
+SELECT audit_hold('case 12', 'a letter of 2 March');
+SELECT entries FROM audit_erase('person', '{"id": 8}', 'Art. 17');
+SELECT * FROM audit_erase('person', '{"id": 8}', 'Art. 17', false);
+SELECT * FROM audit_erase_actor(session_user::text, 'Art. 17', false, 'session_role');
+SELECT audit_release('case 12', 'settled');
+
 -- The old values leave the files when nobody writes to the table any more.
 SELECT what, location, since IS NOT NULL AS has_time, remedy FROM audit_erasure_remains() WHERE what = 'table';
 BEGIN;
