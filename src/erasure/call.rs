@@ -173,9 +173,11 @@ fn answer(extension: &Extension, common: Common, subject: Subject) -> Result<Vec
         if groups.is_empty() {
             return Err(subject.not_found());
         }
-        if let Some(name) = hold::active(extension)? {
+        // Without the lock of holds: nothing depends on the answer.
+        let holds = hold::in_force(extension)?;
+        if !holds.is_empty() {
             warning(
-                &format!("hold {name} forbids to erase anything"),
+                &format!("hold \"{}\" forbids to erase anything", holds.join("\", \"")),
                 "View audit_holds has the reason. audit_release() ends a hold.",
             );
         }
