@@ -13,6 +13,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
 use crate::pg::{catalog, rewrite, xact};
+use crate::retention::leftover;
 use pgrx::pg_sys::{Datum, Oid};
 
 const PROCEDURE: &str = "audit_finish_erasure()";
@@ -66,7 +67,15 @@ fn finish_one(number: u32) -> Result<bool, Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     let _owner = extension.act_as_owner();
-    if !Segments::read(&extension)?.has_reached(number, State::Sealed) {
+    let segments = Segments::read(&extension)?;
+    if segments.has_reached(number, State::Pruned) {
+        // Its files go with what is left of it.
+        if leftover::table_of(&extension, number)?.is_none() {
+            trace::note(&extension, number, Event::Rewritten)?;
+        }
+        return Ok(true);
+    }
+    if !segments.has_reached(number, State::Sealed) {
         return Ok(false);
     }
     if let Some(table) = segments::table_of(&extension, number)? {

@@ -38,11 +38,8 @@ const CHAINS: usize = 1000;
 const SESSION: &str = "
     SET client_encoding = 'UTF8'; SET search_path = pg_catalog; SET row_security = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-    SET constraint_exclusion = partition; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off";
-
-/// The transaction. The log is locked, all segments included, before the snapshot is taken: what is pruned later would be missing.
-const TRANSACTION: &str = "
-    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE $schema.audit_log IN ACCESS SHARE MODE";
+    SET constraint_exclusion = partition; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// An entry's columns, each in the form that was hashed: texts as text, times in microseconds (null if 64 bits cannot
 /// express them), addresses as their type prints them.
@@ -77,10 +74,7 @@ impl Server {
         let Some(schema) = schema else {
             return unchecked("this database has no audit_chain; is it the right one?");
         };
-        let schema: String = schema.get(0);
-        let begin = TRANSACTION.replace("$schema", &schema);
-        client.batch_execute(&begin).map_err(|error| failure("cannot read the log", &error))?;
-        Ok(Self { client, schema })
+        Ok(Self { client, schema: schema.get(0) })
     }
 
     fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {

@@ -283,9 +283,7 @@ impl LogCheck {
         remark(entries.by_register, Remark::ErasureRegister);
         remark(entries.absent > 0, Remark::AbsentPayloads(entries.absent));
         if let Some(supplied) = self.reported_supplied.as_ref().filter(|supplied| supplied.compared) {
-            // Of those that remain.
-            let before = pruning.as_ref().map_or(0, |pruning| pruning.minimum_index);
-            let (covered, entries) = (supplied.tree_size.saturating_sub(before), entries.entries);
+            let (covered, entries) = (supplied.tree_size, entries.entries);
             let whole = left_out == 0;
             remark(whole && covered < sealed, Remark::BeyondSupplied { sealed: covered, entries });
         }
