@@ -213,3 +213,71 @@ fn a_forged_pruning_is_found_by_the_program() {
         expect(0, &["verify", &live]);
     }
 }
+
+/// Erasures are in exports that are made after them; one that was made before loses the same by the register.
+#[test]
+fn exports_are_erased_by_the_register() {
+    let server = server();
+    let files = Files(server.directory());
+    let key = files.path("server.key");
+    let public = expect(0, &["keygen", "--name", "example.com/log", "--out", &key]);
+    let public = public.lines().last().unwrap().trim();
+    server.give(Path::new(&key)).unwrap();
+    let database = Database::create(&server, "erasures");
+    database.sql(&format!(
+        "LOAD 'audit_chain'; ALTER SYSTEM SET audit_chain.signing_key_file = '{key}'; SELECT pg_reload_conf()"
+    ));
+    eventually("the key to be set", || database.sql("SHOW audit_chain.signing_key_file") == key);
+    fill(&database);
+    let live = connection(&database, "postgres");
+    let exports =
+        [("whole", &["--unsealed"][..]), ("one", &["--segment", "1"]), ("two", &["--segment", "2,3"])];
+    for (name, options) in exports {
+        expect(0, &[&["export", &live, &files.path(name)], options].concat());
+    }
+    database.sql(
+        "SELECT audit_erase('t', '{\"id\": 5}', 'on request', dry_run => false);
+         SELECT audit_erase('t', '{\"id\": 3050}', 'on request', dry_run => false);
+         SELECT audit_erase_entry(chain, seq, 'who', 'on request', dry_run => false)
+         FROM audit_log WHERE row_key ->> 'id' = '4'",
+    );
+    let register = files.keep("register", &database.sql("SELECT audit_erasure_register()"));
+    // No checkpoint seals the entries about the erasures yet; then one does.
+    for round in ["before", "after"] {
+        let text = expect(0, &["verify", &live, "--key", public]);
+        assert!(text.contains("2 of them with an erased payload"), "{text}");
+        for (name, options) in [
+            ("whole", &[][..]),
+            ("all", &["--unsealed"]),
+            ("leaves", &["--without-payloads"]),
+            ("one", &["--segment", "1"]),
+            ("two", &["--segment", "2,3"]),
+        ] {
+            let folder = files.path(&format!("{name}-{round}"));
+            expect(0, &[&["export", &live, &folder], options].concat());
+            let text = expect(0, &["verify", &folder, "--key", public]);
+            let unsealed = text.contains("about what was pruned or erased");
+            assert_eq!(unsealed, round == "before" && name != "leaves", "{name}: {text}");
+        }
+        database.sql("SELECT audit_checkpoint()");
+    }
+    let mut erased = Vec::new();
+    for (name, _) in exports {
+        let folder = files.path(name);
+        expect(0, &["verify", &folder, "--key", public]);
+        let text = expect(0, &["erase", &folder, "--register", &register, "--key", public]);
+        erased.push(text.lines().next().unwrap().split(" from ").next().unwrap().to_owned());
+        let text = expect(1, &["verify", &folder, "--key", public]);
+        assert!(text.contains("erased_without_record"), "{text}");
+        expect(0, &["verify", &folder, "--key", public, "--register", &register]);
+    }
+    assert!(erased[0].starts_with("erased 2 payloads and "), "{erased:?}");
+    assert!(erased[1].starts_with("erased 1 payloads and "), "{erased:?}");
+    assert_eq!(erased[2], "erased 1 payloads and 0 who-parts");
+    // A segment that was exported after its erasure is pruned; its erasures go with it.
+    let digest = expect(0, &["digest", &files.path("one-after")]);
+    prune(&database, 1, digest.trim());
+    let text = expect(0, &["verify", &live, "--key", public]);
+    assert!(text.contains("1 of them with an erased payload"), "{text}");
+    expect(0, &["verify", &files.path("one-after"), "--key", public]);
+}
