@@ -789,8 +789,8 @@ impl Error {
             }
             Self::LegalHold { name } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("cannot erase entries: hold \"{name}\" forbids it"),
-                "Release the hold before.".into(),
+                format!("cannot erase entries: hold {name} forbids it"),
+                "View audit_holds has the reason. audit_release() ends a hold.".into(),
             ),
             Self::NoSuchRequest { request } => (
                 ERRCODE_UNDEFINED_OBJECT,

@@ -147,7 +147,7 @@ fn of_table(call: &Call, common: Common, rows: Rows) -> Result<Vec<Vec<Option<Da
             names::schema_of_dropped(&extension, &table)?
         }
     };
-    answer(&extension, common, Subject::Rows { schema, table, rows })
+    answer(&extension, common, Subject::Rows { schema, table, named_at: xact::now(), rows })
 }
 
 fn check_entry(extension: &Extension, chain: i32, seq: i64, part: ErasedPart) -> Result<(), Error> {
@@ -173,8 +173,13 @@ fn answer(extension: &Extension, common: Common, subject: Subject) -> Result<Vec
         if groups.is_empty() {
             return Err(subject.not_found());
         }
-        if let Some(name) = hold::active(extension)? {
-            warning(&format!("hold \"{name}\" forbids to erase anything"), "Release it before.");
+        // Without the lock of holds: nothing depends on the answer.
+        let holds = hold::in_force(extension)?;
+        if !holds.is_empty() {
+            warning(
+                &format!("hold \"{}\" forbids to erase anything", holds.join("\", \"")),
+                "View audit_holds has the reason. audit_release() ends a hold.",
+            );
         }
         return Ok(rows(&State::Preview, None, groups));
     }

@@ -8,7 +8,7 @@ use crate::erasure::trace::Remaining;
 use crate::erasure::trace::{self, Event};
 use crate::error::{Error, OrRaise, notice};
 use crate::extension::{Extension, OwnTable};
-use crate::log::segment::{self as segments, Segments, State};
+use crate::log::segment::{self, Segments, State};
 use crate::pg::fmgr::Call;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
@@ -78,18 +78,18 @@ fn finish_one(number: u32) -> Result<bool, Error> {
     if !segments.has_reached(number, State::Sealed) {
         return Ok(false);
     }
-    if let Some(table) = segments::table_of(&extension, number)? {
-        segment(&extension, table)?;
+    if let Some(table) = segment::table_of(&extension, number)? {
+        rewrite_segment(&extension, table)?;
     }
     Ok(true)
 }
 
 /// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
 /// transaction that does nothing else, when the segment is sealed. After an error that transaction must not be committed.
-pub fn segment(extension: &Extension, table: Oid) -> Result<(), Error> {
+pub fn rewrite_segment(extension: &Extension, table: Oid) -> Result<(), Error> {
     let mut number = None;
     for remaining in trace::remaining(extension)? {
-        if segments::table_of(extension, remaining.segment)? == Some(table) {
+        if segment::table_of(extension, remaining.segment)? == Some(table) {
             number = Some(remaining.segment);
         }
     }

@@ -77,8 +77,9 @@ pub fn schema_of_dropped(extension: &Extension, name: &str) -> Result<String, Er
     }
 }
 
-/// The names that the table of this name had. To be called as the extension's owner.
-pub fn of_table(extension: &Extension, schema: &str, name: &str) -> Result<Vec<TableName>, Error> {
+/// The names that a table had and has, which had this name at that time (in microseconds since 2000-01-01 UTC). To be called as the
+/// extension's owner.
+pub fn of_table(extension: &Extension, schema: &str, name: &str, at: i64) -> Result<Vec<TableName>, Error> {
     let query = format!(
         "SELECT l.at, l.table_schema, l.table_name, l.detail::text FROM {} p JOIN {} l USING (chain, seq) \
          WHERE l.operation = 'ENABLE' AND l.detail::text LIKE '%renamed_from%'",
@@ -93,7 +94,14 @@ pub fn of_table(extension: &Extension, schema: &str, name: &str) -> Result<Vec<T
     });
     let mut renamings: Vec<Renaming> = renamings.into_iter().flatten().collect();
     renamings.sort_by_key(|renaming| std::cmp::Reverse(renaming.at));
-    Ok(walk(&renamings, (schema.into(), name.into())))
+    // It may have been renamed since.
+    let mut name = (schema.to_owned(), name.to_owned());
+    for renaming in renamings.iter().rev().filter(|renaming| renaming.at > at) {
+        if renaming.before == name {
+            name = renaming.now.clone();
+        }
+    }
+    Ok(walk(&renamings, name))
 }
 
 /// Follows the renamings, of which the newest comes first, back from a name.

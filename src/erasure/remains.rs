@@ -51,7 +51,9 @@ fn find() -> Result<Vec<Place>, Error> {
     let segments = Segments::read(&extension)?;
     for remaining in &remaining {
         // One that was pruned has no files any more.
-        let Some(table) = segment::table_of(&extension, remaining.segment)? else { continue };
+        let is_pruned = segments.has_reached(remaining.segment, State::Pruned);
+        let table = segment::table_of(&extension, remaining.segment)?.filter(|_| !is_pruned);
+        let Some(table) = table else { continue };
         places.push(Place {
             what: "table",
             location: catalog::quoted_name(table).unwrap_or_default(),

@@ -53,7 +53,13 @@ impl WhoColumn {
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// The payloads of a table's entries about rows, or with columns.
-    Rows { schema: String, table: String, rows: Rows },
+    Rows {
+        schema: String,
+        table: String,
+        /// When the table had this name, in microseconds since 2000-01-01 UTC.
+        named_at: i64,
+        rows: Rows,
+    },
     /// The who-parts of all entries with this value in a column.
     Who { column: WhoColumn, value: String },
     /// A part of one entry; of the others that share it, too.
@@ -82,8 +88,8 @@ impl Subject {
     pub fn selections(&self, extension: &Extension) -> Result<Vec<Selection>, Error> {
         let one = |part, source| Ok(vec![Selection { part, source }]);
         match self {
-            Self::Rows { schema, table, rows } => {
-                let names = names::of_table(extension, schema, table)?;
+            Self::Rows { schema, table, named_at, rows } => {
+                let names = names::of_table(extension, schema, table, *named_at)?;
                 let wanted = serde_json::to_string(&Wanted { names, rows: rows.clone() });
                 let condition = format!(
                     "{}.audit_chain_is_to_erase(l.at, l.table_schema, l.table_name, l.row_key, l.old_row, l.new_row, \
@@ -132,7 +138,7 @@ impl Subject {
     /// That nothing matches, as an error.
     pub fn not_found(&self) -> Error {
         match self {
-            Self::Rows { schema, table, rows } => Error::NothingToErase {
+            Self::Rows { schema, table, rows, .. } => Error::NothingToErase {
                 what: format!(
                     "no entry of table \"{schema}.{table}\" {}",
                     match rows {

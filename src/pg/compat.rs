@@ -23,6 +23,49 @@ pub unsafe fn attribute<'a>(
     }
 }
 
+/// The indexes that need an entry for a new version of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// None: the version is reached by way of the old one.
+    None,
+    /// All of them.
+    All,
+    /// Those that hold a summary of a block (BRIN). PostgreSQL 15 does not tell them apart.
+    #[cfg(not(feature = "pg15"))]
+    Summarizing,
+}
+
+/// Replaces a row by the one in the slot (`simple_table_tuple_update`).
+///
+/// # Safety
+/// The relation is open and locked for writing; the row at `place` is one that this transaction may update.
+pub unsafe fn update_tuple(
+    relation: pg_sys::Relation,
+    place: &mut pg_sys::ItemPointerData,
+    slot: *mut pg_sys::TupleTableSlot,
+    snapshot: pg_sys::Snapshot,
+) -> Touched {
+    // SAFETY: by the contract.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            let mut updates = false;
+            pg_sys::simple_table_tuple_update(relation, place, slot, snapshot, &mut updates);
+            if updates { Touched::All } else { Touched::None }
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            let mut updates = pg_sys::TU_UpdateIndexes::TU_None;
+            pg_sys::simple_table_tuple_update(relation, place, slot, snapshot, &mut updates);
+            match updates {
+                pg_sys::TU_UpdateIndexes::TU_None => Touched::None,
+                pg_sys::TU_UpdateIndexes::TU_Summarizing => Touched::Summarizing,
+                _ => Touched::All,
+            }
+        }
+    }
+}
+
 /// Inserts a new row's index entries (`src/backend/executor/execIndexing.c`).
 ///
 /// # Safety
@@ -31,7 +74,11 @@ pub unsafe fn insert_index_tuples(
     result: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
     estate: *mut pg_sys::EState,
+    touched: Touched,
 ) {
+    if touched == Touched::None {
+        return;
+    }
     let null = std::ptr::null_mut();
     // SAFETY: by the contract.
     unsafe {
@@ -47,7 +94,7 @@ pub unsafe fn insert_index_tuples(
             false,
             null,
             std::ptr::null_mut(),
-            false,
+            touched == Touched::Summarizing,
         );
         if !recheck.is_null() {
             pg_sys::list_free(recheck);

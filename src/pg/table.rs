@@ -5,9 +5,10 @@
 //! (`ExecSimpleRelationInsert` in `src/backend/executor/execReplication.c` is the model). Where the primary key
 //! `(integer, bigint)` is the only index, it is called directly: the executor's state costs more than one row.
 
+use super::compat::{self, Touched};
 use super::ends::Bound;
 use super::tuple::{ColumnValue, RowBuffer};
-use super::{compat, publication, varlena};
+use super::{publication, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
 
@@ -474,7 +475,7 @@ unsafe fn insert_into(relation: pg_sys::Relation, indexes: &Indexes, options: c_
 /// A table whose rows are replaced, one by one, found by their primary key.
 ///
 /// A row is replaced as by UPDATE: snapshots that are older see the old row, and a rollback brings it back. Logical decoding
-/// ignores it, unless a publication names the table; then it sees a DELETE and an INSERT.
+/// ignores it, unless a publication names the table.
 pub struct Replacer {
     relation: pg_sys::Relation,
     key: PairKey,
@@ -548,12 +549,10 @@ impl Replacer {
             });
             pg_sys::systable_endscan_ordered(scan);
             let result = found.map(|((replacement, result), mut place)| {
-                if let Some(replacement) = replacement {
-                    self.delete(&mut place);
-                    let options =
-                        if self.is_undecoded { pg_sys::TABLE_INSERT_NO_LOGICAL as c_int } else { 0 };
-                    let indexes = self.indexes.as_ref().expect("open until dropped");
-                    insert_into(self.relation, indexes, options, &[replacement]);
+                match replacement {
+                    Some(replacement) if self.is_undecoded => self.put_silently(&mut place, replacement),
+                    Some(replacement) => self.update(&mut place, replacement),
+                    None => {}
                 }
                 result
             });
@@ -563,14 +562,40 @@ impl Replacer {
         }
     }
 
-    fn delete(&self, place: &mut pg_sys::ItemPointerData) {
-        // SAFETY: a row of the open relation. Its form of pg_class is this process's own copy.
+    /// Deletes the row and inserts the other one. An UPDATE would be decoded: pgoutput, for one, would send it to all subscribers
+    /// of FOR ALL TABLES, which never got the row.
+    fn put_silently(&self, place: &mut pg_sys::ItemPointerData, replacement: Tuple) {
+        // SAFETY: a row of the open relation; the replacement was formed of its columns.
         unsafe {
-            // Output plugins pass on no DELETE that does not say which row it is about: pgoutput, for one, would send it to all
-            // subscribers of FOR ALL TABLES, which never got the row.
-            let _silent = self.is_undecoded.then(|| WithoutIdentity::of(self.relation));
+            {
+                // Output plugins pass on no DELETE that does not say which row it is about.
+                let _silent = WithoutIdentity::of(self.relation);
+                let snapshot = &raw mut pg_sys::SnapshotSelfData;
+                pg_sys::simple_table_tuple_delete(self.relation, place, snapshot);
+            }
+            let indexes = self.indexes.as_ref().expect("open until dropped");
+            insert_into(self.relation, indexes, pg_sys::TABLE_INSERT_NO_LOGICAL as c_int, &[replacement]);
+        }
+    }
+
+    /// Updates the row. What a publication filters, or leaves out, is decided as for any UPDATE.
+    fn update(&self, place: &mut pg_sys::ItemPointerData, replacement: Tuple) {
+        // SAFETY: as above. The slot owns the tuple, and is dropped before this returns, in an error with the memory.
+        unsafe {
+            let slot =
+                pg_sys::MakeSingleTupleTableSlot((*self.relation).rd_att, &raw const pg_sys::TTSOpsHeapTuple);
+            pg_sys::ExecStoreHeapTuple(replacement.row, slot, true);
             let snapshot = &raw mut pg_sys::SnapshotSelfData;
-            pg_sys::simple_table_tuple_delete(self.relation, place, snapshot);
+            let touched = compat::update_tuple(self.relation, place, slot, snapshot);
+            match self.indexes.as_ref().expect("open until dropped") {
+                // It summarizes nothing.
+                Indexes::Key(key) if touched == Touched::All => {
+                    key.insert(self.relation, replacement.key, &mut (*slot).tts_tid);
+                }
+                Indexes::Key(_) => {}
+                Indexes::All(all) => all.insert(slot, touched),
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
     }
 }
@@ -649,7 +674,7 @@ unsafe fn insert_many(
             for (slot, tuple) in slots.iter().zip(batch) {
                 match indexes {
                     Indexes::Key(key) => key.insert(relation, tuple.key, &mut (**slot).tts_tid),
-                    Indexes::All(all) => all.insert(*slot),
+                    Indexes::All(all) => all.insert(*slot, Touched::All),
                 }
             }
         }
@@ -771,10 +796,10 @@ impl ExecutorIndexes {
     ///
     /// # Safety
     /// The row has been written to the relation whose indexes these are.
-    unsafe fn insert(&self, slot: *mut pg_sys::TupleTableSlot) {
+    unsafe fn insert(&self, slot: *mut pg_sys::TupleTableSlot, touched: Touched) {
         // SAFETY: by the contract.
         unsafe {
-            compat::insert_index_tuples(self.result, slot, self.estate);
+            compat::insert_index_tuples(self.result, slot, self.estate, touched);
             let expressions = (*self.estate).es_per_tuple_exprcontext;
             // Without indexes on expressions nothing is allocated there.
             if !expressions.is_null() && !(*(*expressions).ecxt_per_tuple_memory).isReset {

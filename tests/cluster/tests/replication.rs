@@ -158,7 +158,7 @@ fn make_collector(publisher: &Database<'_>, collector: &Database<'_>, schema: &s
 }
 
 const LOG: [&str; 2] = ["audit_log", "audit_log_identity"];
-const OWN_TABLES: [&str; 11] = [
+const OWN_TABLES: [&str; 16] = [
     "audit_log",
     "audit_log_identity",
     "audit_incarnation",
@@ -168,8 +168,13 @@ const OWN_TABLES: [&str; 11] = [
     "audit_checkpoint_log",
     "audit_checkpoint_span",
     "audit_tile",
+    "audit_segment",
+    "audit_pruned_leaf",
     "audit_retention_policy",
     "audit_hold_log",
+    "audit_erasure",
+    "audit_erasure_request",
+    "audit_erasure_trace",
 ];
 
 #[test]

@@ -243,7 +243,7 @@ SET client_min_messages = warning;
 SELECT erasure AS request FROM audit_erase('person', '{"id": 8}', 'Art. 17', false) \gset
 RESET client_min_messages;
 RESET ROLE;
-SELECT state, role::regrole, subject, reason FROM audit_erasure_request;
+SELECT state, role::regrole, subject #>> '{rows,rows,key}' AS key, reason FROM audit_erasure_request;
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
 \set VERBOSITY sqlstate
 SET ROLE regress_eraser;
@@ -261,6 +261,13 @@ SELECT * FROM audit_approve_erasure(:'request');
 SELECT state, role::regrole, subject, reason FROM audit_erasure_request WHERE request = :'request' ORDER BY at;
 SELECT count(*) FROM audit_log WHERE row_key ->> 'id' = '8';
 RESET audit_chain.erase_needs_approval;
+
+-- A legal hold forbids it, and what would be erased can still be seen.
+SELECT audit_hold('case 12', 'a letter of 2 March');
+SELECT entries FROM audit_erase('person', '{"id": 8}', 'Art. 17');
+SELECT * FROM audit_erase('person', '{"id": 8}', 'Art. 17', false);
+SELECT * FROM audit_erase_actor(session_user::text, 'Art. 17', false, 'session_role');
+SELECT audit_release('case 12', 'settled');
 
 -- The old values leave the files when nobody writes to the table any more.
 SELECT what, location, since IS NOT NULL AS has_time, remedy FROM audit_erasure_remains() WHERE what = 'table';
