@@ -168,6 +168,17 @@ fn two_erasures_and_writers_at_once() {
                 }
             });
         }
+        // Nobody who verifies meanwhile sees an erasure without its entry.
+        for verify in ["SELECT valid, summary FROM audit_verify()", "CALL audit_verify_in_slices()"] {
+            let (database, stop) = (&database, &stop);
+            scope.spawn(move || {
+                let mut client = database.client();
+                while !stop.load(Relaxed) {
+                    let row = client.query_one(verify, &[]).unwrap();
+                    assert!(row.get::<_, bool>("valid"), "{}", row.get::<_, String>("summary"));
+                }
+            });
+        }
         let erasers: Vec<_> = (0..2)
             .map(|_| {
                 let database = &database;
