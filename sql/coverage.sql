@@ -83,8 +83,7 @@ WITH RECURSIVE lifecycle AS (
         WHERE d.classid = 'pg_catalog.pg_class'::regclass::oid AND d.objid = c.oid AND d.deptype = 'e'
           AND c.oid NOT IN (SELECT tgrelid FROM capture))
       -- Segments of the log.
-      AND NOT (c.relname::text ~ '^audit_log_\d{4,}$' AND c.relnamespace = (
-          SELECT l.relnamespace FROM pg_catalog.pg_class l WHERE l.oid = 'audit_log'::regclass::oid))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '!audit_chain_refuse')
 ), lost AS (
     -- Until somebody audits the table again.
     SELECT a.table_schema, a.table_name FROM auditing a

@@ -650,8 +650,8 @@ impl Error {
             ),
             Self::DamagedRetention { reason } => (
                 ERRCODE_DATA_CORRUPTED,
-                format!("the stored policies of retention are tampered: {reason}"),
-                "The RETENTION entries of audit_log say what was set.".into(),
+                format!("the stored policies and holds of retention are tampered: {reason}"),
+                "The RETENTION, HOLD and RELEASE entries of audit_log say what was set.".into(),
             ),
             Self::UnderHold { what, names } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

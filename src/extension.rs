@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::session::AsRole;
+use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, relation};
 use audit_chain_core::segment;
 use pgrx::pg_sys::{self, Oid};
@@ -150,13 +151,17 @@ impl Extension {
     }
 
     /// Whether the relation is a segment of the log other than the first, which is a member, or what is left of one that was
-    /// pruned. A segment is no member of the extension, so that pg_dump dumps it: what has the name of one, or inherits from
-    /// the log, is one.
+    /// pruned. A segment is no member of the extension, so that pg_dump dumps it: it inherits from the log, or has the name of one
+    /// and a trigger of the extension. An application's table may have such a name, too.
     pub fn has_segment(&self, relation: Oid) -> bool {
+        let log = catalog::relation_in(self.schema, OwnTable::Log.name());
+        if log.is_some_and(|log| relation::parents(relation).contains(&log)) {
+            return true;
+        }
         catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name))
-            || relation::parents(relation)
-                .into_iter()
-                .any(|parent| catalog::relation_in(self.schema, OwnTable::Log.name()) == Some(parent))
+            && triggers_of(relation)
+                .iter()
+                .any(|trigger| self.has_member(pg_sys::ProcedureRelationId, trigger.function))
     }
 
     /// Whether the script of this extension is running (CREATE or ALTER EXTENSION).

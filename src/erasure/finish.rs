@@ -13,6 +13,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
 use crate::pg::{catalog, rewrite, xact};
+use crate::retention::leftover;
 use pgrx::pg_sys::{Datum, Oid};
 
 const PROCEDURE: &str = "audit_finish_erasure()";
@@ -68,6 +69,10 @@ fn finish_one(number: u32) -> Result<bool, Error> {
     let _owner = extension.act_as_owner();
     let segments = Segments::read(&extension)?;
     if segments.has_reached(number, State::Pruned) {
+        // Its files go with what is left of it.
+        if leftover::table_of(&extension, number)?.is_none() {
+            trace::note(&extension, number, Event::Rewritten)?;
+        }
         return Ok(true);
     }
     if !segments.has_reached(number, State::Sealed) {

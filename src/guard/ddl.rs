@@ -188,12 +188,20 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if restoring && !dropped.iter().any(|object| object.is_our_trigger && !is_capture_name(&object.part)) {
         return Ok(());
     }
-    if let Some(segment) =
-        dropped.iter().find(|object| object.kind == "table" && object.is_segment(extension))
-        && !replays
-    {
+    // A segment has triggers of the extension. A dump's replay has dropped them before, which is recorded.
+    let is_segment = |table: &&DroppedObject| {
+        table.kind == "table"
+            && table.is_segment(extension)
+            && dropped.iter().any(|other| {
+                other.is_our_trigger && (&other.schema, &other.table) == (&table.schema, &table.table)
+            })
+    };
+    for segment in dropped.iter().filter(is_segment) {
         let object = format!("{}.{}", segment.schema, segment.table);
-        return Err(Error::Guarded { tag: command.tag().into(), object });
+        if !replays {
+            return Err(Error::Guarded { tag: command.tag().into(), object });
+        }
+        replay::record_segment(command, &object, "table")?;
     }
     // What an ALTER TABLE names is recorded, and followed, when it ends.
     let altered = command.tag().starts_with("ALTER ");

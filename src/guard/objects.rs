@@ -138,7 +138,7 @@ pub struct DroppedObject {
 }
 
 impl DroppedObject {
-    /// Whether it is a segment of the log other than the first, or on one.
+    /// Whether it has the name of a segment of the log other than the first, or is on a table of that name.
     pub fn is_segment(&self, extension: &Extension) -> bool {
         let schema = catalog::namespace_name(extension.schema);
         schema.is_some_and(|schema| from_server(&schema) == self.schema)

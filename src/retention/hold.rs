@@ -65,7 +65,7 @@ pub fn active(extension: &Extension) -> Result<Option<String>, Error> {
 
 /// The names of the holds in force, in alphabetical order.
 pub fn in_force(extension: &Extension) -> Result<Vec<String>, Error> {
-    Ok(names_in_force(rows(extension.table(OwnTable::Holds)?)))
+    Ok(names_in_force(rows(extension.table(OwnTable::Holds)?)?))
 }
 
 fn list(names: &[String]) -> String {
@@ -80,13 +80,20 @@ struct HoldRow {
     held: bool,
 }
 
-/// The rows of the table, in any order, with what is committed and what this transaction has done.
-fn rows(table: Oid) -> Vec<HoldRow> {
-    scan_all_as_written(table, |row| HoldRow {
+/// The rows of the table, by version, with what is committed and what this transaction has done.
+fn rows(table: Oid) -> Result<Vec<HoldRow>, Error> {
+    let mut rows = scan_all_as_written(table, |row| HoldRow {
         version: row.integer(1),
         name: row.bytes(2).map(from_server).unwrap_or_default(),
         held: row.get(3).unwrap_or(true),
-    })
+    });
+    rows.sort_by_key(|row| row.version);
+    match (1..).zip(&rows).find(|(version, row)| row.version != *version) {
+        Some((version, _)) => {
+            Err(Error::DamagedRetention { reason: format!("change {version} of the legal holds is missing") })
+        }
+        None => Ok(rows),
+    }
 }
 
 fn names_in_force(rows: Vec<HoldRow>) -> Vec<String> {
@@ -114,8 +121,8 @@ fn change(call: &Call, change: Change) -> Result<(), Error> {
     check_reason(&reason, function)?;
     retention::lock(&extension)?;
     let table = extension.table(OwnTable::Holds)?;
-    let rows = rows(table);
-    let version = rows.iter().map(|row| row.version).max().unwrap_or(0) + 1;
+    let rows = rows(table)?;
+    let version = rows.len() as i64 + 1;
     let names = names_in_force(rows);
     match (change, names.contains(&name)) {
         (Change::Begin, true) => return Err(Error::HoldInForce { name }),

@@ -1,8 +1,13 @@
 //! Whether a segment that is to be pruned is what checkpoints seal: afterwards nobody can tell.
 
+use crate::error::Error;
+use crate::extension::Extension;
 use crate::log::columns;
+use crate::log::erased;
 use crate::log::segment::Reached;
 use crate::log::stored::AddressText;
+use crate::log::table::for_each_end;
+use crate::pg::encoding::to_utf8;
 use crate::pg::scan::for_each_in_range;
 use crate::tree::reader::Reader;
 use crate::tree::store::TreeStore;
@@ -10,16 +15,21 @@ use audit_chain_core::{
     Hash,
     check::LogReader,
     entry::Scratch,
+    erasure::{ErasedPart, Erasure, Places},
     span::Span,
     tile::{TILE_WIDTH, TileId},
 };
 use pgrx::pg_sys::Oid;
 
-/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is that hash; and there
-/// are no others.
-pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> bool {
+/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is that hash; there are
+/// no others, and none is newer than what was noted when the segment was sealed.
+///
+/// What was erased of them was erased by record.
+pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool, Error> {
+    let contents = &sealed.contents;
     let mut reader = Reader::new(store);
     let (mut entries, mut intact) = (0, true);
+    let mut erased = [Places::default(), Places::default()];
     let (mut address, mut scratch) = (AddressText::default(), Scratch::default());
     let mut tile: Option<(u64, Option<Vec<u8>>)> = None;
     for span in store.spans_of_segment(sealed.segment, 0).into_iter().flat_map(pieces) {
@@ -29,10 +39,17 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> bool {
             let stored = columns::read(&row);
             let good = stored.with_entry(&mut address, |entry| entry.check(&mut scratch).is_ok());
             intact &= good && stored.seq as u64 == next;
+            intact &= (contents.first_at..=contents.last_at).contains(&stored.at);
+            for (digest, erased) in [stored.payload_digest, stored.who_digest].iter().zip(&mut erased) {
+                if digest.is_some() {
+                    erased.add(span.chain, next);
+                }
+            }
             next += 1;
             hashes.push(stored.hash.and_then(|hash| hash.try_into().ok()).unwrap_or_default());
         });
         intact &= next == span.last_seq + 1;
+        intact &= span.leaf_index + (span.entries() - 1) <= contents.last_leaf.unsigned_abs();
         entries += hashes.len() as i64;
         for (leaf, hash) in (span.leaf_index..).zip(hashes) {
             let index = leaf / TILE_WIDTH as u64;
@@ -47,7 +64,29 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> bool {
             }
         }
     }
-    intact && entries == sealed.contents.entries
+    // None is there besides.
+    let mut newest = 0;
+    for_each_end(table, |end| newest += end.seq);
+    let mut without_record = false;
+    for (part, places) in ErasedPart::ALL.into_iter().zip(erased) {
+        without_record |= !places.without(recorded(&store.extension, part)?).is_empty();
+    }
+    Ok(intact && !without_record && entries == contents.entries && newest == contents.entries)
+}
+
+/// The places of which intact ERASE entries say that this part was erased.
+fn recorded(extension: &Extension, part: ErasedPart) -> Result<Places, Error> {
+    let mut places = Places::default();
+    erased::for_each_entry(extension, |row| {
+        let is_intact =
+            row.with_entry(&mut AddressText::default(), |entry| entry.check(&mut Scratch::default()).is_ok());
+        let detail = row.detail.map(to_utf8);
+        let erasure = row.operation.and_then(|operation| Erasure::of_entry(operation, detail.as_deref()));
+        if let Some(erasure) = erasure.filter(|erasure| is_intact && erasure.part == part) {
+            erasure.places.into_iter().for_each(|range| places.add_range(range));
+        }
+    })?;
+    Ok(places)
 }
 
 /// The most entries whose hashes are kept in memory: 2 MB.

@@ -79,7 +79,7 @@ fn left(extension: &Extension) -> Result<Vec<u32>, Error> {
 }
 
 /// The table that is left of a pruned segment.
-fn table_of(extension: &Extension, segment: u32) -> Result<Option<Oid>, Error> {
+pub fn table_of(extension: &Extension, segment: u32) -> Result<Option<Oid>, Error> {
     let log = extension.table(OwnTable::Log)?;
     let table = catalog::relation_in(extension.schema, &name(segment));
     // What was put back into the log by force is for verification to tell.

@@ -189,7 +189,7 @@ impl Run<'_> {
         let store = TreeStore::open(self.extension)?;
         match segment::table_of(self.extension, segment)? {
             None => refused(Unprunable::Missing),
-            Some(table) if !intact::is_intact(&store, sealed, table) => refused(Unprunable::Tampered),
+            Some(table) if !intact::is_intact(&store, sealed, table)? => refused(Unprunable::Tampered),
             Some(_) => Ok(()),
         }
     }
@@ -253,6 +253,7 @@ impl Run<'_> {
         let root = self.proved_root(&store, &newest, minimum_index)?;
         let leaves = pruned_leaves(&store, segment, newest.size)?;
         carry::carry_forward(extension, segment, role)?;
+        carry::carry_erasures(extension, segment, role)?;
         policy::carry_forward(extension, segment)?;
         let detail = self.detail(sealed, &newest, minimum_index, root)?;
         let place = record("PRUNE", None, &detail, role)?;
@@ -368,7 +369,6 @@ fn pruned_leaves(store: &TreeStore, segment: u32, size: u64) -> Result<Vec<(u64,
 
 /// Takes a segment's table out of the log: the first one's rows move to a table of their own, another one inherits no more.
 fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result<(), Error> {
-    swap::refuse_if_in_use(table, c"prune");
     let mut attempts = ATTEMPTS;
     while !orphan::try_lock(table) {
         attempts -= 1;
@@ -377,6 +377,7 @@ fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result
         }
         process::pause(PAUSE);
     }
+    swap::refuse_if_in_use(table, c"prune");
     // It may have been changed before the lock.
     if segment::table_of(extension, segment)? != Some(table) {
         return Err(Error::Unprunable { segment, reason: Unprunable::Missing });

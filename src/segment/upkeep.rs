@@ -21,9 +21,7 @@ use pgrx::pg_sys::{self, Oid};
 /// Does what is due. Raises the first error in its transaction, so that nothing half done is committed.
 pub fn run(slices: &mut impl Slices) {
     let Some(extension) = slices.run(|| installed().or_raise()) else { return };
-    if slices.run(|| rotation_is_due(&extension).or_raise()) {
-        slices.run(|| rotate::begin_next(&extension).or_raise());
-    }
+    slices.run(|| rotate_if_due(&extension).or_raise());
     slices.run(|| seal::seal_all(&extension).or_raise());
     let sealed: Vec<u32> =
         slices.run(|| Segments::read(&extension).or_raise().sealed().map(|sealed| sealed.segment).collect());
@@ -39,6 +37,16 @@ fn installed() -> Result<Option<Extension>, Error> {
     let Some(extension) = Extension::find() else { return Ok(None) };
     let is_recording = incarnation::state(&extension)?.word == "recording";
     Ok(is_recording.then_some(extension))
+}
+
+/// Begins the next segment if the open one is large or old enough. Making its table would have to wait for an ANALYZE of
+/// `audit_log`, which reads all segments: then that is left for the next time.
+fn rotate_if_due(extension: &Extension) -> Result<(), Error> {
+    let log = extension.table(OwnTable::Log)?;
+    if rotation_is_due(extension)? && try_lock_table(log, pg_sys::ShareUpdateExclusiveLock) {
+        rotate::begin_next(extension)?;
+    }
+    Ok(())
 }
 
 /// Whether the open segment is large or old enough, and has entries.

@@ -54,6 +54,12 @@ pub fn inclusion(
     size: Option<u64>,
 ) -> Result<(InclusionProof, Option<String>)> {
     let (recorded, note) = recorded(source, size)?;
+    if let Some(pruned) = source.pruned()?.filter(|pruned| chain < pruned.first_chain()) {
+        return unchecked(format!(
+            "entry {seq} of chain {chain} was pruned with the first {} segments; an export that was made before proves it",
+            pruned.segments
+        ));
+    }
     let Some(index) = source.locate(chain, seq)? else {
         return unchecked(format!(
             "no checkpoint seals entry {seq} of chain {chain} yet, if it exists; SELECT audit_checkpoint() makes one"
@@ -94,6 +100,12 @@ pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Resul
             "the log's checkpoint seals only {} entries; if you keep one of {old}, the log was truncated: run verify \
              --checkpoint",
             recorded.size
+        ));
+    }
+    let pruned = source.pruned()?.and_then(|log| log.pruning).map_or(0, |pruning| pruning.minimum_index);
+    if old < pruned {
+        return unchecked(format!(
+            "the log's first {pruned} entries were pruned: nothing proves any more that it continues a checkpoint of {old}"
         ));
     }
     let mut tiles = Reader::new(source)?;

@@ -365,4 +365,9 @@ fn proofs_of_a_pruned_log_are_made_of_what_remains() {
     let sizes: Vec<u64> = log.checkpoints.iter().map(|recorded| recorded.size).collect();
     let (exit, text) = run(&["prove", path(&folder), "--old-size", &sizes[0].to_string()]);
     assert_eq!(exit, 0, "{text}");
+    // What was pruned is not called tampered.
+    let (exit, text) = run(&["prove", path(&folder), "--old-size", "200"]);
+    assert!(exit == 2 && text.contains("the log's first 360 entries were pruned"), "{text}");
+    let (exit, text) = run(&["prove", path(&folder), "--chain", "65536", "--seq", "1"]);
+    assert!(exit == 2 && text.contains("was pruned with the first 2 segments"), "{text}");
 }

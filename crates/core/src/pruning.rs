@@ -161,6 +161,44 @@ impl PruneEntry {
     }
 }
 
+/// A policy that could only be made stricter, as a `RETENTION` entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LockedPolicy {
+    /// When the entry was captured, in microseconds since 1970-01-01 UTC.
+    pub at: i64,
+    /// How long entries had to be kept, in seconds.
+    pub keep_seconds: u64,
+}
+
+/// How much later than a policy a pruning must be dated before it must have followed it: clocks are set.
+const CLOCK: i64 = 60_000_000;
+
+impl LockedPolicy {
+    /// The word in the entry's column `operation`.
+    pub const OPERATION: &'static str = "RETENTION";
+
+    /// What an entry says; `None` if it is no `RETENTION` entry, or the policy is not locked.
+    #[must_use]
+    pub fn of_entry(operation: &[u8], at: i64, detail: Option<&[u8]>) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Detail {
+            keep_seconds: u64,
+            locked: bool,
+        }
+        if operation != Self::OPERATION.as_bytes() {
+            return None;
+        }
+        let Detail { keep_seconds, locked } = serde_json::from_slice(detail?).ok()?;
+        locked.then_some(Self { at, keep_seconds })
+    }
+
+    /// Whether a pruning that was recorded at this time, by a policy to keep entries for so many seconds, was too early by this one.
+    #[must_use]
+    pub fn forbids(&self, at: i64, keep_seconds: u64) -> bool {
+        keep_seconds < self.keep_seconds && self.at.checked_add(CLOCK).is_some_and(|since| since <= at)
+    }
+}
+
 /// What was pruned from a log, for its reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReportedPruning {

@@ -260,6 +260,53 @@ fn an_old_snapshot_is_no_false_alarm() {
     assert!(valid);
 }
 
+/// The segment that has the ERASE entry is pruned before the one that has what it erased.
+#[test]
+fn an_erasure_is_said_again_when_its_entry_is_pruned() {
+    let server = server();
+    let database = Database::create(&server, "erased");
+    database.sql(SETUP);
+    database.sql("INSERT INTO t VALUES (1, 'x')");
+    let mut eraser = database.client();
+    eraser.batch_execute("BEGIN; INSERT INTO t VALUES (2, 'x')").unwrap();
+    database.sql("SELECT audit_rotate()");
+    database.sql("INSERT INTO t VALUES (3, 'x')");
+    for id in [1, 3] {
+        eraser
+            .batch_execute(&format!(
+                "SELECT audit_erase('t', '{{\"id\": {id}}}', 'request {id}', dry_run => false)"
+            ))
+            .unwrap();
+    }
+    eraser.batch_execute("COMMIT").unwrap();
+    let places = "SELECT string_agg((chain / 65536 + 1)::text, ' ' ORDER BY chain, seq) FROM audit_erasure";
+    assert_eq!(database.sql(places), "1 1");
+    database.sql("SELECT audit_seal()");
+    database.assert_intact();
+    prune(&database);
+    database.assert_intact();
+    assert_eq!(database.sql(places), "2");
+    assert_eq!(
+        database.sql("SELECT detail ->> 'reason', detail ->> 'carried', detail ->> 'entries' FROM audit_log WHERE operation = 'ERASE'"),
+        "request 3|true|1"
+    );
+    // What remained in the files of the pruned segment goes with them.
+    let remains = "SELECT count(*) FROM (SELECT DISTINCT ON (segment) rewritten FROM audit_erasure_trace WHERE segment = 1
+                   ORDER BY segment, at DESC) t WHERE NOT rewritten";
+    assert_eq!(database.number(remains), 1);
+    database.sql("CALL audit_finish_erasure()");
+    assert_eq!(database.number(remains), 1);
+    finish(&database);
+    database.sql("CALL audit_finish_erasure()");
+    assert_eq!(database.number(remains), 0);
+    seal(&database);
+    database.sql("CALL audit_finish_erasure()");
+    prune(&database);
+    finish(&database);
+    database.assert_intact();
+    assert_eq!(database.sql(places), "");
+}
+
 #[test]
 fn kills_at_each_step() {
     let mut server = server();

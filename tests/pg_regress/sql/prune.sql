@@ -80,7 +80,8 @@ SELECT count(*) FROM audit_log WHERE operation = 'PRUNE';
 SELECT segment, state FROM audit_segments ORDER BY 1;
 SELECT valid, problems FROM audit_verify();
 
--- A segment that is not intact is evidence. It stays.
+-- A segment that is not intact is evidence. It stays. What was erased by record is intact.
+SELECT entries FROM audit_erase('t', '{"id": 5}', 'request', dry_run => false);
 BEGIN;
 ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
 ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
@@ -93,6 +94,18 @@ DELETE FROM ONLY audit_log WHERE table_name = 't' AND row_key::jsonb = '{"id": 3
 SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK TO s;
 UPDATE ONLY audit_log SET seq = 100000 WHERE seq = 300;
+SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+ALTER TABLE audit_erasure DISABLE TRIGGER ALL;
+DELETE FROM audit_erasure;
+SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+-- Nor is one about which something else was noted, so that it seems to be old enough.
+ALTER TABLE audit_segment DISABLE TRIGGER ALL;
+UPDATE audit_segment SET first_at = first_at - interval '1 year', last_at = last_at - interval '1 year';
+SELECT audit_prune(1, disposable => true, reason => 'x');
+ROLLBACK TO s;
+INSERT INTO audit_log SELECT (jsonb_populate_record(l, '{"seq": 10000}')).* FROM ONLY audit_log l WHERE seq = 300;
 SELECT audit_prune(1, disposable => true, reason => 'x');
 ROLLBACK;
 

@@ -144,6 +144,11 @@ SELECT audit_retention('8 years', reason => 'x');
 ROLLBACK TO s;
 DELETE FROM audit_retention_policy WHERE version = 1;
 SELECT audit_retention('8 years', reason => 'x');
+ROLLBACK TO s;
+ALTER TABLE audit_hold_log DISABLE TRIGGER ALL;
+DELETE FROM audit_hold_log WHERE version = 2;
+SELECT keep, holds FROM audit_status;
+SELECT audit_hold('matter 9', 'x');
 ROLLBACK;
 SELECT valid, problems FROM audit_verify();
 REVOKE ALL ON FUNCTION audit_retention(interval, boolean, boolean, boolean, text), audit_hold(text, text),

@@ -116,7 +116,15 @@ ALTER TABLE audit_log_0002 SET SCHEMA pg_catalog;
 DROP TRIGGER "!audit_chain_refuse" ON audit_log_0002;
 CREATE RULE r AS ON UPDATE TO audit_log_0002 DO INSTEAD NOTHING;
 CREATE TABLE public.audit_log_0009 () INHERITS (audit_log);
-CREATE TABLE public.audit_log_0010 (a int);
+-- An application's table may have such a name.
+CREATE TABLE public.audit_log_0010 (a int PRIMARY KEY);
+INSERT INTO audit_log_0010 VALUES (1);
+UPDATE audit_log_0010 SET a = 2;
+ALTER TABLE audit_log_0010 ADD b int;
+SELECT audit_enable('audit_log_0010');
+DELETE FROM audit_log_0010;
+SELECT audit_disable('audit_log_0010', 'a test');
+DROP TABLE audit_log_0010;
 CREATE TABLE public.other (a int);
 ALTER TABLE other RENAME TO audit_log_0011;
 ALTER TABLE other INHERIT audit_log;

@@ -231,7 +231,15 @@ impl EntryCheck {
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
         let Self { chains, mut problems, erased, erased_who, absent, transitions, .. } = self;
         let entries = chains.entries();
-        let Parts { prune, erased: recorded, seals, by_register } = self.records.into_parts();
+        let Parts { prune, erased: recorded, seals, too_early, by_register } = self.records.into_parts();
+        for (segment, policy) in too_early {
+            let detail = format!(
+                "the entries of segment {segment}: they were pruned by a policy that kept them for a shorter time than one that had \
+                 been locked before, to keep entries for {} seconds",
+                policy.keep_seconds
+            );
+            problems.add(Problem::of_log(ProblemKind::Missing, detail));
+        }
         // Chains that were pruned are not looked at any more: the log must have none of them.
         let believed = prune.as_ref().filter(|entry| entry.fault().is_none());
         let first_chain = believed.map_or(0, |entry| entry.pruning.first_remaining_chain());

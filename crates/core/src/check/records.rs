@@ -1,16 +1,16 @@
-//! The entries that say what was pruned and erased by rule, and whether they explain what is not there.
+//! The entries that say what was to be kept, pruned and erased by rule, and whether they explain what is not there.
 //!
 //! **Invariant**: only an entry whose content gives its hash counts. What lost its detail says nothing.
 
 use crate::{
     Hash,
     erasure::{ErasedPart, Erasure, Places},
-    pruning::{PruneEntry, Pruning},
+    pruning::{LockedPolicy, PruneEntry, Pruning},
     register::Register,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the log's `PRUNE` and `ERASE` entries say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub struct Records {
     who_parts: Places,
     /// What segments have, as their `SEAL` entries say.
     seals: BTreeMap<u32, Seal>,
+    /// The policies that were locked.
+    locked: BTreeSet<LockedPolicy>,
+    /// Of each segment that was pruned, when that was recorded, and for how many seconds its policy kept entries.
+    prunings: BTreeSet<(u32, i64, u64)>,
     /// Whether a register told of erasures.
     by_register: bool,
 }
@@ -28,7 +32,10 @@ pub struct Records {
 impl Records {
     /// Adds what an intact entry says.
     pub(crate) fn add(&mut self, operation: &[u8], at: i64, (chain, seq): (u32, u64), detail: Option<&[u8]>) {
-        if let Some(pruning) = Pruning::of_entry(operation, detail) {
+        if let Some(locked) = LockedPolicy::of_entry(operation, at, detail) {
+            self.locked.insert(locked);
+        } else if let Some(pruning) = Pruning::of_entry(operation, detail) {
+            self.prunings.insert((pruning.segment, at, pruning.policy.keep_seconds));
             self.add_prune(PruneEntry { chain, seq, at, pruning });
         } else if let Some(erasure) = Erasure::of_entry(operation, detail) {
             let places = self.places_mut(erasure.part);
@@ -57,6 +64,8 @@ impl Records {
 
     pub(crate) fn merge(&mut self, other: Self) {
         other.prune.into_iter().for_each(|entry| self.add_prune(entry));
+        self.locked.extend(other.locked);
+        self.prunings.extend(other.prunings);
         self.payloads.merge(other.payloads);
         self.who_parts.merge(other.who_parts);
         for (segment, seal) in other.seals {
@@ -73,11 +82,23 @@ impl Records {
     }
 
     pub(crate) fn into_parts(self) -> Parts {
-        let Self { prune, payloads, who_parts, seals, by_register } = self;
+        let Self { prune, payloads, who_parts, seals, locked, prunings, by_register } = self;
+        let against = |&(_, at, keep): &(u32, i64, u64)| {
+            locked
+                .iter()
+                .copied()
+                .filter(|policy| policy.forbids(at, keep))
+                .max_by_key(|policy| policy.keep_seconds)
+        };
+        let too_early = prunings
+            .iter()
+            .filter_map(|pruning| against(pruning).map(|policy| (pruning.0, policy)))
+            .collect();
         Parts {
             prune,
             erased: [(ErasedPart::Payload, payloads), (ErasedPart::Who, who_parts)],
             seals,
+            too_early,
             by_register,
         }
     }
@@ -88,6 +109,8 @@ pub(crate) struct Parts {
     pub(crate) prune: Option<PruneEntry>,
     pub(crate) erased: [(ErasedPart, Places); 2],
     pub(crate) seals: BTreeMap<u32, Seal>,
+    /// The segments that were pruned against a policy which had been locked before.
+    pub(crate) too_early: Vec<(u32, LockedPolicy)>,
     pub(crate) by_register: bool,
 }
 

@@ -5,7 +5,7 @@ use crate::{
     erasure::ErasedPart,
     identity::LogIdentity,
     problem::{ProblemKind, Verdict},
-    pruning::Pruning,
+    pruning::{LockedPolicy, Pruning},
     segment::first_chain,
     supplied::SuppliedCheckpoint,
     testing::{DAMAGES, LOG_ID, MemoryEntry, MemoryLog, check, key},
@@ -544,6 +544,34 @@ fn a_forged_prune_entry_explains_nothing() {
         "{:?}",
         report.problems
     );
+}
+
+/// A pruning by a policy that keeps entries for a shorter time than one that was locked before. MemoryLog prunes by one hour.
+#[test]
+fn a_pruning_against_a_locked_policy_is_too_early() {
+    let policy = |keep_seconds: u64, locked: bool| serde_json::json!({ "keep_seconds": keep_seconds, "locked": locked });
+    const MINUTE: i64 = 60_000_000;
+    for (keep_seconds, locked, before, is_found) in [
+        (3601, true, 2 * MINUTE, true),
+        (3600, true, 2 * MINUTE, false),
+        (3601, false, 2 * MINUTE, false),
+        // Clocks are set; and a policy that comes later did not forbid it.
+        (3601, true, MINUTE / 2, false),
+        (3601, true, -MINUTE, false),
+    ] {
+        let mut log = MemoryLog::default();
+        log.append(0, 300);
+        log.append(65_536, 30);
+        let newest = log.entry(0, 300).at.unwrap();
+        let prune_at = newest + 3_600_000_000;
+        log.record(65_537, LockedPolicy::OPERATION, &policy(keep_seconds, locked), prune_at - before);
+        log.checkpoint(Some(&key(1)));
+        log.prune(1, 65_536);
+        log.checkpoint(Some(&key(1)));
+        let report = check(&mut log, options(None, true, BATCH), None);
+        let expected: &[ProblemKind] = if is_found { &[ProblemKind::Missing] } else { &[] };
+        assert_eq!(kinds(&report), expected, "{keep_seconds} {locked} {before}: {:?}", report.problems);
+    }
 }
 
 #[test]
