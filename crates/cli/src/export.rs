@@ -211,6 +211,12 @@ fn records_of_segments(
     tree_size: u64,
     payloads: bool,
 ) -> Result<Vec<Record>> {
+    let pruned = source.pruned()?.map_or(0, |log| log.segments);
+    if let Some(segment) = segments.iter().find(|&&segment| segment <= pruned) {
+        return unchecked(format!(
+            "segment {segment} was pruned; only an export that was made before has it"
+        ));
+    }
     let is_of_one = |range: &PlaceRange| segments.contains(&segment_of(range.chain));
     let records = records(source, tree_size, |operation, detail, _| {
         let seal = Seal::of_entry(operation, Some(detail));
@@ -223,8 +229,7 @@ fn records_of_segments(
         match seals.next().map(|record| record.leaf) {
             None => {
                 return unchecked(format!(
-                    "segment {segment} is not sealed, was pruned, or is none of this log; SELECT * FROM audit_segments shows \
-                     them"
+                    "segment {segment} is not sealed, or is none of this log; SELECT * FROM audit_segments shows them"
                 ));
             }
             Some(None) => {

@@ -70,8 +70,7 @@ fn fill(database: &Database<'_>) {
 /// Prunes the oldest segment; the export's digest is what `export` printed.
 fn prune(database: &Database<'_>, segment: i64, sha256: &str) {
     eventually("the segment to be due", || {
-        let due =
-            format!("SELECT count(*) FROM audit_prune({segment}, export => '{sha256}', dry_run => true)");
+        let due = "SELECT count(*) FROM audit_prune(disposable => true, dry_run => true)".to_owned();
         database.sql(&format!("SET client_min_messages = warning; {due}")) != "0"
     });
     let pruned = format!(
@@ -280,4 +279,35 @@ fn exports_are_erased_by_the_register() {
     let text = expect(0, &["verify", &live, "--key", public]);
     assert!(text.contains("1 of them with an erased payload"), "{text}");
     expect(0, &["verify", &files.path("one-after"), "--key", public]);
+}
+
+/// An erasure by a transaction that began before a rotation is recorded in the older segment, and outlives it.
+#[test]
+fn an_erasure_recorded_in_a_pruned_segment_is_remembered() {
+    let server = server();
+    let files = Files(server.directory());
+    let database = Database::create(&server, "late");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t');
+         SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test')",
+    );
+    let mut late = database.client();
+    late.batch_execute("BEGIN; INSERT INTO t VALUES (1, 'late')").unwrap();
+    database.sql("SELECT audit_rotate()");
+    database.sql("INSERT INTO t SELECT g, 'second' FROM generate_series(2, 9) g");
+    late.batch_execute("SELECT audit_erase('t', '{\"id\": 5}', 'on request', dry_run => false); COMMIT")
+        .unwrap();
+    let segments = "SELECT (SELECT min(chain) / 65536 + 1 FROM audit_log WHERE operation = 'ERASE'),
+                           (SELECT min(chain) / 65536 + 1 FROM audit_log WHERE payload_digest IS NOT NULL)";
+    assert_eq!(database.sql(segments), "1|2");
+    database.sql("SELECT audit_seal(); SELECT audit_checkpoint()");
+    database.assert_intact();
+    prune(&database, 1, &"00".repeat(32));
+    database.assert_intact();
+    let live = connection(&database, "postgres");
+    expect(0, &["verify", &live]);
+    let folder = files.path("export");
+    expect(0, &["export", &live, &folder]);
+    expect(0, &["verify", &folder]);
+    assert!(database.sql("SELECT audit_erasure_register()").lines().any(|line| line.starts_with("payload ")));
 }
