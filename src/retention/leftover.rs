@@ -9,12 +9,12 @@ use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{Segments, State};
 use crate::pg::fmgr::Call;
-use crate::pg::query::execute;
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
+use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, orphan, process, relation, xact};
 use audit_chain_core::segment;
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -25,19 +25,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub fn name(segment: u32) -> CString {
     let name = if segment == 1 { "audit_log_0001".into() } else { segment::name(segment) };
     CString::new(name).expect("a name without NUL")
-}
-
-/// Gives a table the triggers that refuse edits.
-pub fn guard(extension: &Extension, table: Oid) -> Result<(), Error> {
-    let schema = extension.quoted_schema()?;
-    let name =
-        catalog::quoted_name(table).ok_or(Error::MissingObject { what: "what is left of a segment" })?;
-    execute(&format!(
-        "CREATE TRIGGER \"!audit_chain_refuse\" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} \
-             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
-         ALTER TABLE {name} ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\""
-    ));
-    Ok(())
 }
 
 /// The procedure `audit_finish_pruning()`.
@@ -81,9 +68,16 @@ fn left(extension: &Extension) -> Result<Vec<u32>, Error> {
 /// The table that is left of a pruned segment.
 pub fn table_of(extension: &Extension, segment: u32) -> Result<Option<Oid>, Error> {
     let log = extension.table(OwnTable::Log)?;
+    // A table of an application may have the name. It does not have the trigger, whose name is reserved.
+    let refuses_edits = |table: Oid| {
+        triggers_of(table).iter().any(|trigger| {
+            trigger.name == b"!audit_chain_refuse"
+                && extension.has_member(pg_sys::ProcedureRelationId, trigger.function)
+        })
+    };
     let table = catalog::relation_in(extension.schema, &name(segment));
     // What was put back into the log by force is for verification to tell.
-    Ok(table.filter(|&table| extension.has_segment(table) && !relation::parents(table).contains(&log)))
+    Ok(table.filter(|&table| refuses_edits(table) && !relation::parents(table).contains(&log)))
 }
 
 /// Makes what is left of a segment smaller, or drops it in the end. Returns whether there is more to do.

@@ -22,6 +22,7 @@ use crate::pg::xact::{self, ActiveSnapshot};
 use crate::pg::{catalog, orphan, process, swap};
 use crate::retention::policy::{self, Policy};
 use crate::retention::{carry, hold, intact, leftover};
+use crate::segment::create;
 use crate::segment::rotate::insert_reached;
 use crate::tree::reader::Reader;
 use crate::tree::store::{Recorded, TreeStore};
@@ -391,7 +392,9 @@ fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result
             return Err(Error::SegmentNameTaken { table });
         }
         let moved = swap::move_rows(table, &name);
-        leftover::guard(extension, moved)?;
+        let quoted =
+            catalog::quoted_name(moved).ok_or(Error::MissingObject { what: "what is left of segment 1" })?;
+        create::guard(&extension.quoted_schema()?, &quoted);
         moved
     } else {
         orphan::end_inheritance(table, log);

@@ -42,20 +42,28 @@ pub fn create(extension: &Extension, segment: u32) -> Result<Oid, Error> {
     execute(&format!(
         "CREATE TABLE {new} (LIKE {parent} INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION, \
              CONSTRAINT {name}_chain CHECK (chain >= {first} AND chain <= {last})) INHERITS ({parent}){options}; \
-         COMMENT ON TABLE {new} IS 'audit_chain: segment {segment} of audit_log'; \
-         CREATE TRIGGER \"!audit_chain_refuse\" BEFORE UPDATE OR DELETE OR TRUNCATE ON {new} \
-             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
-         CREATE TRIGGER \"!audit_chain_refuse_row\" BEFORE UPDATE OR DELETE ON {new} \
-             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
-         CREATE TRIGGER \"!audit_chain_check_insert\" BEFORE INSERT ON {new} \
-             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_check_insert(); \
-         ALTER TABLE {new} ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\", \
-             ENABLE ALWAYS TRIGGER \"!audit_chain_refuse_row\", ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\""
+         COMMENT ON TABLE {new} IS 'audit_chain: segment {segment} of audit_log'"
     ));
+    guard(&schema, &new);
     let table = table_of(extension, segment)?.ok_or(Error::MissingObject { what: "the new segment" })?;
     copy_readers(log, table, &new);
     copy_publications(log, &new);
     Ok(table)
+}
+
+/// Gives a table, whose name and schema are given quoted, the triggers that keep the log append-only. To be called as the extension's
+/// owner, with the guard suspended.
+pub fn guard(schema: &str, table: &str) {
+    execute(&format!(
+        "CREATE TRIGGER \"!audit_chain_refuse\" BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} \
+             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
+         CREATE TRIGGER \"!audit_chain_refuse_row\" BEFORE UPDATE OR DELETE ON {table} \
+             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
+         CREATE TRIGGER \"!audit_chain_check_insert\" BEFORE INSERT ON {table} \
+             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_check_insert(); \
+         ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\", \
+             ENABLE ALWAYS TRIGGER \"!audit_chain_refuse_row\", ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\""
+    ));
 }
 
 /// Drops an empty table that is left of a log which was discarded: a dump without entries brings its segments.

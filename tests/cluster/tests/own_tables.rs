@@ -83,7 +83,7 @@ fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str)
 fn an_apply_worker_neither_deletes_nor_changes_rows() {
     let publisher = Server::builder()
         .config("wal_level", "logical")
-        .config("max_replication_slots", "50")
+        .config("max_replication_slots", "40")
         .start()
         .unwrap();
     let subscriber = Server::builder().config("wal_retrieve_retry_interval", "100ms").start().unwrap();

@@ -49,8 +49,8 @@ fn left_over(database: &Database<'_>) -> String {
     )
 }
 
-/// Makes a log of five segments: the first two were pruned, of the second one the table is left, the third is sealed, the fourth
-/// closed, the fifth open.
+/// Makes a log of five segments: the first two were pruned, and their tables are left; the third is sealed, the fourth closed, the
+/// fifth open.
 fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(SETUP);
@@ -59,9 +59,8 @@ fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
         database.sql("SELECT audit_checkpoint()");
     }
     prune(&database);
-    finish(&database);
     prune(&database);
-    assert_eq!(left_over(&database), "audit_log_0002");
+    assert_eq!(left_over(&database), "audit_log_0001\naudit_log_0002");
     database.sql("INSERT INTO t VALUES (1); SELECT audit_rotate()");
     database.sql("INSERT INTO t VALUES (2)");
     let states = "SELECT string_agg(state, ' ' ORDER BY segment) FROM audit_segments";
@@ -150,6 +149,13 @@ fn a_restored_dump_has_what_remains() {
             server.run("pg_dump", [&format!("--section={section}"), "-f", &file, "original"]).unwrap();
             psql("sections", &file);
         }
+    });
+    restored("clean", &|| {
+        // The second restoration replaces what the first one has brought.
+        server.run("pg_restore", ["--exit-on-error", "-d", "clean", &path("custom")]).unwrap();
+        Database::of(&server, "clean").sql("INSERT INTO t VALUES (5)");
+        let clean = ["--exit-on-error", "--clean", "--if-exists", "-d", "clean"];
+        server.run("pg_restore", clean.into_iter().chain([path("custom").as_str()])).unwrap();
     });
     restored("halves", &|| {
         for half in ["--schema-only", "--data-only"] {

@@ -34,7 +34,7 @@ WHERE table_name IN ('audit_log', 'audit_log_identity') AND grantee = 'PUBLIC';
 SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
 WHERE d.classid = 'pg_proc'::regclass AND e.extname = 'audit_chain' AND has_function_privilege('regress_nobody', p.oid, 'EXECUTE')
   AND p.proname IN ('audit_enable', 'audit_disable', 'audit_event', 'audit_verify', 'audit_problems', 'audit_chain_capture',
-                    'audit_retention', 'audit_hold', 'audit_release',
+                    'audit_retention', 'audit_hold', 'audit_release', 'audit_prune', 'audit_chain_prune', 'audit_finish_pruning',
                     'audit_chain_refuse', 'audit_chain_check_insert', 'audit_chain_on_ddl', 'audit_erase', 'audit_erase_columns',
                     'audit_erase_actor', 'audit_erase_entry', 'audit_approve_erasure', 'audit_finish_erasure', 'audit_erasure_remains',
                     'audit_erasure_register', 'audit_apply_erasure_register', 'audit_chain_is_to_erase') ORDER BY 1;
@@ -54,6 +54,9 @@ SELECT * FROM audit_retention();
 SELECT audit_hold('x', 'x');
 SELECT audit_release('x', 'x');
 SELECT * FROM audit_holds;
+SELECT * FROM audit_prune(dry_run => true);
+SELECT audit_chain_prune(1, NULL, true, 'x', false);
+CALL audit_finish_pruning();
 SELECT audit_enable('t');
 CREATE TEMP TABLE mine (id int);
 CREATE TRIGGER x AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_capture();

@@ -160,7 +160,12 @@ CALL audit_finish_pruning();
 ROLLBACK;
 CALL audit_finish_pruning();
 SELECT count(*) FROM pg_class WHERE relname = 'audit_log_0001';
+-- An application's table of that name is another one.
+CREATE TABLE public.audit_log_0001 (id int PRIMARY KEY);
+SELECT audit_enable('public.audit_log_0001');
+INSERT INTO public.audit_log_0001 VALUES (1);
 CALL audit_finish_pruning();
+TABLE public.audit_log_0001;
 
 -- Proofs of what remains; what is gone is said to be pruned.
 DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
