@@ -224,3 +224,4 @@ REVOKE ALL ON FUNCTION audit_prune(integer, text, boolean, text, boolean), audit
 REVOKE ALL ON PROCEDURE audit_finish_pruning() FROM regress_records;
 REVOKE ALL ON SCHEMA app FROM regress_records;
 DROP ROLE regress_records;
+DROP TABLE public.audit_log_0001;
