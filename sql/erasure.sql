@@ -47,14 +47,14 @@ COMMENT ON COLUMN audit_erasure_request.reason IS 'the reason';
 -- The tables in whose files erased values remain, until they are written anew: a row for each event. It is about this database's
 -- files, so a dump does not contain it.
 CREATE TABLE audit_erasure_trace (
-    segment   integer     NOT NULL CHECK (segment >= 1),
+    segment   integer     NOT NULL CHECK (segment >= 0),
     at        timestamptz NOT NULL,
     rewritten boolean     NOT NULL,
     wal       pg_lsn      NOT NULL,
     PRIMARY KEY (segment, at)
 );
-COMMENT ON TABLE audit_erasure_trace IS 'audit_chain: when entries of a segment were erased, and when its table was written anew';
-COMMENT ON COLUMN audit_erasure_trace.segment IS 'the segment';
+COMMENT ON TABLE audit_erasure_trace IS 'audit_chain: when entries of a segment, or what a request named, were erased, and when its table was written anew';
+COMMENT ON COLUMN audit_erasure_trace.segment IS 'the segment; 0 for audit_erasure_request';
 COMMENT ON COLUMN audit_erasure_trace.at IS 'when that happened';
 COMMENT ON COLUMN audit_erasure_trace.rewritten IS 'whether its table was written anew; otherwise entries of it were erased';
 COMMENT ON COLUMN audit_erasure_trace.wal IS 'the end of the WAL then';

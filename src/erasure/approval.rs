@@ -9,6 +9,7 @@
 use crate::erasure::call;
 use crate::erasure::run::{self, Order};
 use crate::erasure::subject::Subject;
+use crate::erasure::trace::{self, Event};
 use crate::error::{Error, OrRaise, notice};
 use crate::extension::{Extension, OwnTable};
 use crate::log;
@@ -137,6 +138,7 @@ fn decide(call: &Call) -> Result<Vec<Vec<Option<Datum>>>, Error> {
     table::delete_where(requests, |row| read(row).request == request);
     write(requests, &Row { subject: None, ..asked.clone() });
     write(requests, &decided);
+    trace::note(&extension, trace::REQUESTS, Event::Erased)?;
     if !approves {
         notice("the request was rejected; nothing was erased");
         return Ok(Vec::new());

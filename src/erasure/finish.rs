@@ -67,6 +67,10 @@ fn finish_one(number: u32) -> Result<bool, Error> {
     let extension = Extension::installed()?;
     let _path = LocalSettings::safe_search_path();
     let _owner = extension.act_as_owner();
+    if number == trace::REQUESTS {
+        let requests = extension.table(OwnTable::ErasureRequests)?;
+        return rewrite_table(&extension, number, requests).map(|()| true);
+    }
     let segments = Segments::read(&extension)?;
     if segments.has_reached(number, State::Pruned) {
         // Its files go with what is left of it.
@@ -87,13 +91,18 @@ fn finish_one(number: u32) -> Result<bool, Error> {
 /// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
 /// transaction that does nothing else, when the segment is sealed. After an error that transaction must not be committed.
 pub fn rewrite_segment(extension: &Extension, table: Oid) -> Result<(), Error> {
-    let mut number = None;
-    for remaining in trace::remaining(extension)? {
+    for remaining in trace::remaining(extension)?.into_iter().filter(|remaining| remaining.segment > 0) {
         if segment::table_of(extension, remaining.segment)? == Some(table) {
-            number = Some(remaining.segment);
+            rewrite_table(extension, remaining.segment, table)?;
+            // The statistics of all segments together hold values of erased entries, too.
+            rewrite::analyze(&extension.quoted(OwnTable::Log)?);
         }
     }
-    let Some(number) = number else { return Ok(()) };
+    Ok(())
+}
+
+/// Writes a table anew, collects its statistics anew, and notes that.
+fn rewrite_table(extension: &Extension, number: u32, table: Oid) -> Result<(), Error> {
     let name = catalog::quoted_name(table).ok_or(Error::MissingObject { what: "a segment of audit_log" })?;
     {
         // It is the extension itself that makes a table, and drops one.
@@ -103,12 +112,7 @@ pub fn rewrite_segment(extension: &Extension, table: Oid) -> Result<(), Error> {
         }
     }
     trace::note(extension, number, Event::Rewritten)?;
-    // Its statistics, and those of all segments, hold values of erased entries.
     rewrite::analyze(&name);
-    let log = extension.table(OwnTable::Log)?;
-    if log != table {
-        rewrite::analyze(&extension.quoted(OwnTable::Log)?);
-    }
     xact::force_sync_commit();
     Ok(())
 }

@@ -98,6 +98,7 @@ fn apply_supplied(call: &Call) -> Result<Vec<Vec<Option<Datum>>>, Error> {
     let reason = format!("erasure register of {}, signed by {signer}", register.origin());
     check_reason(&reason, FUNCTION)?;
     // A copy parts from its original now, at the latest.
+    let _silent = log::WithoutStatement::begin();
     log::begin(role)?;
     log::flush();
     xact::make_visible();

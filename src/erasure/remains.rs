@@ -53,7 +53,9 @@ fn find() -> Result<Vec<Place>, Error> {
     for remaining in &remaining {
         // Of one that was pruned something may be left for a while.
         let is_pruned = segments.has_reached(remaining.segment, State::Pruned);
-        let table = if is_pruned {
+        let table = if remaining.segment == trace::REQUESTS {
+            Some(extension.table(OwnTable::ErasureRequests)?)
+        } else if is_pruned {
             leftover::table_of(&extension, remaining.segment)?
         } else {
             segment::table_of(&extension, remaining.segment)?
@@ -65,7 +67,9 @@ fn find() -> Result<Vec<Place>, Error> {
             since: Some(remaining.since),
             remedy: if is_pruned {
                 "CALL audit_finish_pruning()"
-            } else if segments.has_reached(remaining.segment, State::Sealed) {
+            } else if remaining.segment == trace::REQUESTS
+                || segments.has_reached(remaining.segment, State::Sealed)
+            {
                 "CALL audit_finish_erasure()"
             } else {
                 "CALL audit_finish_erasure() when the segment is sealed"

@@ -7,7 +7,7 @@ use crate::error::{Error, warning};
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{self, segment_of};
 use crate::log::stored::{AddressText, StoredRow};
-use crate::log::{self, EntryHeader, columns, erased};
+use crate::log::{self, EntryHeader, WithoutStatement, columns, erased};
 use crate::pg::lock::{Lockable, lock};
 use crate::pg::numbers::for_each_numbers;
 use crate::pg::query::query_statement;
@@ -95,6 +95,7 @@ pub fn preview(extension: &Extension, subject: &Subject) -> Result<Vec<Group>, E
 /// rights have been checked. Returns what was erased.
 pub fn execute(extension: &Extension, subject: &Subject, order: &Order<'_>) -> Result<Vec<Group>, Error> {
     let _forget = Forget;
+    let _silent = WithoutStatement::begin();
     // What this transaction has captured is found, too.
     log::flush();
     begin(extension)?;

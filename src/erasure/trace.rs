@@ -11,6 +11,9 @@ use crate::pg::tuple::{ColumnValue, RowBuffer};
 use crate::pg::xact;
 use std::collections::BTreeMap;
 
+/// The number that stands for the table of requests, from which what they named is erased.
+pub const REQUESTS: u32 = 0;
+
 /// What happened to a segment's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

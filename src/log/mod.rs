@@ -39,14 +39,30 @@ pub use transaction::{flush, on_relation_change};
 use crate::error::Error;
 use crate::pg::text::to_server;
 use crate::settings;
-use audit_chain_core::erasure::Erasure;
 use entry::EntryBuffers;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
 thread_local! {
+    static WITHOUT_STATEMENT: Cell<bool> = const { Cell::new(false) };
     static BUFFERS: Cell<Option<Box<EntryBuffers>>> = const { Cell::new(None) };
+}
+
+/// While it lives, entries do not record the client's query: it names what nobody is to know any more.
+pub struct WithoutStatement(bool);
+
+impl WithoutStatement {
+    /// From now on.
+    pub fn begin() -> Self {
+        Self(WITHOUT_STATEMENT.replace(true))
+    }
+}
+
+impl Drop for WithoutStatement {
+    fn drop(&mut self) {
+        WITHOUT_STATEMENT.set(self.0);
+    }
 }
 
 /// Appends an entry to the transaction's chain, for a statement that runs as `role`. `fill` writes the images, which are
@@ -94,8 +110,7 @@ fn append_in(
         return Ok(None);
     }
     buffers.context.refresh(role);
-    if header.operation == Erasure::OPERATION {
-        // The call that erases names what nobody is to know any more.
+    if WITHOUT_STATEMENT.get() {
         buffers.context.statement.set_null();
     }
     if let Some(context) = settings::context() {

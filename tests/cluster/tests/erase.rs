@@ -338,6 +338,15 @@ fn dumps_and_the_register() {
     assert_eq!(erase(&copy, "p5"), 2);
     copy.assert_intact();
 
+    // The first entry of a copy does not record the query that erases either.
+    let fresh = restore(&server, "fresh", &newer);
+    fresh.sql(
+        r#"SET audit_chain.log_statement = on; SELECT * FROM audit_erase('person', '{"id": "p6"}', 'Art. 17', false)"#,
+    );
+    assert_eq!(fresh.entries("operation IN ('RESTORE', 'ERASE') AND statement IS NULL"), 5);
+    assert_eq!(fresh.entries("statement IS NOT NULL"), 0);
+    fresh.assert_intact();
+
     // An older one still has what was erased since: the register repeats it.
     let register = database.sql("SELECT audit_erasure_register()") + "\n";
     assert!(!register.contains("p3") && register.starts_with("audit_chain erasures v1\n"), "{register}");
