@@ -11,8 +11,8 @@ use crate::pg::row::Row;
 use crate::pg::session;
 use crate::pg::text::from_server;
 use crate::pg::trigger::Trigger;
-use crate::retention::leftover;
 use crate::pg::{catalog, publication};
+use crate::retention::leftover;
 use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
 use audit_chain_core::erasure::Erasure;
@@ -123,9 +123,8 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
 fn check_entry(row: &Row<'_>, table: &str) -> Result<(), Error> {
     let row = columns::read(row);
     // A dump may have what is left of a pruned segment.
-    let is_of = |segment| {
-        segment::name(segment) == table || leftover::name(segment).to_bytes() == table.as_bytes()
-    };
+    let is_of =
+        |segment| segment::name(segment) == table || leftover::name(segment).to_bytes() == table.as_bytes();
     let belongs = u32::try_from(row.chain).is_ok_and(|chain| is_of(segment::segment_of(chain)));
     if !belongs {
         let reason = format!("chain {} belongs to another segment of the log", row.chain);

@@ -166,6 +166,7 @@ SELECT audit_enable('public.audit_log_0001');
 INSERT INTO public.audit_log_0001 VALUES (1);
 CALL audit_finish_pruning();
 TABLE public.audit_log_0001;
+DROP TABLE public.audit_log_0001;
 
 -- Proofs of what remains; what is gone is said to be pruned.
 DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
