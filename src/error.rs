@@ -227,6 +227,8 @@ pub enum Error {
     NotAWhoColumn { column: String },
     /// The entry's payload is needed by the log itself.
     NotErasable { chain: i32, seq: i64, operation: String },
+    /// The transaction began in an older segment than that of the entries to erase.
+    NewerSegment { segment: u32 },
     /// There is nothing to erase.
     NothingToErase { what: String, hint: &'static str },
     /// A legal hold forbids to erase.
@@ -783,6 +785,11 @@ impl Error {
                 format!("cannot erase the payload of entry ({chain}, {seq}), whose operation is {operation}"),
                 "The log itself needs it. Entries about rows, TRUNCATE and EVENT can lose their payload, every entry its who-part."
                     .into(),
+            ),
+            Self::NewerSegment { segment } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot erase entries of segment {segment}: this transaction began to write before that segment was opened"),
+                "Erase them in a transaction of its own.".into(),
             ),
             Self::NothingToErase { what, hint } => {
                 (ERRCODE_NO_DATA_FOUND, what.clone(), (*hint).into())

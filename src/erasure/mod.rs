@@ -16,6 +16,7 @@
 //!
 //! **Invariants**
 //! * Entries are erased in the transaction that appends the ERASE entries which name their places, or not at all.
+//! * An ERASE entry is in no older segment than the entries that it is about, so it is not pruned before them.
 //! * One transaction erases at a time. It erases what is committed when it has got its turn.
 //! * What the log itself needs is never erased: only entries about rows, TRUNCATE and EVENT lose their payload.
 //! * No key, value or name that was asked for is recorded, but in a request that waits for its approval.

@@ -11,6 +11,7 @@ use crate::pg::session::LocalSettings;
 use crate::pg::text::Text;
 use crate::pg::xact::ActiveSnapshot;
 use crate::pg::{catalog, cluster};
+use crate::retention::leftover;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 use pgrx::spi::quote_literal;
@@ -50,15 +51,21 @@ fn find() -> Result<Vec<Place>, Error> {
     let remaining = trace::remaining(&extension)?;
     let segments = Segments::read(&extension)?;
     for remaining in &remaining {
-        // One that was pruned has no files any more.
+        // Of one that was pruned something may be left for a while.
         let is_pruned = segments.has_reached(remaining.segment, State::Pruned);
-        let table = segment::table_of(&extension, remaining.segment)?.filter(|_| !is_pruned);
+        let table = if is_pruned {
+            leftover::table_of(&extension, remaining.segment)?
+        } else {
+            segment::table_of(&extension, remaining.segment)?
+        };
         let Some(table) = table else { continue };
         places.push(Place {
             what: "table",
             location: catalog::quoted_name(table).unwrap_or_default(),
             since: Some(remaining.since),
-            remedy: if segments.has_reached(remaining.segment, State::Sealed) {
+            remedy: if is_pruned {
+                "CALL audit_finish_pruning()"
+            } else if segments.has_reached(remaining.segment, State::Sealed) {
                 "CALL audit_finish_erasure()"
             } else {
                 "CALL audit_finish_erasure() when the segment is sealed"
@@ -76,6 +83,19 @@ fn find() -> Result<Vec<Place>, Error> {
             remedy,
         }));
     }
+    let exports = format!(
+        "SELECT 'of segment '::text || g.segment::text || ', SHA-256 '::text || (l.detail ->> 'export'::text), g.at \
+         FROM ONLY {} g JOIN {} l ON l.chain = g.chain AND l.seq = g.seq \
+         WHERE g.state = 'pruned'::text AND l.operation = 'PRUNE'::text AND l.detail ->> 'export'::text IS NOT NULL ORDER BY g.segment",
+        extension.quoted(OwnTable::Segments)?,
+        extension.quoted(OwnTable::Log)?
+    );
+    places.extend(query_statement(&exports, &[], |row| Place {
+        what: "export",
+        location: row.text(1),
+        since: row.get(2),
+        remedy: "erase the person's entries there, too: the log has them no more",
+    }));
     places.push(Place {
         what: "elsewhere",
         location: "dumps, exports, base backups and copies of this database".into(),

@@ -293,7 +293,13 @@ impl<'a> Run<'a> {
             images.detail.set(Some(&to_server(&detail.to_string())));
             Ok(ControlFlow::Continue(()))
         })?;
-        erased::insert_place(self.erasures, &place.expect("a detail is always recorded"), &erasure);
+        let place = place.expect("a detail is always recorded");
+        // Segments are pruned from the oldest on: the entry must not go before those whose erasure it explains.
+        let newest = erasure.places.last().map_or(0, |range| segment_of(range.chain));
+        if segment_of(place.chain) < newest {
+            return Err(Error::NewerSegment { segment: newest });
+        }
+        erased::insert_place(self.erasures, &place, &erasure);
         Ok(())
     }
 

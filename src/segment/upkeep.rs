@@ -1,5 +1,5 @@
 //! What is due for the segments: another one, when the open one is large or old enough; sealing what was closed; constraints by
-//! which the planner leaves sealed segments out.
+//! which the planner leaves sealed segments out, and indexes.
 //!
 //! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it for the next time.
 
@@ -26,7 +26,7 @@ pub fn run(slices: &mut impl Slices) {
     let sealed: Vec<u32> =
         slices.run(|| Segments::read(&extension).or_raise().sealed().map(|sealed| sealed.segment).collect());
     for segment in sealed {
-        for step in [add_constraint, validate_constraint] {
+        for step in [add_constraint, validate_constraint, add_indexes] {
             slices.run(|| step(&extension, segment).or_raise());
         }
     }
@@ -139,6 +139,35 @@ fn validate_constraint(extension: &Extension, segment: u32) -> Result<(), Error>
                  ALTER TABLE {quoted} SET ({FREEZE}); \
                  ANALYZE {quoted}"
             )
+        });
+    }
+    Ok(())
+}
+
+/// Gives a sealed segment the indexes that somebody has made on `audit_log` since it was opened; one of them each time. Readers go on
+/// meanwhile.
+fn add_indexes(extension: &Extension, segment: u32) -> Result<(), Error> {
+    let log = extension.table(OwnTable::Log)?;
+    let Some(table) = segment::table_of(extension, segment)?.filter(|&table| table != log) else {
+        return Ok(());
+    };
+    // What comes after the table in its definition is all of it but the name and whether it is unique.
+    let missing = query_latest(
+        "SELECT CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, \
+                pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING ')) \
+         FROM pg_catalog.pg_index i, pg_catalog.pg_get_indexdef(i.indexrelid) d(definition) \
+         WHERE i.indrelid = $1 AND i.indisvalid AND NOT i.indisprimary AND NOT EXISTS ( \
+             SELECT FROM pg_catalog.pg_index o, pg_catalog.pg_get_indexdef(o.indexrelid) e(definition) \
+             WHERE o.indrelid = $2 AND o.indisunique = i.indisunique \
+               AND pg_catalog.substr(e.definition, pg_catalog.strpos(e.definition, ' USING ')) \
+                   = pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING '))) \
+         ORDER BY i.indexrelid LIMIT 1",
+        &[log.into(), table.into()],
+        |row| (row.text(1), row.text(2)),
+    );
+    for (unique, definition) in missing {
+        change(extension, table, pg_sys::ShareLock, |quoted| {
+            format!("CREATE {unique}INDEX ON {quoted}{definition}")
         });
     }
     Ok(())

@@ -252,7 +252,7 @@ impl Reader {
             "CREATE TABLE public.accounts (id integer PRIMARY KEY, balance integer);
              SELECT audit_enable('public.accounts'); INSERT INTO public.accounts SELECT g, 100 FROM generate_series(1, 300) g;
              CREATE ROLE auditor LOGIN; GRANT USAGE ON SCHEMA audit TO auditor;
-             GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile TO auditor",
+             GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_segment, audit_pruned_leaf, audit_erasure TO auditor",
         );
         reader
     }

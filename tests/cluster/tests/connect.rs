@@ -180,13 +180,13 @@ fn a_log_is_verified_over_tls(scene: &Scene) {
     let sql = "CREATE EXTENSION audit_chain; CREATE TABLE account (id integer PRIMARY KEY);
                SELECT audit_enable('account'); INSERT INTO account SELECT generate_series(1, 1000);
                SELECT audit_checkpoint(); GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log,
-               audit_checkpoint_span, audit_tile TO auditor";
+               audit_checkpoint_span, audit_tile, audit_segment, audit_pruned_leaf, audit_erasure TO auditor";
     scene.server.psql("postgres", "CREATE DATABASE audited").unwrap();
     scene.server.psql("audited", sql).unwrap();
     let connection =
         AUDITOR.replace("dbname=app", "dbname=audited") + " sslmode=verify-full sslrootcert=$home/root";
     let (status, answer) = scene.answer("verify", &connection, PASSWORD);
-    assert!(status == 0 && answer.starts_with("intact: 1006 entries"), "{answer}");
+    assert!(status == 0 && answer.starts_with("intact: 1009 entries"), "{answer}");
     let export = scene.home.join("export").to_str().unwrap().to_owned();
     let (status, answer) = scene.answer(&format!("export {export}"), &connection, PASSWORD);
     assert!(status == 0 && answer.starts_with("exported 1001 entries"), "{answer}");

@@ -168,6 +168,17 @@ fn two_erasures_and_writers_at_once() {
                 }
             });
         }
+        // Nobody who verifies meanwhile sees an erasure without its entry.
+        for verify in ["SELECT valid, summary FROM audit_verify()", "CALL audit_verify_in_slices()"] {
+            let (database, stop) = (&database, &stop);
+            scope.spawn(move || {
+                let mut client = database.client();
+                while !stop.load(Relaxed) {
+                    let row = client.query_one(verify, &[]).unwrap();
+                    assert!(row.get::<_, bool>("valid"), "{}", row.get::<_, String>("summary"));
+                }
+            });
+        }
         let erasers: Vec<_> = (0..2)
             .map(|_| {
                 let database = &database;
@@ -440,6 +451,50 @@ fn a_publication_of_the_log_passes_on_erasures() {
     assert_eq!(archives[0].sql(all), publisher.sql(all));
     publisher.assert_intact();
     subscriptions.into_iter().for_each(Subscription::end);
+}
+
+/// An ERASE entry is pruned with the entries that it is about, or after them.
+#[test]
+fn pruning_takes_erased_entries_along() {
+    let server = server_of_fewest_chains();
+    let database = Database::create(&server, "pruned");
+    database.sql(&format!("{PERSON}; INSERT INTO person VALUES ('a', 'x', 1), ('b', 'y', 2)"));
+    erase(&database, "a");
+    // A transaction that goes on in the first segment.
+    let mut late = Session::open(&database, "postgres");
+    late.run("BEGIN; INSERT INTO person VALUES ('late', 'z', 3)");
+    database.sql("SELECT audit_rotate(); INSERT INTO person VALUES ('c', 'z', 3); UPDATE person SET points = 0 WHERE id = 'b'");
+    let of = |id: &str| {
+        format!(
+            "SELECT sum(entries) FROM audit_erase('person', '{{\"id\": \"{id}\"}}', 'Art. 17', dry_run => false)"
+        )
+    };
+    late.run("SAVEPOINT s");
+    for newer in ["b", "c"] {
+        assert_eq!(late.outcome(&of(newer)), "55000", "{newer}");
+        late.run("ROLLBACK TO s");
+    }
+    late.run(&of("late"));
+    late.run("COMMIT");
+    assert_eq!(erase(&database, "b"), 2);
+    database.assert_intact();
+    database.sql("SELECT audit_checkpoint(); SELECT audit_seal(); SELECT audit_retention('1 microsecond', reason => 'test')");
+    let digest = "ab".repeat(32);
+    eventually("the segment to be old enough", || {
+        server
+            .psql("pruned", &format!("SELECT audit_prune(1, export => '{digest}', reason => 'test')"))
+            .is_ok()
+    });
+    database.sql("CALL audit_finish_pruning()");
+    let verdict = database.verdict();
+    assert!(verdict.valid, "{verdict:?}\n{:?}", database.problems());
+    let export = database.sql("SELECT location FROM audit_erasure_remains() WHERE what = 'export'");
+    assert_eq!(export, format!("of segment 1, SHA-256 {digest}"));
+    let register = database.sql("SELECT audit_erasure_register()");
+    let places = register.lines().filter(|line| line.starts_with("payload ")).count();
+    assert_eq!(places, 2, "of b alone, in both segments: {register}");
+    assert_eq!(erase(&database, "c"), 1);
+    assert!(database.verdict().valid);
 }
 
 #[test]

@@ -135,6 +135,9 @@ ALTER TABLE audit_log_0002 SET (fillfactor = 90);
 SELECT table_name, state FROM audit_coverage WHERE table_schema <> 'kept';
 CREATE INDEX ON audit_log (at);
 SELECT audit_rotate();
+CREATE INDEX ON audit_log ((row_key ->> 'id'), table_name) WHERE operation <> 'SEGMENT';
+CALL audit_maintain();
+CALL audit_maintain();
 SELECT indexname FROM pg_indexes WHERE tablename ~ '^audit_log' AND indexname ~ '^audit_log_(\d|at|pk)' ORDER BY 1;
 SELECT valid, summary FROM audit_verify();
 
