@@ -152,16 +152,20 @@ impl Extension {
 
     /// Whether the relation is a segment of the log other than the first, which is a member, or what is left of one that was
     /// pruned. A segment is no member of the extension, so that pg_dump dumps it: it inherits from the log, or has the name of one
-    /// and a trigger of the extension. An application's table may have such a name, too.
+    /// and a trigger of the guard. An application's table may have such a name, too.
     pub fn has_segment(&self, relation: Oid) -> bool {
         let log = catalog::relation_in(self.schema, OwnTable::Log.name());
         if log.is_some_and(|log| relation::parents(relation).contains(&log)) {
             return true;
         }
-        catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name))
-            && triggers_of(relation)
-                .iter()
-                .any(|trigger| self.has_member(pg_sys::ProcedureRelationId, trigger.function))
+        if !catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name)) {
+            return false;
+        }
+        // The capture triggers are those of an application's table.
+        let capture = self.capture_function().ok();
+        let is_ours =
+            |function| Some(function) != capture && self.has_member(pg_sys::ProcedureRelationId, function);
+        triggers_of(relation).iter().any(|trigger| is_ours(trigger.function))
     }
 
     /// Whether the script of this extension is running (CREATE or ALTER EXTENSION).

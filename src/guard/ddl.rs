@@ -193,7 +193,9 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         table.kind == "table"
             && table.is_segment(extension)
             && dropped.iter().any(|other| {
-                other.is_our_trigger && (&other.schema, &other.table) == (&table.schema, &table.table)
+                other.is_our_trigger
+                    && !is_capture_name(&other.part)
+                    && (&other.schema, &other.table) == (&table.schema, &table.table)
             })
     };
     for segment in dropped.iter().filter(is_segment) {
