@@ -8,6 +8,9 @@ use audit_chain_core::segment;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CStr;
 
+/// The trigger by which all the extension's tables refuse edits.
+const REFUSE_TRIGGER: &CStr = c"!audit_chain_refuse";
+
 /// The extension's name.
 pub const NAME: &CStr = c"audit_chain";
 
@@ -152,20 +155,17 @@ impl Extension {
 
     /// Whether the relation is a segment of the log other than the first, which is a member, or what is left of one that was
     /// pruned. A segment is no member of the extension, so that pg_dump dumps it: it inherits from the log, or has the name of one
-    /// and a trigger of the guard. An application's table may have such a name, too.
+    /// and the trigger that refuses edits. An application's table may have such a name, too.
     pub fn has_segment(&self, relation: Oid) -> bool {
         let log = catalog::relation_in(self.schema, OwnTable::Log.name());
         if log.is_some_and(|log| relation::parents(relation).contains(&log)) {
             return true;
         }
-        if !catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name)) {
-            return false;
-        }
-        // The capture triggers are those of an application's table.
-        let capture = self.capture_function().ok();
-        let is_ours =
-            |function| Some(function) != capture && self.has_member(pg_sys::ProcedureRelationId, function);
-        triggers_of(relation).iter().any(|trigger| is_ours(trigger.function))
+        catalog::name_in(relation, self.schema).is_some_and(|name| segment::is_name(&name))
+            && triggers_of(relation).iter().any(|trigger| {
+                trigger.name == REFUSE_TRIGGER.to_bytes()
+                    && self.has_member(pg_sys::ProcedureRelationId, trigger.function)
+            })
     }
 
     /// Whether the script of this extension is running (CREATE or ALTER EXTENSION).

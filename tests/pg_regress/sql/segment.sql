@@ -123,7 +123,7 @@ UPDATE audit_log_0010 SET a = 2;
 ALTER TABLE audit_log_0010 ADD b int;
 SELECT audit_enable('audit_log_0010');
 DELETE FROM audit_log_0010;
-SELECT audit_disable('audit_log_0010', 'a test');
+ALTER TABLE audit_log_0010 ADD c int;
 DROP TABLE audit_log_0010;
 CREATE TABLE public.audit_log_0011 (LIKE audit_log INCLUDING ALL);
 ALTER TABLE audit_log_0011 INHERIT audit_log;
