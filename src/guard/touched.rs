@@ -312,7 +312,9 @@ pub fn is_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Res
 /// Whether an object is, or is a part of, one of the extension's tables or an audited table.
 fn is_on_ours_or_audited(extension: &Extension, class: Oid, object: Oid) -> Result<bool, Error> {
     match parts::table_of(class, object) {
-        Some(table) => Ok(extension.has_relation(table) || Capture::of(extension, table)?.is_any()),
+        Some(table) if extension.has_relation(table) => Ok(true),
+        // DROP EXTENSION drops the function on its way, with the triggers that call it.
+        Some(table) => Ok(extension.capture_function().is_ok() && Capture::of(extension, table)?.is_any()),
         None => Ok(false),
     }
 }

@@ -1,19 +1,14 @@
-//! What is still true of the entries that are pruned is said again: which tables are audited, since when, and with which options; and
-//! what was erased of entries that remain.
+//! What is still true of the entries that are pruned is said again: which tables are audited, since when, and with which options.
 
 use crate::audit::record::{insert_lifecycle, record};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{first_chain, last_chain};
-use crate::log::stored::StoredRow;
-use crate::log::{erased, table};
-use crate::pg::encoding::to_utf8;
 use crate::pg::ends::Bound;
 use crate::pg::query::query_latest;
-use crate::pg::table::{delete_within, scan_all_as_written};
+use crate::pg::table::delete_within;
 use crate::pg::text::Text;
 use crate::pg::xact;
-use audit_chain_core::erasure::Erasure;
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,40 +76,6 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
         insert_lifecycle(extension, &place)?;
     }
     delete_within(places, &[Bound::IntegerAtMost(1, last)], |_| true);
-    Ok(())
-}
-
-/// Says again, by a new ERASE entry each, which parts of entries that remain were erased, where the entry that says so is pruned with
-/// a segment: a transaction that was under way at a rotation may have erased parts of entries in later segments.
-pub fn carry_erasures(extension: &Extension, segment: u32, role: Oid) -> Result<(), Error> {
-    let erasures = extension.table(OwnTable::Erasures)?;
-    let last = last_chain(segment);
-    let places = scan_all_as_written(erasures, |row| (row.integer(1) as i32, row.integer(2)));
-    for (chain, seq) in places.into_iter().filter(|&(chain, _)| chain <= last as i32) {
-        let read = |entry: &StoredRow<'_>| {
-            let detail = to_utf8(entry.detail?);
-            let erasure = Erasure::of_entry(entry.operation?, Some(&detail))?;
-            Some((erasure, serde_json::from_slice::<Value>(&detail).ok()?))
-        };
-        let Some((mut erasure, said)) = table::entry(extension, chain, seq, read)?.flatten() else {
-            continue;
-        };
-        erasure.places.retain(|range| range.chain > last);
-        if erasure.places.is_empty() {
-            continue;
-        }
-        erasure.entries = erasure.places.iter().map(|range| range.last_seq - range.first_seq + 1).sum();
-        let mut detail = erasure.detail();
-        for member in ["reason", "requested_by", "approved_by"] {
-            if !said[member].is_null() {
-                detail[member] = said[member].clone();
-            }
-        }
-        detail["carried"] = true.into();
-        let place = record(Erasure::OPERATION, None, &detail, role)?;
-        erased::insert_place(erasures, &place, &erasure);
-    }
-    delete_within(erasures, &[Bound::IntegerAtMost(1, last as i32)], |_| true);
     Ok(())
 }
 

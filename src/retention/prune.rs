@@ -254,7 +254,6 @@ impl Run<'_> {
         let root = self.proved_root(&store, &newest, minimum_index)?;
         let leaves = pruned_leaves(&store, segment, newest.size)?;
         carry::carry_forward(extension, segment, role)?;
-        carry::carry_erasures(extension, segment, role)?;
         policy::carry_forward(extension, segment)?;
         let detail = self.detail(sealed, &newest, minimum_index, root)?;
         let place = record("PRUNE", None, &detail, role)?;
@@ -341,6 +340,8 @@ impl Run<'_> {
         delete_within(extension.table(OwnTable::Checkpoints)?, &[at_most(1, minimum_index)], |_| true);
         let places = extension.table(OwnTable::Verifications)?;
         delete_within(places, &[], |row| row.integer(3) as i32 <= last_chain);
+        // An ERASE entry is in no earlier segment than what was erased: that is gone with it.
+        delete_within(extension.table(OwnTable::Erasures)?, &[Bound::IntegerAtMost(1, last_chain)], |_| true);
         let kept = extension.table(OwnTable::PrunedLeaves)?;
         delete_within(kept, &[at_most(1, size - size % width)], |_| true);
         for (leaf, hash) in leaves {

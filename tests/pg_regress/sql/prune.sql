@@ -166,6 +166,7 @@ SELECT audit_enable('public.audit_log_0001');
 INSERT INTO public.audit_log_0001 VALUES (1);
 CALL audit_finish_pruning();
 TABLE public.audit_log_0001;
+DROP TABLE public.audit_log_0001;
 
 -- Proofs of what remains; what is gone is said to be pruned.
 DO $$ BEGIN PERFORM audit_checkpoint(); END $$;
@@ -224,4 +225,12 @@ REVOKE ALL ON FUNCTION audit_prune(integer, text, boolean, text, boolean), audit
 REVOKE ALL ON PROCEDURE audit_finish_pruning() FROM regress_records;
 REVOKE ALL ON SCHEMA app FROM regress_records;
 DROP ROLE regress_records;
-DROP TABLE public.audit_log_0001;
+-- What is left of a pruned segment goes with the extension.
+SELECT audit_retention('1 microsecond', reason => 'test') IS NOT NULL;
+SELECT audit_rotate();
+SELECT audit_seal();
+CALL app.prune_when_due();
+SELECT count(*) FROM pg_class WHERE relname ~ '^audit_log_[0-9]+$' AND relkind = 'r';
+SET client_min_messages = error;
+DROP EXTENSION audit_chain CASCADE;
+SELECT count(*) FROM pg_class WHERE relname ~ '^audit_log_[0-9]+$' AND relkind = 'r';
