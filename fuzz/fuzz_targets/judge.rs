@@ -4,6 +4,8 @@
 
 use audit_chain_core::{
     check::Options,
+    erasure::ErasedPart,
+    format::SEGMENT_CHAINS,
     problem::Verdict,
     span::Span,
     supplied::SuppliedCheckpoint,
@@ -32,7 +34,8 @@ impl Input<'_> {
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
-    let mut log = MemoryLog::new(input.byte() % 2 == 1, usize::from(input.byte() % 3) + 1);
+    let shape = input.byte();
+    let mut log = MemoryLog::new(shape % 2 == 1, usize::from(input.byte() % 3) + 1);
     for _ in 0..input.byte() % 4 {
         for chain in 0..u32::from(input.byte() % 4) {
             log.append(chain, u64::from(input.byte() % 100));
@@ -42,6 +45,14 @@ fuzz_target!(|data: &[u8]| {
         if entries as u64 > log.checkpoints.last().map_or(0, |newest| newest.size) {
             log.checkpoint(Some(&key(1)));
         }
+    }
+    if shape & 2 != 0 && !log.checkpoints.is_empty() {
+        // The first segment is pruned, the second one goes on.
+        log.append(SEGMENT_CHAINS, u64::from(shape >> 2) + 1);
+        log.checkpoint(Some(&key(1)));
+        log.prune(1, SEGMENT_CHAINS);
+        log.erase(ErasedPart::Who, &[(SEGMENT_CHAINS, 1, 1)], SEGMENT_CHAINS);
+        log.checkpoint(Some(&key(1)));
     }
     let kept = log.checkpoints.first().map(|kept| SuppliedCheckpoint::parse(kept.note.as_bytes()).unwrap());
     let trusted = kept.clone().filter(|_| input.byte() % 2 == 1);

@@ -65,9 +65,41 @@ def parse_note(note):
         raise fmt.NotCheckable(f"not a checkpoint: {why}") from None
 
 
+class Stored:
+    """What is stored of the tree of a pruned log: its tiles, and the hashes of pruned entries that no complete tile has."""
+
+    def __init__(self):
+        self.tiles, self.leaves = {}, {}
+        self.first_chain, self.pruning = 0, None
+
+    def node(self, height, index):
+        """The root of the subtree of 2**height leaves with this number; None if it is not stored."""
+        if height % 8 == 0:
+            tile = self.tiles.get((height // 8, index // 256))
+            if tile is not None:
+                return tile[index % 256 * 32:][:32]
+            if height == 0:
+                return self.leaves.get(index)
+        left, right = self.node(height - 1, 2 * index), self.node(height - 1, 2 * index + 1)
+        return None if left is None or right is None else node_hash(left, right)
+
+    def tree(self):
+        """The tree of the leaves before the minimum index."""
+        tree = Tree()
+        tree.size = self.pruning["minimum_index"]
+        first = 0
+        for height in reversed(range(tree.size.bit_length())):
+            if tree.size >> height & 1:
+                tree.edge.append(self.node(height, first >> height))
+                first += 1 << height
+        if None in tree.edge:
+            raise fmt.NotCheckable("the hashes above the pruned entries are not there: export them with export-tree.sql")
+        return tree
+
+
 def read(lines):
-    """The log's identity, its entries' hashes by place, the spans, and the recorded checkpoints."""
-    log_id, forks, hashes, spans, checkpoints = None, [], {}, [], []
+    """The log's identity, its entries' hashes by place, the spans, the recorded checkpoints, and what is stored of the tree."""
+    log_id, forks, hashes, spans, checkpoints, stored = None, [], {}, [], [], Stored()
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
@@ -75,6 +107,10 @@ def read(lines):
             raise fmt.NotCheckable(f"line {number} is not JSON: {why}") from None
         if "span" in value:
             spans.append(value["span"])
+        elif "tile" in value:
+            stored.tiles[tuple(value["tile"])] = bytes.fromhex(value["hashes"])
+        elif "pruned_leaf" in value:
+            stored.leaves[value["pruned_leaf"]] = bytes.fromhex(value["hash"])
         elif "tree_size" in value:
             checkpoints.append(value)
         elif "log_id" in value:
@@ -83,15 +119,19 @@ def read(lines):
             forks.append((value["forked_at"], value["fork"]))
         else:
             try:
-                hashes[value["chain"], value["seq"]] = fmt.entry_hash(value)
+                hashes[value["chain"], value["seq"]] = entry_hash = fmt.entry_hash(value)
+                detail = fmt.detail_of(value, "PRUNE") if entry_hash.hex() == value["hash"] else None
+                first_chain = fmt.pruned_before(detail, value["chain"], int(value["at"])) if detail else 0
+                if first_chain > stored.first_chain:
+                    stored.first_chain, stored.pruning = first_chain, detail
             except fmt.NotEncodable:
                 hashes[value["chain"], value["seq"]] = None
-    return log_id, forks, hashes, spans, checkpoints
+    return log_id, forks, hashes, spans, checkpoints, stored
 
 
 def verify(lines, kept=None):
     """Returns the problems, in words, and the number of checkpoints that were compared."""
-    log_id, forks, hashes, spans, checkpoints = read(lines)
+    log_id, forks, hashes, spans, checkpoints, stored = read(lines)
     problems, compared = [], 0
 
     def origin(size):
@@ -111,7 +151,22 @@ def verify(lines, kept=None):
         wanted.setdefault(said[1], []).append(("kept", said[2]))
 
     tree, covered = Tree(), {}
+    if stored.pruning:
+        tree = stored.tree()
+        if tree.root().hex() != stored.pruning["root"]:
+            problems.append("the pruned entries have another root than their PRUNE entry says")
+        for size in [size for size in wanted if size < tree.size]:
+            if any(which == "kept" for which, _ in wanted.pop(size)):
+                raise fmt.NotCheckable(f"the kept checkpoint is of {size} entries, which were pruned")
+        for which, root in wanted.pop(tree.size, ()):
+            compared += 1
+            if root != tree.root():
+                problems.append(f"the {which} checkpoint of {tree.size} entries is not that of these entries")
+        spans = [span for span in spans if span[0] >= tree.size]
     for leaf_index, chain, first, last in spans:
+        if chain < stored.first_chain:
+            covered.setdefault(chain, first - 1)
+            hashes.update({(chain, seq): stored.node(0, leaf_index + seq - first) for seq in range(first, last + 1)})
         if leaf_index != tree.size or first != covered.get(chain, 0) + 1 or last < first:
             problems.append(f"the span at leaf {leaf_index} does not continue those before it")
             break

@@ -1,6 +1,6 @@
 //! The program audit-chain reads logs of several segments, pruned ones too, and exports them whole or segment by segment.
 
-use cluster_tests::{Database, eventually, server};
+use cluster_tests::{Database, eventually, server, verify_offline, verify_tree_offline};
 use std::{fs, path::Path, process::Command};
 
 /// The program, built once.
@@ -32,7 +32,7 @@ impl Files<'_> {
 
     fn keep(&self, name: &str, note: &str) -> String {
         let path = self.path(name);
-        fs::write(&path, note).unwrap();
+        fs::write(&path, format!("{}\n", note.trim_end())).unwrap();
         path
     }
 }
@@ -133,6 +133,23 @@ fn segments_are_exported_pruned_and_verified() {
         assert!(text.starts_with(&format!("intact: {} entries", verdict.entries)), "{text}");
         assert!(text.contains("pruned by the policy to keep entries for"), "{text}");
         expect(2, &["verify", &live, "--checkpoint", &old]);
+        // The second implementation says the same.
+        let export = database.export_with_tree();
+        let offline = verify_tree_offline(&export, Some(&kept));
+        assert_eq!(offline.status, Some(0), "{offline:?}");
+        assert_eq!(verify_tree_offline(&export, Some(&old)).status, Some(2));
+        let forged = export.replace("minimum_index", "maximum_index");
+        assert_ne!(forged, export);
+        assert_eq!(verify_tree_offline(&forged, Some(&kept)).status, Some(1));
+        let offline = verify_offline(
+            &export
+                .lines()
+                .filter(|line| line.contains("\"who_salt\"") || line.contains("log_id"))
+                .map(|line| line.to_owned() + "\n")
+                .collect::<String>(),
+            None,
+        );
+        assert_eq!(offline.status, Some(0), "{offline:?}");
         for (name, options) in
             [("whole", &[][..]), ("all", &["--unsealed"]), ("leaves", &["--without-payloads"])]
         {
