@@ -9,6 +9,7 @@ use crate::pg::encoding::to_utf8;
 use crate::pg::ends::{Bound, KeyEnds};
 use crate::pg::table::{StoredTuple, Tuple, insert};
 use crate::pg::tuple::{ColumnValue, RowBuffer};
+use crate::pg::xact;
 use pgrx::pg_sys::Oid;
 use serde_json::Value;
 
@@ -45,4 +46,17 @@ pub fn last(extension: &Extension) -> Result<Option<(i64, Value)>, Error> {
         row.detail.and_then(|detail| serde_json::from_slice(&to_utf8(detail)).ok())
     })?;
     Ok(Some((at, detail.flatten().unwrap_or_default())))
+}
+
+/// Whether the last recorded verification of the whole log began after this time, found it intact, and ended no longer ago than
+/// `age`; both in microseconds, the time since 2000-01-01 UTC.
+pub fn is_intact_since(extension: &Extension, since: i64, age: i64) -> Result<bool, Error> {
+    let Some((at, detail)) = last(extension)? else { return Ok(false) };
+    let duration = detail["milliseconds"]
+        .as_i64()
+        .map(|milliseconds| milliseconds.saturating_add(1).saturating_mul(1000));
+    let began = duration.map(|duration| at.saturating_sub(duration));
+    Ok(detail["verdict"] == "intact"
+        && began.is_some_and(|began| began > since)
+        && xact::now().saturating_sub(at) <= age)
 }

@@ -64,14 +64,19 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool
             }
         }
     }
-    // None is there besides.
-    let mut newest = 0;
-    for_each_end(table, |end| newest += end.seq);
     let mut without_record = false;
     for (part, places) in ErasedPart::ALL.into_iter().zip(erased) {
         without_record |= !places.without(recorded(&store.extension, part)?).is_empty();
     }
-    Ok(intact && !without_record && entries == contents.entries && newest == contents.entries)
+    // None is there besides.
+    Ok(intact && !without_record && entries == contents.entries && has_as_many(sealed, table))
+}
+
+/// Whether the chains of the segment end where they ended when it was sealed: as many entries, if none is missing.
+pub fn has_as_many(sealed: &Reached, table: Oid) -> bool {
+    let mut newest = 0;
+    for_each_end(table, |end| newest += end.seq);
+    newest == sealed.contents.entries
 }
 
 /// The places of which intact ERASE entries say that this part was erased.
