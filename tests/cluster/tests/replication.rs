@@ -269,7 +269,9 @@ fn a_subscriber_with_the_extension_skips_a_log_that_is_streamed() {
     subscription.catch_up();
     assert_eq!(rows(&publisher), rows(&subscriber));
     for table in OWN_TABLES {
-        assert_eq!(subscription.skipped(&format!("public.{table}")), 1, "{table}");
+        // A log that was neither rotated nor pruned, and from which nothing was erased, has no such rows.
+        let sent = publisher.number(&format!("SELECT least(count(*), 1) FROM {table}"));
+        assert_eq!(subscription.skipped(&format!("public.{table}")) as i64, sent, "{table}");
         assert_eq!(subscriber.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
     }
     publisher.assert_intact();
