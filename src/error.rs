@@ -197,6 +197,8 @@ pub enum Error {
     BadDigest { function: &'static str },
     /// One export is named for several segments.
     ExportOfSeveral,
+    /// The chain was pruned.
+    ChainPruned { chain: i32, segment: u32 },
     /// The entry was pruned.
     EntryPruned { chain: i32, seq: i64 },
     /// The log was pruned while it was being read, or after the transaction's snapshot was taken.
@@ -688,6 +690,11 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 "an export is named, and the segment that it is of is not".into(),
                 "Export and prune one segment after the other: audit_prune(segment, export => ..., reason => ...).".into(),
+            ),
+            Self::ChainPruned { chain, segment } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("chain {chain} was pruned, with segment {segment} of the log"),
+                "audit_segments says when. An export of its segment proves it.".into(),
             ),
             Self::EntryPruned { chain, seq } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,

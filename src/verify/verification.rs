@@ -8,7 +8,8 @@
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
-use crate::log::{columns, segment};
+use crate::log::columns;
+use crate::log::segment::{self, Segments, State};
 use crate::pg::fmgr::Call;
 use crate::pg::query::query_statement;
 use crate::pg::session::LocalSettings;
@@ -87,6 +88,14 @@ fn check_part(source: &Source, entries: &Entries, part: Part) -> Result<Report, 
     };
     let scope = if part.range { Scope::Range } else { Scope::Whole };
     let mut checked = read_entries(source, entries, &from_log(source)).into_entries();
+    if let Some(chain) = entries.chain
+        && checked.entries() == 0
+    {
+        let segment = segment::segment_of(chain.unsigned_abs());
+        if Segments::read(&source.store.extension)?.has_reached(segment, State::Pruned) {
+            return Err(Error::ChainPruned { chain, segment });
+        }
+    }
     // What explains that something of this part is not there may lie outside of it.
     add_records(&mut reader, &mut checked)?;
     let log_id = identity.as_ref().map(LogIdentity::first);
