@@ -298,9 +298,9 @@ fn exports_are_erased_by_the_register() {
     expect(0, &["verify", &files.path("one-after"), "--key", public]);
 }
 
-/// An erasure by a transaction that began before a rotation is recorded in the older segment, and outlives it.
+/// A transaction that began before a rotation writes to the older segment: it cannot erase in the newer one.
 #[test]
-fn an_erasure_recorded_in_a_pruned_segment_is_remembered() {
+fn an_erasure_is_recorded_in_no_older_segment_than_what_it_is_about() {
     let server = server();
     let files = Files(server.directory());
     let database = Database::create(&server, "late");
@@ -312,11 +312,18 @@ fn an_erasure_recorded_in_a_pruned_segment_is_remembered() {
     late.batch_execute("BEGIN; INSERT INTO t VALUES (1, 'late')").unwrap();
     database.sql("SELECT audit_rotate()");
     database.sql("INSERT INTO t SELECT g, 'second' FROM generate_series(2, 9) g");
-    late.batch_execute("SELECT audit_erase('t', '{\"id\": 5}', 'on request', dry_run => false); COMMIT")
-        .unwrap();
+    // The entry about it would be pruned before what it is about.
+    let erase = "SELECT audit_erase('t', '{\"id\": 5}', 'on request', dry_run => false)";
+    let error = late.batch_execute(erase).unwrap_err();
+    assert!(
+        error.as_db_error().unwrap().message().contains("began to write before that segment"),
+        "{error:?}"
+    );
+    late.batch_execute("ROLLBACK").unwrap();
+    database.sql(erase);
     let segments = "SELECT (SELECT min(chain) / 65536 + 1 FROM audit_log WHERE operation = 'ERASE'),
                            (SELECT min(chain) / 65536 + 1 FROM audit_log WHERE payload_digest IS NOT NULL)";
-    assert_eq!(database.sql(segments), "1|2");
+    assert_eq!(database.sql(segments), "2|2");
     database.sql("SELECT audit_seal(); SELECT audit_checkpoint()");
     database.assert_intact();
     prune(&database, 1, &"00".repeat(32));
