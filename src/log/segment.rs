@@ -94,7 +94,8 @@ impl Segments {
     /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the isolation level.
     pub fn read(extension: &Extension) -> Result<Self, Error> {
         let read = |row: StoredTuple<'_>| {
-            let number = |column| row.integer(column);
+            let columns: [Option<i64>; 12] = row.integers();
+            let number = |column: usize| columns[column - 1].unwrap_or(0);
             Some(Reached {
                 segment: u32::try_from(number(1)).ok().filter(|segment| (1..=LAST).contains(segment))?,
                 state: State::of(row.bytes(2)?)?,
@@ -108,7 +109,7 @@ impl Segments {
                     last_leaf: number(9),
                     size: number(10),
                 },
-                place: (!row.is_null(11)).then(|| (number(11) as i32, number(12))),
+                place: columns[10].map(|chain| (chain as i32, number(12))),
             })
         };
         let mut segments = Self::default();
@@ -169,7 +170,8 @@ pub fn unsealed(extension: &Extension) -> Result<Vec<(u32, Oid)>, Error> {
     tables(extension, Segments::read(extension)?.unsealed())
 }
 
-fn tables(extension: &Extension, segments: impl Iterator<Item = u32>) -> Result<Vec<(u32, Oid)>, Error> {
+/// The tables of these segments, by number. One whose table was dropped by force is left out.
+pub fn tables(extension: &Extension, segments: impl Iterator<Item = u32>) -> Result<Vec<(u32, Oid)>, Error> {
     let mut tables = Vec::new();
     for segment in segments {
         tables.extend(table_of(extension, segment)?.map(|table| (segment, table)));

@@ -97,7 +97,7 @@ impl LogTable {
 }
 
 /// What a log has, by the newest entry of each chain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// How many chains there are.
     pub chains: u32,
@@ -107,6 +107,8 @@ pub struct Extent {
     pub newest: Option<i64>,
     /// How large the sealed segments were on disk when they were sealed, in bytes.
     pub sealed_size: i64,
+    /// The tables of the segments that are not sealed.
+    pub unsealed: Vec<Oid>,
     /// How many segments there are, and how many others were pruned, with how many entries.
     pub segments: u32,
     pub pruned_segments: u32,
@@ -158,7 +160,8 @@ pub fn extent(extension: &Extension) -> Result<Extent, Error> {
         extent.newest = extent.newest.max(Some(contents.last_at));
         extent.sealed_size += contents.size;
     }
-    for (_, table) in segment::unsealed(extension)? {
+    for (_, table) in segment::tables(extension, segments.unsealed())? {
+        extent.unsealed.push(table);
         for_each_end(table, |end| {
             extent.chains += 1;
             extent.entries += end.seq.unsigned_abs();

@@ -79,6 +79,26 @@ impl<'a> StoredTuple<'a> {
         self.datum(column).map_or(0, |datum| datum.value() as i64)
     }
 
+    /// The first `N` columns, those of them that have an integer type or a timestamp; `None` for null and other types. Faster than
+    /// one by one.
+    ///
+    /// # Panics
+    /// Where the table has more than 32 columns.
+    pub fn integers<const N: usize>(&self) -> [Option<i64>; N] {
+        const MOST: usize = 32;
+        // SAFETY: a tuple and its description; the arrays have one element for each column.
+        let (values, nulls) = unsafe {
+            let (mut values, mut nulls) = ([Datum::null(); MOST], [true; MOST]);
+            assert!((*self.descriptor).natts as usize <= MOST && N <= MOST);
+            pg_sys::heap_deform_tuple(self.tuple, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            (values, nulls)
+        };
+        std::array::from_fn(|at| {
+            let is_number = !nulls[at] && self.form(at as i16 + 1).attbyval;
+            is_number.then(|| values[at].value() as i64)
+        })
+    }
+
     /// A column of `N` bytes, counted from 1: a bytea of that length, or a type that has it.
     ///
     /// # Panics

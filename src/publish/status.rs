@@ -6,7 +6,6 @@
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::incarnation::{self, Kind};
-use crate::log::segment;
 use crate::log::table::extent;
 use crate::log::verified;
 use crate::pg::fmgr::Call;
@@ -65,7 +64,7 @@ fn log_and_checkpoints(extension: &Extension) -> Result<Value, Error> {
     let (newest, day_old) = newest_checkpoints(extension.table(OwnTable::Checkpoints)?, now - DAY);
     let sealed = newest.map_or(0, |newest| newest.size);
     let mut log_size = log.sealed_size;
-    for (_, table) in segment::unsealed(extension)? {
+    for &table in &log.unsealed {
         log_size += ends::total_size(table);
     }
     let mut checkpoint_size = 0;
