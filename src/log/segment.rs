@@ -17,7 +17,6 @@ use crate::pg::table::{self, StoredTuple};
 use crate::pg::{catalog, relation};
 pub use audit_chain_core::segment::{LAST, first_chain, is_name, last_chain, name, segment_of};
 use pgrx::pg_sys::Oid;
-use std::collections::BTreeMap;
 use std::ffi::CString;
 
 /// The table of a segment; `None` if it is not there.
@@ -88,7 +87,7 @@ pub struct Reached {
 
 /// What has become of the segments: of each, the rows about it.
 #[derive(Clone, Debug, Default)]
-pub struct Segments(BTreeMap<u32, [Option<Reached>; 3]>);
+pub struct Segments(Vec<[Option<Reached>; 3]>);
 
 impl Segments {
     /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the isolation level.
@@ -115,23 +114,24 @@ impl Segments {
         let mut segments = Self::default();
         let rows = table::scan_all_as_written(extension.table(OwnTable::Segments)?, read);
         for reached in rows.into_iter().flatten() {
-            segments.0.entry(reached.segment).or_default()[reached.state as usize] = Some(reached);
+            let at = reached.segment as usize - 1;
+            if segments.0.len() <= at {
+                segments.0.resize(at + 1, [None; 3]);
+            }
+            segments.0[at][reached.state as usize] = Some(reached);
         }
         Ok(segments)
     }
 
     /// The number of the open segment.
     pub fn open(&self) -> u32 {
-        self.0
-            .iter()
-            .rev()
-            .find(|(_, rows)| rows[State::Open as usize].is_some())
-            .map_or(1, |(&segment, _)| segment)
+        let opened = self.0.iter().rposition(|rows| rows[State::Open as usize].is_some());
+        opened.map_or(1, |at| at as u32 + 1)
     }
 
     /// The row that says that a segment has reached a state.
     pub fn reached(&self, segment: u32, state: State) -> Option<&Reached> {
-        self.0.get(&segment)?[state as usize].as_ref()
+        self.0.get(segment.checked_sub(1)? as usize)?[state as usize].as_ref()
     }
 
     /// Whether a segment has reached a state.
@@ -151,7 +151,7 @@ impl Segments {
 
     /// What the pruned segments had, by number.
     pub fn pruned(&self) -> Vec<&Reached> {
-        self.0.keys().filter_map(|&segment| self.reached(segment, State::Pruned)).collect()
+        self.0.iter().filter_map(|rows| rows[State::Pruned as usize].as_ref()).collect()
     }
 
     /// What the sealed segments have that were not pruned.
