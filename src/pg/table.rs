@@ -79,8 +79,8 @@ impl<'a> StoredTuple<'a> {
         self.datum(column).map_or(0, |datum| datum.value() as i64)
     }
 
-    /// The first `N` columns, those of them that have an integer type or a timestamp; `None` for null and other types. Faster than
-    /// one by one.
+    /// The first `N` columns, `None` for null: numbers, where the column has an integer type or is a timestamp. What they are for other
+    /// columns means nothing. Faster than one by one.
     ///
     /// # Panics
     /// Where the table has more than 32 columns.
@@ -93,10 +93,7 @@ impl<'a> StoredTuple<'a> {
             pg_sys::heap_deform_tuple(self.tuple, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             (values, nulls)
         };
-        std::array::from_fn(|at| {
-            let is_number = !nulls[at] && self.form(at as i16 + 1).attbyval;
-            is_number.then(|| values[at].value() as i64)
-        })
+        std::array::from_fn(|at| (!nulls[at]).then(|| values[at].value() as i64))
     }
 
     /// A column of `N` bytes, counted from 1: a bytea of that length, or a type that has it.
