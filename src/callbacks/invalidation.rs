@@ -39,5 +39,6 @@ unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
     let relation = (relation != Oid::INVALID).then_some(relation);
     audited_table::forget(relation);
     log::on_relation_change(relation);
+    log::segment::on_relation_change(relation);
     publication::forget(relation);
 }

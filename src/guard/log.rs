@@ -102,6 +102,7 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
             // Sessions that keep a chain must search for its newest entry again.
             catalog::announce_change(trigger.relation().oid());
         }
+        "audit_segment" => catalog::announce_change(trigger.relation().oid()),
         "audit_lifecycle" => check_place(&extension, &row)?,
         "audit_verification_place" => check_verification(&extension, &row)?,
         "audit_retention_policy" => check_origin(&extension, &table, &row, [6, 7, 8], &[b"RETENTION"])?,

@@ -347,6 +347,7 @@ fn discard_remains(extension: &Extension) -> Result<Option<Announcement>, Error>
         return Ok(None);
     }
     // The first segment is the open one again.
+    catalog::announce_change(extension.table(OwnTable::Segments)?);
     catalog::announce_change(extension.table(OwnTable::Log)?);
     xact::make_visible();
     pgrx::warning!(

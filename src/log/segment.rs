@@ -17,7 +17,9 @@ use crate::pg::table::{self, StoredTuple};
 use crate::pg::{catalog, relation};
 pub use audit_chain_core::segment::{LAST, first_chain, is_name, last_chain, name, segment_of};
 use pgrx::pg_sys::Oid;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
+use std::rc::Rc;
 
 /// The table of a segment; `None` if it is not there.
 pub fn table_of(extension: &Extension, segment: u32) -> Result<Option<Oid>, Error> {
@@ -89,7 +91,40 @@ pub struct Reached {
 #[derive(Clone, Debug, Default)]
 pub struct Segments(Vec<[Option<Reached>; 3]>);
 
+thread_local! {
+    /// What is known of the segments, and the table that it was read from.
+    static KNOWN: RefCell<Option<(Oid, Rc<Segments>)>> = const { RefCell::new(None) };
+    /// Counts the calls of [`on_relation_change`], so that what one has interrupted is not kept.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that a table may have changed; any table, for `None`. Whoever adds rows to `audit_segment` announces that.
+pub fn on_relation_change(relation: Option<Oid>) {
+    CHANGES.set(CHANGES.get() + 1);
+    // It is borrowed only where nothing can come here.
+    KNOWN.with_borrow_mut(|known| {
+        known.take_if(|(table, _)| relation.is_none_or(|relation| relation == *table));
+    });
+}
+
 impl Segments {
+    /// What this session has read of `audit_segment`, if nobody has announced a change since: what was edited by force may not be
+    /// seen. For what is shown, not for what is decided.
+    pub fn known(extension: &Extension) -> Result<Rc<Self>, Error> {
+        let table = extension.table(OwnTable::Segments)?;
+        if let Some(known) = KNOWN
+            .with_borrow(|known| known.as_ref().filter(|(of, _)| *of == table).map(|(_, k)| Rc::clone(k)))
+        {
+            return Ok(known);
+        }
+        let before = CHANGES.get();
+        let read = Rc::new(Self::read(extension)?);
+        if before == CHANGES.get() {
+            KNOWN.set(Some((table, Rc::clone(&read))));
+        }
+        Ok(read)
+    }
+
     /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the isolation level.
     pub fn read(extension: &Extension) -> Result<Self, Error> {
         let read = |row: StoredTuple<'_>| {

@@ -147,7 +147,7 @@ pub fn for_each_end(segment: Oid, mut visit: impl FnMut(ChainEnd)) {
 /// What the log has: of sealed segments as it was recorded then, of others as the active snapshot sees them.
 pub fn extent(extension: &Extension) -> Result<Extent, Error> {
     let mut extent = Extent::default();
-    let segments = Segments::read(extension)?;
+    let segments = Segments::known(extension)?;
     extent.segments = segments.remaining().count() as u32;
     for pruned in segments.pruned() {
         extent.pruned_segments += 1;

@@ -113,6 +113,8 @@ pub fn insert_reached(
         ColumnValue::FourOrNull(place.map(|(chain, _)| chain)),
         ColumnValue::EightOrNull(place.map(|(_, seq)| seq as u64)),
     ]);
-    table::insert(extension.table(OwnTable::Segments)?, None, vec![Tuple::new(&row, (0, 0))]);
+    let registry = extension.table(OwnTable::Segments)?;
+    table::insert(registry, None, vec![Tuple::new(&row, (0, 0))]);
+    catalog::announce_change(registry);
     Ok(())
 }
