@@ -390,7 +390,6 @@ impl Touched {
         for (relation, touched) in self.relations() {
             let class = pg_sys::RelationRelationId;
             if !touched.created && extension.has_member(class, relation)
-                || extension.has_segment(relation)
                 || is_on_ours_or_audited(extension, class, relation)?
             {
                 return Ok(true);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 unsafe extern "C-unwind" {
     // src/backend/commands/cluster.c
-    fn make_new_heap(
+    pub(super) fn make_new_heap(
         old: Oid,
         tablespace: Oid,
         access_method: Oid,

@@ -4,19 +4,9 @@
 //! old storage in the end. Here it becomes that of a new table, which can be shrunk and dropped at leisure.
 
 use super::compat;
+use super::rewrite::make_new_heap;
 use pgrx::pg_sys::{self, Oid};
-use std::ffi::{CStr, CString, c_char, c_int};
-
-unsafe extern "C-unwind" {
-    // src/backend/commands/cluster.c
-    fn make_new_heap(
-        old: Oid,
-        tablespace: Oid,
-        access_method: Oid,
-        persistence: c_char,
-        lock: pg_sys::LOCKMODE,
-    ) -> Oid;
-}
+use std::ffi::{CStr, CString, c_int};
 
 const NO_LOCK: c_int = pg_sys::NoLock as c_int;
 

@@ -80,14 +80,15 @@ pub fn seal_one(extension: &Extension, segment: u32) -> Result<Result<(), NotSea
     let store = TreeStore::open(extension)?;
     let heads = heads(table);
     let entries = heads.iter().map(|head| head.seq).sum::<i64>();
-    let _owner = extension.act_as_owner();
-    if store.leaves_of(segment).is_none_or(|(_, _, leaves)| leaves < entries) {
-        drop(_owner);
+    let owner = extension.act_as_owner();
+    let is_covered = store.leaves_of(segment).is_some_and(|(_, _, leaves)| leaves >= entries);
+    drop(owner);
+    if !is_covered {
         checkpoint::seal(extension)?;
         xact::make_visible();
     }
     let _now = ActiveSnapshot::push_latest();
-    let _owner = extension.act_as_owner();
+    let owner = extension.act_as_owner();
     let Some((first_leaf, last_leaf, leaves)) = store.leaves_of(segment) else {
         return Ok(Err(NotSealable::Missing));
     };
@@ -118,7 +119,7 @@ pub fn seal_one(extension: &Extension, segment: u32) -> Result<Result<(), NotSea
         "tree_size": newest.as_ref().map_or(0, |newest| newest.size),
         "root": newest.map(|newest| hex::encode(newest.root)),
     });
-    drop(_owner);
+    drop(owner);
     let place = record("SEAL", None, &detail, role)?;
     log::flush();
     insert_reached(extension, segment, State::Sealed, Some(&contents), Some((place.chain, place.seq)))?;
