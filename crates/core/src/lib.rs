@@ -28,6 +28,7 @@ pub mod decode;
 pub mod entry;
 pub mod erasure;
 pub mod format;
+pub mod history;
 pub mod identity;
 pub mod json;
 pub mod key;

@@ -1,0 +1,118 @@
+//! A row's image as an entry has it: a JSON object of the columns' values.
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// What an image says of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded<'a> {
+    /// SQL null.
+    Null,
+    /// The value's text, from which the type's input function makes the value.
+    Text(Cow<'a, str>),
+    /// The bytes of a text that is not valid in UTF-8.
+    Bytes(Vec<u8>),
+    /// The table's options say that the value must not be recorded.
+    Masked,
+    /// Only the digest was recorded.
+    TooLarge,
+}
+
+/// The columns and values of an image, in its order; values are JSON texts. `None` for what is no object.
+#[must_use]
+pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(Cow<'de, str>, &'de str)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::with_capacity(map.size_hint().unwrap_or(8));
+            while let Some(Name(name)) = map.next_key()? {
+                let value: &RawValue = map.next_value()?;
+                members.push((name, value.get()));
+            }
+            Ok(members)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(image);
+    reader.deserialize_map(Members).ok()
+}
+
+/// A member's name, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The text of a JSON string, or the JSON text of anything else.
+#[must_use]
+pub fn text(value: &str) -> Cow<'_, str> {
+    if value.starts_with('"') {
+        if !value.contains('\\') {
+            return Cow::Borrowed(&value[1..value.len() - 1]);
+        }
+        if let Ok(text) = serde_json::from_str(value) {
+            return Cow::Owned(text);
+        }
+    }
+    Cow::Borrowed(value)
+}
+
+/// Reads a value. docs/format.md, section 3, has the objects that stand for values.
+#[must_use]
+pub fn read(value: &str) -> Recorded<'_> {
+    if value == "null" {
+        return Recorded::Null;
+    }
+    if value.starts_with('{') {
+        if value == r#"{"masked":true}"# {
+            return Recorded::Masked;
+        }
+        let digest = value.strip_prefix(r#"{"sha256":""#).and_then(|rest| rest.split_once('"'));
+        if digest.is_some_and(|(hex, rest)| hex.len() == 64 && rest.starts_with(r#","length":"#)) {
+            return Recorded::TooLarge;
+        }
+        let bytes = value.strip_prefix(r#"{"bytes":"\\x"#).and_then(|rest| rest.strip_suffix(r#""}"#));
+        if let Some(bytes) = bytes.and_then(|hex| hex::decode(hex).ok()) {
+            return Recorded::Bytes(bytes);
+        }
+    }
+    Recorded::Text(text(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_keep_their_order_and_their_text() {
+        let found = columns(r#"{"b": 1.50, "a":"x\ny","c" :{"d":[1]}, "q\"":null}"#).unwrap();
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, value)| (&**name, *value)).collect();
+        assert_eq!(found, [("b", "1.50"), ("a", r#""x\ny""#), ("c", r#"{"d":[1]}"#), ("q\"", "null")]);
+        assert!(columns("[1]").is_none());
+        assert!(columns("").is_none());
+    }
+
+    #[test]
+    fn values_are_told_from_what_stands_for_them() {
+        assert_eq!(read("null"), Recorded::Null);
+        assert_eq!(read("\"null\""), Recorded::Text("null".into()));
+        assert_eq!(read("1.50"), Recorded::Text("1.50".into()));
+        assert_eq!(read(r#""a\"bé""#), Recorded::Text("a\"bé".into()));
+        assert_eq!(read(r#"{"masked":true}"#), Recorded::Masked);
+        assert_eq!(read(r#"{"masked": true}"#), Recorded::Text(r#"{"masked": true}"#.into()));
+        let digest = "ab".repeat(32);
+        assert_eq!(read(&format!(r#"{{"sha256":"{digest}","length":12}}"#)), Recorded::TooLarge);
+        assert_eq!(
+            read(&format!(r#"{{"sha256":"{digest}","length":12,"of":"stored"}}"#)),
+            Recorded::TooLarge
+        );
+        let short = r#"{"sha256":"ab","length":12}"#;
+        assert_eq!(read(short), Recorded::Text(short.into()));
+        assert_eq!(read(r#"{"bytes":"\\xff00"}"#), Recorded::Bytes(vec![0xff, 0]));
+    }
+}
