@@ -16,6 +16,7 @@
 //!   for those who keep exports.
 //! * [`segment`]: which segment of the log has which chains.
 //! * [`json`]: JSON values, compared as jsonb compares them.
+//! * [`row_id`]: 64 bits that stand for a row in the indexes of the history.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -39,6 +40,7 @@ pub mod proof;
 pub mod proof_text;
 pub mod pruning;
 pub mod register;
+pub mod row_id;
 pub mod segment;
 pub mod span;
 pub mod supplied;
