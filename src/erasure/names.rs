@@ -4,6 +4,7 @@
 //! found backwards from the given one. Before a table came to its name, another one may have had it and given it up; its
 //! entries are not meant. A table that was dropped while it had the name is: nothing tells it from its successor.
 
+use crate::audit::events::split;
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::pg::query::query_statement;
@@ -123,45 +124,6 @@ fn walk(renamings: &[Renaming], name: (String, String)) -> Vec<TableName> {
     let (schema, table) = name;
     names.push(TableName { schema, name: table, from: None, until });
     names
-}
-
-/// A qualified name as ENABLE entries have it, each part quoted where that is needed.
-fn split(text: &str) -> Option<(String, String)> {
-    let (mut parts, mut rest) = (Vec::new(), text);
-    loop {
-        let part;
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let mut unquoted = String::new();
-            let mut characters = quoted.char_indices().peekable();
-            let mut end = None;
-            while let Some((at, character)) = characters.next() {
-                if character != '"' {
-                    unquoted.push(character);
-                } else if characters.next_if(|(_, next)| *next == '"').is_some() {
-                    unquoted.push('"');
-                } else {
-                    end = Some(at + 1);
-                    break;
-                }
-            }
-            part = unquoted;
-            rest = &quoted[end?..];
-        } else {
-            let end = rest.find('.').unwrap_or(rest.len());
-            part = rest[..end].to_owned();
-            rest = &rest[end..];
-        }
-        parts.push(part);
-        match rest.strip_prefix('.') {
-            Some(next) => rest = next,
-            None if rest.is_empty() => break,
-            None => return None,
-        }
-    }
-    match <[String; 2]>::try_from(parts) {
-        Ok([schema, name]) => Some((schema, name)),
-        Err(_) => None,
-    }
 }
 
 /// A time as a message shows it.

@@ -119,16 +119,18 @@ pub fn try_in_savepoint<T>(
 /// Runs `body` in a savepoint that is rolled back, whatever it has done. Its result must not be in PostgreSQL's memory. An error
 /// is returned as its message, unless the statement was cancelled.
 pub fn undo<T>(body: impl FnOnce() -> T) -> Result<T, String> {
-    use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN, ERRCODE_QUERY_CANCELED};
     in_savepoint(body, false).map_err(|error| match &*error {
-        CaughtError::PostgresError(report)
-            if ![ERRCODE_QUERY_CANCELED, ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN]
-                .contains(&report.sql_error_code()) =>
-        {
+        CaughtError::PostgresError(report) if !ends_statement(report.sql_error_code()) => {
             report.message().to_owned()
         }
         _ => error.rethrow(),
     })
+}
+
+/// Whether an error tells the session to stop, so that it must be raised and not handled.
+pub fn ends_statement(code: PgSqlErrorCode) -> bool {
+    use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN, ERRCODE_QUERY_CANCELED};
+    [ERRCODE_QUERY_CANCELED, ERRCODE_ADMIN_SHUTDOWN, ERRCODE_CRASH_SHUTDOWN].contains(&code)
 }
 
 /// Runs `body` in a savepoint, and keeps what it has done if it raises no error and `keep` is set.

@@ -6,22 +6,15 @@ import json
 import pathlib
 
 
-def word(data):
-    return int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
-
-
 def table_part(schema, table):
-    return word(schema.encode() + b"\0" + table.encode())
+    return hashlib.sha256(schema.encode() + b"\0" + table.encode()).digest()[:8]
 
 
 def key_part(values):
     texts = [text.encode() for text in values]
-    return max(1, word(b"".join(len(text).to_bytes(4, "big") + text for text in texts)))
-
-
-def join(table, key):
-    both = table << 32 | key
-    return both - 2**64 if both >= 2**63 else both
+    if sum(len(text) + 1 for text in texts) <= 96:
+        return b"".join(bytes([len(text)]) + text for text in texts)
+    return b"\xff" + hashlib.sha256(b"".join(len(text).to_bytes(4, "big") + text for text in texts)).digest()
 
 
 class Raw(str):
@@ -33,18 +26,18 @@ def row_key_text(key):
 
 
 def vector(schema, table, key, old=None):
-    part = 0 if key is None else key_part(key.values())
+    part = b"" if key is None else key_part(key.values())
     left = None
     if key is not None and old is not None:
         before = {name: old.get(name, value) for name, value in key.items()}
         if list(map(str, before.values())) != list(map(str, key.values())):
-            left = join(table_part(schema, table), key_part(before.values()))
+            left = (table_part(schema, table) + key_part(before.values())).hex()
     return {
         "schema": schema,
         "table": table,
         "row_key": None if key is None else row_key_text(key),
         "old_row": None if old is None else row_key_text(old),
-        "id": join(table_part(schema, table), part),
+        "id": (table_part(schema, table) + part).hex(),
         "left": left,
     }
 
@@ -76,6 +69,8 @@ VECTORS = [
     vector("", "", {"id": Raw("1")}),
     vector("ab", "c", {"id": Raw("1")}),
     vector("a", "bc", {"id": Raw("1")}),
+    vector("s", "t", {"a": "x" * 47, "b": "y" * 47}),
+    vector("s", "t", {"a": "x" * 47, "b": "y" * 48}),
 ]
 
 if __name__ == "__main__":

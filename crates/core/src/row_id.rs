@@ -1,142 +1,117 @@
-//! Row ids: 64 bits that stand for a row of a table in the log's history indexes.
+//! Row ids: bytes that stand for a row of a table in the log's history indexes.
 //!
 //! Indexes store them: what these functions return for given arguments may never change.
 //!
-//! | bits | contents |
+//! | bytes | contents |
 //! |---|---|
-//! | high 32 | the first 4 bytes of SHA-256( schema \|\| `00` \|\| table ) |
-//! | low 32 | the first 4 bytes of SHA-256( blob value \|\| … ), the key's values in the text's order; 1 for 0 |
-//! | low 32, without a key | 0 |
+//! | 8 | the beginning of SHA-256( schema \|\| `00` \|\| table ) |
+//! | 0 | without a key, nothing more |
+//! | 1 to 96 | else each of the key's values: its length (`u8`), then its bytes |
+//! | 33 | instead, if that is longer: `FF`, then SHA-256( blob value \|\| … ) |
 //!
-//! Numbers are big-endian, and a `blob` is a `u32` number of bytes and these bytes (`docs/format.md`). The value of
-//! a JSON string is its own text, that of anything else its JSON text. The columns' names do not count, so that a
-//! row keeps its id if one is renamed.
+//! A `blob` is a `u32`, big-endian, and as many bytes (`docs/format.md`). The value of a JSON string is its own text,
+//! that of anything else its JSON text. The columns' names do not count, so that a row keeps its id if one is renamed.
 //!
-//! Different rows may have the same id: who looks for a row compares its key too.
+//! Different keys of a table have different ids. Tables could have the same first bytes: who looks for a row compares
+//! the table's name too.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::history::image;
 use sha2::{Digest, Sha256};
 
-/// The members of a JSON object, in the order of the text.
-struct Ordered<'a>(Vec<(String, &'a RawValue)>);
+/// The length of the table's part.
+pub const TABLE_PART: usize = 8;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Ordered<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Ordered<'de>;
+/// The longest key that an id has as it is. No length in it can be taken for [`HASHED`].
+const MAX_KEY: usize = 96;
 
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(1);
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Ordered(members))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-impl<'a> Ordered<'a> {
-    /// `None` for what is no object.
-    fn parse(text: &'a str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-}
-
-/// The text by which a value counts. A string that no program could hold counts as it is written.
-fn text(value: &RawValue) -> String {
-    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
-}
+/// What stands before the hash of a longer key.
+const HASHED: u8 = 0xFF;
 
 /// The texts of a key's values, in their order; `None` for what is no object.
 #[must_use]
 pub fn values(row_key: &str) -> Option<Vec<String>> {
-    Some(Ordered::parse(row_key)?.0.into_iter().map(|(_, value)| text(value)).collect())
+    let columns = image::columns(row_key)?;
+    Some(columns.into_iter().map(|(_, value)| image::text(value).into_owned()).collect())
 }
 
-fn first_word(sha: Sha256) -> u32 {
-    let hash: crate::Hash = sha.finalize().into();
-    let [a, b, c, d, ..] = hash;
-    u32::from_be_bytes([a, b, c, d])
-}
-
-/// The high part: the table's.
+/// The values that the key of a row had before an UPDATE that changed it; `None` for every other entry. `row_key` is
+/// the new key, and `old_row` has the old values of the columns that the UPDATE changed, or the whole old row.
 #[must_use]
-pub fn table_part(schema: &str, table: &str) -> u32 {
-    first_word(Sha256::new().chain_update(schema).chain_update([0]).chain_update(table))
-}
-
-/// The low part of the key with these values: never 0.
-#[must_use]
-pub fn values_part(values: impl IntoIterator<Item = impl AsRef<str>>) -> u32 {
-    let mut sha = Sha256::new();
-    for value in values {
-        let value = value.as_ref();
-        // PostgreSQL's values end at 1 GiB.
-        sha.update((value.len() as u32).to_be_bytes());
-        sha.update(value);
-    }
-    first_word(sha).max(1)
-}
-
-/// The low part: the key's; 0 without one, and for what is no object.
-#[must_use]
-pub fn key_part(row_key: Option<&str>) -> u32 {
-    row_key.and_then(values).map_or(0, values_part)
-}
-
-/// The id of these parts.
-#[must_use]
-pub fn join(table: u32, key: u32) -> i64 {
-    (u64::from(table) << 32 | u64::from(key)).cast_signed()
-}
-
-/// The id of a row.
-#[must_use]
-pub fn row_id(schema: &str, table: &str, row_key: Option<&str>) -> i64 {
-    join(table_part(schema, table), key_part(row_key))
-}
-
-/// The id that a row had before an UPDATE that changed its key; `None` for every other entry. `row_key` is the new
-/// key, and `old_row` has the old values of the columns that the UPDATE changed, or the whole old row.
-#[must_use]
-pub fn left_row_id(schema: &str, table: &str, row_key: Option<&str>, old_row: Option<&str>) -> Option<i64> {
-    let (key, old) = (Ordered::parse(row_key?)?, Ordered::parse(old_row?)?);
+pub fn left_values(row_key: Option<&str>, old_row: Option<&str>) -> Option<Vec<String>> {
+    let (key, old) = (image::columns(row_key?)?, image::columns(old_row?)?);
     let mut has_changed = false;
-    let values: Vec<String> = key
-        .0
+    let values = key
         .into_iter()
         .map(|(name, new)| {
-            let new = text(new);
-            match old.0.iter().rfind(|(column, _)| *column == name).map(|(_, old)| text(old)) {
+            let new = image::text(new);
+            match old.iter().rfind(|(column, _)| *column == name).map(|(_, old)| image::text(old)) {
                 Some(old) if old != new => {
                     has_changed = true;
-                    old
+                    old.into_owned()
                 }
-                _ => new,
+                _ => new.into_owned(),
             }
         })
         .collect();
-    has_changed.then(|| join(table_part(schema, table), values_part(values)))
+    has_changed.then_some(values)
 }
 
-/// The least id of a table: that of its entries without a key. The ids of a table are a range of signed numbers.
+/// The table's part, with which the ids of all its rows begin.
 #[must_use]
-pub fn first_of(schema: &str, table: &str) -> i64 {
-    join(table_part(schema, table), 0)
+pub fn table_part(schema: &str, table: &str) -> [u8; TABLE_PART] {
+    let hash: crate::Hash =
+        Sha256::new().chain_update(schema).chain_update([0]).chain_update(table).finalize().into();
+    hash[..TABLE_PART].try_into().expect("a part of the hash")
 }
 
-/// The greatest id of a table.
+/// The part of the key with these values.
 #[must_use]
-pub fn last_of(schema: &str, table: &str) -> i64 {
-    join(table_part(schema, table), u32::MAX)
+pub fn key_part(values: &[impl AsRef<str>]) -> Vec<u8> {
+    let length: usize = values.iter().map(|value| value.as_ref().len() + 1).sum();
+    let mut part = Vec::with_capacity(length.min(MAX_KEY));
+    if length <= MAX_KEY {
+        for value in values {
+            let value = value.as_ref();
+            part.push(value.len() as u8);
+            part.extend_from_slice(value.as_bytes());
+        }
+    } else {
+        let mut sha = Sha256::new();
+        for value in values {
+            let value = value.as_ref();
+            // PostgreSQL's values end at 1 GiB.
+            sha.update((value.len() as u32).to_be_bytes());
+            sha.update(value);
+        }
+        part.push(HASHED);
+        part.extend_from_slice(&sha.finalize());
+    }
+    part
+}
+
+/// The id of a row; that of the table's entries without a key for `None`, and for what is no object.
+#[must_use]
+pub fn row_id(schema: &str, table: &str, row_key: Option<&str>) -> Vec<u8> {
+    join(schema, table, row_key.and_then(values).as_deref())
+}
+
+/// The id that a row had before an UPDATE that changed its key; `None` for every other entry.
+#[must_use]
+pub fn left_row_id(
+    schema: &str,
+    table: &str,
+    row_key: Option<&str>,
+    old_row: Option<&str>,
+) -> Option<Vec<u8>> {
+    Some(join(schema, table, Some(&left_values(row_key, old_row)?)))
+}
+
+/// The id of the row with these values in its key.
+#[must_use]
+pub fn join(schema: &str, table: &str, values: Option<&[String]>) -> Vec<u8> {
+    let mut id = table_part(schema, table).to_vec();
+    id.extend(values.map(key_part).unwrap_or_default());
+    id
 }
 
 #[cfg(test)]
@@ -153,16 +128,26 @@ mod tests {
             table: String,
             row_key: Option<String>,
             old_row: Option<String>,
-            id: i64,
-            left: Option<i64>,
+            id: String,
+            left: Option<String>,
         }
         let vectors: Vec<Vector> =
             serde_json::from_str(include_str!("../../../tests/vectors/row_ids.json")).unwrap();
         assert!(vectors.len() > 15);
         for v in vectors {
             let (key, old) = (v.row_key.as_deref(), v.old_row.as_deref());
-            assert_eq!(row_id(&v.schema, &v.table, key), v.id, "{} {} {key:?}", v.schema, v.table);
-            assert_eq!(left_row_id(&v.schema, &v.table, key, old), v.left, "{key:?} {old:?}");
+            assert_eq!(
+                hex::encode(row_id(&v.schema, &v.table, key)),
+                v.id,
+                "{} {} {key:?}",
+                v.schema,
+                v.table
+            );
+            assert_eq!(
+                left_row_id(&v.schema, &v.table, key, old).map(hex::encode),
+                v.left,
+                "{key:?} {old:?}"
+            );
         }
     }
 
@@ -178,7 +163,7 @@ mod tests {
         assert_eq!(values(r#"{"a":"\ud800"}"#).unwrap(), [r#""\ud800""#]);
         for other in ["", "null", "[1]", "1", "{", "{}x", "\"a\""] {
             assert_eq!(values(other), None, "{other}");
-            assert_eq!(key_part(Some(other)), 0, "{other}");
+            assert_eq!(row_id("s", "t", Some(other)), table_part("s", "t"), "{other}");
         }
         let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(values(&deep).unwrap()[0].len(), 200_001);
@@ -186,9 +171,16 @@ mod tests {
 
     #[test]
     fn a_renamed_or_retyped_column_leaves_the_id() {
-        assert_eq!(key_part(Some(r#"{"id":7}"#)), key_part(Some(r#"{"number":"7"}"#)));
-        assert_ne!(key_part(Some(r#"{"a":1,"b":2}"#)), key_part(Some(r#"{"a":2,"b":1}"#)));
-        assert_ne!(key_part(Some(r#"{"a":"12","b":"3"}"#)), key_part(Some(r#"{"a":"1","b":"23"}"#)));
+        let id = |key| row_id("s", "t", Some(key));
+        assert_eq!(id(r#"{"id":7}"#), id(r#"{"number":"7"}"#));
+        assert_ne!(id(r#"{"a":1,"b":2}"#), id(r#"{"a":2,"b":1}"#));
+        assert_ne!(id(r#"{"a":"12","b":"3"}"#), id(r#"{"a":"1","b":"23"}"#));
+    }
+
+    #[test]
+    fn a_long_key_is_hashed() {
+        let id = |length| row_id("s", "t", Some(&format!(r#"{{"id":"{}"}}"#, "x".repeat(length)))).len();
+        assert_eq!((id(0), id(95), id(96), id(100_000)), (9, 104, 41, 41));
     }
 
     #[test]
@@ -218,27 +210,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_s_ids_are_a_range(
-            schema in ".*",
-            table in ".*",
-            key in prop::option::of(".*"),
-            keys in any::<[String; 2]>(),
-        ) {
-            let range = first_of(&schema, &table)..=last_of(&schema, &table);
-            prop_assert_eq!(range.end() - range.start(), i64::from(u32::MAX));
-            prop_assert!(range.contains(&row_id(&schema, &table, key.as_deref())));
-            prop_assert_eq!(row_id(&schema, &table, None), *range.start());
-            let id = row_id(&schema, &table, Some(&object(&keys)));
-            prop_assert!(range.contains(&id) && id != *range.start());
-        }
-
-        #[test]
         fn keys_are_told_apart(
             a in prop::collection::vec(".*", 1..4),
             b in prop::collection::vec(".*", 1..4),
         ) {
             prop_assert_eq!(values(&object(&a)).unwrap(), a.clone());
-            prop_assert_eq!(a == b, key_part(Some(&object(&a))) == key_part(Some(&object(&b))));
+            prop_assert_eq!(a == b, key_part(&a) == key_part(&b));
         }
 
         #[test]
@@ -251,7 +228,7 @@ mod tests {
         #[test]
         fn any_text_is_taken(schema in ".*", table in ".*", key in ".*", old in ".*") {
             let _ = left_row_id(&schema, &table, Some(&key), Some(&old));
-            prop_assert_eq!(row_id(&schema, &table, Some(&key)).cast_unsigned() as u32, key_part(Some(&key)));
+            prop_assert!(row_id(&schema, &table, Some(&key)).starts_with(&table_part(&schema, &table)));
         }
     }
 }

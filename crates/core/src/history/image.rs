@@ -41,7 +41,9 @@ pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
         }
     }
     let mut reader = serde_json::Deserializer::from_str(image);
-    reader.deserialize_map(Members).ok()
+    let members = reader.deserialize_map(Members).ok()?;
+    reader.end().ok()?;
+    Some(members)
 }
 
 /// A member's name, borrowed where it has no escapes.

@@ -1,0 +1,325 @@
+//! What the log knows of a table itself: what it was called when, what became of its columns, when it was audited, and which tables
+//! were below it.
+//!
+//! Entries name a table as it was called then. ENABLE entries follow it through its names, and DDL entries say what was done to its
+//! columns. Before a table came to its name, another one may have had it and given it up: its entries are not meant. One that
+//! was dropped while it had the name is: its rows went then.
+
+use crate::audit::events::{Event, events, split};
+use crate::capture::options::Options;
+use crate::error::Error;
+use crate::extension::Extension;
+use crate::pg::{catalog, relation, text::from_server};
+use audit_chain_core::history::Position;
+use audit_chain_core::history::columns::{ColumnChange, Columns};
+use pgrx::pg_sys::Oid;
+use std::collections::BTreeSet;
+
+/// A schema and a name.
+pub type QualifiedName = (String, String);
+
+/// A name that a table had, and from when until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerName {
+    pub name: QualifiedName,
+    pub from: Option<Position>,
+    pub until: Option<Position>,
+}
+
+impl FormerName {
+    /// Whether the table had it then.
+    pub fn had_at(&self, position: Position) -> bool {
+        self.from.is_none_or(|from| from <= position) && self.until.is_none_or(|until| position <= until)
+    }
+}
+
+/// A time in which a table was audited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub from: Position,
+    pub until: Option<Position>,
+    /// Since when the log has all rows of the table.
+    pub complete_from: Option<Position>,
+}
+
+/// What happened to a table as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub position: Position,
+    pub xid: u64,
+}
+
+/// What is known of one table, without those below it.
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    /// The newest name first.
+    pub names: Vec<FormerName>,
+    pub columns: Columns,
+    /// What was recorded of it, from when.
+    options: Vec<(Position, Options)>,
+    /// The oldest first.
+    pub periods: Vec<Period>,
+    /// When it was dropped.
+    pub drops: Vec<Turn>,
+    /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
+    /// it is below otherwise.
+    auditings: Vec<(Turn, String, bool, Option<String>)>,
+    /// Whether its primary key has been another one.
+    pub key_has_changed: bool,
+    /// The entries that tell of changed columns.
+    alterations: Vec<Turn>,
+}
+
+impl Lineage {
+    /// Follows a table back from the name that it had at the end of what is read of `events`, which are in their order.
+    fn back_from(events: &[Event], name: QualifiedName) -> Self {
+        let mut lineage = Self::default();
+        let (mut name, mut until) = (name, None);
+        let mut changes = Vec::new();
+        let mut ends: Option<Position> = None;
+        let mut is_named = true;
+        for event in events.iter().rev() {
+            let is_about = event.is_about(&name);
+            if !is_about && !event.may_name(&name.1) {
+                continue;
+            }
+            let detail = event.detail();
+            let turn = Turn { position: event.position, xid: event.xid };
+            let renamed_from = detail["renamed_from"].as_str().and_then(split);
+            if event.is_enable() && !is_about {
+                if renamed_from.as_ref() == Some(&name) {
+                    // Another table gave up the name then, so that this one could take it.
+                    lineage.names.push(FormerName { name: name.clone(), from: Some(event.position), until });
+                    is_named = false;
+                    break;
+                }
+                continue;
+            }
+            if !is_about {
+                continue;
+            }
+            match &event.operation[..] {
+                "ENABLE" => {
+                    let options = serde_json::from_value(detail["options"].clone()).unwrap_or_default();
+                    lineage.options.push((event.position, options));
+                    let id = event.auditing();
+                    let is_inherited = detail["inherited"] == true;
+                    let below = detail["below"].as_str().map(str::to_owned);
+                    lineage.auditings.push((turn, id, is_inherited, below));
+                    let continues = detail.get("previous_options").is_some()
+                        || renamed_from.is_some()
+                        || detail["reason"] == "detached";
+                    match lineage.periods.last_mut() {
+                        Some(period) if ends.is_none() => {
+                            if !continues {
+                                period.from = event.position;
+                            }
+                        }
+                        _ if continues => {}
+                        _ => lineage.periods.push(Period {
+                            from: event.position,
+                            until: ends.take(),
+                            complete_from: None,
+                        }),
+                    }
+                    if detail["complete"] == true
+                        && let Some(period) = lineage.periods.last_mut()
+                    {
+                        period.complete_from = Some(event.position);
+                    }
+                    if let Some(before) = renamed_from {
+                        lineage.names.push(FormerName { name: name.clone(), from: Some(event.position), until });
+                        (name, until) = (before, Some(event.position));
+                    }
+                }
+                "DISABLE" => ends = Some(event.position),
+                _ if event.is_drop() => {
+                    lineage.drops.push(turn);
+                    ends = Some(event.position);
+                }
+                _ => {
+                    if detail.get("key").is_some() {
+                        lineage.key_has_changed = true;
+                    }
+                    if let Some(columns) = detail.get("columns") {
+                        changes.extend(ColumnChange::parse(event.position, &columns.to_string()));
+                        lineage.alterations.push(turn);
+                    }
+                }
+            }
+        }
+        if is_named {
+            lineage.names.push(FormerName { name, from: None, until });
+        }
+        lineage.columns = Columns::new(changes);
+        lineage.options.reverse();
+        lineage.periods.reverse();
+        lineage.auditings.reverse();
+        lineage
+    }
+
+    /// The name now, or the last one.
+    pub fn name(&self) -> &QualifiedName {
+        &self.names[0].name
+    }
+
+    /// The name as messages show it.
+    pub fn shown(&self) -> String {
+        format!("{}.{}", self.name().0, self.name().1)
+    }
+
+    /// Whether an entry about a table of this name is about this one.
+    pub fn has_entry(&self, schema: &str, table: &str, position: Position) -> bool {
+        self.names.iter().any(|former| former.name.0 == schema && former.name.1 == table && former.had_at(position))
+    }
+
+    /// The options that an entry was recorded with.
+    pub fn options_at(&self, position: Position) -> Option<&Options> {
+        let before = self.options.partition_point(|(from, _)| *from <= position);
+        before.checked_sub(1).map(|at| &self.options[at].1)
+    }
+
+    /// The entry of a change of the columns.
+    pub fn alteration(&self, change: &ColumnChange) -> Option<Turn> {
+        self.alterations.iter().find(|turn| turn.position == change.position).copied()
+    }
+
+    /// Whether it was ever audited.
+    pub fn is_known(&self) -> bool {
+        !self.periods.is_empty() || !self.auditings.is_empty()
+    }
+}
+
+/// The tables of which a question is asked: one, or a table with those below it.
+pub struct Family {
+    /// The table itself.
+    pub root: Lineage,
+    /// Those that are or were below it.
+    pub below: Vec<Lineage>,
+}
+
+impl Family {
+    /// That of a table that exists.
+    pub fn of_table(extension: &Extension, table: Oid) -> Result<Self, Error> {
+        let events = events(extension)?;
+        let name = qualified(table);
+        let root = Lineage::back_from(&events, name);
+        let mut below: Vec<Lineage> = Vec::new();
+        for descendant in relation::descendants(table, relation::Lock::None) {
+            if descendant != table {
+                below.push(Lineage::back_from(&events, qualified(descendant)));
+            }
+        }
+        let mut family = Self { root, below };
+        family.add_former_members(&events);
+        Ok(family)
+    }
+
+    /// That of the table that had this name last, which may have been renamed or dropped since.
+    pub fn of_name(extension: &Extension, name: QualifiedName) -> Result<Option<Self>, Error> {
+        let events = events(extension)?;
+        let Some(newest) = newest_name(&events, name) else { return Ok(None) };
+        let root = Lineage::back_from(&events, newest);
+        let mut family = Self { root, below: Vec::new() };
+        family.add_former_members(&events);
+        Ok(Some(family))
+    }
+
+    /// The table and those below it that hold rows.
+    pub fn members(&self) -> impl Iterator<Item = &Lineage> {
+        std::iter::once(&self.root).chain(&self.below)
+    }
+
+    /// Whether a table was below the root at a moment, of which `counts` says which entries count.
+    pub fn is_member(&self, table: &Lineage, counts: &dyn Fn(Turn) -> bool) -> bool {
+        if std::ptr::eq(table, &self.root) {
+            return true;
+        }
+        let roots: BTreeSet<&str> = self.root.auditings.iter().map(|(_, id, ..)| &id[..]).collect();
+        self.is_below(table, &roots, counts, 0)
+    }
+
+    fn is_below(
+        &self,
+        table: &Lineage,
+        roots: &BTreeSet<&str>,
+        counts: &dyn Fn(Turn) -> bool,
+        depth: usize,
+    ) -> bool {
+        // One without an entry of its own was there when the auditing of the table above began.
+        let Some((_, id, is_inherited, below)) = table.auditings.iter().rev().find(|(turn, ..)| counts(*turn)) else {
+            return table.auditings.is_empty();
+        };
+        let above = if *is_inherited { Some(id) } else { below.as_ref() };
+        above.is_some_and(|above| {
+            roots.contains(&above[..])
+                || depth < 32
+                    && self.below.iter().any(|between| {
+                        !std::ptr::eq(between, table)
+                            && between.auditings.iter().any(|(_, own, inherited, _)| own == above && !inherited)
+                            && self.is_below(between, roots, counts, depth + 1)
+                    })
+        })
+    }
+
+    /// Adds the tables that were below the root, and are not any more.
+    fn add_former_members(&mut self, events: &[Event]) {
+        let mut ids: BTreeSet<String> =
+            self.root.auditings.iter().filter(|(_, _, inherited, _)| !inherited).map(|(_, id, ..)| id.clone()).collect();
+        loop {
+            let known = ids.len();
+            for event in events.iter().filter(|event| event.is_enable()) {
+                if event.detail()["below"].as_str().is_some_and(|above| ids.contains(above)) {
+                    ids.insert(event.auditing());
+                }
+            }
+            if ids.len() == known {
+                break;
+            }
+        }
+        for (at, event) in events.iter().enumerate() {
+            if !ids.contains(&event.auditing()) {
+                continue;
+            }
+            let listed = event.detail()["members"].as_array().into_iter().flatten();
+            let mut names: Vec<QualifiedName> = listed.filter_map(|name| split(name.as_str()?)).collect();
+            names.push(event.name.clone());
+            for name in names {
+                let is_known = self.members().any(|member| member.has_entry(&name.0, &name.1, event.position));
+                if !is_known {
+                    // It may have been renamed since.
+                    let newest = newest_name(&events[at..], name.clone()).unwrap_or(name);
+                    self.below.push(Lineage::back_from(events, newest));
+                }
+            }
+        }
+    }
+}
+
+/// The newest name of the table that had this name last; `None` if no entry tells of one.
+fn newest_name(events: &[Event], mut name: QualifiedName) -> Option<QualifiedName> {
+    let mut is_known = false;
+    let mut from = 0;
+    // The last time that a table got the name.
+    for (at, event) in events.iter().enumerate() {
+        if event.is_about(&name) {
+            is_known = true;
+            from = at;
+        }
+    }
+    for event in &events[from..] {
+        if event.is_enable()
+            && event.may_name(&name.1)
+            && event.detail()["renamed_from"].as_str().and_then(split).as_ref() == Some(&name)
+        {
+            is_known = true;
+            name = event.name.clone();
+        }
+    }
+    is_known.then_some(name)
+}
+
+fn qualified(table: Oid) -> QualifiedName {
+    catalog::qualified_name(table)
+        .map_or_else(Default::default, |(schema, name)| (from_server(&schema), from_server(&name)))
+}

@@ -1,0 +1,124 @@
+//! The moment of which a question is asked, and which entries count then.
+
+use crate::error::Error;
+use crate::extension::Extension;
+use crate::history::lineage::Turn;
+use crate::log::columns;
+use crate::log::segment;
+use crate::log::table::for_each_end;
+use crate::pg::scan::for_each_in_range;
+use crate::pg::xact;
+use crate::tree::moment::Moment;
+use pgrx::pg_sys::Oid;
+use std::collections::BTreeSet;
+
+/// A moment.
+pub enum When {
+    /// When a checkpoint was made: exactly what had committed.
+    Checkpoint(Moment),
+    /// Now: what the statement sees.
+    Now,
+    /// A time: what was captured until then, in microseconds since 2000-01-01 UTC. Transactions that went on then do not count, so that
+    /// none counts by halves. When a transaction committed is not known, so it may be a state that nobody saw.
+    Time { at: i64, under_way: BTreeSet<u64> },
+}
+
+impl When {
+    /// What a caller means by a time: now, if it has not yet passed; else when the newest checkpoint before it was made, or, without one
+    /// and if `exact` is false, the time itself.
+    pub fn of_time(extension: &Extension, at: i64, exact: bool) -> Result<Self, Error> {
+        if at >= xact::transaction_start() {
+            return Ok(Self::Now);
+        }
+        if exact && let Some(moment) = Moment::newest_before(extension, at)? {
+            return Ok(Self::Checkpoint(moment));
+        }
+        Ok(Self::Time { at, under_way: transactions_under_way(extension, at)? })
+    }
+
+    /// When the checkpoint of this size was made.
+    pub fn of_checkpoint(extension: &Extension, size: i64) -> Result<Self, Error> {
+        let size = u64::try_from(size).unwrap_or(0);
+        Ok(Self::Checkpoint(Moment::of_checkpoint(extension, size)?))
+    }
+
+    /// Whether an entry counts.
+    pub fn counts(&self, position: &audit_chain_core::history::Position, xid: u64) -> bool {
+        match self {
+            Self::Checkpoint(moment) => moment.counts(position.chain, position.seq, position.at, xid),
+            Self::Now => true,
+            Self::Time { at, under_way } => position.at <= *at && !under_way.contains(&xid),
+        }
+    }
+
+    /// Whether an entry about a table as a whole counts.
+    pub fn counts_turn(&self, turn: Turn) -> bool {
+        self.counts(&turn.position, turn.xid)
+    }
+
+    /// No entry that was captured later than this counts.
+    pub fn limit(&self) -> i64 {
+        match self {
+            Self::Checkpoint(moment) => moment.last_at,
+            Self::Now => i64::MAX,
+            Self::Time { at, .. } => *at,
+        }
+    }
+
+    /// The time, as a message shows it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Checkpoint(moment) => {
+                format!("checkpoint {} of {}", moment.tree_size, xact::json_time(moment.at))
+            }
+            Self::Now => "now".into(),
+            Self::Time { at, .. } => xact::json_time(*at),
+        }
+    }
+}
+
+/// The transactions that had captured entries by then, and captured more later: their entries are contiguous in their chains, so that each
+/// chain has at most one.
+fn transactions_under_way(extension: &Extension, at: i64) -> Result<BTreeSet<u64>, Error> {
+    let mut found = BTreeSet::new();
+    for (_, table) in segment::all(extension)? {
+        let mut ends = Vec::new();
+        for_each_end(table, |end| {
+            if end.at > at {
+                ends.push((end.chain, end.seq));
+            }
+        });
+        for (chain, last) in ends {
+            let after = first_after(table, chain, last, at);
+            let xid = |seq: i64| entry(table, chain, seq).map(|(_, xid)| xid);
+            let (before, next) = (xid(after - 1), xid(after));
+            if before.is_some() && before == next {
+                found.extend(next);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The first place of a chain whose entry was captured after a time, by bisection: `last` was.
+fn first_after(table: Oid, chain: i32, last: i64, at: i64) -> i64 {
+    let (mut from, mut to) = (1, last);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        match entry(table, chain, middle) {
+            Some((captured, _)) if captured > at => to = middle,
+            _ => from = middle + 1,
+        }
+    }
+    from
+}
+
+/// When an entry was captured, and by which transaction.
+fn entry(table: Oid, chain: i32, seq: i64) -> Option<(i64, u64)> {
+    const XID: i16 = columns::number("xid");
+    let mut found = None;
+    for_each_in_range(table, chain, seq..=seq, |row| {
+        found = Some((row.integer(columns::AT), row.integer(XID) as u64));
+    });
+    found
+}

@@ -1,0 +1,231 @@
+//! Rows of a table's type, made from the texts of their values.
+
+use super::catalog::describe_type;
+use super::compat;
+use super::fmgr::Call;
+use super::text::from_server;
+use super::xact;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::{CStr, CString, c_char};
+
+/// The types whose input function reads whatever their output function has written.
+const CERTAIN: [Oid; 24] = [
+    pg_sys::BOOLOID,
+    pg_sys::INT2OID,
+    pg_sys::INT4OID,
+    pg_sys::INT8OID,
+    pg_sys::OIDOID,
+    pg_sys::FLOAT4OID,
+    pg_sys::FLOAT8OID,
+    pg_sys::NUMERICOID,
+    pg_sys::TEXTOID,
+    pg_sys::VARCHAROID,
+    pg_sys::BPCHAROID,
+    pg_sys::BYTEAOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONBOID,
+    pg_sys::UUIDOID,
+    pg_sys::DATEOID,
+    pg_sys::TIMEOID,
+    pg_sys::TIMETZOID,
+    pg_sys::TIMESTAMPOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::INTERVALOID,
+    pg_sys::INETOID,
+    pg_sys::CIDROID,
+    pg_sys::NAMEOID,
+];
+
+/// A column of a row type.
+pub struct Field {
+    /// Its name, in UTF-8.
+    pub name: String,
+    /// Whether it was dropped, or is computed when it is read, and so holds no value.
+    pub holds_nothing: bool,
+    /// Whether it is computed when it is read.
+    pub is_virtual: bool,
+    /// Whether it has a type of JSON documents.
+    pub is_json: bool,
+    function: Box<pg_sys::FmgrInfo>,
+    parameter: Oid,
+    modifier: i32,
+    is_certain: bool,
+}
+
+/// A row type, and how its values are read.
+pub struct RowType {
+    /// Its columns, dropped ones included.
+    pub fields: Vec<Field>,
+    /// Whether some column's text may depend on `search_path` or `lc_monetary`.
+    pub depends_on_settings: bool,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl RowType {
+    /// The type of a relation's rows. To be used until the end of the call.
+    pub fn of_relation(relation: Oid) -> Self {
+        // SAFETY: a copy of the description, in the current memory context; the relation exists, or this is an ereport.
+        let descriptor = unsafe {
+            let lock = pg_sys::AccessShareLock as i32;
+            let opened = pg_sys::relation_open(relation, lock);
+            let descriptor = pg_sys::CreateTupleDescCopy((*opened).rd_att);
+            pg_sys::relation_close(opened, pg_sys::NoLock as i32);
+            pg_sys::BlessTupleDesc(descriptor)
+        };
+        // SAFETY: the copy from above.
+        unsafe { Self::of_descriptor(descriptor) }
+    }
+
+    /// # Safety
+    /// `descriptor` lives until the end of the call.
+    unsafe fn of_descriptor(descriptor: pg_sys::TupleDesc) -> Self {
+        // SAFETY: by the contract.
+        let count = unsafe { (*descriptor).natts as usize };
+        let mut depends_on_settings = false;
+        let fields = (0..count)
+            .map(|at| {
+                // SAFETY: the description has as many attributes.
+                let form = unsafe { compat::attribute(descriptor, at) };
+                let is_virtual = form.attgenerated == b'v' as c_char;
+                let mut field = Field {
+                    // SAFETY: a NameData is NUL-terminated.
+                    name: from_server(unsafe { CStr::from_ptr(form.attname.data.as_ptr()) }.to_bytes()),
+                    holds_nothing: form.attisdropped || is_virtual,
+                    is_virtual,
+                    is_json: false,
+                    function: Box::default(),
+                    parameter: Oid::INVALID,
+                    modifier: -1,
+                    is_certain: false,
+                };
+                if !field.holds_nothing {
+                    let known = describe_type(form.atttypid);
+                    depends_on_settings |= known.depends_on_settings;
+                    field.is_certain = CERTAIN.contains(&known.base);
+                    field.is_json = matches!(known.base, pg_sys::JSONOID | pg_sys::JSONBOID);
+                    // A value of the past need not fulfil the constraints that a domain has now.
+                    // SAFETY: look-ups by the type's OID; what the function keeps is in the current memory context.
+                    unsafe {
+                        let mut modifier = form.atttypmod;
+                        let base = pg_sys::getBaseTypeAndTypmod(form.atttypid, &mut modifier);
+                        let mut input = Oid::INVALID;
+                        pg_sys::getTypeInputInfo(base, &mut input, &mut field.parameter);
+                        pg_sys::fmgr_info(input, &mut *field.function);
+                        field.modifier = modifier;
+                    }
+                }
+                field
+            })
+            .collect();
+        Self { fields, depends_on_settings, descriptor }
+    }
+
+    /// Makes a value of a column from its text, in the server's encoding; `None` if its input function does not take it, which may be
+    /// so for a type that has changed, or `is_retyped`.
+    pub fn read(&mut self, column: usize, text: &[u8], is_retyped: bool) -> Option<Datum> {
+        let field = &mut self.fields[column];
+        let text = CString::new(text).ok()?;
+        let mut input = || {
+            // SAFETY: the function is the input function of the column's type, the text a C string.
+            unsafe {
+                pg_sys::InputFunctionCall(
+                    &mut *field.function,
+                    text.as_ptr().cast_mut(),
+                    field.parameter,
+                    field.modifier,
+                )
+            }
+        };
+        if field.is_certain && !is_retyped {
+            Some(input())
+        } else {
+            xact::try_in_savepoint(input, |code, _| !xact::ends_statement(code))
+        }
+    }
+
+    /// The row of these values, one for each column, as a value of the row type, in the current memory context.
+    pub fn row(&self, values: &[Option<Datum>]) -> Datum {
+        let (mut values, mut nulls) = split(values);
+        // SAFETY: the description has as many columns as there are values, which are of their types.
+        unsafe {
+            assert!((*self.descriptor).natts as usize == values.len());
+            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+        }
+    }
+}
+
+fn split(values: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
+    values.iter().map(|value| (value.unwrap_or(Datum::null()), value.is_none())).unzip()
+}
+
+/// The rows that a set-returning function returns, kept on disk if there are many.
+pub struct RowSink {
+    store: *mut pg_sys::Tuplestorestate,
+    descriptor: pg_sys::TupleDesc,
+    memory: pg_sys::MemoryContext,
+}
+
+impl RowSink {
+    /// Begins. Raises PostgreSQL's own error where the call cannot take a set.
+    pub fn begin(call: &Call) -> Self {
+        // SAFETY: InitMaterializedSRF makes a tuplestore and a description that live as long as the query.
+        unsafe {
+            pg_sys::InitMaterializedSRF(call.raw(), 0);
+            let result: *mut pg_sys::ReturnSetInfo = (*call.raw()).resultinfo.cast();
+            Self {
+                store: (*result).setResult,
+                descriptor: (*result).setDesc,
+                memory: super::scan::row_memory(),
+            }
+        }
+    }
+
+    /// How many columns a row has.
+    pub fn columns(&self) -> usize {
+        // SAFETY: made in `begin`.
+        unsafe { (*self.descriptor).natts as usize }
+    }
+
+    /// The types of the columns.
+    pub fn types(&self) -> Vec<Oid> {
+        // SAFETY: made in `begin`.
+        (0..self.columns()).map(|at| unsafe { compat::attribute(self.descriptor, at).atttypid }).collect()
+    }
+
+    /// Adds a row, whose values `make` makes in memory that is freed then.
+    ///
+    /// # Panics
+    /// Where it makes another number of values.
+    pub fn put(&mut self, make: impl FnOnce() -> Vec<Option<Datum>>) {
+        // SAFETY: the store copies the row, which has as many values as its description says.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.memory);
+            let values = make();
+            assert!(values.len() == self.columns(), "the row has other columns");
+            let (mut values, mut nulls) = split(&values);
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            pg_sys::MemoryContextSwitchTo(previous);
+            pg_sys::MemoryContextReset(self.memory);
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
+/// The relation whose row type an argument has; `None` for a value of another type.
+pub fn relation_of_argument(call: &Call, argument: i32) -> Option<Oid> {
+    // SAFETY: look-ups; an unresolved type gives an invalid OID.
+    unsafe {
+        let type_oid = pg_sys::get_fn_expr_argtype((*call.raw()).flinfo, argument);
+        if type_oid == Oid::INVALID {
+            return None;
+        }
+        let relation = pg_sys::get_typ_typrelid(type_oid);
+        (relation != Oid::INVALID).then_some(relation)
+    }
+}
