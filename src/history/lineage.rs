@@ -179,9 +179,9 @@ impl Lineage {
         before.checked_sub(1).map(|at| &self.options[at].1)
     }
 
-    /// The entry of a change of the columns.
-    pub fn alteration(&self, change: &ColumnChange) -> Option<Turn> {
-        self.alterations.iter().find(|turn| turn.position == change.position).copied()
+    /// The entry at that position by which the columns changed.
+    pub fn alteration_at(&self, position: Position) -> Option<Turn> {
+        self.alterations.iter().find(|turn| turn.position == position).copied()
     }
 
     /// Whether it was ever audited.

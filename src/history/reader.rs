@@ -125,11 +125,8 @@ impl Entry {
 /// A segment of the log, as it is read.
 struct Segment {
     table: Oid,
-    /// When its first and last entry were captured, if that is known.
-    first_at: i64,
-    last_at: i64,
-    rows: Option<Oid>,
-    left_rows: Option<Oid>,
+    /// Its indexes by row id, and by the id that a row had before.
+    indexes: Option<(Oid, Oid)>,
 }
 
 /// The log.
@@ -139,16 +136,21 @@ pub struct Reader {
 
 /// Which rows are meant.
 pub enum Rows<'a> {
-    /// Those with the keys of a part of the ids' low half, both included; rows without a key are in every part.
-    Part(u32, u32),
+    /// Those whose keys' parts of the row id are in a range; `to` is not included.
+    Range { from: &'a [u8], to: Option<&'a [u8]> },
     /// Those of these keys.
     Keys(&'a BTreeSet<Key>),
 }
 
 impl Rows<'_> {
-    fn has(&self, key: &Key) -> bool {
+    /// Whether the row of a key is meant.
+    pub fn has(&self, key: &Key) -> bool {
         match self {
-            Self::Part(first, last) => (*first..=*last).contains(&row_id::values_part(key)),
+            Self::Range { from: [], to: None } => true,
+            Self::Range { from, to } => {
+                let part = row_id::key_part(key);
+                &part[..] >= *from && to.is_none_or(|to| &part[..] < to)
+            }
             Self::Keys(keys) => keys.contains(key),
         }
     }
@@ -168,52 +170,166 @@ impl Reader {
             if last_at < since || sealed.is_some() && first_at > until {
                 continue;
             }
-            let both = [HistoryIndex::Row, HistoryIndex::LeftRow].map(|kind| indexes::find(table, kind));
-            let [rows, left_rows] = both;
-            segments.push(Segment { table, first_at, last_at, rows, left_rows: left_rows.filter(|_| rows.is_some()) });
+            let [rows, left_rows] =
+                [HistoryIndex::Row, HistoryIndex::LeftRow].map(|kind| indexes::find(table, kind));
+            segments.push(Segment { table, indexes: rows.zip(left_rows) });
         }
         Ok(Self { segments })
     }
 
-    /// Visits the entries about rows of a table, and those about all of its rows or about rows that they do not name. Of some rows,
-    /// entries about others may come too. They come in no particular order.
-    pub fn visit(
-        &self,
-        lineage: &Lineage,
-        rows: &Rows<'_>,
-        visitor: &mut dyn FnMut(Entry),
-    ) {
-        for segment in &self.segments {
-            let mut see = |entry: Entry| {
-                let is_meant = match (&entry.key, &entry.left) {
-                    (None, None) => true,
-                    (key, left) => key.iter().chain(left).any(|key| rows.has(key)),
-                };
-                if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
+    /// Visits the entries about rows of a table. They come in no particular order, and some may come twice.
+    pub fn visit(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
+        self.visit_unnamed(lineage, visitor);
+        self.visit_unindexed(lineage, rows, &mut |entry| {
+            if entry.key.is_some() {
+                visitor(entry);
+            }
+        });
+        for segment in self.segments.iter() {
+            let Some((by_row, by_left_row)) = segment.indexes else { continue };
+            let mut see = |row: StoredTuple<'_>| {
+                if let Some(entry) = Entry::of(&columns::read(&row))
+                    && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position)
+                {
                     visitor(entry);
                 }
+                ControlFlow::Continue(())
             };
-            match (segment.rows, segment.left_rows) {
-                (Some(by_row), Some(by_left_row)) => {
-                    let mut scan = OrderedIndex::open(segment.table, by_row);
-                    let mut left = OrderedIndex::open(segment.table, by_left_row);
-                    for (first, last) in ranges(lineage, rows) {
-                        let bounds = [
-                            Bound::new(1, Is::AtLeast, Value::Bigint(first)),
-                            Bound::new(1, Is::AtMost, Value::Bigint(last)),
-                        ];
-                        let mut read = |row: StoredTuple<'_>| {
-                            Entry::of(&columns::read(&row)).into_iter().for_each(&mut see);
-                            ControlFlow::Continue(())
-                        };
-                        scan.visit(&bounds, Direction::Forward, &mut read);
-                        left.visit(&bounds, Direction::Forward, &mut read);
-                    }
+            for index in [by_row, by_left_row] {
+                let mut scan = OrderedIndex::open(segment.table, index);
+                for range in ranges(lineage, rows) {
+                    scan.visit(&range.bounds(), Direction::Forward, &mut see);
                 }
-                _ => read_all(segment.table, lineage, &mut see),
             }
         }
     }
+
+    /// Visits the entries about rows of a table in the segments without indexes, those that name no row included.
+    pub fn visit_unindexed(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
+        for segment in self.segments.iter().filter(|segment| segment.indexes.is_none()) {
+            read_all(segment.table, lineage, &mut |entry| {
+                let is_meant = entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
+                if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
+                    visitor(entry);
+                }
+            });
+        }
+    }
+
+    /// Visits the entries of a table that name no row, in the segments with indexes.
+    pub fn visit_unnamed(&self, lineage: &Lineage, visitor: &mut dyn FnMut(Entry)) {
+        for segment in self.segments.iter() {
+            let Some((by_row, _)) = segment.indexes else { continue };
+            let mut scan = OrderedIndex::open(segment.table, by_row);
+            for (schema, name) in names(lineage) {
+                let id = row_id::table_part(schema, name);
+                scan.visit(&[Bound::new(1, Is::Equal, Value::Bytea(&id))], Direction::Forward, |row| {
+                    if let Some(entry) = Entry::of(&columns::read(&row))
+                        && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position)
+                    {
+                        visitor(entry);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+        }
+    }
+
+    /// Of the segments with indexes: visits, for each row in the range, the entries that `choose` asks for, and all by which a row left
+    /// its key. It takes a few descents of an index for each row, however many entries there are about it.
+    pub fn visit_chosen(&self, lineage: &Lineage, rows: &Rows<'_>, choices: &[Choice<'_>], visitor: &mut dyn FnMut(Entry)) {
+        for segment in self.segments.iter() {
+            let Some((by_row, by_left_row)) = segment.indexes else { continue };
+            let mut scan = OrderedIndex::open(segment.table, by_row);
+            for range in ranges(lineage, rows) {
+                let mut from = range.from.clone();
+                let mut is = Is::AtLeast;
+                loop {
+                    let mut found = None;
+                    let mut bounds = vec![Bound::new(1, is, Value::Bytea(&from))];
+                    bounds.push(Bound::new(1, Is::Less, Value::Bytea(&range.to)));
+                    scan.visit(&bounds, Direction::Forward, |row| {
+                        let row = columns::read(&row);
+                        found = row_id_of(&row);
+                        ControlFlow::Break(())
+                    });
+                    let Some(id) = found else { break };
+                    for choice in choices {
+                        choice.visit(&mut scan, &id, &mut |entry| {
+                            if lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
+                                visitor(entry);
+                                return true;
+                            }
+                            false
+                        });
+                    }
+                    (from, is) = (id, Is::Greater);
+                }
+                let mut left = OrderedIndex::open(segment.table, by_left_row);
+                left.visit(&range.bounds(), Direction::Forward, |row| {
+                    if let Some(entry) = Entry::of(&columns::read(&row))
+                        && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position)
+                    {
+                        visitor(entry);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+        }
+    }
+}
+
+/// Which entries about a row are wanted.
+pub enum Choice<'a> {
+    /// Those captured at this time or before, the newest first, until `wants` has one and all of its time have been seen.
+    Newest { limit: i64, is_last: &'a dyn Fn(&Entry) -> bool },
+    /// Those in their order, until one is the last.
+    Oldest { is_last: &'a dyn Fn(&Entry) -> bool },
+}
+
+impl Choice<'_> {
+    fn visit(&self, scan: &mut OrderedIndex, id: &[u8], visitor: &mut dyn FnMut(Entry) -> bool) {
+        let mut bounds = vec![Bound::new(1, Is::Equal, Value::Bytea(id))];
+        let (direction, is_last) = match self {
+            Self::Newest { limit, is_last } => {
+                if *limit != i64::MAX {
+                    bounds.push(Bound::new(2, Is::AtMost, Value::Time(*limit)));
+                }
+                (Direction::Backward, is_last)
+            }
+            Self::Oldest { is_last } => (Direction::Forward, is_last),
+        };
+        let mut last: Option<i64> = None;
+        scan.visit(&bounds, direction, |row| {
+            let Some(entry) = Entry::of(&columns::read(&row)) else { return ControlFlow::Continue(()) };
+            // Entries of the same moment come in no particular order.
+            if last.is_some_and(|last| last != entry.position.at) {
+                return ControlFlow::Break(());
+            }
+            let (at, ends) = (entry.position.at, is_last(&entry));
+            if visitor(entry) && ends {
+                last = Some(at);
+            }
+            ControlFlow::Continue(())
+        });
+    }
+}
+
+/// A range of row ids; `to` is not included.
+struct IdRange {
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl IdRange {
+    fn bounds(&self) -> [Bound<'_>; 2] {
+        [Bound::new(1, Is::AtLeast, Value::Bytea(&self.from)), Bound::new(1, Is::Less, Value::Bytea(&self.to))]
+    }
+}
+
+fn row_id_of(row: &StoredRow<'_>) -> Option<Vec<u8>> {
+    let text = |bytes: Option<&[u8]>| Some(String::from_utf8_lossy(&to_utf8(bytes?)).into_owned());
+    Some(row_id::row_id(&text(row.table_schema)?, &text(row.table_name)?, text(row.row_key).as_deref()))
 }
 
 /// Reads a whole segment.
@@ -232,22 +348,29 @@ fn read_all(table: Oid, lineage: &Lineage, see: &mut dyn FnMut(Entry)) {
     });
 }
 
-/// The ranges of row ids of a table's rows: under each name that it had.
-fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<(i64, i64)> {
-    let names: BTreeSet<(&str, &str)> =
-        lineage.names.iter().map(|former| (&former.name.0[..], &former.name.1[..])).collect();
+/// The names that a table had.
+fn names(lineage: &Lineage) -> BTreeSet<(&str, &str)> {
+    lineage.names.iter().map(|former| (&former.name.0[..], &former.name.1[..])).collect()
+}
+
+/// The ranges of row ids of a table's rows that have a key: under each name that the table had.
+fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<IdRange> {
     let mut ranges = Vec::new();
-    for (schema, name) in names {
+    for (schema, name) in names(lineage) {
         let table = row_id::table_part(schema, name);
-        let id = |key: u32| row_id::join(table, key);
-        // Entries that name no row.
-        ranges.push((id(0), id(0)));
+        let id = |key: &[u8]| [&table[..], key].concat();
         match rows {
-            Rows::Part(first, last) => ranges.push((id((*first).max(1)), id(*last))),
-            Rows::Keys(keys) => {
-                let parts: BTreeSet<u32> = keys.iter().map(row_id::values_part).collect();
-                ranges.extend(parts.into_iter().map(|part| (id(part), id(part))));
-            }
+            Rows::Range { from, to } => ranges.push(IdRange {
+                // The least key part is a byte 0: an empty value.
+                from: id(if from.is_empty() { &[0] } else { from }),
+                // No key part begins with two bytes FF: a hash that does is compared whole.
+                to: to.map_or_else(|| id(&[0xFF; 34]), id),
+            }),
+            Rows::Keys(keys) => ranges.extend(keys.iter().map(|key| {
+                let from = id(&row_id::key_part(key));
+                let to = [&from[..], &[0]].concat();
+                IdRange { from, to }
+            })),
         }
     }
     ranges

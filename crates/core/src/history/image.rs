@@ -46,6 +46,22 @@ pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     Some(members)
 }
 
+/// The image of these columns and values.
+#[must_use]
+pub fn write(columns: &[(Cow<'_, str>, &str)]) -> String {
+    let mut image = String::from("{");
+    for (at, (name, value)) in columns.iter().enumerate() {
+        if at > 0 {
+            image.push(',');
+        }
+        image.push_str(&serde_json::Value::from(&**name).to_string());
+        image.push(':');
+        image.push_str(value);
+    }
+    image.push('}');
+    image
+}
+
 /// A member's name, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,0 +1,113 @@
+//! What an answer lacks, and why: said in notices, once for each column and reason.
+
+use crate::error::notice;
+use crate::pg::xact;
+use std::collections::BTreeMap;
+
+/// Why a value is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// The column is excluded from entries.
+    Excluded,
+    /// Its values are masked in entries.
+    Masked,
+    /// The value was too large; its digest is in the entry.
+    TooLarge,
+    /// The row was written before, or without, an entry that has the value.
+    Unknown,
+    /// The column was added later.
+    Added,
+    /// A command computed the value when it rewrote the table.
+    Computed,
+    /// The column's type, or what its type takes, is another one now.
+    Unreadable,
+    /// It is computed when it is read.
+    Virtual,
+}
+
+impl Loss {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Excluded => "it is excluded from the log",
+            Self::Masked => "it is masked in the log",
+            Self::TooLarge => "the value was too large to be recorded; its SHA-256 is in the entry",
+            Self::Unknown => "no entry has the value",
+            Self::Added => "the column did not exist then",
+            Self::Computed => "a command that changed the table computed it, and the row has not changed since",
+            Self::Unreadable => "the column's type does not take the recorded value any more",
+            Self::Virtual => "it is computed when it is read, and not recorded",
+        }
+    }
+}
+
+/// What is missing in the rows of a table.
+pub struct Report {
+    table: String,
+    losses: BTreeMap<(String, Loss), u64>,
+    /// Entries whose payload was erased: how many, and when the first and the last were captured.
+    erased: Option<(u64, i64, i64)>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub fn new(table: &str) -> Self {
+        Self { table: table.into(), losses: BTreeMap::new(), erased: None, notes: Vec::new() }
+    }
+
+    /// A value of a column is not shown.
+    pub fn lose(&mut self, column: &str, loss: Loss) {
+        match self.losses.get_mut(&(column.to_owned(), loss)) {
+            Some(count) => *count += 1,
+            None => {
+                self.losses.insert((column.to_owned(), loss), 1);
+            }
+        }
+    }
+
+    /// An entry, captured then, was erased.
+    pub fn erased(&mut self, at: i64) {
+        self.erased = Some(self.erased.map_or((1, at, at), |(count, from, to)| (count + 1, from.min(at), to.max(at))));
+    }
+
+    /// Whether entries were erased.
+    pub fn has_erased(&self) -> bool {
+        self.erased.is_some()
+    }
+
+    /// Something else, said once.
+    pub fn note(&mut self, text: String) {
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// Says it.
+    pub fn tell(self) {
+        let table = &self.table;
+        for note in &self.notes {
+            notice(note);
+        }
+        if let Some((count, from, to)) = self.erased {
+            notice(&format!(
+                "{count} {} of table \"{table}\", captured from {} to {}, {} been erased: their rows are missing, or shown as they were \
+                 before",
+                plural(count, "entry", "entries"),
+                xact::json_time(from),
+                xact::json_time(to),
+                plural(count, "has", "have")
+            ));
+        }
+        for ((column, loss), count) in &self.losses {
+            notice(&format!(
+                "column \"{column}\" of table \"{table}\" is null in {count} {}: {}",
+                plural(*count, "row", "rows"),
+                loss.reason()
+            ));
+        }
+    }
+}
+
+/// The word for one, or for another number.
+pub fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
+    if count == 1 { one } else { many }
+}

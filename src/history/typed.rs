@@ -1,0 +1,185 @@
+//! A row's image, as an entry has it, as a row of the table's type of now.
+
+use crate::history::lineage::Lineage;
+use crate::history::report::{Loss, Report};
+use crate::history::when::When;
+use crate::pg::encoding::from_utf8;
+use crate::pg::form::RowType;
+use crate::pg::session::OutputSettings;
+use audit_chain_core::history::Position;
+use audit_chain_core::history::columns::Then;
+use audit_chain_core::history::image::{self, Recorded};
+use pgrx::pg_sys::{Datum, Oid};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// Where a column's value is.
+enum Source {
+    /// In the image, under this name.
+    Recorded { name: String, is_retyped: bool },
+    /// The column was added later, with this value.
+    Added { value: Option<String>, at: Position },
+    /// It has none.
+    Nothing,
+}
+
+/// Values that the image of a row lacks, by the columns' names of now, as JSON.
+pub type Found = BTreeMap<String, String>;
+
+/// Forms rows of a table's type.
+pub struct Typed {
+    row_type: RowType,
+    /// The columns' sources in an era of a table; the tables are told apart by their names.
+    sources: HashMap<(String, usize), Rc<Vec<Source>>>,
+    settings: bool,
+}
+
+impl Typed {
+    /// For the rows of a relation.
+    pub fn of_relation(relation: Oid) -> Self {
+        let row_type = RowType::of_relation(relation);
+        let settings = row_type.depends_on_settings;
+        Self { row_type, sources: HashMap::new(), settings }
+    }
+
+    /// The names of the columns.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.row_type.fields.iter().filter(|field| !field.holds_nothing).map(|field| &field.name[..])
+    }
+
+    fn sources(&mut self, lineage: &Lineage, era: usize) -> Rc<Vec<Source>> {
+        let key = (lineage.shown(), era);
+        if let Some(known) = self.sources.get(&key) {
+            return Rc::clone(known);
+        }
+        let source = |field: &crate::pg::form::Field| {
+            if field.holds_nothing {
+                return Source::Nothing;
+            }
+            match lineage.columns.then(era, &field.name) {
+                Then::Named { name, is_retyped } => Source::Recorded { name, is_retyped },
+                Then::Added { change, value } => {
+                    Source::Added { value: value.map(str::to_owned), at: change.position }
+                }
+            }
+        };
+        let sources = Rc::new(self.row_type.fields.iter().map(source).collect::<Vec<_>>());
+        self.sources.insert(key, Rc::clone(&sources));
+        sources
+    }
+
+    /// The columns, by their names of now, that an image of that position should have and does not: unchanged out-of-line values.
+    pub fn missing(&mut self, lineage: &Lineage, image: &str, position: Position) -> Vec<String> {
+        let sources = self.sources(lineage, lineage.columns.era(position));
+        let recorded = image::columns(image).unwrap_or_default();
+        let mut missing = Vec::new();
+        for (field, source) in self.row_type.fields.iter().zip(sources.iter()) {
+            if let Source::Recorded { name, .. } = source
+                && !recorded.iter().any(|(column, _)| column == name)
+                && !is_excluded(lineage, position, name)
+            {
+                missing.push(field.name.clone());
+            }
+        }
+        missing
+    }
+
+    /// The values of the row that an entry at that position left, at a moment; `found` has what its image lacks.
+    pub fn values(
+        &mut self,
+        lineage: &Lineage,
+        image: &str,
+        position: Position,
+        when: &When,
+        found: Option<&Found>,
+        report: &mut Report,
+    ) -> Vec<Option<Datum>> {
+        let sources = self.sources(lineage, lineage.columns.era(position));
+        let recorded = image::columns(image).unwrap_or_default();
+        let _settings = OutputSettings::enter(self.settings);
+        let mut values = Vec::with_capacity(sources.len());
+        for (column, source) in sources.iter().enumerate() {
+            let field = &self.row_type.fields[column];
+            let (value, is_retyped) = match source {
+                Source::Nothing => {
+                    if field.is_virtual {
+                        report.lose(&field.name, Loss::Virtual);
+                    }
+                    values.push(None);
+                    continue;
+                }
+                Source::Recorded { name, is_retyped } => {
+                    // The columns are in the table's order almost always.
+                    let value = recorded
+                        .get(column)
+                        .filter(|(other, _)| other == name)
+                        .or_else(|| recorded.iter().find(|(other, _)| other == name))
+                        .map(|(_, value)| *value)
+                        .or_else(|| found.and_then(|found| found.get(&field.name)).map(|value| &value[..]));
+                    if value.is_none() {
+                        let is_excluded = is_excluded(lineage, position, name);
+                        report.lose(&field.name, if is_excluded { Loss::Excluded } else { Loss::Unknown });
+                    }
+                    (value, *is_retyped)
+                }
+                Source::Added { value, at } => {
+                    let counts = lineage.alteration_at(*at).is_some_and(|turn| when.counts_turn(turn));
+                    if !counts {
+                        report.lose(&field.name, Loss::Added);
+                    } else if value.is_none() {
+                        report.lose(&field.name, Loss::Computed);
+                    }
+                    (value.as_deref().filter(|_| counts), false)
+                }
+            };
+            values.push(value.and_then(|value| self.read(column, value, is_retyped, report)));
+        }
+        values
+    }
+
+    /// A value from its JSON.
+    fn read(&mut self, column: usize, value: &str, is_retyped: bool, report: &mut Report) -> Option<Datum> {
+        let field = &self.row_type.fields[column];
+        let recorded = match image::read(value) {
+            // A document may look like what stands for a value.
+            Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_) if field.is_json && !is_marker(value) => {
+                Recorded::Text(Cow::Borrowed(value))
+            }
+            recorded => recorded,
+        };
+        let text = match &recorded {
+            Recorded::Null => return None,
+            Recorded::Masked => {
+                report.lose(&field.name, Loss::Masked);
+                return None;
+            }
+            Recorded::TooLarge => {
+                report.lose(&field.name, Loss::TooLarge);
+                return None;
+            }
+            Recorded::Text(text) => from_utf8(text),
+            Recorded::Bytes(bytes) => Cow::Borrowed(&bytes[..]),
+        };
+        let datum = self.row_type.read(column, &text, is_retyped);
+        if datum.is_none() {
+            let name = self.row_type.fields[column].name.clone();
+            report.lose(&name, Loss::Unreadable);
+        }
+        datum
+    }
+
+    /// A row as a value of the table's type.
+    pub fn row(&self, values: &[Option<Datum>]) -> Datum {
+        self.row_type.row(values)
+    }
+}
+
+/// Whether the JSON is written as capture writes what stands for a value: without white space, which jsonb never is.
+fn is_marker(value: &str) -> bool {
+    !value.contains(": ")
+}
+
+fn is_excluded(lineage: &Lineage, position: Position, name: &str) -> bool {
+    lineage.options_at(position).is_some_and(|options| options.exclude_columns.iter().any(|column| column == name))
+}
