@@ -16,6 +16,7 @@ pub mod encoding;
 pub mod ends;
 pub mod fmgr;
 pub mod foreign;
+pub mod index;
 pub mod inet;
 pub mod interval;
 pub mod lock;
