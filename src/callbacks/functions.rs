@@ -33,6 +33,8 @@ entry_points! {
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
     (audit_chain_rotate, pg_finfo_audit_chain_rotate) => crate::segment::rotate::rotate;
     (audit_chain_seal, pg_finfo_audit_chain_seal) => crate::segment::seal::seal;
+    (audit_chain_row, pg_finfo_audit_chain_row) => crate::segment::row_id::row;
+    (audit_chain_left_row, pg_finfo_audit_chain_left_row) => crate::segment::row_id::left_row;
     (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::maintenance::maintain;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;

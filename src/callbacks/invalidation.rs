@@ -3,6 +3,7 @@
 use crate::capture::audited_table;
 use crate::log::{self, context};
 use crate::pg::publication;
+use crate::segment::indexes;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Registers the callbacks; to be called once in each backend.
@@ -40,5 +41,6 @@ unsafe extern "C-unwind" fn on_relcache(_argument: Datum, relation: Oid) {
     audited_table::forget(relation);
     log::on_relation_change(relation);
     log::segment::on_relation_change(relation);
+    indexes::on_relation_change(relation);
     publication::forget(relation);
 }

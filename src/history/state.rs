@@ -229,11 +229,8 @@ impl<'a> State<'a> {
         }
         self.reader.visit_chosen(self.lineage, &range, &choices, &mut see);
         if is_too_large {
-            let middle = rows.keys().nth(rows.len() / 2).expect("there are many rows");
-            // Keys are in another order than their parts of row ids.
             let mut parts: Vec<Vec<u8>> = rows.keys().map(|key| row_id::key_part(key)).collect();
             parts.sort_unstable();
-            let _ = middle;
             return Err(parts.swap_remove(parts.len() / 2));
         }
         if is_first {

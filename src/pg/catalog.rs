@@ -387,6 +387,11 @@ pub fn quoted_name(relation: Oid) -> Option<String> {
     Some(format!("{}.{}", quote(&schema), quote(&name)))
 }
 
+/// A relation's name without its schema, quoted for SQL.
+pub fn quoted_relation(relation: Oid) -> Option<String> {
+    relation_name(relation).map(|name| quote(&name))
+}
+
 /// A schema's name, quoted for SQL.
 pub fn quoted_namespace(namespace: Oid) -> Option<String> {
     namespace_name(namespace).map(|name| quote(&name))

@@ -17,6 +17,7 @@ pub mod ends;
 pub mod fmgr;
 pub mod foreign;
 pub mod form;
+pub mod index;
 pub mod inet;
 pub mod interval;
 pub mod lock;

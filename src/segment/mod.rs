@@ -5,6 +5,7 @@
 //! * [`rotate`]: `audit_rotate()` begins the next segment.
 //! * [`mod@seal`]: `audit_seal()` seals a segment.
 //! * [`upkeep`]: what is due.
+//! * [`indexes`]: the indexes by which the history of rows is found; [`row_id`]: the functions that they store results of.
 //!
 //! It may use `tree`, `audit`, `log`, `extension`, `settings`, `error`, `pg` and the core crate. [`crate::log::segment`] knows which
 //! chains and tables the segments have.
@@ -13,6 +14,8 @@
 //! commands that take milliseconds.
 
 pub mod create;
+pub mod indexes;
 pub mod rotate;
+pub mod row_id;
 pub mod seal;
 pub mod upkeep;

@@ -1,0 +1,150 @@
+//! The history indexes: by which the entries about a row, about a time, of a transaction and of somebody are found.
+//!
+//! They are ordinary indexes of a segment's table, and found by what they are, not by their names: a DBA may have made one, or
+//! renamed it.
+
+use crate::extension::Extension;
+use crate::pg::index::{self, Index};
+use crate::pg::session::LocalSettings;
+use pgrx::pg_sys::Oid;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// A history index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryIndex {
+    /// The id of the row (bytea), `at`: entries about tables. An id is never null there.
+    Row,
+    /// The id that the row had before (bytea): UPDATEs that changed a key.
+    LeftRow,
+    /// `at`.
+    At,
+    /// `xid`.
+    Xid,
+    /// `actor` (text), `at`: entries with an actor.
+    Actor,
+    /// `session_role` (text), `at`.
+    SessionRole,
+    /// `effective_role` (text), `at`: entries whose `effective_role` is not their `session_role`.
+    EffectiveRole,
+}
+
+impl HistoryIndex {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Row, Self::LeftRow, Self::At, Self::Xid, Self::Actor, Self::SessionRole, Self::EffectiveRole];
+
+    /// What its name ends with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::LeftRow => "left_row",
+            Self::At => "at",
+            Self::Xid => "xid",
+            Self::Actor => "actor",
+            Self::SessionRole => "session_role",
+            Self::EffectiveRole => "effective_role",
+        }
+    }
+
+    /// Its columns, and its condition if it has one, as PostgreSQL prints them. `schema` is the extension's, quoted for SQL.
+    fn parts(self, schema: &str) -> (String, Option<String>) {
+        let left = format!("{schema}.audit_chain_left_row(table_schema, table_name, row_key, old_row)");
+        let (columns, condition) = match self {
+            Self::Row => (
+                format!("{schema}.audit_chain_row(table_schema, table_name, row_key), at"),
+                Some("table_name IS NOT NULL".to_owned()),
+            ),
+            Self::LeftRow => (left.clone(), Some(format!("{left} IS NOT NULL"))),
+            Self::At => ("at".to_owned(), None),
+            Self::Xid => ("xid".to_owned(), None),
+            Self::Actor => ("actor, at".to_owned(), Some("actor IS NOT NULL".to_owned())),
+            Self::SessionRole => ("session_role, at".to_owned(), None),
+            Self::EffectiveRole => {
+                ("effective_role, at".to_owned(), Some("effective_role <> session_role".to_owned()))
+            }
+        };
+        (format!("btree ({columns})"), condition.map(|condition| format!(" WHERE ({condition})")))
+    }
+
+    /// What `CREATE INDEX` says after `USING`.
+    pub fn definition(self, schema: &str) -> String {
+        let (columns, condition) = self.parts(schema);
+        columns + &condition.unwrap_or_default()
+    }
+
+    /// Whether an index of this definition serves: it has these columns, and those entries at least. It may have storage options and
+    /// carry further columns.
+    fn is_served_by(self, schema: &str, definition: &str) -> bool {
+        let (columns, condition) = self.parts(schema);
+        let Some(rest) = definition.strip_prefix(&columns) else { return false };
+        let more = condition.and_then(|condition| rest.strip_suffix(&condition)).unwrap_or(rest);
+        more.is_empty()
+            || [" INCLUDE (", " WITH ("].iter().any(|clause| more.starts_with(clause))
+                && !more.contains(" WHERE ")
+    }
+}
+
+/// The history indexes of a table, in the order of [`HistoryIndex::ALL`].
+type Found = [Option<Index>; HistoryIndex::ALL.len()];
+
+thread_local! {
+    /// Those of the tables that were asked for.
+    static KNOWN: RefCell<HashMap<Oid, Found>> = RefCell::default();
+    /// Counts the calls of [`on_relation_change`], so that what one has interrupted is not kept.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that a table may have changed; any table, for `None`. PostgreSQL announces a change of a table's indexes as one of the table.
+pub fn on_relation_change(relation: Option<Oid>) {
+    CHANGES.set(CHANGES.get() + 1);
+    // It is borrowed only where nothing can come here.
+    KNOWN.with_borrow_mut(|known| match relation {
+        Some(relation) => drop(known.remove(&relation)),
+        None => known.clear(),
+    });
+}
+
+/// The history index of a segment's table that the current transaction can use; `None` if there is none. The table is locked as for
+/// reading: the index stays until the transaction ends.
+///
+/// Whoever reads by it must ask for rows that fulfil its condition: an equality of its first column, or a range of it, implies that of
+/// all but [`HistoryIndex::EffectiveRole`].
+pub fn find(table: Oid, kind: HistoryIndex) -> Option<Oid> {
+    index::lock_for_reading(table);
+    let of_kind = |found: &Found| {
+        found[kind as usize].as_ref().filter(|index| index.is_usable()).map(|index| index.oid)
+    };
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&table).map(of_kind)) {
+        return known;
+    }
+    let extension = Extension::find()?;
+    let before = CHANGES.get();
+    let found = search(&extension, &indexes_of(table))?;
+    let index = of_kind(&found);
+    if before == CHANGES.get() {
+        KNOWN.with_borrow_mut(|known| known.insert(table, found));
+    }
+    index
+}
+
+/// The kinds of history indexes that none of these indexes serves.
+pub fn missing(extension: &Extension, indexes: &[Index]) -> Vec<HistoryIndex> {
+    let found = search(extension, indexes).unwrap_or_default();
+    HistoryIndex::ALL.into_iter().filter(|&kind| found[kind as usize].is_none()).collect()
+}
+
+fn search(extension: &Extension, indexes: &[Index]) -> Option<Found> {
+    let schema = extension.quoted_schema().ok()?;
+    Some(
+        HistoryIndex::ALL
+            .map(|kind| indexes.iter().find(|index| kind.is_served_by(&schema, &index.definition)).cloned()),
+    )
+}
+
+/// The indexes of a table; names in their definitions are qualified, and quoted where that is needed.
+pub fn indexes_of(table: Oid) -> Vec<Index> {
+    let _settings =
+        LocalSettings::enter(&[(c"search_path", c"pg_catalog, pg_temp"), (c"quote_all_identifiers", c"off")]);
+    index::indexes_of(table)
+}
