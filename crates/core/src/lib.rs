@@ -38,6 +38,7 @@ pub mod proof;
 pub mod proof_text;
 pub mod pruning;
 pub mod register;
+pub mod sealing;
 pub mod segment;
 pub mod span;
 pub mod supplied;
