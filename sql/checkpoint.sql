@@ -7,7 +7,8 @@ CREATE TABLE audit_checkpoint_log (
     at        timestamptz NOT NULL,
     note      text        NOT NULL,
     chain     integer,
-    seq       bigint
+    seq       bigint,
+    CHECK ((chain IS NULL) = (seq IS NULL))
 );
 COMMENT ON TABLE audit_checkpoint_log IS 'audit_chain: all checkpoints, as they were issued';
 COMMENT ON COLUMN audit_checkpoint_log.tree_size IS 'how many entries it seals';
