@@ -5,13 +5,18 @@ CREATE TABLE audit_checkpoint_log (
     tree_size bigint      PRIMARY KEY CHECK (tree_size > 0),
     root      bytea       NOT NULL CHECK (length(root) = 32),
     at        timestamptz NOT NULL,
-    note      text        NOT NULL
+    note      text        NOT NULL,
+    chain     integer,
+    seq       bigint,
+    CHECK ((chain IS NULL) = (seq IS NULL))
 );
 COMMENT ON TABLE audit_checkpoint_log IS 'audit_chain: all checkpoints, as they were issued';
 COMMENT ON COLUMN audit_checkpoint_log.tree_size IS 'how many entries it seals';
 COMMENT ON COLUMN audit_checkpoint_log.root IS 'the root hash of the tree over them (RFC 6962)';
 COMMENT ON COLUMN audit_checkpoint_log.at IS 'when it was made';
 COMMENT ON COLUMN audit_checkpoint_log.note IS 'the checkpoint as it was issued (C2SP tlog-checkpoint)';
+COMMENT ON COLUMN audit_checkpoint_log.chain IS 'the chain of the entry about it, which it seals too; null if it has none';
+COMMENT ON COLUMN audit_checkpoint_log.seq IS 'the place of that entry in the chain';
 
 CREATE TABLE audit_checkpoint_span (
     leaf_index bigint  PRIMARY KEY CHECK (leaf_index >= 0),
@@ -69,3 +74,9 @@ CREATE FUNCTION audit_consistency_proof(old_size bigint, new_size bigint DEFAULT
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_consistency_proof';
 COMMENT ON FUNCTION audit_consistency_proof(bigint, bigint) IS
     'audit_chain: the proof that the newest checkpoint, or that of new_size entries, continues the one of old_size';
+
+-- A role that may read the log may ask.
+CREATE FUNCTION audit_chain_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_sealed';
+COMMENT ON FUNCTION audit_chain_sealed(bigint, integer, bigint) IS
+    'audit_chain: whether the checkpoint of tree_size entries seals an entry: whether its transaction had committed then';

@@ -45,7 +45,8 @@ fn continue_as(call: &Call, kind: Kind, function: &'static str) -> Result<String
     if !has_entries(&extension)? {
         return Err(Error::NothingToContinue { function });
     }
-    // No checkpoint is made meanwhile.
+    // No checkpoint is made meanwhile. Who holds the lock does not wait for a chain.
+    log::take_chain()?;
     lock(log, Lockable::Checkpoint);
     let _now = ActiveSnapshot::push_latest();
     log::begin(session::effective_role())?;

@@ -43,6 +43,7 @@ entry_points! {
     (audit_chain_checkpoint, pg_finfo_audit_chain_checkpoint) => crate::publish::on_call::checkpoint;
     (audit_chain_inclusion_proof, pg_finfo_audit_chain_inclusion_proof) => crate::tree::proof::inclusion;
     (audit_chain_consistency_proof, pg_finfo_audit_chain_consistency_proof) => crate::tree::proof::consistency;
+    (audit_chain_sealed, pg_finfo_audit_chain_sealed) => crate::tree::moment::sealed;
     (audit_chain_recorded, pg_finfo_audit_chain_recorded) => crate::audit::recorded::recorded;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_retention, pg_finfo_audit_chain_retention) => crate::retention::policy::retention;

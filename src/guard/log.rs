@@ -17,6 +17,7 @@ use audit_chain_core::checkpoint::Checkpoint;
 use audit_chain_core::entry::Scratch;
 use audit_chain_core::erasure::Erasure;
 use audit_chain_core::note::Note;
+use audit_chain_core::sealing::Sealing;
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -111,7 +112,7 @@ fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
             check_origin(&extension, &table, &row, [3, 4, 5], &[operation])?;
         }
         "audit_erasure" => check_erasure(&extension, &row)?,
-        "audit_checkpoint_log" => check_checkpoint(&row)?,
+        "audit_checkpoint_log" => check_checkpoint(&extension, &row)?,
         _ => {}
     }
     if !incarnation::is_open(&extension)? {
@@ -205,8 +206,8 @@ fn check_erasure(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A checkpoint's note must name its size and root.
-fn check_checkpoint(row: &Row<'_>) -> Result<(), Error> {
+/// A checkpoint's note must name its size and root, and its place be that of the entry about it, if the entry is there already.
+fn check_checkpoint(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (size, root, note) = (row.integer(0), row.bytes(1), row.bytes(3));
     let named = note
         .and_then(|note| Note::parse(&to_utf8(note)).ok())
@@ -214,6 +215,17 @@ fn check_checkpoint(row: &Row<'_>) -> Result<(), Error> {
         .is_some_and(|named| u64::try_from(size) == Ok(named.size) && root == Some(&named.root[..]));
     if !named {
         let reason = format!("the note of checkpoint {size} is not the note of its size and root");
+        return Err(Error::Implausible { table: "audit_checkpoint_log".into(), reason });
+    }
+    // A place is a chain and a number in it, or none.
+    let (chain, seq) = (row.integer(4) as i32, row.integer(5));
+    let fits = log::table::entry(extension, chain, seq, |entry| {
+        let sealing =
+            Sealing::of_entry(entry.operation.unwrap_or_default(), entry.detail.map(to_utf8).as_deref());
+        sealing.is_some_and(|sealing| i64::try_from(sealing.tree_size) == Ok(size))
+    })?;
+    if fits == Some(false) {
+        let reason = format!("entry ({chain}, {seq}) is not about the checkpoint of {size} entries");
         return Err(Error::Implausible { table: "audit_checkpoint_log".into(), reason });
     }
     Ok(())

@@ -45,7 +45,7 @@ impl When {
     /// Whether an entry counts.
     pub fn counts(&self, position: &audit_chain_core::history::Position, xid: u64) -> bool {
         match self {
-            Self::Checkpoint(moment) => moment.counts(position.chain, position.seq, position.at, xid),
+            Self::Checkpoint(moment) => moment.counts(position.chain, position.seq),
             Self::Now => true,
             Self::Time { at, under_way } => position.at <= *at && !under_way.contains(&xid),
         }

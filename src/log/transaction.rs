@@ -19,6 +19,7 @@ use crate::extension::{Extension, OwnTable};
 use crate::log::claim;
 use crate::log::entry::{EntryBuffers, EntryHeader, Place};
 use crate::log::incarnation::{self, Announcement};
+use crate::log::segment::segment_of;
 use crate::log::table::{self, Identity, LogTable, Newest, Tuple};
 use crate::pg::lock::{Lockable, lock, lock_for_writing};
 use crate::pg::xact::{self, ActiveSnapshot, EPOCH_DIFFERENCE, End};
@@ -53,6 +54,8 @@ struct Transaction {
     pending_bytes: usize,
     /// Whether it is known that the log's incarnation has begun.
     begun: bool,
+    /// Whether an entry was added, rolled back since or not.
+    added: bool,
 }
 
 /// The log, as a session remembers it from one transaction to the next.
@@ -76,10 +79,7 @@ thread_local! {
 /// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written by [`flush`],
 /// or before commit.
 pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place, Error> {
-    if TRANSACTION.with_borrow(Option::is_none) {
-        let transaction = begin()?;
-        TRANSACTION.set(Some(transaction));
-    }
+    take_chain()?;
     let first = TRANSACTION.with_borrow(|tx| {
         let tx = tx.as_ref().expect("begun");
         tx.newest.is_none().then_some((tx.log, tx.chain))
@@ -108,6 +108,7 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
             tx.marks.push(Mark { level, newest: tx.newest, pending: tx.pending.len() });
         }
         tx.newest = Some(Newest { seq, at, hash });
+        tx.added = true;
         tx.pending_bytes += tuple.size();
         tx.pending.push(tuple);
         Ok((place, tx.pending.len() >= MAX_PENDING || tx.pending_bytes >= MAX_PENDING_BYTES))
@@ -118,6 +119,26 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
     Ok(place)
 }
 
+/// Takes a chain for the transaction, if it has none. Blocks while all chains are taken: so whoever needs a lock for which
+/// transactions with entries may wait takes a chain before that lock.
+pub fn take_chain() -> Result<(), Error> {
+    if TRANSACTION.with_borrow(Option::is_none) {
+        let transaction = begin()?;
+        TRANSACTION.set(Some(transaction));
+    }
+    Ok(())
+}
+
+/// Whether entries of an outer savepoint wait to be written.
+pub fn has_unwritten() -> bool {
+    TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty()))
+}
+
+/// Whether the transaction writes to this segment.
+pub fn writes_to(segment: u32) -> bool {
+    TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| segment_of(tx.chain) == segment))
+}
+
 /// Whether it is known that the log's incarnation has begun ([`incarnation`]).
 pub fn has_begun() -> bool {
     TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.begun))
@@ -126,10 +147,7 @@ pub fn has_begun() -> bool {
 /// Begins the log's incarnation, if this transaction is the first one that writes in this place. Returns what an entry must
 /// say about it.
 pub fn begin_here() -> Result<Option<Announcement>, Error> {
-    if TRANSACTION.with_borrow(Option::is_none) {
-        let transaction = begin()?;
-        TRANSACTION.set(Some(transaction));
-    }
+    take_chain()?;
     let noted = |tx: &mut Option<Transaction>| {
         let tx = tx.as_mut().expect("begun");
         (!std::mem::replace(&mut tx.begun, true)).then_some(tx.log.extension)
@@ -150,8 +168,7 @@ pub fn begin_here() -> Result<Option<Announcement>, Error> {
 /// Makes the transaction write to a segment that it is about to open. Refuses a transaction that has written entries, which
 /// belong to the segment before.
 pub fn open_segment() -> Result<(), Error> {
-    if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.newest.is_some() || !tx.marks.is_empty()))
-    {
+    if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.added)) {
         return Err(Error::RotateAfterWriting);
     }
     TRANSACTION.set(None);
@@ -273,6 +290,7 @@ fn begin() -> Result<Transaction, Error> {
         pending: Vec::new(),
         pending_bytes: 0,
         begun: BEGUN.get(),
+        added: false,
     })
 }
 

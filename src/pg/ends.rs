@@ -40,7 +40,7 @@ impl Bound {
     }
 }
 
-/// An open scan of a table's primary key, from its end, which sees what the active snapshot sees. It asks for no privileges.
+/// An open scan of a table's primary key, or of another unique index, from its end, which sees what the active snapshot sees. It asks for no privileges.
 pub struct KeyEnds<const N: usize> {
     relation: pg_sys::Relation,
     index: pg_sys::Relation,
@@ -51,16 +51,39 @@ pub struct KeyEnds<const N: usize> {
 impl<const N: usize> KeyEnds<N> {
     /// Opens the table's primary key for scans with as many bounds each.
     pub fn open(table: Oid) -> Self {
+        // SAFETY: the table is open.
+        let key =
+            |relation| Some(unsafe { compat::primary_key(relation) }).filter(|key| *key != Oid::INVALID);
+        Self::open_by(table, key).expect("the table has no primary key")
+    }
+
+    /// Opens the unique index of these columns, which are given by their numbers in the table, from 1; `None` if there is none.
+    pub fn open_unique(table: Oid, columns: &[i16]) -> Option<Self> {
+        // SAFETY: the table is open; the list and the descriptions of its indexes are copies, or the cache's own.
+        let key = |relation| unsafe {
+            let indexes = pg_sys::RelationGetIndexList(relation);
+            let found = (0..pg_sys::list_length(indexes))
+                .map(|at| pg_sys::list_nth_oid(indexes, at))
+                .find(|&index| has_unique_key(index, columns));
+            pg_sys::list_free(indexes);
+            found
+        };
+        Self::open_by(table, key)
+    }
+
+    fn open_by(table: Oid, key: impl FnOnce(pg_sys::Relation) -> Option<Oid>) -> Option<Self> {
         // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource owner.
         unsafe {
             let lock = pg_sys::AccessShareLock as c_int;
             let relation = pg_sys::table_open(table, lock);
-            let key = compat::primary_key(relation);
-            assert!(key != Oid::INVALID, "the table has no primary key");
+            let Some(key) = key(relation) else {
+                pg_sys::table_close(relation, lock);
+                return None;
+            };
             let index = pg_sys::index_open(key, lock);
             let scan = compat::begin_index_scan(relation, index, pg_sys::GetActiveSnapshot(), N as c_int);
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
-            Self { relation, index, scan, slot }
+            Some(Self { relation, index, scan, slot })
         }
     }
 
@@ -97,6 +120,21 @@ impl<const N: usize> Drop for KeyEnds<N> {
                 pg_sys::table_close(self.relation, pg_sys::NoLock as c_int);
             }
         }
+    }
+}
+
+/// Whether an index is a valid unique one of these columns, without expressions or a condition.
+fn has_unique_key(index: Oid, columns: &[i16]) -> bool {
+    // SAFETY: the index is of a table that is open; closed again. `indkey` has as many columns as `indnatts` says.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as c_int;
+        let relation = pg_sys::index_open(index, lock);
+        let form = &*(*relation).rd_index;
+        let own = std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnatts as usize);
+        let is_partial = !pg_sys::RelationGetIndexPredicate(relation).is_null();
+        let fits = form.indisunique && form.indisvalid && own == columns && !is_partial;
+        pg_sys::index_close(relation, lock);
+        fits
     }
 }
 

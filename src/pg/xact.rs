@@ -190,6 +190,24 @@ impl ActiveSnapshot {
         }
         Self(())
     }
+
+    /// Makes it see what this transaction has done since, and nothing else. Only for the snapshot that was pushed last.
+    pub fn update(&mut self) {
+        make_visible();
+        // SAFETY: it is the active snapshot, a copy that nobody else has: all that push here push one.
+        unsafe { pg_sys::UpdateActiveSnapshotCommandId() };
+    }
+
+    /// The snapshot that is active now, as `pg_current_snapshot()` prints it: `xmin:xmax:xip,…`.
+    pub fn text() -> String {
+        // SAFETY: within a transaction, with an active snapshot; the first result is what the second takes, and that is a
+        // palloc'd C string.
+        unsafe {
+            let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
+            let text = pgrx::direct_function_call::<&std::ffi::CStr>(pg_sys::pg_snapshot_out, &[snapshot]);
+            text.expect("pg_snapshot_out returns no null").to_string_lossy().into_owned()
+        }
+    }
 }
 
 impl Drop for ActiveSnapshot {

@@ -90,6 +90,8 @@ pub fn prune(extension: &Extension, request: &Request, published: Published) -> 
     if request.dry_run {
         return due.iter().map(|sealed| run.dry(sealed)).collect();
     }
+    // Who holds these locks does not wait for a chain.
+    log::take_chain()?;
     lock::lock(log, Lockable::Segments);
     lock::lock(log, Lockable::Checkpoint);
     let prune = |sealed| {

@@ -7,7 +7,7 @@ use crate::audit::record::record;
 use crate::error::{Error, NotSealable, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{self, Contents, Segments, State};
-use crate::log::{self, columns};
+use crate::log::{self, columns, transaction};
 use crate::pg::ends;
 use crate::pg::fmgr::Call;
 use crate::pg::lock::{Lockable, lock, try_lock_table};
@@ -61,6 +61,8 @@ pub fn seal_one(extension: &Extension, segment: u32) -> Result<Result<(), NotSea
     let role = session::effective_role();
     let _path = LocalSettings::safe_search_path();
     log::flush();
+    // Who holds the lock does not wait for a chain.
+    log::take_chain()?;
     lock(extension.table(OwnTable::Log)?, Lockable::Segments);
     let segments = Segments::read(extension)?;
     if segments.has_reached(segment, State::Pruned) {
@@ -73,7 +75,8 @@ pub fn seal_one(extension: &Extension, segment: u32) -> Result<Result<(), NotSea
         return Ok(Err(NotSealable::Open));
     }
     let Some(table) = segment::table_of(extension, segment)? else { return Ok(Err(NotSealable::Missing)) };
-    if !try_lock_table(table, pg_sys::ShareLock) {
+    // A lock conflicts with others' locks only.
+    if transaction::writes_to(segment) || !try_lock_table(table, pg_sys::ShareLock) {
         return Ok(Err(NotSealable::InUse));
     }
     let _now = ActiveSnapshot::push_latest();

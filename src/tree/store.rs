@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
+use crate::log::Place;
 use crate::log::columns;
 use crate::log::segment::{self, Segments};
 use crate::log::table::for_each_end;
@@ -14,7 +15,7 @@ use crate::pg::query::query_statement;
 use crate::pg::scan::for_each_in_range;
 use crate::pg::table::{self, PairKey, StoredTuple, Tuple};
 use crate::pg::text::to_server;
-use crate::pg::tuple::ColumnValue::{self, Eight, Four, Varlena};
+use crate::pg::tuple::ColumnValue::{self, Eight, EightOrNull, Four, FourOrNull, Varlena};
 use crate::pg::tuple::RowBuffer;
 use crate::pg::xact;
 use audit_chain_core::{Hash, span::Span, tile::CompleteTile};
@@ -51,6 +52,16 @@ pub struct Made {
     pub size: u64,
     /// In microseconds since 2000-01-01 UTC.
     pub at: i64,
+}
+
+/// Where a chain ends, in the log and in the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainEnds {
+    /// Its newest entry, and its last sealed one; 0 for none.
+    pub newest: u64,
+    pub sealed: u64,
+    /// When the newest one was captured, in microseconds since 2000-01-01 UTC.
+    pub at: Option<i64>,
 }
 
 /// The newest recorded checkpoint, and the newest one that was made at `before` or earlier, as the active snapshot sees them.
@@ -112,14 +123,16 @@ impl TreeStore {
         self.log_oid
     }
 
-    /// Each chain of the segments that are not sealed, in the log or the tree, with its newest entry and its last sealed entry; 0
-    /// for none.
-    pub fn chain_ends(&self) -> Result<Vec<(u32, u64, u64)>, Error> {
-        let mut ends: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    /// Each chain of the segments that are not sealed, in the log or the tree, as the active snapshot sees them.
+    pub fn chain_ends(&self) -> Result<BTreeMap<u32, ChainEnds>, Error> {
+        let mut ends: BTreeMap<u32, ChainEnds> = BTreeMap::new();
         let segments = segment::unsealed(&self.extension)?;
         for &(_, table) in &segments {
             for_each_end(table, |end| {
-                ends.insert(end.chain as u32, (end.seq as u64, 0));
+                ends.insert(
+                    end.chain as u32,
+                    ChainEnds { newest: end.seq as u64, sealed: 0, at: Some(end.at) },
+                );
             });
         }
         let from = segments.iter().map(|&(segment, _)| segment::first_chain(segment)).min().unwrap_or(0);
@@ -132,10 +145,10 @@ impl TreeStore {
         for [chain, sealed] in numbers(["chain", "sealed"], &rest) {
             let chain = chain as u32;
             if is_unsealed(chain) {
-                ends.entry(chain).or_default().1 = sealed as u64;
+                ends.entry(chain).or_default().sealed = sealed as u64;
             }
         }
-        Ok(ends.into_iter().map(|(chain, (newest, sealed))| (chain, newest, sealed)).collect())
+        Ok(ends)
     }
 
     /// The first leaf whose entry remains once this segment and all before it are pruned; the size of the tree if there is none.
@@ -294,11 +307,18 @@ impl TreeStore {
         insert(self.spans_oid, &[Eight(leaf_index), Four(chain), Eight(first_seq), Eight(last_seq)]);
     }
 
-    /// Stores a checkpoint.
-    pub fn insert_checkpoint(&self, size: u64, root: &Hash, note: &str) {
+    /// Stores a checkpoint, with the place of its entry.
+    pub fn insert_checkpoint(&self, size: u64, root: &Hash, note: &str, place: Option<&Place>) {
         let note = to_server(note);
-        let at = Eight(xact::now() as u64);
-        insert(self.checkpoints_oid, &[Eight(size), Varlena(Some(root)), at, Varlena(Some(&note))]);
+        let values = [
+            Eight(size),
+            Varlena(Some(root)),
+            Eight(xact::now() as u64),
+            Varlena(Some(&note)),
+            FourOrNull(place.map(|place| place.chain)),
+            EightOrNull(place.map(|place| place.seq as u64)),
+        ];
+        insert(self.checkpoints_oid, &values);
     }
 
     /// Stores complete tiles.

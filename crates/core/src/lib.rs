@@ -41,6 +41,7 @@ pub mod proof_text;
 pub mod pruning;
 pub mod register;
 pub mod row_id;
+pub mod sealing;
 pub mod segment;
 pub mod span;
 pub mod supplied;

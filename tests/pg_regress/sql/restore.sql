@@ -46,6 +46,10 @@ INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle LIMIT 1;
 INSERT INTO audit_log SELECT * FROM kept.audit_log ORDER BY seq DESC;
 INSERT INTO audit_lifecycle SELECT chain, seq FROM kept.audit_log WHERE operation = 'INSERT';
 INSERT INTO audit_lifecycle SELECT * FROM kept.audit_lifecycle ON CONFLICT DO NOTHING;
+INSERT INTO audit_checkpoint_log SELECT tree_size, root, at, note, chain, seq - 1 FROM kept.audit_checkpoint_log;
+\set VERBOSITY terse
+INSERT INTO audit_checkpoint_log SELECT tree_size, root, at, note, chain FROM kept.audit_checkpoint_log;
+\set VERBOSITY default
 INSERT INTO audit_verification_place SELECT true, at, chain, seq FROM kept.audit_log WHERE operation = 'INSERT';
 INSERT INTO audit_verification_place SELECT whole, at + '1 s', chain, seq FROM kept.audit_verification_place;
 INSERT INTO audit_verification_place SELECT * FROM kept.audit_verification_place;
