@@ -15,13 +15,14 @@
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
 //! * [`segment`]: which segment of the log has which chains.
-//! * [`json`]: JSON values, compared as jsonb compares them.
+//! * [`json`]: JSON values, compared as jsonb compares them; [`changed`]: what an entry changed, column by column.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod bundle;
 pub mod chain;
+pub mod changed;
 pub mod check;
 pub mod checkpoint;
 pub mod decode;
