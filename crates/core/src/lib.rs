@@ -16,6 +16,7 @@
 //!   for those who keep exports.
 //! * [`segment`]: which segment of the log has which chains.
 //! * [`json`]: JSON values, compared as jsonb compares them.
+//! * [`json`]: JSON values, compared as jsonb compares them; [`changed`]: what an entry changed, column by column.
 //! * [`row_id`]: 64 bits that stand for a row in the indexes of the history.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@
 
 pub mod bundle;
 pub mod chain;
+pub mod changed;
 pub mod check;
 pub mod checkpoint;
 pub mod decode;
