@@ -77,6 +77,22 @@ pub enum Error {
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
     NotMonitor { function: &'static str, view: &'static str },
+    /// A polymorphic argument has not the type of a table's rows.
+    NotARow { function: &'static str },
+    /// Row security hides rows of the table from the caller, who asks for its history.
+    RowSecurity { table: String },
+    /// No entry tells that the table was ever audited.
+    NeverAudited { table: String },
+    /// The table was not audited then.
+    PastNotAudited { table: String, asked: String, since: String },
+    /// The entries of that time have been pruned.
+    PastPruned { table: String, until: String },
+    /// A text is neither a checkpoint nor a time.
+    NotAMoment { text: String, reason: String },
+    /// An object does not name the columns of a table's key.
+    NoSuchKey { table: String, key: String, columns: String },
+    /// A table has no key by which a row could be named.
+    NoKey { table: String },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -349,6 +365,49 @@ impl Error {
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for function {function}: only roles that may read view {view} may call it"),
                 format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
+            ),
+            Self::NotARow { function } => (
+                ERRCODE_DATATYPE_MISMATCH,
+                format!("the first argument of {function}() does not have the type of a table's rows"),
+                format!("Pass a null of the table's row type: {function}(NULL::accounts, ...)."),
+            ),
+            Self::RowSecurity { table } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("row security of table \"{table}\" applies to you: its history would show rows that its policies hide"),
+                "Ask as the table's owner, or as a role with BYPASSRLS.".into(),
+            ),
+            Self::NeverAudited { table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the log has no entry about table \"{table}\": it was never audited"),
+                "SELECT audit_enable('...') begins auditing; with baseline => true it records the rows that are there. \
+                 audit_coverage says which tables are audited."
+                    .into(),
+            ),
+            Self::PastNotAudited { table, asked, since } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{table}\" was not audited yet at the time asked for ({asked}): auditing began on {since}"),
+                format!("Ask for a time after {since}."),
+            ),
+            Self::PastPruned { table, until } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("entries about table \"{table}\" of the time asked for may have been pruned: the log has those captured after {until}"),
+                "An export made before pruning has them: see docs/retention.md.".into(),
+            ),
+            Self::NotAMoment { text, reason } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("\"{text}\" is neither a checkpoint of this log nor a time: {reason}"),
+                "Pass a time, the number of entries that a checkpoint seals (audit_checkpoint_log.tree_size), or the checkpoint's text."
+                    .into(),
+            ),
+            Self::NoSuchKey { table, key, columns } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("{key} is no key of table \"{table}\""),
+                format!("Name the columns of its primary key, with their values, as a JSON object: {columns}."),
+            ),
+            Self::NoKey { table } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("table \"{table}\" has no primary key: no key names a row of it"),
+                "Pass columns and values that the row has; its history is found by its content.".into(),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,

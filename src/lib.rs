@@ -13,6 +13,7 @@ mod erasure;
 mod error;
 mod extension;
 mod guard;
+mod history;
 mod log;
 mod maintenance;
 mod pg;
@@ -37,6 +38,7 @@ pgrx::extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["cov
 pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["verify"]);
 pgrx::extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["verification"]);
 pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["retention"]);
+pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["erasure"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

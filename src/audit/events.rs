@@ -118,4 +118,3 @@ pub fn split(text: &str) -> Option<(String, String)> {
         Err(_) => None,
     }
 }
-

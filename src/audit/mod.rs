@@ -6,6 +6,7 @@
 //! * [`foreign`]: which foreign tables can be audited.
 //! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
 //! * [`table`]: tables in the catalogs.
+//! * [`events`]: the entries about auditing, read back.
 //! * [`record`]: ENABLE, DISABLE and DDL entries.
 //! * [`succession`]: what a copy of the log is to be.
 //! * [`suspend`]: suspends the guard while the extension itself works on triggers.
@@ -15,6 +16,7 @@
 //! **Invariant**: capture begins, changes and ends with an entry in the same transaction.
 
 pub mod enable;
+pub mod events;
 pub mod foreign;
 pub mod inheritance;
 pub mod record;

@@ -66,6 +66,15 @@ entry_points! {
     (audit_chain_erasure_register, pg_finfo_audit_chain_erasure_register) => crate::erasure::register::register;
     (audit_chain_apply_erasure_register, pg_finfo_audit_chain_apply_erasure_register) =>
         crate::erasure::register::apply;
+    (audit_chain_history, pg_finfo_audit_chain_history) => crate::history::changes::of_relation;
+    (audit_chain_history_of_name, pg_finfo_audit_chain_history_of_name) => crate::history::changes::of_name;
+    (audit_chain_history_of_type, pg_finfo_audit_chain_history_of_type) => crate::history::changes::of_type;
+    (audit_chain_as_of_time, pg_finfo_audit_chain_as_of_time) => crate::history::as_of::as_of_time;
+    (audit_chain_as_of_checkpoint, pg_finfo_audit_chain_as_of_checkpoint) => crate::history::as_of::as_of_checkpoint;
+    (audit_chain_as_of_text, pg_finfo_audit_chain_as_of_text) => crate::history::as_of::as_of_text;
+    (audit_chain_diff_times, pg_finfo_audit_chain_diff_times) => crate::history::as_of::diff_times;
+    (audit_chain_diff_checkpoints, pg_finfo_audit_chain_diff_checkpoints) => crate::history::as_of::diff_checkpoints;
+    (audit_chain_diff_texts, pg_finfo_audit_chain_diff_texts) => crate::history::as_of::diff_texts;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
     (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;

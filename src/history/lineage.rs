@@ -64,7 +64,7 @@ pub struct Lineage {
     /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
     /// it is below otherwise.
     auditings: Vec<(Turn, String, bool, Option<String>)>,
-    /// Whether its primary key has been another one.
+    /// Whether its primary key has been another one, or is not recorded as a whole.
     pub key_has_changed: bool,
     /// The entries that tell of changed columns.
     alterations: Vec<Turn>,
@@ -85,6 +85,7 @@ impl Lineage {
             }
             let detail = event.detail();
             let turn = Turn { position: event.position, xid: event.xid };
+            lineage.key_has_changed |= is_about && detail.get("key_left_out").is_some();
             let renamed_from = detail["renamed_from"].as_str().and_then(split);
             if event.is_enable() && !is_about {
                 if renamed_from.as_ref() == Some(&name) {
@@ -128,7 +129,11 @@ impl Lineage {
                         period.complete_from = Some(event.position);
                     }
                     if let Some(before) = renamed_from {
-                        lineage.names.push(FormerName { name: name.clone(), from: Some(event.position), until });
+                        lineage.names.push(FormerName {
+                            name: name.clone(),
+                            from: Some(event.position),
+                            until,
+                        });
                         (name, until) = (before, Some(event.position));
                     }
                 }
@@ -170,13 +175,27 @@ impl Lineage {
 
     /// Whether an entry about a table of this name is about this one.
     pub fn has_entry(&self, schema: &str, table: &str, position: Position) -> bool {
-        self.names.iter().any(|former| former.name.0 == schema && former.name.1 == table && former.had_at(position))
+        self.names
+            .iter()
+            .any(|former| former.name.0 == schema && former.name.1 == table && former.had_at(position))
     }
 
     /// The options that an entry was recorded with.
     pub fn options_at(&self, position: Position) -> Option<&Options> {
         let before = self.options.partition_point(|(from, _)| *from <= position);
         before.checked_sub(1).map(|at| &self.options[at].1)
+    }
+
+    /// A position after the last change of its columns and options that counts.
+    pub fn last_position(&self, counts: &dyn Fn(Turn) -> bool) -> Position {
+        let altered = self.alterations.iter().filter(|turn| counts(**turn)).map(|turn| turn.position);
+        let audited =
+            self.auditings.iter().filter(|(turn, ..)| counts(*turn)).map(|(turn, ..)| turn.position);
+        let last = altered.chain(audited).max();
+        last.map_or(Position { at: i64::MIN, ..Position::default() }, |last| Position {
+            seq: last.seq + 1,
+            ..last
+        })
     }
 
     /// The entry at that position by which the columns changed.
@@ -225,6 +244,21 @@ impl Family {
         Ok(Some(family))
     }
 
+    /// The schema of the table of this name of which the log tells.
+    pub fn schema_of(extension: &Extension, name: &str) -> Result<String, Error> {
+        let schemas: BTreeSet<String> = events(extension)?
+            .into_iter()
+            .filter(|event| event.name.1 == name)
+            .map(|event| event.name.0)
+            .collect();
+        let mut schemas: Vec<String> = schemas.into_iter().collect();
+        match schemas.len() {
+            0 => Err(Error::NeverAudited { table: name.into() }),
+            1 => Ok(schemas.remove(0)),
+            _ => Err(Error::AmbiguousTable { name: name.into(), schemas: schemas.join(", ") }),
+        }
+    }
+
     /// The table and those below it that hold rows.
     pub fn members(&self) -> impl Iterator<Item = &Lineage> {
         std::iter::once(&self.root).chain(&self.below)
@@ -247,7 +281,9 @@ impl Family {
         depth: usize,
     ) -> bool {
         // One without an entry of its own was there when the auditing of the table above began.
-        let Some((_, id, is_inherited, below)) = table.auditings.iter().rev().find(|(turn, ..)| counts(*turn)) else {
+        let Some((_, id, is_inherited, below)) =
+            table.auditings.iter().rev().find(|(turn, ..)| counts(*turn))
+        else {
             return table.auditings.is_empty();
         };
         let above = if *is_inherited { Some(id) } else { below.as_ref() };
@@ -256,7 +292,10 @@ impl Family {
                 || depth < 32
                     && self.below.iter().any(|between| {
                         !std::ptr::eq(between, table)
-                            && between.auditings.iter().any(|(_, own, inherited, _)| own == above && !inherited)
+                            && between
+                                .auditings
+                                .iter()
+                                .any(|(_, own, inherited, _)| own == above && !inherited)
                             && self.is_below(between, roots, counts, depth + 1)
                     })
         })
@@ -264,8 +303,13 @@ impl Family {
 
     /// Adds the tables that were below the root, and are not any more.
     fn add_former_members(&mut self, events: &[Event]) {
-        let mut ids: BTreeSet<String> =
-            self.root.auditings.iter().filter(|(_, _, inherited, _)| !inherited).map(|(_, id, ..)| id.clone()).collect();
+        let mut ids: BTreeSet<String> = self
+            .root
+            .auditings
+            .iter()
+            .filter(|(_, _, inherited, _)| !inherited)
+            .map(|(_, id, ..)| id.clone())
+            .collect();
         loop {
             let known = ids.len();
             for event in events.iter().filter(|event| event.is_enable()) {
@@ -285,7 +329,8 @@ impl Family {
             let mut names: Vec<QualifiedName> = listed.filter_map(|name| split(name.as_str()?)).collect();
             names.push(event.name.clone());
             for name in names {
-                let is_known = self.members().any(|member| member.has_entry(&name.0, &name.1, event.position));
+                let is_known =
+                    self.members().any(|member| member.has_entry(&name.0, &name.1, event.position));
                 if !is_known {
                     // It may have been renamed since.
                     let newest = newest_name(&events[at..], name.clone()).unwrap_or(name);

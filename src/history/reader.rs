@@ -114,9 +114,9 @@ impl Entry {
             row_key,
             old_row,
             new_row,
-            is_superseded: row.detail.is_some_and(|detail| {
-                detail.windows(12).any(|word| word == b"\"superseded\"")
-            }),
+            is_superseded: row
+                .detail
+                .is_some_and(|detail| detail.windows(12).any(|word| word == b"\"superseded\"")),
             is_erased: row.payload_digest.is_some(),
         })
     }
@@ -208,7 +208,8 @@ impl Reader {
     pub fn visit_unindexed(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
         for segment in self.segments.iter().filter(|segment| segment.indexes.is_none()) {
             read_all(segment.table, lineage, &mut |entry| {
-                let is_meant = entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
+                let is_meant =
+                    entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
                 if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
                     visitor(entry);
                 }
@@ -237,7 +238,13 @@ impl Reader {
 
     /// Of the segments with indexes: visits, for each row in the range, the entries that `choose` asks for, and all by which a row left
     /// its key. It takes a few descents of an index for each row, however many entries there are about it.
-    pub fn visit_chosen(&self, lineage: &Lineage, rows: &Rows<'_>, choices: &[Choice<'_>], visitor: &mut dyn FnMut(Entry)) {
+    pub fn visit_chosen(
+        &self,
+        lineage: &Lineage,
+        rows: &Rows<'_>,
+        choices: &[Choice<'_>],
+        visitor: &mut dyn FnMut(Entry),
+    ) {
         for segment in self.segments.iter() {
             let Some((by_row, by_left_row)) = segment.indexes else { continue };
             let mut scan = OrderedIndex::open(segment.table, by_row);
@@ -323,7 +330,10 @@ struct IdRange {
 
 impl IdRange {
     fn bounds(&self) -> [Bound<'_>; 2] {
-        [Bound::new(1, Is::AtLeast, Value::Bytea(&self.from)), Bound::new(1, Is::Less, Value::Bytea(&self.to))]
+        [
+            Bound::new(1, Is::AtLeast, Value::Bytea(&self.from)),
+            Bound::new(1, Is::Less, Value::Bytea(&self.to)),
+        ]
     }
 }
 

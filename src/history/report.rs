@@ -33,7 +33,9 @@ impl Loss {
             Self::TooLarge => "the value was too large to be recorded; its SHA-256 is in the entry",
             Self::Unknown => "no entry has the value",
             Self::Added => "the column did not exist then",
-            Self::Computed => "a command that changed the table computed it, and the row has not changed since",
+            Self::Computed => {
+                "a command that changed the table computed it, and the row has not changed since"
+            }
             Self::Unreadable => "the column's type does not take the recorded value any more",
             Self::Virtual => "it is computed when it is read, and not recorded",
         }
@@ -56,22 +58,13 @@ impl Report {
 
     /// A value of a column is not shown.
     pub fn lose(&mut self, column: &str, loss: Loss) {
-        match self.losses.get_mut(&(column.to_owned(), loss)) {
-            Some(count) => *count += 1,
-            None => {
-                self.losses.insert((column.to_owned(), loss), 1);
-            }
-        }
+        *self.losses.entry((column.to_owned(), loss)).or_default() += 1;
     }
 
     /// An entry, captured then, was erased.
     pub fn erased(&mut self, at: i64) {
-        self.erased = Some(self.erased.map_or((1, at, at), |(count, from, to)| (count + 1, from.min(at), to.max(at))));
-    }
-
-    /// Whether entries were erased.
-    pub fn has_erased(&self) -> bool {
-        self.erased.is_some()
+        self.erased =
+            Some(self.erased.map_or((1, at, at), |(count, from, to)| (count + 1, from.min(at), to.max(at))));
     }
 
     /// Something else, said once.
@@ -79,6 +72,18 @@ impl Report {
         if !self.notes.contains(&text) {
             self.notes.push(text);
         }
+    }
+
+    /// Adds what this one has to another one about the same question.
+    pub fn merge_into(self, other: &mut Self) {
+        for (key, count) in self.losses {
+            *other.losses.entry(key).or_default() += count;
+        }
+        if let Some((count, from, to)) = self.erased {
+            other.erased =
+                Some(other.erased.map_or((count, from, to), |(n, f, t)| (n + count, f.min(from), t.max(to))));
+        }
+        self.notes.into_iter().for_each(|note| other.note(note));
     }
 
     /// Says it.

@@ -6,12 +6,11 @@
 //! Memory is bounded: rows are worked on by ranges of their keys, which are halved where there are too many.
 
 use crate::error::Error;
-use crate::extension::Extension;
 use crate::history::lineage::{Lineage, Turn};
 use crate::history::reader::{Choice, Entry, Key, Operation, Reader, Rows};
 use crate::history::report::Report;
 use crate::history::when::When;
-use crate::pg::settings::maintenance_memory;
+use crate::pg::session::maintenance_memory;
 use audit_chain_core::history::{Position, image};
 use audit_chain_core::row_id;
 use std::collections::BTreeMap;
@@ -72,17 +71,28 @@ impl<'a> State<'a> {
     pub fn new(
         reader: &'a Reader,
         lineage: &'a Lineage,
+        root: &Lineage,
         moments: &'a [When],
         report: &mut Report,
     ) -> Self {
-        let is_partial = moments.iter().map(|when| !is_complete(lineage, when)).collect();
-        let mut state =
-            Self { reader, lineage, moments, is_partial, wholes: vec![Whole::default(); moments.len()], unnamed: 0 };
+        // A table below another one may have no entry of its own by which auditing began.
+        let audited = if lineage.periods.is_empty() { root } else { lineage };
+        let is_partial = moments.iter().map(|when| !is_complete(audited, when)).collect();
+        let mut state = Self {
+            reader,
+            lineage,
+            moments,
+            is_partial,
+            wholes: vec![Whole::default(); moments.len()],
+            unnamed: 0,
+        };
         for drop in &lineage.drops {
             state.clear(*drop);
         }
         let mut entries = Vec::new();
-        reader.visit_unnamed(lineage, &mut |entry| entries.push((entry.position, entry.xid, entry.operation, entry.is_erased)));
+        reader.visit_unnamed(lineage, &mut |entry| {
+            entries.push((entry.position, entry.xid, entry.operation, entry.is_erased))
+        });
         for (position, xid, operation, is_erased) in entries {
             state.see_unnamed(Turn { position, xid }, operation, is_erased, report);
         }
@@ -180,7 +190,11 @@ impl<'a> State<'a> {
                 return;
             }
             if entry.key.is_none() {
-                unnamed.push((Turn { position: entry.position, xid: entry.xid }, entry.operation, entry.is_erased));
+                unnamed.push((
+                    Turn { position: entry.position, xid: entry.xid },
+                    entry.operation,
+                    entry.is_erased,
+                ));
                 return;
             }
             let mut learn = |key: &Key, is_left: bool| {
@@ -207,24 +221,18 @@ impl<'a> State<'a> {
         };
         self.reader.visit_unindexed(self.lineage, &range, &mut see);
         // The entries that matter, by the indexes: for each moment the last that counts, and the first that does not.
-        let counting: Vec<Box<dyn Fn(&Entry) -> bool>> = moments
+        let counts = |when: &'a When| move |entry: &Entry| when.counts(&entry.position, entry.xid);
+        let counting: Vec<_> = moments
             .iter()
-            .map(|when| {
-                Box::new(move |entry: &Entry| !entry.is_superseded && when.counts(&entry.position, entry.xid))
-                    as Box<dyn Fn(&Entry) -> bool>
-            })
+            .map(|when| move |entry: &Entry| !entry.is_superseded && counts(when)(entry))
             .collect();
-        let not_counting: Vec<Box<dyn Fn(&Entry) -> bool>> = moments
-            .iter()
-            .map(|when| {
-                Box::new(move |entry: &Entry| !when.counts(&entry.position, entry.xid)) as Box<dyn Fn(&Entry) -> bool>
-            })
-            .collect();
+        let not_counting: Vec<_> =
+            moments.iter().map(|when| move |entry: &Entry| !counts(when)(entry)).collect();
         let mut choices = Vec::new();
         for (at, when) in moments.iter().enumerate() {
-            choices.push(Choice::Newest { limit: when.limit(), is_last: &*counting[at] });
+            choices.push(Choice::Newest { limit: when.limit(), is_last: &counting[at] });
             if is_partial[at] {
-                choices.push(Choice::Oldest { is_last: &*not_counting[at] });
+                choices.push(Choice::Oldest { is_last: &not_counting[at] });
             }
         }
         self.reader.visit_chosen(self.lineage, &range, &choices, &mut see);
@@ -247,7 +255,9 @@ impl Known {
     fn learn(&mut self, entry: &Entry, is_left: bool, counts: bool, is_partial: bool) -> isize {
         let size = |image: &Option<Image>| image.as_ref().map_or(0, |image| image.row.len() as isize);
         if counts {
-            if entry.is_superseded || self.last.as_ref().is_some_and(|(position, _)| *position >= entry.position) {
+            if entry.is_superseded
+                || self.last.as_ref().is_some_and(|(position, _)| *position >= entry.position)
+            {
                 return 0;
             }
             let image = entry.new_row.as_ref().filter(|_| !is_left && entry.operation != Operation::Delete);
@@ -296,7 +306,8 @@ impl Entry {
 /// Whether the log has all rows of a table at a moment.
 fn is_complete(lineage: &Lineage, when: &When) -> bool {
     let is_before = |position: Position| position.at <= when.limit();
-    lineage.periods.iter().any(|period| {
-        period.complete_from.is_some_and(is_before) && !period.until.is_some_and(is_before)
-    })
+    lineage
+        .periods
+        .iter()
+        .any(|period| period.complete_from.is_some_and(is_before) && !period.until.is_some_and(is_before))
 }

@@ -43,11 +43,6 @@ impl Typed {
         Self { row_type, sources: HashMap::new(), settings }
     }
 
-    /// The names of the columns.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.row_type.fields.iter().filter(|field| !field.holds_nothing).map(|field| &field.name[..])
-    }
-
     fn sources(&mut self, lineage: &Lineage, era: usize) -> Rc<Vec<Source>> {
         let key = (lineage.shown(), era);
         if let Some(known) = self.sources.get(&key) {
@@ -138,12 +133,45 @@ impl Typed {
         values
     }
 
+    /// The columns whose recorded values differ between two versions of a row.
+    pub fn changed(
+        &mut self,
+        lineage: &Lineage,
+        before: (&str, Position, Option<&Found>),
+        after: (&str, Position, Option<&Found>),
+    ) -> Vec<String> {
+        let mut value = |(image, position, found): (&str, Position, Option<&Found>)| {
+            let sources = self.sources(lineage, lineage.columns.era(position));
+            let recorded = image::columns(image).unwrap_or_default();
+            let values =
+                self.row_type.fields.iter().zip(sources.iter()).map(|(field, source)| match source {
+                    Source::Recorded { name, .. } => recorded
+                        .iter()
+                        .find(|(other, _)| other == name)
+                        .map(|(_, value)| (*value).to_owned())
+                        .or_else(|| found.and_then(|found| found.get(&field.name).cloned())),
+                    Source::Added { value, .. } => value.clone(),
+                    Source::Nothing => None,
+                });
+            values.collect::<Vec<_>>()
+        };
+        let (before, after) = (value(before), value(after));
+        let fields = self.row_type.fields.iter();
+        fields
+            .zip(before.iter().zip(&after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(field, _)| field.name.clone())
+            .collect()
+    }
+
     /// A value from its JSON.
     fn read(&mut self, column: usize, value: &str, is_retyped: bool, report: &mut Report) -> Option<Datum> {
         let field = &self.row_type.fields[column];
         let recorded = match image::read(value) {
             // A document may look like what stands for a value.
-            Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_) if field.is_json && !is_marker(value) => {
+            Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_)
+                if field.is_json && !is_marker(value) =>
+            {
                 Recorded::Text(Cow::Borrowed(value))
             }
             recorded => recorded,
@@ -181,5 +209,7 @@ fn is_marker(value: &str) -> bool {
 }
 
 fn is_excluded(lineage: &Lineage, position: Position, name: &str) -> bool {
-    lineage.options_at(position).is_some_and(|options| options.exclude_columns.iter().any(|column| column == name))
+    lineage
+        .options_at(position)
+        .is_some_and(|options| options.exclude_columns.iter().any(|column| column == name))
 }

@@ -1,6 +1,6 @@
 //! The moment of which a question is asked, and which entries count then.
 
-use crate::error::Error;
+use crate::error::{Error, notice};
 use crate::extension::Extension;
 use crate::history::lineage::Turn;
 use crate::log::columns;
@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 
 /// A moment.
 pub enum When {
-    /// When a checkpoint was made: exactly what had committed.
-    Checkpoint(Moment),
+    /// When a checkpoint was made: exactly what had committed. Of a caller who has named a time, that time.
+    Checkpoint { moment: Moment, asked: Option<i64> },
     /// Now: what the statement sees.
     Now,
     /// A time: what was captured until then, in microseconds since 2000-01-01 UTC. Transactions that went on then do not count, so that
@@ -31,7 +31,7 @@ impl When {
             return Ok(Self::Now);
         }
         if exact && let Some(moment) = Moment::newest_before(extension, at)? {
-            return Ok(Self::Checkpoint(moment));
+            return Ok(Self::Checkpoint { moment, asked: Some(at) });
         }
         Ok(Self::Time { at, under_way: transactions_under_way(extension, at)? })
     }
@@ -39,13 +39,13 @@ impl When {
     /// When the checkpoint of this size was made.
     pub fn of_checkpoint(extension: &Extension, size: i64) -> Result<Self, Error> {
         let size = u64::try_from(size).unwrap_or(0);
-        Ok(Self::Checkpoint(Moment::of_checkpoint(extension, size)?))
+        Ok(Self::Checkpoint { moment: Moment::of_checkpoint(extension, size)?, asked: None })
     }
 
     /// Whether an entry counts.
     pub fn counts(&self, position: &audit_chain_core::history::Position, xid: u64) -> bool {
         match self {
-            Self::Checkpoint(moment) => moment.counts(position.chain, position.seq),
+            Self::Checkpoint { moment, .. } => moment.counts(position.chain, position.seq),
             Self::Now => true,
             Self::Time { at, under_way } => position.at <= *at && !under_way.contains(&xid),
         }
@@ -59,16 +59,33 @@ impl When {
     /// No entry that was captured later than this counts.
     pub fn limit(&self) -> i64 {
         match self {
-            Self::Checkpoint(moment) => moment.last_at,
+            Self::Checkpoint { moment, .. } => moment.last_at,
             Self::Now => i64::MAX,
             Self::Time { at, .. } => *at,
+        }
+    }
+
+    /// Says which moment was chosen for a time.
+    pub fn tell(&self) {
+        match self {
+            Self::Checkpoint { moment, asked: Some(asked) } => notice(&format!(
+                "as of checkpoint {} of {}, the newest one before {}: exactly what had committed then",
+                moment.tree_size,
+                xact::json_time(moment.at),
+                xact::json_time(*asked)
+            )),
+            Self::Time { at, .. } => notice(&format!(
+                "as of {}, by when changes were captured: no checkpoint says what had committed then",
+                xact::json_time(*at)
+            )),
+            _ => {}
         }
     }
 
     /// The time, as a message shows it.
     pub fn shown(&self) -> String {
         match self {
-            Self::Checkpoint(moment) => {
+            Self::Checkpoint { moment, .. } => {
                 format!("checkpoint {} of {}", moment.tree_size, xact::json_time(moment.at))
             }
             Self::Now => "now".into(),

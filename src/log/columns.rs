@@ -41,7 +41,7 @@ pub const COLUMNS: [(&str, Oid); COUNT] = [
 ];
 
 /// The number, from 1, of the column `name`.
-const fn number(name: &str) -> i16 {
+pub const fn number(name: &str) -> i16 {
     let mut at = 0;
     while at < COUNT {
         if equal(COLUMNS[at].0.as_bytes(), name.as_bytes()) {

@@ -225,6 +225,13 @@ pub fn may_read(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether row security hides rows of the relation from the current role.
+pub fn is_under_row_security(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up; with no_error it raises nothing about row security itself.
+    let answer = unsafe { pg_sys::check_enable_rls(relation, pg_sys::Oid::INVALID, true) };
+    answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
+
 /// Whether `role` may call the function.
 pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     let execute = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);

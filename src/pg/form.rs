@@ -3,6 +3,10 @@
 use super::catalog::describe_type;
 use super::compat;
 use super::fmgr::Call;
+use super::output::{Context, Writer};
+use super::row::Value;
+use super::scan::with_relation;
+use super::session::OutputSettings;
 use super::text::from_server;
 use super::xact;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -187,12 +191,6 @@ impl RowSink {
         unsafe { (*self.descriptor).natts as usize }
     }
 
-    /// The types of the columns.
-    pub fn types(&self) -> Vec<Oid> {
-        // SAFETY: made in `begin`.
-        (0..self.columns()).map(|at| unsafe { compat::attribute(self.descriptor, at).atttypid }).collect()
-    }
-
     /// Adds a row, whose values `make` makes in memory that is freed then.
     ///
     /// # Panics
@@ -228,4 +226,19 @@ pub fn relation_of_argument(call: &Call, argument: i32) -> Option<Oid> {
         let relation = pg_sys::get_typ_typrelid(type_oid);
         (relation != Oid::INVALID).then_some(relation)
     }
+}
+
+/// A value of a relation's column as capture writes it, from a text that its type's input function takes by the session's settings;
+/// `None` for another text.
+pub fn rewritten(relation: Oid, column: &str, text: &str) -> Option<String> {
+    let mut row_type = RowType::of_relation(relation);
+    let at = row_type.fields.iter().position(|field| field.name == column && !field.holds_nothing)?;
+    let datum = row_type.read(at, &super::encoding::from_utf8(text), true)?;
+    let attribute = with_relation(relation, |relation| relation.attributes().swap_remove(at));
+    let mut out = Vec::new();
+    let context = Context::new();
+    let _settings = OutputSettings::enter(true);
+    // SAFETY: a value of the column's type, from its input function.
+    Writer::new(&attribute, &context).write(unsafe { Value::new(datum) }, usize::MAX, &mut out);
+    Some(from_server(&out))
 }

@@ -5,6 +5,12 @@ use pgrx::IntoDatum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// An inet value from what is behind its header.
+pub fn inet_datum(packed: &[u8]) -> pg_sys::Datum {
+    // It is stored like a bytea.
+    packed.into_datum().expect("not null")
+}
+
 /// The text of an inet value, given without its header, as its output function prints it.
 pub fn inet_text(packed: &[u8]) -> Vec<u8> {
     // The bytes may stand in a tuple with a short header, which the output function must not see.

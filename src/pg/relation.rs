@@ -177,6 +177,15 @@ pub fn parse_name(text: &str) -> Named {
     }
 }
 
+/// The table of this schema and name, if there is one.
+pub fn find(schema: &str, name: &str) -> Option<Oid> {
+    let [schema, name] =
+        [schema, name].map(|text| std::ffi::CString::new(&*super::text::to_server(text)).ok());
+    // SAFETY: a look-up that answers an invalid oid for what is not there.
+    let schema = unsafe { pg_sys::get_namespace_oid(schema?.as_ptr(), true) };
+    if schema == Oid::INVALID { None } else { catalog::relation_in(schema, &name?) }
+}
+
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -184,6 +193,15 @@ pub struct Column {
     pub name: Vec<u8>,
     /// Whether it belongs to the primary key.
     pub in_primary_key: bool,
+}
+
+/// The names of the columns of a table's primary key, in the key's order, in UTF-8.
+pub fn key_columns(table: Oid) -> Vec<String> {
+    with_relation(table, |relation| {
+        let attributes = relation.attributes();
+        let key = catalog::primary_key(relation);
+        key.into_iter().map(|number| from_server(&attributes[number - 1].name)).collect()
+    })
 }
 
 /// The columns of a table, without dropped ones.

@@ -123,6 +123,14 @@ impl Attribute {
 #[derive(Clone, Copy)]
 pub struct Value<'a>(pub(crate) Option<Datum>, PhantomData<&'a ()>);
 
+impl Value<'_> {
+    /// # Safety
+    /// A value of the column that it is written or compared for, which lives as long as this.
+    pub(crate) unsafe fn new(datum: Datum) -> Self {
+        Self(Some(datum), PhantomData)
+    }
+}
+
 /// A row in memory.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {

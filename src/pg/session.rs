@@ -223,6 +223,12 @@ pub fn replays_dump() -> bool {
     }
 }
 
+/// The memory that work on whole tables may take (`maintenance_work_mem`), in bytes.
+pub fn maintenance_memory() -> usize {
+    // SAFETY: a variable of this process, in kB.
+    (unsafe { pg_sys::maintenance_work_mem }).max(1024) as usize * 1024
+}
+
 /// The roles that the session acts for: the current one, that of the session, and the one that logged in.
 pub fn roles() -> [pg_sys::Oid; 3] {
     // SAFETY: variables of this process.

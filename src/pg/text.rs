@@ -122,6 +122,25 @@ impl Call {
     }
 }
 
+/// A json value from its text: it is stored like a text.
+pub fn json_datum(json: &str) -> Datum {
+    Text(json.to_owned()).into_datum().expect("a text is not null")
+}
+
+/// A timestamptz from its text, by the session's settings, in microseconds since 2000-01-01 UTC; `None` for what is none.
+pub fn timestamp(text: &str) -> Option<i64> {
+    let text = CString::new(&*to_server(text)).ok()?;
+    super::xact::try_in_savepoint(
+        // SAFETY: timestamptz's input function reads the C string; it fails by an ereport.
+        || unsafe {
+            let input = pg_sys::F_TIMESTAMPTZ_IN.into();
+            pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::TIMESTAMPTZOID, -1).value()
+                as i64
+        },
+        |code, _| !super::xact::ends_statement(code),
+    )
+}
+
 /// The elements of a text[].
 ///
 /// # Safety

@@ -57,6 +57,12 @@ pub fn json_time(at: pg_sys::TimestampTz) -> String {
     }
 }
 
+/// When the transaction began, as `now()` has it, in microseconds since 2000-01-01 UTC.
+pub fn transaction_start() -> pg_sys::TimestampTz {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
 /// When the client's current statement began, in microseconds since 2000-01-01 UTC.
 pub fn statement_start() -> pg_sys::TimestampTz {
     // SAFETY: reads a variable.

@@ -90,6 +90,15 @@ pub fn newest_checkpoints(checkpoints: Oid, before: i64) -> (Option<Made>, Optio
     (newest, older)
 }
 
+/// The root of the recorded checkpoint of this size; `None` if there is none.
+pub fn recorded_root(extension: &Extension, size: u64) -> Result<Option<Hash>, Error> {
+    let size = size as i64;
+    let read = |row: StoredTuple<'_>| (row.integer(1), row.array(2));
+    let found =
+        KeyEnds::open(extension.table(OwnTable::Checkpoints)?).last([Bound::BigintAtMost(1, size)], read);
+    Ok(found.filter(|(found, _)| *found == size).and_then(|(_, root)| root))
+}
+
 /// A query of the chains in a table, from this one on, which takes one index step for each.
 fn chains_of(table: &str, from: u32) -> String {
     format!(

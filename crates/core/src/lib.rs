@@ -15,9 +15,8 @@
 //! * [`pruning`], [`erasure`]: what was pruned and erased by rule, as entries record it; [`register`]: erasures, as a text
 //!   for those who keep exports.
 //! * [`segment`]: which segment of the log has which chains.
-//! * [`json`]: JSON values, compared as jsonb compares them.
 //! * [`json`]: JSON values, compared as jsonb compares them; [`changed`]: what an entry changed, column by column.
-//! * [`row_id`]: 64 bits that stand for a row in the indexes of the history.
+//! * [`row_id`]: bytes that stand for a row in the indexes of the history; [`history`]: what entries say of a table's past.
 //! * [`span`], [`decode`], [`bundle`]: which entry lies where in the tree; its bytes, read back; bundles of them.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -79,10 +79,20 @@ impl ColumnChange {
 /// What a column of now was in an era.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then<'a> {
-    /// It had this name; whether its type has changed since.
-    Named { name: String, is_retyped: bool },
-    /// It was added later: the change, and the value that the rows got.
-    Added { change: &'a ColumnChange, value: Option<&'a str> },
+    /// It was there.
+    Named {
+        /// Its name then.
+        name: String,
+        /// Whether its type has changed since, so that the text of a value may be another one.
+        is_retyped: bool,
+    },
+    /// It was added later.
+    Added {
+        /// By this change.
+        change: &'a ColumnChange,
+        /// The JSON of the value that all rows got; `None` if they got different ones.
+        value: Option<&'a str>,
+    },
 }
 
 /// All changes of a table's columns, the oldest first. An *era* is the number of changes before an entry.

@@ -35,16 +35,23 @@ impl Replay {
         self.rows.push(Some(content));
     }
 
-    /// A row with this content goes; returns it. Of columns that `content` does not name any value will do.
-    pub fn remove(&mut self, content: &Content) -> Option<Content> {
+    /// Where a row with this content is. Of columns that `content` does not name any value will do: unchanged out-of-line values are not
+    /// in an entry.
+    fn place(&self, content: &Content) -> Option<usize> {
         let exact = |&place: &usize| self.rows[place].as_ref() == Some(content);
-        let place =
-            match self.places.get(&hash(content)).and_then(|places| places.iter().copied().find(exact)) {
-                Some(place) => Some(place),
-                // Not all of its columns are known: unchanged out-of-line values are not in the entry.
-                None => self.rows.iter().position(|row| row.as_ref().is_some_and(|row| agree(row, content))),
-            };
-        let Some(place) = place else {
+        let known = self.places.get(&hash(content)).and_then(|places| places.iter().copied().find(exact));
+        known.or_else(|| self.rows.iter().position(|row| row.as_ref().is_some_and(|row| agree(row, content))))
+    }
+
+    /// Whether a row with this content is there.
+    #[must_use]
+    pub fn has(&self, content: &Content) -> bool {
+        self.place(content).is_some()
+    }
+
+    /// A row with this content goes; returns it.
+    pub fn remove(&mut self, content: &Content) -> Option<Content> {
+        let Some(place) = self.place(content) else {
             self.unknown += 1;
             return None;
         };
