@@ -98,7 +98,8 @@ impl Change {
                 (Some(old), None) => columns.dropped.push(name(old)),
                 (None, Some(new)) => {
                     // A rewrite has given the rows what the default was then, and forgotten that.
-                    let is_null = !new.has_default && !(makes_defaults && before.file != now.file);
+                    let is_rewritten = makes_defaults && before.file != now.file;
+                    let is_null = !new.has_default && !is_rewritten;
                     let value = value_of_existing_rows(table, number, is_null);
                     columns.added.insert(name(new), Added { r#type: type_of(new), value });
                 }

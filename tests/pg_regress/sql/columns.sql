@@ -310,3 +310,4 @@ ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
 SELECT valid, problems FROM audit_verify();
+DROP SCHEMA s CASCADE;
