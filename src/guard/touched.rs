@@ -176,15 +176,9 @@ pub fn is_said(table: Oid, definition: &Rc<Definition>) {
     });
 }
 
-/// The definition, before they are touched, of audited tables whose columns or keys are. Only what is not known yet is read.
-fn definitions(
-    access: Access,
-    class: Oid,
-    object: Oid,
-    part: i16,
-    alters: bool,
-) -> Vec<(Oid, Rc<Definition>)> {
-    let tables = match class {
+/// The definition, before they are touched, of audited tables whose columns or keys may be. Only what is not known yet is read.
+fn definitions(access: Access, class: Oid, object: Oid, part: i16) -> Vec<(Oid, Rc<Definition>)> {
+    let mut tables = match class {
         pg_sys::RelationRelationId if part > 0 => vec![object],
         // Attaching a partition gives keys to it, and to what is below it.
         relation::INHERITS => relation::descendants(object, Lock::None),
@@ -192,12 +186,14 @@ fn definitions(
         pg_sys::RelationRelationId if access == Access::Dropped => {
             parts::table_of(class, object).into_iter().filter(|&table| table != object).collect()
         }
-        // It is not visible yet where it is created.
-        _ if access == Access::Dropped || alters && access == Access::Created => {
-            parts::table_of_primary_key(class, object).into_iter().collect()
-        }
-        _ => return Vec::new(),
+        _ if access == Access::Altered => Vec::new(),
+        _ => parts::table_of_primary_key(class, object).into_iter().collect(),
     };
+    // Most commands end here.
+    tables.retain(|&table| relation::describe(table).is_some_and(|description| description.has_triggers));
+    if tables.is_empty() {
+        return Vec::new();
+    }
     let Some(extension) = Extension::find().filter(|extension| !extension.script_is_running()) else {
         return Vec::new();
     };
@@ -251,8 +247,6 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     let before = (class == pg_sys::RelationRelationId && access == Access::Altered && part == 0)
         .then(|| relation::describe(object))
         .flatten();
-    let definitions =
-        definitions(access, class, object, part, tag.is_none_or(|tag| tag.starts_with("ALTER ")));
     let schema = (class == pg_sys::NamespaceRelationId && access == Access::Altered)
         .then(|| catalog::namespace_name(object))
         .flatten();
@@ -263,6 +257,11 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     let drops = access == Access::Dropped
         && Extension::find()
             .is_some_and(|extension| is_ours_or_audited(&extension, class, object).or_raise());
+    let may_redefine = match access {
+        Access::Dropped => drops,
+        _ => tag.is_none_or(|tag| tag.starts_with("ALTER ")),
+    };
+    let definitions = if may_redefine { definitions(access, class, object, part) } else { Vec::new() };
     COMMANDS.with_borrow_mut(|commands| {
         let Some(command) = commands.last_mut() else { return };
         let touched = &mut command.touched;
