@@ -110,6 +110,9 @@ pub fn enable_checked(
     if let Some(previous) = before.options() {
         detail["previous_options"] = previous.to_json();
     }
+    if baseline || inheritance::is_empty(table.oid)? {
+        detail["complete"] = true.into();
+    }
     record_enable(extension, table, &auditing, detail)?;
     for descendant in descendants {
         // Whoever has a descendant audited with options of its own decides on them.

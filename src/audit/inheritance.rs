@@ -7,10 +7,12 @@ use crate::audit::foreign::warn_left_out;
 use crate::audit::record::record_enable;
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
+use crate::capture::baseline;
 use crate::capture::options::Auditing;
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::pg::{catalog, relation};
+use crate::pg::catalog;
+use crate::pg::relation::{self, Lock};
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
@@ -97,6 +99,20 @@ pub fn warn_left_out_below(extension: &Extension, table: &Table) -> Result<(), E
     Ok(())
 }
 
+/// Whether a table surely has no rows, nor what is audited with it: then all of its rows are in the log from the beginning. Locks
+/// them, so that nobody else writes to them until the transaction ends.
+pub fn is_empty(table: Oid) -> Result<bool, Error> {
+    for member in relation::descendants(table, Lock::ShareRowExclusive) {
+        let found = Table::load(member)?;
+        // What is not audited with it.
+        let is_other = found.is_temporary() || found.is_foreign() && member != table;
+        if !is_other && !baseline::is_empty(member) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns whether the
 /// table is audited. A temporary table is not, and a foreign table only if it is by itself.
 pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Result<bool, Error> {
@@ -119,7 +135,12 @@ pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Res
     let mut detail = json!({});
     match has {
         None if announced == Announced::Above => return Ok(true),
-        None => detail["reason"] = "inherits".into(),
+        None => {
+            detail["reason"] = "inherits".into();
+            if is_empty(table.oid)? {
+                detail["complete"] = true.into();
+            }
+        }
         Some(has) if has.inherited && wanted.inherited && announced == Announced::Above => return Ok(true),
         Some(has) if has.inherited && !wanted.inherited => detail["reason"] = "detached".into(),
         Some(has) if has.options == wanted.options && has.id == wanted.id => return Ok(true),

@@ -11,6 +11,7 @@ use crate::pg::table::{self, Tuple};
 use crate::pg::text::{from_server, to_server};
 use crate::pg::tuple::{ColumnValue, RowBuffer};
 use pgrx::pg_sys::Oid;
+use serde::Serialize;
 use serde_json::Value;
 use std::ops::ControlFlow;
 
@@ -19,14 +20,15 @@ use std::ops::ControlFlow;
 pub fn record(
     operation: &'static str,
     table: Option<(&str, &str)>,
-    detail: &Value,
+    detail: &impl Serialize,
     role: Oid,
 ) -> Result<Place, Error> {
+    let detail = serde_json::to_string(detail).expect("plain data");
     let table = table.map(|(schema, name)| (to_server(schema), to_server(name)));
     let header =
         EntryHeader { operation, table: table.as_ref().map(|(schema, name)| (&schema[..], &name[..])) };
     let place = log::append(&header, role, |images| {
-        images.detail.set(Some(&to_server(&detail.to_string())));
+        images.detail.set(Some(&to_server(&detail)));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(place.expect("a detail is always recorded"))

@@ -10,8 +10,8 @@ use crate::log::{self, EntryHeader};
 use crate::pg::row::{Relation, Row};
 use crate::pg::session::OutputSettings;
 use crate::pg::xact::ActiveSnapshot;
-use crate::pg::{catalog, scan, text};
-use pgrx::pg_sys::Oid;
+use crate::pg::{catalog, relation, scan, text};
+use pgrx::pg_sys::{self, Oid};
 use std::ops::ControlFlow;
 
 /// Records every row of the table itself (not of its descendants) as a BASELINE entry, and returns their number.
@@ -38,6 +38,16 @@ pub fn record(table: Oid, options: &Options, role: Oid) -> Result<u64, Error> {
         log::flush();
         Ok(rows)
     })
+}
+
+/// Whether the table itself surely has no row. The caller holds its lock, as for a baseline.
+pub fn is_empty(table: Oid) -> bool {
+    let is_partitioned = relation::describe(table)
+        .is_some_and(|description| description.kind == pg_sys::RELKIND_PARTITIONED_TABLE);
+    is_partitioned || {
+        let _now = ActiveSnapshot::push_latest();
+        scan::with_relation(table, scan::has_row) == Some(false)
+    }
 }
 
 /// The columns in their order, null for one that holds no value: positions are attribute numbers.

@@ -44,12 +44,12 @@ impl Options {
         self.normalised()
     }
 
-    /// Renames a column; returns whether the options name it.
-    pub fn rename_column(&mut self, old: &str, new: &str) -> bool {
+    /// Renames columns, all at once: each is `(old, new)`. Returns whether the options name any of them.
+    pub fn rename_columns<'a>(&mut self, renamed: &[(&'a str, &'a str)]) -> bool {
         let mut found = false;
         for column in self.exclude_columns.iter_mut().chain(&mut self.mask_columns) {
-            if column == old {
-                *column = new.to_owned();
+            if let Some((_, new)) = renamed.iter().find(|(old, _)| column == old) {
+                *column = (*new).to_owned();
                 found = true;
             }
         }

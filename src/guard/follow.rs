@@ -16,6 +16,7 @@ use crate::audit::triggers::{self, Capture};
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::Extension;
+use crate::guard::change::Changes;
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
 use crate::log::segment::has_entries;
@@ -81,9 +82,11 @@ pub fn after(
     touched: &Touched,
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
+    let mut changes = Changes::of(touched);
     if has_entries(extension)? {
-        record_command(extension, command, named, touched, changed)?;
+        record_command(extension, command, named, touched, changed, &mut changes)?;
     }
+    changes.forget();
     // The hook reports no change of the options of a foreign table.
     if let Some(relation) = named.altered.filter(|_| command.changes_options())
         && Capture::of(extension, relation)?.is_any()
@@ -98,7 +101,7 @@ pub fn after(
     for (relation, change) in touched.relations() {
         let Ok(table) = Table::load(relation) else { continue };
         let was_audited = Capture::of(extension, relation)?.is_any();
-        follow_columns(extension, &table, change)?;
+        follow_columns(extension, &table, &changes)?;
         if was_audited && table.is_foreign() && change.is_renamed(relation) {
             foreign::check_again(&table)?;
         }
@@ -128,27 +131,36 @@ pub fn unannounced() -> Result<(), Error> {
     let _now = ActiveSnapshot::push_latest();
     let _path = LocalSettings::safe_search_path();
     let role = session::effective_role();
+    let mut said = BTreeSet::new();
     for touched in touched::take_unannounced() {
+        let mut changes = Changes::of(&touched);
+        // What is compared with the catalogs of now is the first that was known.
+        changes.retain(|table| said.insert(table));
         let statement = from_server(&touched.statement);
-        let tell = |table: Option<&Table>, object: &str, kind: &str| {
-            // The command's tag is not known.
-            let detail = json!({ "tag": null, "object": object, "type": kind, "statement": statement });
-            record("DDL", table.map(Table::qualified), &detail, role)
-        };
+        // The command's tag is not known.
+        let detail = |object: &str, kind: &str| json!({ "tag": null, "object": object, "type": kind, "statement": statement });
         if has_entries(&extension)? {
             for table in reached_tables(&extension, &touched, &[])? {
                 let table = Table::load(table)?;
-                tell(Some(&table), &table.quoted(), "table")?;
+                let detail = changes.say(&extension, table.oid, detail(&table.quoted(), "table"))?;
+                record("DDL", Some(table.qualified()), &detail, role)?;
+            }
+            while let Some(table) = changes.next_unsaid(&extension)? {
+                let table = Table::load(table)?;
+                let detail = changes.say(&extension, table.oid, detail(&table.quoted(), "table"))?;
+                record("DDL", Some(table.qualified()), &detail, role)?;
             }
             for (renamed, before) in &touched.roles {
                 if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
                     let names = [before, &now].map(|name| quote_identifier(from_outside(name)));
-                    tell(None, &names.join(" RENAME TO "), "role")?;
+                    record("DDL", None, &detail(&names.join(" RENAME TO "), "role"), role)?;
                 }
             }
         }
-        for (relation, change) in touched.relations().filter(|(_, change)| change.created) {
-            if let Ok(table) = Table::load(relation) {
+        for (relation, change) in touched.relations() {
+            let Ok(table) = Table::load(relation) else { continue };
+            follow_columns(&extension, &table, &changes)?;
+            if change.created {
                 // The rows that it has are all that its history lacks.
                 ensure_capture(&extension, &table, true, change)?;
             }
@@ -170,12 +182,13 @@ pub fn after_drop(
     if !Capture::of(extension, table)?.is_any() && !extension.has_relation(table) {
         return Ok(());
     }
+    let table = Table::load(table)?;
+    let mut changes = Changes::of(&touched::so_far());
     if has_entries(extension)? {
-        let table = Table::load(table)?;
-        let detail = detail(command, object, kind);
+        let detail = changes.say(extension, table.oid, detail(command, object, kind))?;
         record("DDL", Some(table.qualified()), &detail, session::effective_role())?;
     }
-    forget_dropped_columns(extension, &Table::load(table)?)
+    follow_columns(extension, &table, &changes)
 }
 
 /// The detail of a command's entry.
@@ -191,6 +204,7 @@ fn record_command(
     named: &NamedRelations,
     touched: &Touched,
     changed: &[ChangedObject],
+    changes: &mut Changes,
 ) -> Result<(), Error> {
     let role = session::effective_role();
     // A new primary key may have columns that are not recorded. The application's DDL is not refused because of that.
@@ -215,7 +229,14 @@ fn record_command(
         if recorded.insert(object.to_owned()) {
             let oid = table.as_ref().map(|table| table.oid);
             tables_recorded.extend(oid);
-            record("DDL", table.as_ref().map(Table::qualified), &detail_of(oid, object, kind), role)?;
+            let detail = detail_of(oid, object, kind);
+            match &table {
+                Some(table) => {
+                    let detail = changes.say(extension, table.oid, detail)?;
+                    record("DDL", Some(table.qualified()), &detail, role)?;
+                }
+                None => record("DDL", None, &detail, role).map(drop)?,
+            }
         }
         Ok(())
     };
@@ -260,10 +281,17 @@ fn record_command(
     if command.only_enables_always() {
         return Ok(());
     }
-    for table in reached_tables(extension, touched, &tables_recorded)? {
+    let about = |changes: &mut Changes, table: Oid| {
         let table = Table::load(table)?;
         let detail = detail_of(Some(table.oid), &table.quoted(), "table");
-        record("DDL", Some(table.qualified()), &detail, role)?;
+        let detail = changes.say(extension, table.oid, detail)?;
+        record("DDL", Some(table.qualified()), &detail, role).map(drop)
+    };
+    for table in reached_tables(extension, touched, &tables_recorded)? {
+        about(changes, table)?;
+    }
+    while let Some(table) = changes.next_unsaid(extension)? {
+        about(changes, table)?;
     }
     Ok(())
 }
@@ -320,7 +348,11 @@ fn ensure_capture(
     };
     let auditing = Auditing::begin(options);
     triggers::install(extension, table, &auditing)?;
-    record_enable(extension, table, &auditing, json!({ "reason": "schema" }))?;
+    let mut detail = json!({ "reason": "schema" });
+    if has_rows || inheritance::is_empty(table.oid)? {
+        detail["complete"] = true.into();
+    }
+    record_enable(extension, table, &auditing, detail)?;
     if has_rows {
         record_baseline(extension, std::slice::from_ref(table))?;
     }
@@ -348,23 +380,11 @@ fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(
 }
 
 /// Follows the new names of a table's columns in its options, and removes dropped ones.
-fn follow_columns(extension: &Extension, table: &Table, change: &TouchedRelation) -> Result<(), Error> {
-    let renamed: Vec<(String, String)> = change
-        .columns
-        .iter()
-        .filter_map(|(number, old)| {
-            let new = catalog::column_name(table.oid, *number).filter(|new| new != old)?;
-            Some((from_server(old), from_server(&new)))
-        })
-        .collect();
-    for (old, new) in &renamed {
-        change_options(extension, table, "column renamed", |options| options.rename_column(old, new))?;
+fn follow_columns(extension: &Extension, table: &Table, changes: &Changes) -> Result<(), Error> {
+    let renamed: Vec<_> = changes.renamed(table.oid).collect();
+    if !renamed.is_empty() {
+        change_options(extension, table, "column renamed", |options| options.rename_columns(&renamed))?;
     }
-    forget_dropped_columns(extension, table)
-}
-
-/// Removes dropped columns from the options of a table.
-fn forget_dropped_columns(extension: &Extension, table: &Table) -> Result<(), Error> {
     change_options(extension, table, "column dropped", |options| {
         let columns = relation::columns(table.oid);
         options.retain_columns(|column| columns.iter().any(|known| from_server(&known.name) == column))

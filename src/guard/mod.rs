@@ -4,12 +4,14 @@
 //! * [`ddl`]: the event triggers, which refuse DDL.
 //! * [`follow`]: DDL on audited tables is recorded and followed.
 //! * [`touched`]: what a command has touched, by OID: most commands end there.
+//! * [`change`]: what a command did to the columns and the key of an audited table.
 //! * [`objects`]: what a command has changed or dropped, in the words of its event triggers.
 //! * [`replay`]: DDL of sessions that replay a dump.
 //! * [`hooks`]: the same where the library is preloaded, whether or not triggers fire.
 //!
 //! It may use `audit` and what lies below. `docs/threat-model.md` says who is stopped by which layer.
 
+pub mod change;
 pub mod ddl;
 pub mod follow;
 pub mod hooks;

@@ -17,7 +17,8 @@ use crate::extension::Extension;
 use crate::guard::hooks::Access;
 use crate::guard::objects::{is_capture_name, is_reserved_name};
 use crate::log;
-use crate::pg::relation::{self, Description};
+use crate::pg::definition::Definition;
+use crate::pg::relation::{self, Description, Lock};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::text::from_server;
 use crate::pg::triggers::triggers_of;
@@ -25,6 +26,7 @@ use crate::pg::{catalog, compat, parts, process, xact};
 use pgrx::pg_sys::{self, Oid};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// How a command has touched a relation.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +39,6 @@ pub struct TouchedRelation {
     pub altered: bool,
     /// What it was before it was altered.
     pub before: Option<Description>,
-    /// Altered columns: their numbers, and their names before.
-    pub columns: Vec<(i16, Vec<u8>)>,
 }
 
 impl TouchedRelation {
@@ -51,10 +51,28 @@ impl TouchedRelation {
     }
 }
 
+/// An audited table's definition, before its columns or its key were touched.
+#[derive(Clone, Debug)]
+struct Defined {
+    before: Rc<Definition>,
+    /// What entries have said since that it has become: those of commands that event triggers ran meanwhile, each with the nesting
+    /// level of transactions at which it was written.
+    said: Vec<(i32, Rc<Definition>)>,
+}
+
+impl Defined {
+    /// As of which definition nothing is said yet.
+    fn last_said(&self) -> &Rc<Definition> {
+        self.said.last().map_or(&self.before, |(_, definition)| definition)
+    }
+}
+
 /// What a command has touched.
 #[derive(Clone, Debug, Default)]
 pub struct Touched {
     relations: BTreeMap<u32, TouchedRelation>,
+    /// Audited tables whose columns or keys were touched.
+    definitions: BTreeMap<u32, Defined>,
     /// Altered types.
     types: BTreeSet<u32>,
     /// Altered schemas, and their names before.
@@ -117,16 +135,89 @@ pub fn take_unannounced() -> Vec<Touched> {
     })
 }
 
-/// Forgets the commands that began at this nesting level of transactions, or within.
+/// Forgets the commands that began at this nesting level of transactions, or within, and what was said there.
 pub fn forget(level: i32) {
-    COMMANDS.with_borrow_mut(|commands| commands.retain(|command| command.level < level));
+    COMMANDS.with_borrow_mut(|commands| {
+        commands.retain(|command| command.level < level);
+        for defined in commands.iter_mut().flat_map(|command| command.touched.definitions.values_mut()) {
+            defined.said.retain(|(written, _)| *written < level);
+        }
+    });
 }
 
 /// The savepoint at this nesting level was released into the one around it.
 pub fn released(level: i32) {
+    let release = |begun: &mut i32| *begun = (*begun).min(level - 1);
     COMMANDS.with_borrow_mut(|commands| {
-        commands.iter_mut().for_each(|command| command.level = command.level.min(level - 1));
+        for command in commands {
+            release(&mut command.level);
+            let said = command.touched.definitions.values_mut().flat_map(|defined| &mut defined.said);
+            said.for_each(|(written, _)| release(written));
+        }
     });
+}
+
+/// What the innermost command has touched so far.
+pub fn so_far() -> Touched {
+    COMMANDS
+        .with_borrow(|commands| commands.last().map(|command| command.touched.clone()))
+        .unwrap_or_default()
+}
+
+/// Notes for all commands that go on that an entry says what has become of a table's definition.
+pub fn is_said(table: Oid, definition: &Rc<Definition>) {
+    let level = xact::nest_level();
+    COMMANDS.with_borrow_mut(|commands| {
+        for command in commands {
+            if let Some(defined) = command.touched.definitions.get_mut(&table.to_u32()) {
+                defined.said.push((level, Rc::clone(definition)));
+            }
+        }
+    });
+}
+
+/// The definition, before they are touched, of audited tables whose columns or keys may be. Only what is not known yet is read.
+fn definitions(access: Access, class: Oid, object: Oid, part: i16) -> Vec<(Oid, Rc<Definition>)> {
+    let mut tables = match class {
+        pg_sys::RelationRelationId if part > 0 => vec![object],
+        // Attaching a partition gives keys to it, and to what is below it.
+        relation::INHERITS => relation::descendants(object, Lock::None),
+        // The index of a key goes before its constraint and its columns.
+        pg_sys::RelationRelationId if access == Access::Dropped => {
+            parts::table_of(class, object).into_iter().filter(|&table| table != object).collect()
+        }
+        _ if access == Access::Altered => Vec::new(),
+        _ => parts::table_of_primary_key(class, object).into_iter().collect(),
+    };
+    // Most commands end here.
+    tables.retain(|&table| relation::describe(table).is_some_and(|description| description.has_triggers));
+    if tables.is_empty() {
+        return Vec::new();
+    }
+    let Some(extension) = Extension::find().filter(|extension| !extension.script_is_running()) else {
+        return Vec::new();
+    };
+    let known = |table: Oid| {
+        let table = table.to_u32();
+        COMMANDS.with_borrow(|commands| {
+            let mut defined = commands.iter().rev().map(|command| command.touched.definitions.get(&table));
+            // Known to this command, or to one that goes on meanwhile.
+            match defined.next().flatten() {
+                Some(_) => Some(None),
+                None => defined.flatten().next().map(|defined| Some(Rc::clone(defined.last_said()))),
+            }
+        })
+    };
+    let mut definitions = Vec::new();
+    for table in tables {
+        let definition = known(table).unwrap_or_else(|| {
+            let is_audited =
+                extension.capture_function().is_ok() && Capture::of(&extension, table).or_raise().is_any();
+            is_audited.then(|| Rc::new(Definition::of(table)))
+        });
+        definitions.extend(definition.map(|definition| (table, definition)));
+    }
+    definitions
 }
 
 /// An object was created or altered, or is about to be dropped. `part` is the number of a relation's column, or 0.
@@ -140,7 +231,7 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
         Some((Some(tag), _)) => Some(tag),
         // What a savepoint's rollback undoes is kept apart.
         Some((None, begun)) if begun == level => None,
-        _ if is_told_without_command(access, class, object) => {
+        _ if is_told_without_command(access, class, object, part) => {
             begin_unannounced(level);
             None
         }
@@ -156,9 +247,6 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     let before = (class == pg_sys::RelationRelationId && access == Access::Altered && part == 0)
         .then(|| relation::describe(object))
         .flatten();
-    let column = (class == pg_sys::RelationRelationId && access == Access::Altered && part > 0)
-        .then(|| catalog::column_name(object, part))
-        .flatten();
     let schema = (class == pg_sys::NamespaceRelationId && access == Access::Altered)
         .then(|| catalog::namespace_name(object))
         .flatten();
@@ -169,10 +257,18 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     let drops = access == Access::Dropped
         && Extension::find()
             .is_some_and(|extension| is_ours_or_audited(&extension, class, object).or_raise());
+    let may_redefine = match access {
+        Access::Dropped => drops,
+        _ => tag.is_none_or(|tag| tag.starts_with("ALTER ")),
+    };
+    let definitions = if may_redefine { definitions(access, class, object, part) } else { Vec::new() };
     COMMANDS.with_borrow_mut(|commands| {
         let Some(command) = commands.last_mut() else { return };
         let touched = &mut command.touched;
         touched.drops |= drops;
+        for (table, before) in definitions {
+            touched.definitions.insert(table.to_u32(), Defined { before, said: Vec::new() });
+        }
         match class {
             pg_sys::RelationRelationId if access != Access::Dropped || part > 0 => {
                 let relation = touched.relations.entry(object.to_u32()).or_default();
@@ -184,11 +280,6 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
                     _ => true,
                 };
                 relation.before = relation.before.take().or(before);
-                if let Some(name) = column
-                    && !relation.columns.iter().any(|(number, _)| *number == part)
-                {
-                    relation.columns.push((part, name));
-                }
             }
             relation::INHERITS => touched.relations.entry(object.to_u32()).or_default().placed = true,
             pg_sys::TypeRelationId if access == Access::Altered => {
@@ -207,13 +298,13 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
 }
 
 /// Whether what an unannounced command does to an object may have to be told: to a table, or to a role's name.
-fn is_told_without_command(access: Access, class: Oid, object: Oid) -> bool {
+fn is_told_without_command(access: Access, class: Oid, object: Oid, part: i16) -> bool {
+    let is_table = || relation::describe(object).is_some_and(|description| description.is_table());
     let told = match (class, access) {
         // It is not visible yet.
         (pg_sys::RelationRelationId, Access::Created) => true,
-        (pg_sys::RelationRelationId, Access::Altered) => {
-            relation::describe(object).is_some_and(|description| description.is_table())
-        }
+        (pg_sys::RelationRelationId, Access::Altered) => is_table(),
+        (pg_sys::RelationRelationId, Access::Dropped) => part > 0 && is_table(),
         (pg_sys::AuthIdRelationId, Access::Altered) => true,
         _ => false,
     };
@@ -323,6 +414,18 @@ impl Touched {
     /// The relations that were created or altered, by OID.
     pub fn relations(&self) -> impl Iterator<Item = (Oid, &TouchedRelation)> {
         self.relations.iter().map(|(&oid, relation)| (Oid::from(oid), relation))
+    }
+
+    /// The audited tables whose columns or keys were touched, and the definition as of which nothing is said yet.
+    pub fn definitions(&self) -> impl Iterator<Item = (Oid, &Definition)> {
+        self.definitions.iter().map(|(&table, defined)| (Oid::from(table), &**defined.last_said()))
+    }
+
+    /// Whether this command, or one that goes on, has given a default to a column.
+    pub fn makes_defaults(&self) -> bool {
+        let makes =
+            |touched: &Self| touched.objects.keys().any(|&(class, _)| parts::are_defaults(class.into()));
+        makes(self) || COMMANDS.with_borrow(|commands| commands.iter().any(|command| makes(&command.touched)))
     }
 
     /// Whether the command has touched an object of the extension, or something on one of its tables, or made a trigger that

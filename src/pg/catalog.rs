@@ -299,12 +299,6 @@ pub fn extension_of(class: Oid, object: Oid) -> Option<Oid> {
     Some(unsafe { pg_sys::getExtensionOfObject(class, object) }).filter(|&oid| oid != Oid::INVALID)
 }
 
-/// The name of a relation's column.
-pub fn column_name(relation: Oid, column: i16) -> Option<Vec<u8>> {
-    // SAFETY: a look-up that answers null for an unknown column.
-    unsafe { owned(pg_sys::get_attname(relation, column, true)) }
-}
-
 /// The attribute numbers of the primary key, in the key's order; empty without one.
 pub fn primary_key(relation: Relation<'_>) -> Vec<usize> {
     // SAFETY: the relation is open; the index's catalog row is valid until released.

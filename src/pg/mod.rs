@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod command;
 pub mod compat;
+pub mod definition;
 pub mod encoding;
 pub mod ends;
 pub mod fmgr;

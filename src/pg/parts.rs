@@ -1,7 +1,7 @@
 //! Which table an object is a part of, and which tables use a type.
 
 use super::relation;
-use super::table::{StoredTuple, scan_catalog};
+use super::table::{StoredTuple, scan_catalog, scan_catalog_as_written};
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// `pg_depend` (`src/include/catalog/pg_depend.h`).
@@ -16,21 +16,32 @@ const PARTS_OF_TABLES: [(Oid, u32, i16); 6] = [
     (Oid::from_u32(3256), 3257, 3),
     (CONSTRAINT, 2667, if cfg!(feature = "pg18") { 9 } else { 8 }),
     (Oid::from_u32(3381), 3380, 2),
-    (Oid::from_u32(2604), 2657, 2),
+    (ATTRIBUTE_DEFAULT, 2657, 2),
 ];
+
+/// `pg_attrdef`.
+const ATTRIBUTE_DEFAULT: Oid = Oid::from_u32(2604);
 
 /// `pg_constraint`.
 const CONSTRAINT: Oid = Oid::from_u32(2606);
 
-/// The table whose primary key an object is; `None` for other objects.
+/// The table whose primary key an object is, with what the current command has written so far; `None` for other objects.
 pub fn table_of_primary_key(class: Oid, object: Oid) -> Option<Oid> {
-    if class != CONSTRAINT {
+    const KIND: i16 = 4;
+    let &(catalog, index, table) = PARTS_OF_TABLES.iter().find(|(catalog, ..)| *catalog == CONSTRAINT)?;
+    if class != catalog {
         return None;
     }
-    const KIND: i16 = 4;
-    let read = |row: StoredTuple<'_>| row.integer(KIND) as u8 == b'p';
+    let read = |row: StoredTuple<'_>| {
+        (row.integer(KIND) as u8 == b'p').then(|| Oid::from(row.integer(table) as u32))
+    };
     let key = (1, pg_sys::F_OIDEQ, Datum::from(object));
-    scan_catalog(class, Oid::from_u32(2667), key, read).contains(&true).then(|| table_of(class, object))?
+    scan_catalog_as_written(catalog, index.into(), key, read).into_iter().flatten().next()
+}
+
+/// Whether the objects of the class are defaults of columns.
+pub fn are_defaults(class: Oid) -> bool {
+    class == ATTRIBUTE_DEFAULT
 }
 
 /// Whether the objects of the class are parts of tables. An index is a relation, which is none of them.

@@ -59,6 +59,23 @@ impl<'a> Relation<'a> {
     }
 }
 
+impl<'a> Relation<'a> {
+    /// What column `index`, counted from 0, has in the rows that were stored before it was added; `None` if that is not kept.
+    pub fn missing_value(self, index: usize) -> Option<Value<'a>> {
+        // SAFETY: open by the invariant of the type. The value is a part of the relation's description, which a lock keeps.
+        unsafe {
+            let descriptor = (*self.relation).rd_att;
+            assert!(index < (*descriptor).natts as usize);
+            if !super::compat::attribute(descriptor, index).atthasmissing {
+                return None;
+            }
+            let mut is_null = false;
+            let value = pg_sys::getmissingattr(descriptor, index as i32 + 1, &mut is_null);
+            Some(Value((!is_null).then_some(value), PhantomData))
+        }
+    }
+}
+
 /// What capture needs to know of a column.
 #[derive(Clone, Debug)]
 pub struct Attribute {

@@ -75,6 +75,24 @@ pub fn for_each_stored_row(relation: Relation<'_>, mut visit: impl FnMut(&Row<'_
     true
 }
 
+/// Whether the table itself has a row, as the active snapshot sees it; `None` if the table has no storage of its own, as a foreign
+/// table. No row security applies.
+pub fn has_row(relation: Relation<'_>) -> Option<bool> {
+    let relation = relation.raw();
+    // SAFETY: as above.
+    unsafe {
+        if (*relation).rd_tableam.is_null() {
+            return None;
+        }
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let scan = pg_sys::table_beginscan(relation, pg_sys::GetActiveSnapshot(), 0, std::ptr::null_mut());
+        let found = pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+        pg_sys::table_endscan(scan);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        Some(found)
+    }
+}
+
 /// Calls `visit` with the rows of a table whose primary key, an integer and a bigint, has `first` and a number of this range, in
 /// order, as the active snapshot sees them. It asks for no privileges. Memory does not grow with the rows.
 pub fn for_each_in_range(

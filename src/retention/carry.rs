@@ -68,7 +68,8 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
         detail["options_since"] = known(newest, "options_since");
         detail["carried"] = true.into();
         if let Some(detail) = detail.as_object_mut() {
-            for member in ["previous_options", "reason", "context"] {
+            // The entries of its rows may be pruned, too.
+            for member in ["previous_options", "reason", "context", "complete"] {
                 detail.remove(member);
             }
         }

@@ -44,11 +44,15 @@ ALTER TABLE people ADD name text;
 UPDATE people SET name = 'public again';
 SELECT new_row FROM audit_log ORDER BY seq DESC LIMIT 1;
 SELECT count(*) AS leaks FROM audit_log WHERE concat(row_key, old_row, new_row, detail, statement) ~ 'secret|4111|4222|4333';
--- Past the event triggers (a superuser's force): capture fails closed.
+-- Past the event triggers (a superuser's force): followed at the commit where the library is loaded; otherwise capture fails closed.
 SELECT audit_enable('people', exclude_columns => '{note}');
 ALTER EVENT TRIGGER audit_chain_ddl_start DISABLE;
 ALTER EVENT TRIGGER audit_chain_ddl_end DISABLE;
-ALTER TABLE people RENAME note TO remark;
+ALTER TABLE people RENAME note TO comment;
+UPDATE people SET comment = 'secret9';
+\c -
+SET search_path = app, public;
+ALTER TABLE people RENAME comment TO remark;
 ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 UPDATE people SET remark = 'secret10';
