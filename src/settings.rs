@@ -60,6 +60,22 @@ static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 /// The age at which a segment of the log is closed, in minutes. 0: none. Ten years make 91 segments of the default age.
 static SEGMENT_AGE: GucSetting<i32> = GucSetting::<i32>::new(40 * 24 * 60);
 
+/// Which segments of the log have the history indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, pgrx::PostgresGucEnum)]
+pub enum HistoryIndexes {
+    /// Those that have them.
+    #[name = c"none"]
+    None,
+    /// Sealed ones, to which nobody writes.
+    #[name = c"sealed"]
+    Sealed,
+    /// Sealed ones and the open one.
+    #[name = c"all"]
+    All,
+}
+
+static HISTORY_INDEX: GucSetting<HistoryIndexes> = GucSetting::<HistoryIndexes>::new(HistoryIndexes::Sealed);
+
 /// The length to which an actor is cut, in bytes: a name, a distinguished name or the claims of a token fit.
 pub const MAX_ACTOR: usize = 8192;
 
@@ -240,6 +256,14 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_enum_guc(
+        c"audit_chain.history_index",
+        c"Sets which segments of the log get the indexes by which the history of rows is found.",
+        c"none drops no index. With all, every entry that is written is added to them.",
+        &HISTORY_INDEX,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     settings::reserve_prefix(c"audit_chain");
 }
 
@@ -334,6 +358,11 @@ pub fn segment_size() -> Option<i64> {
 /// `audit_chain.segment_age` in microseconds; `None` where there is no limit.
 pub fn segment_age() -> Option<i64> {
     Some(i64::from(SEGMENT_AGE.get()) * 60_000_000).filter(|&age| age > 0)
+}
+
+/// `audit_chain.history_index`.
+pub fn history_index() -> HistoryIndexes {
+    HISTORY_INDEX.get()
 }
 
 /// `audit_chain.max_chains`.

@@ -250,6 +250,7 @@ impl Drop for OrderedIndex {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     pub oid: Oid,
+    pub name: Vec<u8>,
     pub is_primary: bool,
     pub is_unique: bool,
     /// What `CREATE INDEX` says after `USING`: the access method, the columns, and so on. Names are qualified and quoted as the
@@ -293,7 +294,15 @@ pub fn indexes_of(table: Oid) -> Vec<Index> {
                     .indcheckxmin
                     .then(|| pg_sys::HeapTupleHeaderGetXmin((*(*index).rd_indextuple).t_data));
                 let (is_primary, is_unique) = (form.indisprimary, form.indisunique);
-                indexes.push(Index { oid, definition: definition(table, oid), is_primary, is_unique, after });
+                let name = catalog::relation_name(oid).unwrap_or_default();
+                indexes.push(Index {
+                    oid,
+                    name,
+                    definition: definition(table, oid),
+                    is_primary,
+                    is_unique,
+                    after,
+                });
             }
             pg_sys::index_close(index, pg_sys::NoLock as c_int);
         }

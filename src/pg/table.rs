@@ -7,6 +7,7 @@
 
 use super::compat::{self, Touched};
 use super::ends::Bound;
+use super::session::AsRole;
 use super::tuple::{ColumnValue, RowBuffer};
 use super::{publication, varlena};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -804,8 +805,37 @@ impl ExecutorIndexes {
                 pg_sys::palloc0(std::mem::size_of::<pg_sys::ResultRelInfo>()).cast();
             pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(result, false);
+            Self::prepare(relation, result, estate);
             pg_sys::MemoryContextSwitchTo(previous);
             Self { result, estate }
+        }
+    }
+
+    /// Prepares expressions and conditions, as the first insertion would. PostgreSQL checks then, and only then, who may call their
+    /// functions: the table's owner, who has made them part of it. Whoever writes to an audited table need not know of them.
+    ///
+    /// # Safety
+    /// Opened for that relation, in the memory of `estate`.
+    unsafe fn prepare(
+        relation: pg_sys::Relation,
+        result: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+    ) {
+        // SAFETY: by the contract; the array has one element for each index.
+        unsafe {
+            for at in 0..(*result).ri_NumIndices as usize {
+                let info = &mut **(*result).ri_IndexRelationInfo.add(at);
+                if info.ii_Expressions.is_null() && info.ii_Predicate.is_null() {
+                    continue;
+                }
+                let _owner = AsRole::become_role((*(*relation).rd_rel).relowner);
+                if !info.ii_Expressions.is_null() {
+                    info.ii_ExpressionsState = pg_sys::ExecPrepareExprList(info.ii_Expressions, estate);
+                }
+                if !info.ii_Predicate.is_null() {
+                    info.ii_PredicateState = pg_sys::ExecPrepareQual(info.ii_Predicate, estate);
+                }
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use crate::log::segment::{first_chain, last_chain, name, table_of};
 use crate::pg::query::{execute, query_latest};
 use crate::pg::session::LocalSettings;
 use crate::pg::{catalog, table};
+use crate::segment::indexes::{self, HistoryIndex};
+use crate::settings::{self, HistoryIndexes};
 use pgrx::pg_sys::Oid;
 use std::ffi::CString;
 
@@ -46,9 +48,31 @@ pub fn create(extension: &Extension, segment: u32) -> Result<Oid, Error> {
     ));
     guard(&schema, &new);
     let table = table_of(extension, segment)?.ok_or(Error::MissingObject { what: "the new segment" })?;
+    index(extension, segment, log, table, &new)?;
     copy_readers(log, table, &new);
     copy_publications(log, &new);
     Ok(table)
+}
+
+/// Leaves the new segment the indexes that a DBA has added to `audit_log`, not those that it has because it is a sealed segment; gives
+/// it the history indexes, if open segments have them.
+fn index(extension: &Extension, segment: u32, log: Oid, table: Oid, new: &str) -> Result<(), Error> {
+    let (own, _) = indexes::of_log(extension, log)?;
+    let mut copies = indexes::of(table);
+    for own in own {
+        if let Some(at) = copies.iter().position(|copy| copy.definition == own.definition) {
+            let copy = copies.swap_remove(at);
+            execute(&format!("DROP INDEX {}", catalog::quoted_name(copy.oid).unwrap_or_default()));
+        }
+    }
+    if settings::history_index() == HistoryIndexes::All {
+        for kind in HistoryIndex::ALL {
+            if let Some(command) = indexes::creation(extension, segment, table, new, kind)? {
+                execute(&command);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives a table, whose name and schema are given quoted, the triggers that keep the log append-only. To be called as the extension's

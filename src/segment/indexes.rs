@@ -3,12 +3,15 @@
 //! They are ordinary indexes of a segment's table, and found by what they are, not by their names: a DBA may have made one, or
 //! renamed it.
 
+use crate::error::Error;
 use crate::extension::Extension;
+use crate::pg::catalog;
 use crate::pg::index::{self, Index};
 use crate::pg::session::LocalSettings;
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::CString;
 
 /// A history index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl HistoryIndex {
         [Self::Row, Self::LeftRow, Self::At, Self::Xid, Self::Actor, Self::SessionRole, Self::EffectiveRole];
 
     /// What its name ends with.
-    pub fn suffix(self) -> &'static str {
+    fn suffix(self) -> &'static str {
         match self {
             Self::Row => "row",
             Self::LeftRow => "left_row",
@@ -45,6 +48,11 @@ impl HistoryIndex {
             Self::SessionRole => "session_role",
             Self::EffectiveRole => "effective_role",
         }
+    }
+
+    /// The name that the extension gives it.
+    pub fn name(self, segment: u32) -> String {
+        format!("audit_log_{segment:04}_{}", self.suffix())
     }
 
     /// Its columns, and its condition if it has one, as PostgreSQL prints them. `schema` is the extension's, quoted for SQL.
@@ -120,7 +128,7 @@ pub fn find(table: Oid, kind: HistoryIndex) -> Option<Oid> {
     }
     let extension = Extension::find()?;
     let before = CHANGES.get();
-    let found = search(&extension, &indexes_of(table))?;
+    let found = search(&extension, &of(table))?;
     let index = of_kind(&found);
     if before == CHANGES.get() {
         KNOWN.with_borrow_mut(|known| known.insert(table, found));
@@ -134,8 +142,41 @@ pub fn missing(extension: &Extension, indexes: &[Index]) -> Vec<HistoryIndex> {
     HistoryIndex::ALL.into_iter().filter(|&kind| found[kind as usize].is_none()).collect()
 }
 
+/// The indexes of `audit_log` besides its key: those that the extension has made because it is the first segment, and a DBA's.
+pub fn of_log(extension: &Extension, log: Oid) -> Result<(Vec<Index>, Vec<Index>), Error> {
+    let schema = schema_of(extension)?;
+    let is_own = |index: &Index| {
+        HistoryIndex::ALL.into_iter().any(|kind| {
+            index.name == kind.name(1).as_bytes() && kind.is_served_by(&schema, &index.definition)
+        })
+    };
+    Ok(of(log).into_iter().filter(|index| !index.is_primary).partition(is_own))
+}
+
+/// The command that makes a history index, if the table of the segment, whose name is given quoted, has none that serves. The caller
+/// has locked the table against others who would make one.
+pub fn creation(
+    extension: &Extension,
+    segment: u32,
+    table: Oid,
+    quoted: &str,
+    kind: HistoryIndex,
+) -> Result<Option<String>, Error> {
+    if !missing(extension, &of(table)).contains(&kind) {
+        return Ok(None);
+    }
+    let name = kind.name(segment);
+    let is_free =
+        catalog::relation_in(extension.schema, &CString::new(name.as_str()).expect("a name without NUL"))
+            .is_none();
+    // PostgreSQL finds another name.
+    let name = if is_free { name + " " } else { String::new() };
+    let definition = kind.definition(&schema_of(extension)?);
+    Ok(Some(format!("CREATE INDEX {name}ON {quoted} USING {definition}")))
+}
+
 fn search(extension: &Extension, indexes: &[Index]) -> Option<Found> {
-    let schema = extension.quoted_schema().ok()?;
+    let schema = schema_of(extension).ok()?;
     Some(
         HistoryIndex::ALL
             .map(|kind| indexes.iter().find(|index| kind.is_served_by(&schema, &index.definition)).cloned()),
@@ -143,8 +184,17 @@ fn search(extension: &Extension, indexes: &[Index]) -> Option<Found> {
 }
 
 /// The indexes of a table; names in their definitions are qualified, and quoted where that is needed.
-pub fn indexes_of(table: Oid) -> Vec<Index> {
-    let _settings =
-        LocalSettings::enter(&[(c"search_path", c"pg_catalog, pg_temp"), (c"quote_all_identifiers", c"off")]);
+pub fn of(table: Oid) -> Vec<Index> {
+    let _names = name_settings();
     index::indexes_of(table)
+}
+
+/// The name of the extension's schema, as it is in definitions.
+fn schema_of(extension: &Extension) -> Result<String, Error> {
+    let _names = name_settings();
+    extension.quoted_schema()
+}
+
+fn name_settings() -> LocalSettings {
+    LocalSettings::enter(&[(c"search_path", c"pg_catalog, pg_temp"), (c"quote_all_identifiers", c"off")])
 }

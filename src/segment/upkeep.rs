@@ -1,5 +1,5 @@
 //! What is due for the segments: another one, when the open one is large or old enough; sealing what was closed; constraints by
-//! which the planner leaves sealed segments out, and indexes.
+//! which the planner leaves sealed segments out, and indexes: those that a DBA has added, and the history indexes.
 //!
 //! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it for the next time.
 
@@ -9,13 +9,15 @@ use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{self, Segments, State};
 use crate::log::{incarnation, table};
 use crate::pg::ends;
+use crate::pg::index::Index;
 use crate::pg::lock::try_lock_table;
 use crate::pg::query::{execute, query_latest};
 use crate::pg::session::LocalSettings;
 use crate::pg::slices::Slices;
 use crate::pg::{catalog, xact};
+use crate::segment::indexes::{self, HistoryIndex};
 use crate::segment::{rotate, seal};
-use crate::settings;
+use crate::settings::{self, HistoryIndexes};
 use pgrx::pg_sys::{self, Oid};
 
 /// Does what is due. Raises the first error in its transaction, so that nothing half done is committed.
@@ -29,6 +31,11 @@ pub fn run(slices: &mut impl Slices) {
         for step in [add_constraint, validate_constraint, add_indexes] {
             slices.run(|| step(&extension, segment).or_raise());
         }
+        add_history_indexes(slices, &extension, segment);
+    }
+    // Last: rotation may have opened one that has them.
+    if let Some(open) = slices.run(|| open_to_index(&extension).or_raise()) {
+        add_history_indexes(slices, &extension, open);
     }
 }
 
@@ -57,7 +64,12 @@ fn rotation_is_due(extension: &Extension) -> Result<bool, Error> {
     if open == segment::LAST {
         return Ok(false);
     }
-    if settings::segment_size().is_some_and(|limit| ends::total_size(table) >= limit) {
+    let size = ends::total_size(table);
+    if settings::segment_size().is_some_and(|limit| size >= limit) {
+        return Ok(true);
+    }
+    // The next one has the history indexes from the beginning.
+    if size > INDEXED_WHILE_OPEN && lacks_history_indexes(extension, table) {
         return Ok(true);
     }
     let Some(limit) = settings::segment_age() else { return Ok(false) };
@@ -85,19 +97,28 @@ fn constraint_state(table: Oid, segment: u32) -> Option<bool> {
     validated.into_iter().next()
 }
 
-/// Changes the table of a sealed segment by a command, if nobody uses the table in a way that the command would have to wait for.
-fn change(extension: &Extension, table: Oid, mode: u32, command: impl FnOnce(&str) -> String) {
+/// Changes a segment's table by a command, which is made once the table is locked, if nobody uses the table in a way that the command
+/// would have to wait for.
+fn change(
+    extension: &Extension,
+    table: Oid,
+    mode: u32,
+    command: impl FnOnce(&str) -> Result<Option<String>, Error>,
+) -> Result<(), Error> {
     if !try_lock_table(table, mode) {
-        return;
+        return Ok(());
     }
-    let Some(name) = catalog::quoted_name(table) else { return };
+    let Some(name) = catalog::quoted_name(table) else { return Ok(()) };
     let _guard = GuardSuspended::begin();
     let _settings = LocalSettings::enter(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"client_min_messages", c"warning"),
     ]);
     let _owner = extension.act_as_owner();
-    execute(&command(&name));
+    if let Some(command) = command(&name)? {
+        execute(&command);
+    }
+    Ok(())
 }
 
 /// Says in a constraint from when to when a sealed segment's entries are. The lock is exclusive, and held for a moment.
@@ -116,12 +137,14 @@ fn add_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
     // The constraint of the first segment must not be inherited by the others.
     let own = if segment == 1 { " NO INHERIT" } else { "" };
     change(extension, table, pg_sys::AccessExclusiveLock, |quoted| {
-        format!(
-            "ALTER TABLE {quoted} ADD CONSTRAINT {name} CHECK (at >= '{first}'::timestamptz AND at <= '{last}'::timestamptz){own} \
-             NOT VALID"
-        )
-    });
-    Ok(())
+        let is_missing = constraint_state(table, segment).is_none();
+        Ok(is_missing.then(|| {
+            format!(
+                "ALTER TABLE {quoted} ADD CONSTRAINT {name} CHECK (at >= '{first}'::timestamptz AND at <= '{last}'::timestamptz)\
+                 {own} NOT VALID"
+            )
+        }))
+    })
 }
 
 /// Makes autovacuum freeze all rows the next time, and at once. Nothing changes there any more, so that it is the last time.
@@ -131,17 +154,17 @@ const FREEZE: &str = "autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_th
 /// Validates it; then the planner uses it. Readers go on meanwhile.
 fn validate_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
     let Some(table) = segment::table_of(extension, segment)? else { return Ok(()) };
-    if constraint_state(table, segment) == Some(false) {
-        let name = constraint(segment);
-        change(extension, table, pg_sys::ShareUpdateExclusiveLock, |quoted| {
-            format!(
-                "ALTER TABLE {quoted} VALIDATE CONSTRAINT {name}; \
-                 ALTER TABLE {quoted} SET ({FREEZE}); \
-                 ANALYZE {quoted}"
-            )
-        });
+    if constraint_state(table, segment) != Some(false) {
+        return Ok(());
     }
-    Ok(())
+    let name = constraint(segment);
+    change(extension, table, pg_sys::ShareUpdateExclusiveLock, |quoted| {
+        Ok(Some(format!(
+            "ALTER TABLE {quoted} VALIDATE CONSTRAINT {name}; \
+             ALTER TABLE {quoted} SET ({FREEZE}); \
+             ANALYZE {quoted}"
+        )))
+    })
 }
 
 /// Gives a sealed segment the indexes that somebody has made on `audit_log` since it was opened; one of them each time. Readers go on
@@ -152,23 +175,61 @@ fn add_indexes(extension: &Extension, segment: u32) -> Result<(), Error> {
         return Ok(());
     };
     // What comes after the table in its definition is all of it but the name and whether it is unique.
-    let missing = query_latest(
-        "SELECT CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, \
-                pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING ')) \
-         FROM pg_catalog.pg_index i, pg_catalog.pg_get_indexdef(i.indexrelid) d(definition) \
-         WHERE i.indrelid = $1 AND i.indisvalid AND NOT i.indisprimary AND NOT EXISTS ( \
-             SELECT FROM pg_catalog.pg_index o, pg_catalog.pg_get_indexdef(o.indexrelid) e(definition) \
-             WHERE o.indrelid = $2 AND o.indisunique = i.indisunique \
-               AND pg_catalog.substr(e.definition, pg_catalog.strpos(e.definition, ' USING ')) \
-                   = pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING '))) \
-         ORDER BY i.indexrelid LIMIT 1",
-        &[log.into(), table.into()],
-        |row| (row.text(1), row.text(2)),
-    );
-    for (unique, definition) in missing {
-        change(extension, table, pg_sys::ShareLock, |quoted| {
-            format!("CREATE {unique}INDEX ON {quoted}{definition}")
-        });
+    let missing = || -> Result<Option<Index>, Error> {
+        let have = indexes::of(table);
+        let is_there = |wanted: &Index| {
+            have.iter().any(|have| have.is_unique == wanted.is_unique && have.definition == wanted.definition)
+        };
+        let (_, of_dba) = indexes::of_log(extension, log)?;
+        Ok(of_dba.into_iter().find(|wanted| !is_there(wanted)))
+    };
+    if missing()?.is_none() {
+        return Ok(());
     }
-    Ok(())
+    change(extension, table, pg_sys::ShareLock, |quoted| {
+        Ok(missing()?.map(|Index { is_unique, definition, .. }| {
+            let unique = if is_unique { "UNIQUE " } else { "" };
+            format!("CREATE {unique}INDEX ON {quoted} USING {definition}")
+        }))
+    })
+}
+
+/// Gives a segment the history indexes that it lacks, one after the other. Readers go on meanwhile.
+fn add_history_indexes(slices: &mut impl Slices, extension: &Extension, segment: u32) {
+    let missing = || -> Result<Vec<HistoryIndex>, Error> {
+        if settings::history_index() == HistoryIndexes::None {
+            return Ok(Vec::new());
+        }
+        let table = segment::table_of(extension, segment)?;
+        Ok(table.map_or_else(Vec::new, |table| indexes::missing(extension, &indexes::of(table))))
+    };
+    for kind in slices.run(|| missing().or_raise()) {
+        slices.run(|| add_history_index(extension, segment, kind).or_raise());
+    }
+}
+
+fn add_history_index(extension: &Extension, segment: u32, kind: HistoryIndex) -> Result<(), Error> {
+    let Some(table) = segment::table_of(extension, segment)? else { return Ok(()) };
+    change(extension, table, pg_sys::ShareLock, |quoted| {
+        indexes::creation(extension, segment, table, quoted, kind)
+    })
+}
+
+/// Up to this size, in bytes, an open segment gets its history indexes: a writer waits some milliseconds for each. A larger one is closed
+/// instead.
+const INDEXED_WHILE_OPEN: i64 = 8 << 20;
+
+/// Whether an open segment, of this table, should have history indexes that it lacks.
+fn lacks_history_indexes(extension: &Extension, table: Oid) -> bool {
+    settings::history_index() == HistoryIndexes::All
+        && !indexes::missing(extension, &indexes::of(table)).is_empty()
+}
+
+/// The open segment, if it should have history indexes that it lacks, and is small enough.
+fn open_to_index(extension: &Extension) -> Result<Option<u32>, Error> {
+    let open = Segments::read(extension)?.open();
+    let table = segment::table_of(extension, open)?;
+    let is_due =
+        |table: Oid| lacks_history_indexes(extension, table) && ends::total_size(table) <= INDEXED_WHILE_OPEN;
+    Ok(table.is_some_and(is_due).then_some(open))
 }

@@ -1,0 +1,147 @@
+-- The indexes by which the history of rows is found: the ids that they store, and which segments have them.
+\getenv srcdir PG_ABS_SRCDIR
+\set setup :srcdir '/setup.sql'
+\i :setup
+
+SET audit_chain.keep_chain = off;
+\set VERBOSITY terse
+SHOW audit_chain.history_index;
+SET audit_chain.history_index = 'all';
+
+-- Ids. Every role may compute them.
+CREATE ROLE regress_reader;
+GRANT USAGE ON SCHEMA app TO regress_reader;
+SET ROLE regress_reader;
+SELECT audit_chain_row('public', 'accounts', '{"id":1}') AS id, audit_chain_row('public', 'accounts', '{"number":"1"}') AS renamed,
+       audit_chain_row('public', 'accounts', '{"id":2}') AS other, audit_chain_row('public', 'accounts', NULL) AS without_key,
+       audit_chain_row('public', 'account', '{"id":1}') AS other_table;
+SELECT audit_chain_left_row('public', 'accounts', '{"id":2}', '{"id":1,"v":"x"}') = audit_chain_row('public', 'accounts', '{"id":1}') AS has_left,
+       audit_chain_left_row('public', 'accounts', '{"a":1,"b":2}', '{"b":3}') = audit_chain_row('public', 'accounts', '{"a":1,"b":3}') AS composite;
+SELECT audit_chain_left_row('public', 'accounts', '{"id":2}', '{"v":"x"}') AS unchanged,
+       audit_chain_left_row('public', 'accounts', '{"id":2}', NULL) AS no_old, audit_chain_left_row('public', 'accounts', NULL, '{"id":2}') AS no_key;
+-- Odd input is no error.
+SELECT audit_chain_row(NULL, 'accounts', '{"id":1}') AS no_schema, audit_chain_row('public', NULL, '{"id":1}') AS no_table,
+       audit_chain_row('', '', '{}') IS NOT NULL AS empty, audit_chain_row('s', 't', '[1]') = audit_chain_row('s', 't', NULL) AS no_object,
+       audit_chain_row('s', 't', '{"id":"\ud800"}') <> audit_chain_row('s', 't', '{"id":"\ud801"}') AS half_a_character,
+       audit_chain_left_row('s', 't', '[1]', '{"id":1}') AS odd, audit_chain_left_row('s', 't', '{"id":1}', '"id"') AS odd_too,
+       audit_chain_left_row(NULL, NULL, NULL, NULL) AS nothing;
+SELECT audit_chain_row('s', 't', (repeat('[', 4000) || repeat(']', 4000))::json) = audit_chain_row('s', 't', NULL) AS deep;
+RESET ROLE;
+SELECT p.oid::regprocedure AS function, p.provolatile, p.proparallel, p.proisstrict, obj_description(p.oid, 'pg_proc') IS NOT NULL AS described
+FROM pg_proc p WHERE p.proname ~ '^audit_chain_(left_)?row$' ORDER BY 1;
+
+-- Entries of every kind.
+CREATE TABLE t (id int PRIMARY KEY, v text);
+CREATE TABLE no_key (v text);
+CREATE TABLE pair (a text, b int, PRIMARY KEY (a, b));
+SELECT audit_enable('t'), audit_enable('no_key'), audit_enable('pair');
+INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 5) g;
+UPDATE t SET id = 6, v = 'moved' WHERE id = 5;
+UPDATE t SET v = 'changed' WHERE id = 6;
+DELETE FROM t WHERE id = 6;
+INSERT INTO no_key VALUES ('a'), ('b');
+INSERT INTO pair VALUES ('x', 1), ('y', 1);
+UPDATE pair SET b = 2 WHERE a = 'x';
+TRUNCATE no_key;
+ALTER TABLE t ADD w int;
+SELECT audit_event('nothing of a table', '{}');
+CREATE VIEW ids AS
+    SELECT operation, table_name, row_key ->> 'id' AS id, audit_chain_row(table_schema, table_name, row_key) AS row_id,
+           audit_chain_left_row(table_schema, table_name, row_key, old_row) AS left_id
+    FROM audit_log ORDER BY chain, seq;
+SELECT operation, table_name, id, row_id & 4294967295 = 0 AS without_key, row_id IS NULL AS no_table, left_id IS NOT NULL AS has_left FROM ids;
+SELECT count(DISTINCT row_id >> 32) AS tables FROM ids;
+SELECT (SELECT array_agg(operation) FROM ids WHERE row_id = audit_chain_row('app', 't', '{"id":5}')) AS as_5,
+       (SELECT array_agg(operation) FROM ids WHERE row_id = audit_chain_row('app', 't', '{"id":6}')) AS as_6,
+       (SELECT array_agg(operation) FROM ids WHERE left_id = audit_chain_row('app', 't', '{"id":5}')) AS left_5;
+
+-- Sealed segments get them, the open one does not.
+CREATE VIEW indexes AS
+    SELECT tablename, indexname, regexp_replace(indexdef, '^.* USING ', '') AS definition FROM pg_indexes
+    WHERE tablename ~ '^audit_log(_\d+)?$' AND indexname !~ 'pkey' ORDER BY tablename, indexname;
+CALL audit_maintain();
+SELECT * FROM indexes;
+SELECT audit_rotate();
+UPDATE t SET v = 'second' WHERE id = 1;
+SELECT audit_rotate();
+UPDATE t SET v = 'third' WHERE id = 1;
+SELECT audit_seal();
+SELECT * FROM indexes;
+CALL audit_maintain();
+SELECT * FROM indexes;
+CREATE TABLE first AS SELECT indexrelid FROM pg_index WHERE indrelid::regclass::text ~ '^audit_log';
+CALL audit_maintain();
+SELECT count(*) AS made_again FROM pg_index WHERE indrelid::regclass::text ~ '^audit_log' AND indexrelid NOT IN (SELECT indexrelid FROM first);
+-- What the extension makes is no entry.
+SELECT operation, detail ->> 'tag' AS tag, detail ->> 'object' AS object FROM audit_log WHERE operation = 'DDL' ORDER BY chain, seq;
+-- audit_log has them as the first segment: another one does not inherit them.
+SELECT audit_rotate();
+SELECT count(*) FROM indexes WHERE tablename = 'audit_log_0004';
+SELECT valid, problems FROM audit_verify();
+
+-- Queries use them.
+SET enable_seqscan = off;
+CREATE FUNCTION uses(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
+        RETURN QUERY SELECT m[1] FROM regexp_match(line, 'Index Scan (?:using|on) (audit_log_0\w+)') m WHERE m IS NOT NULL;
+    END LOOP;
+END
+$$;
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_chain_row(table_schema, table_name, row_key) = 1 AND table_name = 't'$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_chain_left_row(table_schema, table_name, row_key, old_row) = 1
+              AND audit_chain_left_row(table_schema, table_name, row_key, old_row) IS NOT NULL$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE at > '2000-01-01' AND at < '2000-01-02'$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE xid = '9'$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE actor = 'x' ORDER BY at$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE session_role = 'x' ORDER BY at$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE effective_role = 'x' AND effective_role <> session_role ORDER BY at$$);
+RESET enable_seqscan;
+
+-- A DBA's index serves as well, whatever it is called, with storage options and further columns; one of fewer entries, of other columns
+-- or another order does not.
+DROP INDEX audit_log_0002_xid, audit_log_0002_at, audit_log_0002_actor, audit_log_0002_session_role, audit_log_0002_effective_role;
+CREATE INDEX "a USING b" ON audit_log_0002 (xid) INCLUDE (seq) WITH (fillfactor = 70);
+CREATE INDEX ON audit_log_0002 (at) WHERE actor IS NOT NULL;
+CREATE INDEX every_actor ON audit_log_0002 (actor, at);
+CREATE INDEX audit_log_0002_session_role ON audit_log_0002 (session_role, at DESC);
+CREATE INDEX ON audit_log_0002 (effective_role, at) WHERE effective_role <> session_role OR actor IS NULL;
+CALL audit_maintain();
+SELECT * FROM indexes WHERE tablename = 'audit_log_0002';
+-- One of audit_log is a DBA's, unless it has the extension's name. It is added to all segments.
+CREATE INDEX ON audit_log (table_name);
+CREATE INDEX "b USING c" ON audit_log (at, seq);
+CALL audit_maintain();
+CALL audit_maintain();
+SELECT audit_rotate();
+SELECT tablename, definition FROM indexes WHERE definition ~ 'table_name\)$|seq';
+SELECT tablename, count(*) FROM indexes GROUP BY 1 ORDER BY 1;
+SELECT valid, problems FROM audit_verify();
+
+-- The names of the extension's schema may be any.
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain CASCADE;
+CREATE SCHEMA "Odd ""schema";
+CREATE EXTENSION audit_chain SCHEMA "Odd ""schema";
+RESET client_min_messages;
+SET search_path = app, "Odd ""schema";
+SET quote_all_identifiers = on;
+SELECT audit_enable('t');
+INSERT INTO t VALUES (9, 'odd');
+SELECT audit_rotate();
+INSERT INTO t VALUES (10, 'odd');
+SELECT audit_seal();
+CALL audit_maintain();
+CALL audit_maintain();
+SELECT tablename, count(*) FROM pg_indexes WHERE schemaname ~ 'Odd' AND tablename ~ '^audit_log(_\d+)?$' GROUP BY 1 ORDER BY 1;
+ALTER SCHEMA "Odd ""schema" RENAME TO plain;
+SET search_path = app, plain;
+CALL audit_maintain();
+SELECT tablename, count(*) FROM pg_indexes WHERE schemaname = 'plain' AND tablename ~ '^audit_log(_\d+)?$' GROUP BY 1 ORDER BY 1;
+SELECT valid, problems FROM audit_verify();
+SET client_min_messages = warning;
+DROP EXTENSION audit_chain CASCADE;
+DROP SCHEMA app, plain CASCADE;
+DROP ROLE regress_reader;
