@@ -1,7 +1,7 @@
 //! History that people use: who changed a row, how a table was, what changed between two moments.
 //!
 //! * [`ask`]: what the functions have in common: the caller's rights, the table, the moment.
-//! * [`mod@changes`]: `audit_history()`.
+//! * `audit_history()` ([`changes`](mod@changes)).
 //! * [`as_of`]: `audit_as_of()` and `audit_diff()`.
 //! * [`lineage`]: what a table was called when, what became of its columns, when it was audited.
 //! * [`when`]: the moment of which a question is asked, and which entries count then.
