@@ -1,7 +1,8 @@
 //! The capture trigger: a row change becomes an entry.
 //!
 //! The triggers' names sort before all other names, so a row's own change is recorded before the changes that its other
-//! AFTER triggers and cascades make. Row triggers only collect entries; the statement trigger, which fires when the
+//! AFTER triggers and cascades make. What these do to the statement's other rows is recorded before the statement's own change of
+//! such a row, whose entry then says that it is superseded. Row triggers only collect entries; the statement trigger, which fires when the
 //! statement is complete, writes them.
 
 use crate::capture::audited_table::{self, AuditedTable};
@@ -41,7 +42,13 @@ fn capture(trigger: Trigger<'_>) -> Result<(), Error> {
     }
     let table = audited_table::of(trigger)?;
     let header = EntryHeader { operation: trigger.operation(), table: Some((&table.schema, &table.name)) };
-    log::append(&header, effective_role(), |images| Ok(fill(images, &table, &firing)))?;
+    log::append(&header, effective_role(), |images| {
+        images.detail.set(table.detail.as_deref());
+        if trigger.is_superseded() {
+            images.detail.add_member("superseded", b"true");
+        }
+        Ok(fill(images, &table, &firing))
+    })?;
     if matches!(firing, Firing::Truncate) {
         log::flush();
     }
@@ -50,7 +57,6 @@ fn capture(trigger: Trigger<'_>) -> Result<(), Error> {
 
 /// Writes the images of a change; breaks off where an unchanged row is not to be recorded.
 fn fill(images: &mut Images, table: &AuditedTable, firing: &Firing<'_>) -> ControlFlow<()> {
-    images.detail.set(table.detail.as_deref());
     let _settings = OutputSettings::enter(table.depends_on_settings);
     match firing {
         Firing::Insert { new } => {
