@@ -2,6 +2,7 @@
 
 use super::fmgr::Call;
 use super::row::{Relation, Row};
+use super::successor;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -95,21 +96,33 @@ impl<'a> Trigger<'a> {
 
     /// Whether the row version that an AFTER ROW trigger for INSERT or UPDATE is about has been updated or deleted by its own
     /// transaction since, so that another one has replaced it, or none. Rows that are not stored in a heap: not known, so false.
-    ///
-    /// Such a version is uncommitted: nobody else can lock or change it meanwhile.
     pub fn is_superseded(self) -> bool {
         let slot = match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
             pg_sys::TRIGGER_EVENT_INSERT => self.data.tg_trigslot,
             pg_sys::TRIGGER_EVENT_UPDATE => self.data.tg_newslot,
             _ => return false,
         };
-        // SAFETY: a filled slot, as in `firing`. One of a heap has the tuple as it lies in the buffer, which the slot pins.
+        // SAFETY: a filled slot, as in `firing`. The version is uncommitted: nobody else can lock or change it.
+        unsafe { successor::is_of_heap(slot) && successor::has_own(slot) }
+    }
+
+    /// Whether a command may have run since an UPDATE or DELETE that an AFTER ROW trigger is about, so that another row may have got
+    /// the key of the old one. Rows that are not stored in a heap: not known, so false.
+    pub fn is_late(self) -> bool {
+        // SAFETY: as above. The old version was replaced by this transaction, for which others wait.
+        unsafe { successor::is_of_heap(self.data.tg_trigslot) && successor::is_late(self.data.tg_trigslot) }
+    }
+
+    /// Whether a row has the primary key of the old row of an UPDATE or DELETE now, as this transaction sees it, and `is_same` says
+    /// so too, who is given that row: equal values may be written in different ways. Rows that are not stored in a heap: not known,
+    /// so false.
+    pub fn old_key_is_in_use(self, is_same: impl FnOnce(&Row<'_>) -> bool) -> bool {
+        // SAFETY: as above; the table is open and locked while its triggers run.
         unsafe {
-            if !std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) {
-                return false;
-            }
-            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
-            !tuple.is_null() && has_own_successor((*tuple).t_data)
+            successor::is_of_heap(self.data.tg_trigslot)
+                && successor::has_key_of(self.data.tg_relation, self.data.tg_trigslot, |slot| {
+                    is_same(&Row::new(slot))
+                })
         }
     }
 
@@ -134,30 +147,5 @@ impl<'a> Trigger<'a> {
     /// The result of a BEFORE ROW trigger that leaves the row out.
     pub fn skip(self) -> pg_sys::Datum {
         pg_sys::Datum::null()
-    }
-}
-
-/// Whether the current transaction has updated or deleted a tuple, and has not undone that (`src/include/access/htup_details.h`).
-///
-/// # Safety
-/// The header of a tuple that nobody else changes meanwhile.
-unsafe fn has_own_successor(header: pg_sys::HeapTupleHeader) -> bool {
-    // SAFETY: by the contract; a tuple that is stored has a transaction's ID there, or a multixact's.
-    unsafe {
-        let bits = u32::from((*header).t_infomask);
-        let (multi, exclusive) = (pg_sys::HEAP_XMAX_IS_MULTI, pg_sys::HEAP_XMAX_EXCL_LOCK);
-        // Locked only (HEAP_XMAX_IS_LOCKED_ONLY), as foreign keys do.
-        if bits & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0
-            || bits & (multi | pg_sys::HEAP_LOCK_MASK) == exclusive
-        {
-            return false;
-        }
-        let xmax = if bits & multi != 0 {
-            pg_sys::HeapTupleGetUpdateXid(header)
-        } else {
-            (*header).t_choice.t_heap.t_xmax
-        };
-        // Not that of a savepoint that was rolled back.
-        pg_sys::TransactionIdIsCurrentTransactionId(xmax)
     }
 }

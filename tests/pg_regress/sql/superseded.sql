@@ -11,9 +11,9 @@ CREATE VIEW log AS
 -- The entries since the last call.
 CREATE TABLE seen (seq bigint);
 INSERT INTO seen SELECT max(seq) FROM audit_log;
-CREATE FUNCTION entries() RETURNS TABLE (what text, old_row json, new_row json, superseded text) LANGUAGE plpgsql AS $$
+CREATE FUNCTION entries() RETURNS TABLE (what text, old_row json, new_row json, superseded text, old_key_in_use text) LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN QUERY SELECT l.table_name || ' ' || l.operation, l.old_row, l.row, l.detail ->> 'superseded'
+    RETURN QUERY SELECT l.table_name || ' ' || l.operation, l.old_row, l.row, l.detail ->> 'superseded', l.detail ->> 'old_key_in_use'
         FROM log l, seen WHERE l.seq > seen.seq ORDER BY l.chain, l.seq;
     UPDATE seen SET seq = (SELECT max(l.seq) FROM audit_log l);
 END $$;
@@ -97,6 +97,52 @@ UPDATE t SET v = 'b' WHERE id = 31;
 DELETE FROM t WHERE id = 31;
 COMMIT;
 SELECT * FROM entries();
+
+-- A key that another row has got before its row's own DELETE or UPDATE is recorded.
+TRUNCATE t;
+INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c');
+SELECT FROM entries();
+CREATE FUNCTION act_on_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.id = 1 THEN INSERT INTO t VALUES (2, 'by trigger'), (4, 'by trigger'); END IF;
+    IF OLD.id = 5 THEN INSERT INTO t VALUES (6, 'gone again'); DELETE FROM t WHERE id = 6; END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER act_on_delete AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION act_on_delete();
+DELETE FROM t;
+SELECT * FROM entries();
+INSERT INTO t VALUES (5, 'a'), (6, 'b');
+SELECT FROM entries();
+DELETE FROM t WHERE id IN (5, 6);
+SELECT * FROM entries();
+CREATE FUNCTION act_on_update() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id = 12 THEN INSERT INTO t VALUES (4, 'by trigger'); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER act_on_update AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION act_on_update();
+UPDATE t SET id = id + 10;
+SELECT * FROM entries();
+SELECT row, detail FROM log WHERE detail ->> 'old_key_in_use' IS NOT NULL ORDER BY seq;
+DROP TRIGGER act_on_delete ON t;
+DROP TRIGGER act_on_update ON t;
+-- In one statement, too: the row of the greater key goes first.
+TRUNCATE t;
+INSERT INTO t VALUES (2, 'b'), (1, 'a');
+UPDATE t SET id = id + 1;
+SELECT row, old_row, detail FROM log WHERE old_row ->> 'id' IS NOT NULL AND row ->> 'id' IN ('2', '3') ORDER BY seq;
+-- Keys of several columns, of other types and collations. What is equal and written in another way is another key.
+CREATE TABLE wide (a text COLLATE "C", b timestamptz, c numeric, note text, PRIMARY KEY (c, a, b));
+SELECT audit_enable('wide');
+CREATE FUNCTION act_on_wide() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.note = 'first' THEN INSERT INTO wide VALUES ('x', '2020-01-01', 2, 'by trigger'), ('y', '2020-01-01', 2.0, 'by trigger'); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER act AFTER DELETE ON wide FOR EACH ROW EXECUTE FUNCTION act_on_wide();
+INSERT INTO wide VALUES ('x', '2020-01-01', 1, 'first'), ('x', '2020-01-01', 2, 'second'), ('y', '2020-01-01', 2, 'third');
+DELETE FROM wide;
+SELECT row, detail FROM log WHERE table_name = 'wide' AND operation = 'DELETE' ORDER BY seq;
 
 -- Foreign keys: a check locks the row that it finds, and supersedes nothing. A cascade comes after the row's own change.
 CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES child ON UPDATE CASCADE ON DELETE CASCADE);
