@@ -38,6 +38,7 @@ pub mod settings;
 pub mod shared;
 pub mod slices;
 pub mod standby;
+mod successor;
 pub mod swap;
 pub mod table;
 pub mod text;

@@ -207,7 +207,7 @@ pub fn key_columns(table: Oid) -> Vec<String> {
 /// The columns of a table, without dropped ones.
 pub fn columns(table: Oid) -> Vec<Column> {
     with_relation(table, |relation| {
-        let key = catalog::primary_key(relation);
+        let (key, _) = catalog::primary_key(relation);
         let attributes = relation.attributes().into_iter().enumerate();
         attributes
             .filter(|(_, attribute)| !attribute.is_dropped)
