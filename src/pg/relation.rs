@@ -199,7 +199,7 @@ pub struct Column {
 pub fn key_columns(table: Oid) -> Vec<String> {
     with_relation(table, |relation| {
         let attributes = relation.attributes();
-        let key = catalog::primary_key(relation);
+        let (key, _) = catalog::primary_key(relation);
         key.into_iter().map(|number| from_server(&attributes[number - 1].name)).collect()
     })
 }
