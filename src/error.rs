@@ -77,6 +77,10 @@ pub enum Error {
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
     NotMonitor { function: &'static str, view: &'static str },
+    /// History is asked for by a role that may not read the log.
+    MayNotReadLog { function: &'static str },
+    /// A text or a number that is no transaction's ID.
+    NoTransactionId { text: String },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -349,6 +353,16 @@ impl Error {
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for function {function}: only roles that may read view {view} may call it"),
                 format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
+            ),
+            Self::MayNotReadLog { function } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for function {function}: only roles that may read table audit_log may call it"),
+                "GRANT SELECT ON audit_log allows a role to read the log.".into(),
+            ),
+            Self::NoTransactionId { text } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("\"{text}\" is not the ID of a transaction"),
+                "A transaction's ID is a number without sign, as pg_current_xact_id() and audit_log.xid have it.".into(),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -868,6 +882,14 @@ pub fn warning(text: &str, hint: &str) {
 #[track_caller]
 pub fn notice(text: &str) {
     ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .report(PgLogLevel::NOTICE);
+}
+
+/// Tells the client something, with a hint what it may mean.
+#[track_caller]
+pub fn notice_with_hint(text: &str, hint: &str) {
+    ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .set_hint(message(hint))
         .report(PgLogLevel::NOTICE);
 }
 
