@@ -93,6 +93,10 @@ pub enum Error {
     NoSuchKey { table: String, key: String, columns: String },
     /// A table has no key by which a row could be named.
     NoKey { table: String },
+    /// History is asked for by a role that may not read the log.
+    MayNotReadLog { function: &'static str },
+    /// A text or a number that is no transaction's ID.
+    NoTransactionId { text: String },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -408,6 +412,16 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("table \"{table}\" has no primary key: no key names a row of it"),
                 "Pass columns and values that the row has; its history is found by its content.".into(),
+            ),
+            Self::MayNotReadLog { function } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for function {function}: only roles that may read table audit_log may call it"),
+                "GRANT SELECT ON audit_log allows a role to read the log.".into(),
+            ),
+            Self::NoTransactionId { text } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("\"{text}\" is not the ID of a transaction"),
+                "A transaction's ID is a number without sign, as pg_current_xact_id() and audit_log.xid have it.".into(),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -927,6 +941,14 @@ pub fn warning(text: &str, hint: &str) {
 #[track_caller]
 pub fn notice(text: &str) {
     ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .report(PgLogLevel::NOTICE);
+}
+
+/// Tells the client something, with a hint what it may mean.
+#[track_caller]
+pub fn notice_with_hint(text: &str, hint: &str) {
+    ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .set_hint(message(hint))
         .report(PgLogLevel::NOTICE);
 }
 

@@ -3,6 +3,8 @@
 //! * [`ask`]: what the functions have in common: the caller's rights, the table, the moment.
 //! * `audit_history()` ([`changes`](mod@changes)).
 //! * [`as_of`]: `audit_as_of()` and `audit_diff()`.
+//! * [`transaction`]: `audit_transaction()`; [`by`]: `audit_by()`; [`entry`]: an entry as they return it.
+//! * [`segments`]: the segments of the log, one by one, and searches along their chains.
 //! * [`lineage`]: what a table was called when, what became of its columns, when it was audited.
 //! * [`when`]: the moment of which a question is asked, and which entries count then.
 //! * [`reader`]: entries about rows, read from the log's segments.
@@ -15,11 +17,28 @@
 
 pub mod as_of;
 mod ask;
+pub mod by;
 pub mod changes;
+mod entry;
 mod lineage;
 mod reader;
 mod report;
+mod segments;
 mod state;
 mod table_at;
+pub mod transaction;
 mod typed;
 mod when;
+
+use crate::error::Error;
+use crate::extension::{Extension, OwnTable};
+use crate::pg::{compat, session};
+
+/// Refuses a caller who may not read the log.
+pub fn require_reader(extension: &Extension, function: &'static str) -> Result<(), Error> {
+    if compat::may_read(extension.table(OwnTable::Log)?, session::effective_role()) {
+        Ok(())
+    } else {
+        Err(Error::MayNotReadLog { function })
+    }
+}

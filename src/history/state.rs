@@ -211,7 +211,7 @@ impl<'a> State<'a> {
                     size = size.saturating_add_signed(gained);
                 }
             };
-            if let Some(left) = &entry.left {
+            if let Some(left) = entry.left.as_ref().filter(|_| !entry.left_in_use) {
                 learn(left, true);
             }
             if let Some(key) = &entry.key {

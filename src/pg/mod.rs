@@ -32,6 +32,7 @@ pub mod query;
 pub mod relation;
 pub mod rewrite;
 pub mod row;
+pub mod rows;
 pub mod scan;
 pub mod session;
 pub mod settings;

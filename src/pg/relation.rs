@@ -24,6 +24,8 @@ unsafe extern "C-unwind" {
 pub enum Lock {
     /// None.
     None,
+    /// The table is not dropped.
+    AccessShare,
     /// Nobody else writes to the table, or changes its triggers.
     ShareRowExclusive,
 }
@@ -32,6 +34,7 @@ impl Lock {
     fn mode(self) -> pg_sys::LOCKMODE {
         match self {
             Self::None => pg_sys::NoLock as c_int,
+            Self::AccessShare => pg_sys::AccessShareLock as c_int,
             Self::ShareRowExclusive => pg_sys::ShareRowExclusiveLock as c_int,
         }
     }
