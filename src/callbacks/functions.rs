@@ -64,6 +64,7 @@ entry_points! {
     (audit_chain_apply_erasure_register, pg_finfo_audit_chain_apply_erasure_register) =>
         crate::erasure::register::apply;
     (audit_chain_transaction, pg_finfo_audit_chain_transaction) => crate::history::transaction::transaction;
+    (audit_chain_changed, pg_finfo_audit_chain_changed) => crate::history::entry::changed_columns;
     (audit_chain_by, pg_finfo_audit_chain_by) => crate::history::by::by;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;

@@ -11,7 +11,7 @@
 //! It may use `retention`, `audit`, `tree`, `segment` and what lies below.
 
 pub mod by;
-mod entry;
+pub mod entry;
 mod segments;
 pub mod transaction;
 
