@@ -76,6 +76,7 @@ entry_points! {
     (audit_chain_diff_checkpoints, pg_finfo_audit_chain_diff_checkpoints) => crate::history::as_of::diff_checkpoints;
     (audit_chain_diff_texts, pg_finfo_audit_chain_diff_texts) => crate::history::as_of::diff_texts;
     (audit_chain_transaction, pg_finfo_audit_chain_transaction) => crate::history::transaction::transaction;
+    (audit_chain_changed, pg_finfo_audit_chain_changed) => crate::history::entry::changed_columns;
     (audit_chain_by, pg_finfo_audit_chain_by) => crate::history::by::by;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;

@@ -1,6 +1,8 @@
 //! An entry, as the functions of history return it.
 
-use crate::log::stored::{AddressText, StoredRow};
+use crate::log::stored::StoredRow;
+use crate::pg::encoding::to_utf8;
+use crate::pg::fmgr::Call;
 use crate::pg::text::{Text, from_server, to_server};
 use crate::pg::varlena;
 use audit_chain_core::changed::changed;
@@ -15,17 +17,12 @@ pub fn columns(row: &StoredRow<'_>) -> [Option<Datum>; 13] {
         let [schema, table] = [schema, table].map(|name| quote_identifier(from_server(name)));
         Text(format!("{schema}.{table}")).into_datum()
     });
-    let changed = row.with_entry(&mut AddressText::default(), |entry| {
-        let [old, new] =
-            [entry.old_row, entry.new_row].map(|image| image.map(std::str::from_utf8).transpose());
-        changed(old.ok()?, new.ok()?)
-    });
     [
         Some(Datum::from(row.at)),
         copy(row.operation),
         table,
         copy(row.row_key),
-        changed.map(|json| varlena::datum(&to_server(&json))),
+        changed_by(row.old_row, row.new_row),
         copy(row.actor),
         copy(row.session_role),
         copy(row.effective_role),
@@ -35,4 +32,19 @@ pub fn columns(row: &StoredRow<'_>) -> [Option<Datum>; 13] {
         Some(Datum::from(row.chain)),
         Some(Datum::from(row.seq)),
     ]
+}
+
+/// `audit_chain_changed(old_row json, new_row json) RETURNS json`
+pub fn changed_columns(call: Call) -> Datum {
+    changed_by(call.bytes(0), call.bytes(1)).unwrap_or_else(|| call.null())
+}
+
+/// What an entry changed, by its images, as a json value; `None` if it has none.
+fn changed_by(old_row: Option<&[u8]>, new_row: Option<&[u8]>) -> Option<Datum> {
+    let [old, new] = [old_row, new_row].map(|image| image.map(to_utf8));
+    let changed = match [&old, &new].map(|image| image.as_deref().map(std::str::from_utf8).transpose()) {
+        [Ok(old), Ok(new)] => changed(old, new)?,
+        _ => return None,
+    };
+    Some(varlena::datum(&to_server(&changed)))
 }

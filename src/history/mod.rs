@@ -11,7 +11,10 @@
 //! * [`state`]: the rows of a table at a moment, by their keys; [`table_at`]: that for a table with all below it.
 //! * [`typed`]: images as rows of the table's type of now; [`report`]: what an answer lacks.
 //!
-//! It may use `tree`, `segment`, `audit`, `log` and what lies below.
+//! Segments are read one by one and by their indexes, past the executor: a plan for the log takes longer than the search, because it
+//! has to look at each segment. Therefore the functions check that the caller may read the log.
+//!
+//! It may use `retention`, `tree`, `segment`, `audit`, `log` and what lies below.
 //!
 //! **Invariant**: what is shown comes from the log, in one snapshot; what it does not have is said, never guessed.
 
@@ -19,7 +22,7 @@ pub mod as_of;
 mod ask;
 pub mod by;
 pub mod changes;
-mod entry;
+pub mod entry;
 mod lineage;
 mod reader;
 mod report;
