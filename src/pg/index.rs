@@ -115,7 +115,7 @@ impl OrderedIndex {
             let relation = pg_sys::table_open(table, lock);
             let index = pg_sys::index_open(index, lock);
             assert!((*(*index).rd_index).indrelid == table, "the index is another table's");
-            assert!((*(*index).rd_rel).relam == pg_sys::Oid::from(pg_sys::BTREE_AM_OID), "it is no B-tree");
+            assert!((*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID, "it is no B-tree");
             // The caller's memory may be emptied earlier.
             let previous = pg_sys::MemoryContextSwitchTo(pg_sys::CurTransactionContext);
             let context = row_memory();

@@ -16,6 +16,8 @@ pub mod encoding;
 pub mod ends;
 pub mod fmgr;
 pub mod foreign;
+// The history functions read by it.
+#[allow(dead_code)]
 pub mod index;
 pub mod inet;
 pub mod interval;
