@@ -77,6 +77,10 @@ pub enum Error {
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
     NotMonitor { function: &'static str, view: &'static str },
+    /// The table is to be compared with the log for a role that may not read it.
+    MayNotReadTable { table: String },
+    /// Time travel to now.
+    NotInThePast,
     /// A polymorphic argument has not the type of a table's rows.
     NotARow { function: &'static str },
     /// Row security hides rows of the table from the caller, who asks for its history.
@@ -369,6 +373,16 @@ impl Error {
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for function {function}: only roles that may read view {view} may call it"),
                 format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
+            ),
+            Self::MayNotReadTable { table } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for table {table}: to compare it with the log is to read it"),
+                format!("GRANT SELECT ON {table} allows a role to read it."),
+            ),
+            Self::NotInThePast => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "the time to travel to is not in the past".into(),
+                "Pass an earlier time, or the number of entries of a checkpoint.".into(),
             ),
             Self::NotARow { function } => (
                 ERRCODE_DATATYPE_MISMATCH,

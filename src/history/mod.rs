@@ -3,6 +3,7 @@
 //! * [`ask`]: what the functions have in common: the caller's rights, the table, the moment.
 //! * `audit_history()` ([`changes`](mod@changes)).
 //! * [`as_of`]: `audit_as_of()` and `audit_diff()`.
+//! * [`check`]: `audit_check_table()`; [`travel`]: `audit_time_travel()`.
 //! * [`transaction`]: `audit_transaction()`; [`by`]: `audit_by()`; [`entry`]: an entry as they return it.
 //! * [`segments`]: the segments of the log, one by one, and searches along their chains.
 //! * [`lineage`]: what a table was called when, what became of its columns, when it was audited.
@@ -22,6 +23,7 @@ pub mod as_of;
 mod ask;
 pub mod by;
 pub mod changes;
+pub mod check;
 pub mod entry;
 mod lineage;
 mod reader;
@@ -30,6 +32,7 @@ mod segments;
 mod state;
 mod table_at;
 pub mod transaction;
+pub mod travel;
 mod typed;
 mod when;
 
