@@ -279,3 +279,25 @@ fn the_server_makes_them_under_load() {
     let verdict = database.verdict();
     assert!(verdict.valid, "{verdict:?}");
 }
+
+/// Ids are made of UTF-8, whatever the database's encoding is.
+#[test]
+fn ids_are_the_same_in_every_encoding() {
+    let server = server();
+    let key = r#"{"id":"Zoë"}"#;
+    let id = audit_chain_core::row_id::row_id("public", "é", Some(key));
+    for (name, encoding) in [("utf8", "UTF8"), ("latin1", "LATIN1"), ("win1250", "WIN1250")] {
+        let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+        let database = Database::create_with(&server, name, &options);
+        database.sql(
+            "SET client_encoding = 'UTF8'; CREATE TABLE é (id text PRIMARY KEY); SELECT audit_enable('é'); INSERT INTO é VALUES ('Zoë')",
+        );
+        database.sql("SELECT audit_rotate()");
+        database.sql("SELECT audit_seal(); CALL audit_maintain()");
+        let by_index = format!(
+            "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SELECT row_key FROM ONLY audit_log
+             WHERE audit_chain_row(table_schema, table_name, row_key) = {id} AND table_name IS NOT NULL"
+        );
+        assert_eq!(database.sql(&by_index), key, "{encoding}");
+    }
+}
