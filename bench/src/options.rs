@@ -8,7 +8,7 @@ Usage: cargo run --release -p bench -- [--quick] [--only NAME]... [--peers-only]
 
   --quick        small sizes and few rounds, under three minutes: shows that everything works, and judges no goal
   --only NAME    run only this experiment (may be repeated): update, update-slow, tpcb, bulk, verify, memory, ddl, growth,
-                 segments, clients
+                 segments, clients; and, only if they are named, set_hash
   --peers-only   leave audit_chain out, on a machine where it is not installed
   --output FILE  also write the table into FILE, between its markers, and the plot beside it (only for a whole run)
 
@@ -16,8 +16,19 @@ PG_CONFIG selects the PostgreSQL installation. The servers' directories are made
 directory for temporary files. The speed of that disk affects the results.";
 
 /// The experiments, in the order in which they run.
-pub const NAMES: [&str; 10] =
-    ["update", "update-slow", "tpcb", "bulk", "verify", "memory", "ddl", "growth", "segments", "clients"];
+pub const NAMES: [&str; 11] = [
+    "update",
+    "update-slow",
+    "tpcb",
+    "bulk",
+    "verify",
+    "memory",
+    "ddl",
+    "growth",
+    "segments",
+    "clients",
+    "set_hash",
+];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -59,6 +70,11 @@ impl Options {
             ));
         }
         Ok(options)
+    }
+
+    /// Whether this experiment is named.
+    pub fn names(&self, name: &str) -> bool {
+        self.only.iter().any(|only| only == name)
     }
 
     /// Whether to run this experiment.

@@ -6,6 +6,7 @@ pub mod ddl;
 pub mod growth;
 pub mod memory;
 pub mod segments;
+pub mod set_hash;
 pub mod tpcb;
 pub mod update;
 pub mod verify;
