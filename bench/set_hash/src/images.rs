@@ -82,6 +82,37 @@ impl Images {
         out.push(b'}');
     }
 
+    /// Calls `visit` with the image of each of the row's values: the table, the row's key, the column, the value.
+    pub fn for_each_cell(&mut self, row: &Row<'_>, buffers: &mut Buffers, mut visit: impl FnMut(&[u8])) {
+        let Buffers { new: cell, value: key, .. } = buffers;
+        self.write_key(row, key);
+        for column in &mut self.columns {
+            begin_cell(&self.name, key, cell);
+            cell.extend_from_slice(&column.key);
+            column.writer.write(row.value(column.index), usize::MAX, cell);
+            visit(cell);
+        }
+    }
+
+    /// Calls `visit` with the images of the values that [`Self::write_change`] found changed: the old one with false, the new one
+    /// with true.
+    pub fn for_each_changed_cell(
+        &self,
+        key: &[u8],
+        buffers: &mut Buffers,
+        mut visit: impl FnMut(&[u8], bool),
+    ) {
+        let Buffers { old, new, written, value: cell, .. } = buffers;
+        for written in written {
+            let Written::Each(before, after) = written else { continue };
+            for (member, is_new) in [(&old[before.clone()], false), (&new[after.clone()], true)] {
+                begin_cell(&self.name, key, cell);
+                cell.extend_from_slice(member);
+                visit(cell, is_new);
+            }
+        }
+    }
+
     /// The key's columns.
     pub fn write_key(&mut self, row: &Row<'_>, out: &mut Vec<u8>) {
         out.clear();
@@ -161,6 +192,13 @@ impl Images {
         out.extend_from_slice(&self.name);
         out.push(b'{');
     }
+}
+
+/// Begins the image of a value.
+fn begin_cell(table: &[u8], key: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(table);
+    out.extend_from_slice(key);
 }
 
 fn separate(out: &mut Vec<u8>) {

@@ -14,7 +14,7 @@ use element::{LtHash, SetHash};
 use images::Images;
 use pg::fmgr::Call;
 use pg::session::OutputSettings;
-use pg::table::{self, PairKey, Replacer, Tuple};
+use pg::table::{self, PairKey, Tuple};
 use pg::trigger::{Firing, Trigger};
 use pg::tuple::{ColumnValue, RowBuffer};
 use pg::xact::ActiveSnapshot;
@@ -55,8 +55,10 @@ enum Work {
     Digests,
     /// Besides, 2 KiB of each, and the additions.
     Lattice,
-    /// Besides, a point of the curve of each, and the additions.
+    /// Instead, a point of the curve of each, and the additions.
     Curve,
+    /// What capture does today, and 2 KiB of the old and the new value of each column that changed.
+    Cells,
 }
 
 impl Work {
@@ -68,6 +70,7 @@ impl Work {
             b"digests" => Self::Digests,
             b"lattice" => Self::Lattice,
             b"curve" => Self::Curve,
+            b"cells" => Self::Cells,
             other => pgrx::error!("no such work: {}", String::from_utf8_lossy(other)),
         }
     }
@@ -108,6 +111,10 @@ fn capture(table: &mut Images, firing: &Firing<'_>, work: Work, state: &mut Stat
             if work == Work::Today {
                 return;
             }
+            if work == Work::Cells {
+                table.for_each_changed_cell(key, buffers, |cell, is_new| lattice.change(cell, is_new));
+                return;
+            }
             let (old, new) = table.write_whole(new, buffers);
             (Some(old), Some(new))
         }
@@ -116,7 +123,7 @@ fn capture(table: &mut Images, firing: &Firing<'_>, work: Work, state: &mut Stat
     for (image, is_new) in [(old, false), (new, true)] {
         let Some(image) = image else { continue };
         match work {
-            Work::Nothing | Work::Today | Work::Images => {}
+            Work::Nothing | Work::Today | Work::Images | Work::Cells => {}
             Work::Digests => {
                 std::hint::black_box(blake3::hash(image));
             }
@@ -133,26 +140,46 @@ fn on_statement(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else { pgrx::error!("not called as a trigger") };
     let arguments = trigger.arguments();
     let oid: Oid = text::from_server(arguments[0]).parse::<u32>().unwrap_or_default().into();
-    STATE.with_borrow(|state| {
+    STATE.with_borrow_mut(|state| {
+        // Another one each time, as a real one: the WAL leaves out what an UPDATE does not change.
+        SEQ.set(SEQ.get() + 1);
+        state.lattice.change(&SEQ.get().to_le_bytes(), true);
         let bytes = state.lattice.bytes();
-        let form = |seq: i64| {
-            let mut row = RowBuffer::default();
+        let mut row = RowBuffer::default();
+        let mut form = |seq: i64| {
             row.fill(&[
                 ColumnValue::Four(1),
                 ColumnValue::Eight(seq as u64),
                 ColumnValue::Varlena(Some(&bytes)),
             ]);
-            Tuple::new(&row, (1, seq))
         };
         if arguments[1] == b"replace" {
-            let found = Replacer::open(oid, KEY).replace((1, 1), |_| (Some(form(1)), ()));
-            assert!(found.is_some(), "the row (1, 1) is missing");
+            form(1);
+            replace_only_row(oid, row.to_tuple());
         } else {
-            SEQ.set(SEQ.get() + 1);
-            table::insert(oid, Some(KEY), vec![form(SEQ.get())]);
+            form(SEQ.get());
+            table::insert(oid, Some(KEY), vec![Tuple::new(&row, (1, SEQ.get()))]);
         }
     });
     call.void()
+}
+
+/// Replaces the only row of a table, as UPDATE does, so that it stays on its page where that is possible.
+fn replace_only_row(table: Oid, row: pg_sys::HeapTuple) {
+    // SAFETY: the row was formed of the table's columns; the scan ends and the table is closed here, in an error by the resource
+    // owner.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as _);
+        let snapshot = &raw mut pg_sys::SnapshotSelfData;
+        let index = pg::compat::primary_key(relation);
+        let scan = pg_sys::systable_beginscan(relation, index, true, snapshot, 0, std::ptr::null_mut());
+        let found = pg_sys::systable_getnext(scan);
+        assert!(!found.is_null(), "the table has no row");
+        let mut place = (*found).t_self;
+        pg_sys::systable_endscan(scan);
+        pg_sys::CatalogTupleUpdate(relation, &mut place, row);
+        pg_sys::table_close(relation, pg_sys::NoLock as _);
+    }
 }
 
 /// `set_hash_scan(regclass, work text) RETURNS bytea`: forms and hashes the images of all rows, and returns their sum.
@@ -163,6 +190,7 @@ fn on_scan(call: Call) -> Datum {
     let mut digest = Sha256::new();
     let mut rows = 0_u64;
     let mut image = Vec::new();
+    let mut buffers = images::Buffers::default();
     scan::with_relation(oid, |relation| {
         let mut table = Images::new(relation);
         let _settings = OutputSettings::enter(false);
@@ -170,6 +198,10 @@ fn on_scan(call: Call) -> Datum {
         scan::for_each_stored_row(relation, |row| {
             rows += 1;
             if work == b"rows" {
+                return;
+            }
+            if work == b"cells" {
+                table.for_each_cell(row, &mut buffers, |cell| lattice.change(cell, true));
                 return;
             }
             table.write_row(row, &mut image);
@@ -184,7 +216,7 @@ fn on_scan(call: Call) -> Datum {
         });
     });
     call.returns(match work {
-        b"lattice" => lattice.bytes(),
+        b"lattice" | b"cells" => lattice.bytes(),
         b"curve" => curve.bytes(),
         b"sha256" | b"digests" => digest.finalize().to_vec(),
         _ => rows.to_be_bytes().to_vec(),
