@@ -18,7 +18,7 @@ mod subject;
 mod workload;
 
 use experiments::clients::Curve;
-use experiments::{Setup, bulk, clients, ddl, growth, segments, set_hash, tpcb, update, verify};
+use experiments::{Setup, bulk, clients, ddl, growth, history, segments, set_hash, tpcb, update, verify};
 use harness::{Error, Result, Server};
 use options::Options;
 use report::Row;
@@ -148,6 +148,9 @@ fn on_plain_server(server: &Server, setup: &Setup, options: &Options, log: &mut 
         log.add(options, "ddl", || ddl::measure(server, setup))?;
         log.add(options, "growth", || growth::measure(server, setup))?;
         log.add(options, "segments", || segments::measure(server, setup))?;
+    }
+    if setup.with_audit_chain() && options.names("history") {
+        log.add(options, "history", || history::measure(setup, &options.history))?;
     }
     if options.names("set_hash") {
         log.add(options, "set_hash", || set_hash::measure(server, setup))?;

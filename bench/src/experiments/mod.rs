@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod clients;
 pub mod ddl;
 pub mod growth;
+pub mod history;
 pub mod memory;
 pub mod segments;
 pub mod set_hash;
