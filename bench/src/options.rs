@@ -118,6 +118,15 @@ mod tests {
         assert!(parse("--only nothing").is_err());
         assert!(parse("--fast").is_err());
         assert!(parse("--output").is_err());
+        assert!(parse("--entries many").is_err());
+        assert!(parse("--entries 1000").is_err());
+    }
+
+    #[test]
+    fn some_experiments_run_only_if_they_are_named() {
+        assert!(!parse("").unwrap().names("set_hash"));
+        assert!(!parse("--only bulk").unwrap().names("set_hash"));
+        assert!(parse("--only set_hash").unwrap().names("set_hash"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub fn measure(
                 times.0.extend((round > 0).then_some(time));
             }
         }
+        check(&mut client, &questions, entries)?;
         for (question, times) in questions.iter().zip(&times) {
             let found = count(&mut client, &question.1[0])?;
             let our =
@@ -59,6 +60,17 @@ pub fn measure(
         servers::drop(server, database)?;
     }
     Ok(rows)
+}
+
+/// Fails unless the table had all of its rows then.
+fn check(client: &mut Client, questions: &Questions, entries: u32) -> Result<()> {
+    for (_, queries) in questions.iter().filter(|question| question.0 == TABLE_THEN) {
+        let rows: i64 = client.query_one(&queries[0], &[])?.get(0);
+        if rows != i64::from(changes::rows(entries)) {
+            return Err(Error::new(format!("the table had {rows} rows by: {}", queries[0])));
+        }
+    }
+    Ok(())
 }
 
 /// Makes a peer's log in a database; returns the questions, and the time that the changes took, in s.
