@@ -36,6 +36,12 @@ pub fn top_xid() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionId() }.value
 }
 
+/// What tells the current transaction or savepoint from all others of the session.
+pub fn identity() -> (pg_sys::TimestampTz, pg_sys::SubTransactionId) {
+    // SAFETY: within a transaction; both read variables.
+    unsafe { (pg_sys::GetCurrentTransactionStartTimestamp(), pg_sys::GetCurrentSubTransactionId()) }
+}
+
 /// The wall clock, in microseconds since 2000-01-01 UTC.
 pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
