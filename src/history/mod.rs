@@ -2,8 +2,8 @@
 //!
 //! * [`entry`]: an entry as these functions return it.
 //! * [`segments`]: the segments of the log, one by one.
-//! * [`transaction`]: `audit_transaction()`.
-//! * [`by`]: `audit_by()`.
+//! * [`transaction`]: the function `audit_transaction()`.
+//! * [`by`]: the function `audit_by()`.
 //!
 //! Segments are read one by one and by their indexes, past the executor: a plan for the log takes longer than the search, because
 //! it has to look at each segment. Therefore the functions check that the caller may read the log.

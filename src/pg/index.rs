@@ -92,7 +92,7 @@ fn is_btree(index: Oid) -> bool {
             return false;
         }
         let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let is_btree = form.relam == Oid::from(pg_sys::BTREE_AM_OID);
+        let is_btree = form.relam == pg_sys::BTREE_AM_OID;
         pg_sys::ReleaseSysCache(tuple);
         is_btree
     }
