@@ -313,3 +313,23 @@ fn ids_are_the_same_in_every_encoding() {
         assert_eq!(database.sql(&by_index), key, "{encoding}");
     }
 }
+
+/// What an administrator's index calls by way of the search path is not called as the owner of the log, whatever the writer's path is.
+#[test]
+fn nothing_of_the_writer_runs_as_the_owner() {
+    let server = server_with("all");
+    let database = Database::create(&server, "path");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); CALL audit_maintain();
+         CREATE FUNCTION folded(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT $1 || lower('X')$$;
+         REVOKE EXECUTE ON FUNCTION folded(text) FROM PUBLIC;
+         CREATE INDEX ON audit_log (folded(operation));
+         CREATE ROLE writer; GRANT ALL ON t TO writer; CREATE SCHEMA trap AUTHORIZATION writer;
+         CREATE FUNCTION trap.lower(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+             $$BEGIN RAISE EXCEPTION 'it ran as %', current_user; END$$",
+    );
+    let error = database.refused(
+        "SET ROLE writer; SET search_path = trap, pg_catalog, public; INSERT INTO t VALUES (1, 'x')",
+    );
+    assert!(error.contains("permission denied for function folded"), "{error}");
+}
