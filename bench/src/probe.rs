@@ -24,19 +24,11 @@ impl Probe {
         let installation = server.installation();
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "set-hash-probe",
-                "--profile",
-                profile,
-                "--no-default-features",
-            ])
+            .args(["build", "--quiet", "--locked", "--profile", profile, "--no-default-features"])
+            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/set_hash/Cargo.toml")])
             .arg(format!("--features=pg{}", installation.major()))
             .arg("--target-dir")
             .arg(directory.parent().unwrap_or(directory))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PGRX_PG_CONFIG_PATH", installation.pg_config());
         let output = command.output().map_err(|error| Error::new(format!("cannot run cargo: {error}")))?;
         if !output.status.success() {
