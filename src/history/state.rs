@@ -124,17 +124,25 @@ impl<'a> State<'a> {
         if self.unnamed > 0 || self.lineage.key_has_changed { Identity::Content } else { Identity::Key }
     }
 
-    /// Visits the rows that are known by keys, in ranges of keys: the key, and how the row was at each moment; `None` if it was not there.
+    /// Visits the rows that are known by keys, all or one, in ranges of keys: the key, and how the row was at each moment; `None` if it was not there.
     /// Rows that were at no moment are not visited. Breaks off, and returns false, if rows are not known by keys.
     pub fn visit(
         &mut self,
+        only: Option<&Key>,
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
         }
-        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![(Vec::new(), None)];
+        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![match only {
+            None => (Vec::new(), None),
+            Some(key) => {
+                let part = row_id::key_part(key);
+                let next = [&part[..], &[0]].concat();
+                (part, Some(next))
+            }
+        }];
         let mut is_first = true;
         while let Some((from, to)) = ranges.pop() {
             let rows = match self.read(&from, to.as_deref(), is_first, report) {
