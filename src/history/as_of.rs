@@ -55,7 +55,8 @@ pub fn rows(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
     let mut report = Report::new(&asked.family.root.shown());
     let mut sink = RowSink::begin(call);
     let moments = [when];
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {
         let RowAt { lineage, images, .. } = row;
         for (image, found) in images.into_iter().flatten() {
@@ -100,7 +101,8 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
     let mut sink = RowSink::begin(call);
     // Rows without a key, by their content: how many there were before, less those after.
     let mut contents: HashMap<String, i64> = HashMap::new();
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     // Of rows that are known by their content each is visited for one moment: first all of the first one.
     let mut unkeyed = Vec::new();
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {

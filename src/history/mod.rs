@@ -8,6 +8,7 @@
 //! * [`reader`]: entries about rows, read from the log's segments.
 //! * [`state`]: the rows of a table at a moment, by their keys; [`table_at`]: that for a table with all below it.
 //! * [`typed`]: images as rows of the table's type of now; [`report`]: what an answer lacks.
+//! * [`undo`]: `audit_undo()` and `audit_restore()`.
 //!
 //! It may use `tree`, `segment`, `audit`, `log` and what lies below.
 //!
@@ -22,4 +23,5 @@ mod report;
 mod state;
 mod table_at;
 mod typed;
+pub mod undo;
 mod when;

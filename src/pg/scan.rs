@@ -30,8 +30,13 @@ fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
         assert!(!plan.is_null(), "SPI_prepare failed");
         // Read-only: the cursor uses the active snapshot.
-        let portal =
-            pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), read_only);
+        let portal = pg_sys::SPI_cursor_open(
+            std::ptr::null(),
+            plan,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            read_only,
+        );
         let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);
         let memory = row_memory();
         loop {
