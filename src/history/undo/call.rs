@@ -276,16 +276,13 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
     };
     drop(latest);
     report.tell();
-    for loss in losses {
-        notice(&loss);
-    }
+    losses.iter().for_each(|loss| notice(loss));
     let Some((_, text, _)) = texts.into_iter().next() else {
-        notice(&format!("row {given} of table \"{table}\" is as it was: {asked_for}"));
+        notice(&format!("nothing to do: row {given} of table \"{table}\" is as it was at {asked_for}"));
         return Ok(None);
     };
     if !dry_run {
-        let shown: serde_json::Value =
-            target.key_json(&row).and_then(|key| serde_json::from_str(&key).ok()).unwrap_or_default();
+        let shown: serde_json::Value = serde_json::from_str(&given).unwrap_or_default();
         begin(&json!({ "restored": { "table": target.shown, "key": shown, "at": asked_for } }))?;
         let changed = execute_counted(&text);
         if changed != 1 {
