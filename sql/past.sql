@@ -69,3 +69,37 @@ CREATE FUNCTION audit_diff(
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_diff_texts';
 COMMENT ON FUNCTION audit_diff(anyelement, text, text, boolean) IS
     'audit_chain: the same between two checkpoints as they were issued, or times';
+
+CREATE FUNCTION audit_check_table(
+    relation regclass,
+    OUT problem text, OUT row_key json, OUT columns text[], OUT in_table json, OUT in_log json,
+    OUT at timestamptz, OUT chain integer, OUT seq bigint
+) RETURNS SETOF record
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_check_table';
+COMMENT ON FUNCTION audit_check_table(regclass) IS
+    'audit_chain: the rows of a table that are not what the log says: different, missing or extra, with the entry that says so';
+
+-- Time travel: temporary views of the tables' own names.
+CREATE FUNCTION audit_chain_past(relation text, checkpoint bigint, at timestamptz) RETURNS SETOF record
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_past';
+COMMENT ON FUNCTION audit_chain_past(text, bigint, timestamptz) IS
+    'audit_chain: the rows of a table at a moment, for the views of audit_time_travel()';
+
+CREATE FUNCTION audit_time_travel(at timestamptz, exact boolean DEFAULT true) RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_travel_to_time';
+COMMENT ON FUNCTION audit_time_travel(timestamptz, boolean) IS
+    'audit_chain: let this session see the audited tables as they were, by temporary views of their names; returns how many';
+
+CREATE FUNCTION audit_time_travel(checkpoint bigint) RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_travel_to_checkpoint';
+COMMENT ON FUNCTION audit_time_travel(bigint) IS 'audit_chain: the same for the checkpoint of that many entries';
+
+CREATE FUNCTION audit_time_travel(at text, exact boolean DEFAULT true) RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_travel_to_text';
+COMMENT ON FUNCTION audit_time_travel(text, boolean) IS
+    'audit_chain: the same for a checkpoint as it was issued, its number of entries, or a time';
+
+CREATE FUNCTION audit_time_travel_end() RETURNS integer
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_travel_end';
+COMMENT ON FUNCTION audit_time_travel_end() IS
+    'audit_chain: let this session see the tables as they are again; returns how many views were dropped';

@@ -21,7 +21,7 @@ CREATE FUNCTION audit_undo(
     xid text, dry_run boolean DEFAULT true, force boolean DEFAULT false,
     OUT step integer, OUT "table" text, OUT row_key json, OUT statement text, OUT conflict text
 ) RETURNS SETOF record
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_undo_text';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_undo';
 COMMENT ON FUNCTION audit_undo(text, boolean, boolean) IS
     'audit_chain: the same for an xid that is given as a text';
 

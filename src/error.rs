@@ -77,6 +77,10 @@ pub enum Error {
     NotRecorder,
     /// The status of the log is asked for by a role that may not read it.
     NotMonitor { function: &'static str, view: &'static str },
+    /// The table is to be compared with the log for a role that may not read it.
+    MayNotReadTable { table: String },
+    /// Time travel to now.
+    NotInThePast,
     /// A polymorphic argument has not the type of a table's rows.
     NotARow { function: &'static str },
     /// Row security hides rows of the table from the caller, who asks for its history.
@@ -93,8 +97,6 @@ pub enum Error {
     NoSuchKey { table: String, key: String, columns: String },
     /// A table has no key by which a row could be named.
     NoKey { table: String },
-    /// What is no transaction ID.
-    NotAnXid { text: String },
     /// A transaction that is to be taken back is the one that asks for it.
     UndoOwn { xid: u64 },
     /// It has not ended.
@@ -117,6 +119,10 @@ pub enum Error {
     TableGone { table: String },
     /// A row of a table without a key is to be restored.
     RestoreNeedsKey { table: String },
+    /// History is asked for by a role that may not read the log.
+    MayNotReadLog { function: &'static str },
+    /// A text or a number that is no transaction's ID.
+    NoTransactionId { text: String },
     /// More chains than a log can have.
     TooManyChains { limit: u32 },
     /// The log that is being verified in slices is not the one with which that began.
@@ -390,6 +396,16 @@ impl Error {
                 format!("permission denied for function {function}: only roles that may read view {view} may call it"),
                 format!("GRANT SELECT ON {view} allows a role to read it. Members of pg_monitor may read audit_status and audit_coverage."),
             ),
+            Self::MayNotReadTable { table } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for table {table}: to compare it with the log is to read it"),
+                format!("GRANT SELECT ON {table} allows a role to read it."),
+            ),
+            Self::NotInThePast => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "the time to travel to is not in the past".into(),
+                "Pass an earlier time, or the number of entries of a checkpoint.".into(),
+            ),
             Self::NotARow { function } => (
                 ERRCODE_DATATYPE_MISMATCH,
                 format!("the first argument of {function}() does not have the type of a table's rows"),
@@ -432,11 +448,6 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("table \"{table}\" has no primary key: no key names a row of it"),
                 "Pass columns and values that the row has; its history is found by its content.".into(),
-            ),
-            Self::NotAnXid { text } => (
-                ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("\"{text}\" is no transaction ID"),
-                "Pass the value of audit_log.xid.".into(),
             ),
             Self::UndoOwn { xid } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -504,6 +515,15 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("table \"{table}\" has no primary key: no key names a row of it"),
                 "audit_undo() takes back what a transaction did to rows without a key.".into(),
+            Self::MayNotReadLog { function } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for function {function}: only roles that may read table audit_log may call it"),
+                "GRANT SELECT ON audit_log allows a role to read the log.".into(),
+            ),
+            Self::NoTransactionId { text } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("\"{text}\" is not the ID of a transaction"),
+                "A transaction's ID is a number without sign, as pg_current_xact_id() and audit_log.xid have it.".into(),
             ),
             Self::TooManyChains { limit } => (
                 ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -1023,6 +1043,14 @@ pub fn warning(text: &str, hint: &str) {
 #[track_caller]
 pub fn notice(text: &str) {
     ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .report(PgLogLevel::NOTICE);
+}
+
+/// Tells the client something, with a hint what it may mean.
+#[track_caller]
+pub fn notice_with_hint(text: &str, hint: &str) {
+    ErrorReport::new(State::ERRCODE_SUCCESSFUL_COMPLETION, message(text).into_owned(), "audit_chain")
+        .set_hint(message(hint))
         .report(PgLogLevel::NOTICE);
 }
 

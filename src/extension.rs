@@ -135,6 +135,12 @@ impl Extension {
             .ok_or(Error::MissingObject { what: "audit_chain_capture()" })
     }
 
+    /// The function by which views of the past read.
+    pub fn past_function(&self) -> Result<Oid, Error> {
+        catalog::function_in(self.schema, c"audit_chain_past")
+            .ok_or(Error::MissingObject { what: "audit_chain_past()" })
+    }
+
     /// The function that a role must be allowed to call to record verifications.
     pub fn recording_function(&self) -> Result<Oid, Error> {
         catalog::functions_named(b"audit_verify_and_record")

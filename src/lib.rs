@@ -3,7 +3,7 @@
 //! How a change flows: PostgreSQL fires a trigger ([`callbacks`]), the row becomes JSON ([`capture`]), and the entry gets its
 //! place, its hash and its row in the log ([`mod@log`]). [`verify`] reads the log back. [`tree`] seals it with checkpoints, which
 //! [`publish`] takes off the server. [`audit`] begins and ends the auditing of a table, [`guard`] protects all of it.
-//! [`erasure`] erases entries by law.
+//! [`erasure`] erases entries by law. [`history`] tells what the log says of a transaction, or of somebody.
 //! `docs/architecture.md` has the map.
 
 mod audit;
@@ -40,6 +40,7 @@ pgrx::extension_sql_file!("../sql/retention.sql", name = "retention", requires =
 pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["retention"]);
 pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["erasure"]);
 pgrx::extension_sql_file!("../sql/undo.sql", name = "undo", requires = ["past"]);
+pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["past"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 
 /// Called by PostgreSQL when the library is loaded into a process.

@@ -17,7 +17,7 @@ mod subject;
 mod workload;
 
 use experiments::clients::Curve;
-use experiments::{Setup, bulk, clients, ddl, growth, segments, tpcb, update, verify};
+use experiments::{Setup, bulk, clients, ddl, growth, history_index, segments, tpcb, update, verify};
 use harness::{Error, Result, Server};
 use options::Options;
 use report::Row;
@@ -147,6 +147,7 @@ fn on_plain_server(server: &Server, setup: &Setup, options: &Options, log: &mut 
         log.add(options, "ddl", || ddl::measure(server, setup))?;
         log.add(options, "growth", || growth::measure(server, setup))?;
         log.add(options, "segments", || segments::measure(server, setup))?;
+        log.add(options, "history_index", || history_index::measure(server, setup))?;
     }
     Ok(())
 }

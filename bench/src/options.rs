@@ -8,7 +8,7 @@ Usage: cargo run --release -p bench -- [--quick] [--only NAME]... [--peers-only]
 
   --quick        small sizes and few rounds, under three minutes: shows that everything works, and judges no goal
   --only NAME    run only this experiment (may be repeated): update, update-slow, tpcb, bulk, verify, memory, ddl, growth,
-                 segments, clients
+                 segments, history_index, clients
   --peers-only   leave audit_chain out, on a machine where it is not installed
   --output FILE  also write the table into FILE, between its markers, and the plot beside it (only for a whole run)
 
@@ -16,8 +16,19 @@ PG_CONFIG selects the PostgreSQL installation. The servers' directories are made
 directory for temporary files. The speed of that disk affects the results.";
 
 /// The experiments, in the order in which they run.
-pub const NAMES: [&str; 10] =
-    ["update", "update-slow", "tpcb", "bulk", "verify", "memory", "ddl", "growth", "segments", "clients"];
+pub const NAMES: [&str; 11] = [
+    "update",
+    "update-slow",
+    "tpcb",
+    "bulk",
+    "verify",
+    "memory",
+    "ddl",
+    "growth",
+    "segments",
+    "history_index",
+    "clients",
+];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {

@@ -113,6 +113,9 @@ pub fn enable_checked(
     if baseline || inheritance::is_empty(table.oid)? {
         detail["complete"] = true.into();
     }
+    if !descendants.is_empty() {
+        detail["members"] = descendants.iter().map(Table::quoted).collect::<Vec<_>>().into();
+    }
     record_enable(extension, table, &auditing, detail)?;
     for descendant in descendants {
         // Whoever has a descendant audited with options of its own decides on them.

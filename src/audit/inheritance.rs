@@ -149,6 +149,17 @@ pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Res
             detail["previous_options"] = has.options.to_json();
         }
     }
+    if !wanted.inherited
+        && let Some(above) = above(extension, table.oid)?
+    {
+        detail["below"] = above.into();
+    }
     record_enable(extension, table, &wanted, detail)?;
     Ok(true)
+}
+
+/// The identity of the auditing of the nearest audited table above.
+pub fn above(extension: &Extension, table: Oid) -> Result<Option<String>, Error> {
+    let Some(above) = audited_ancestor(extension, table)? else { return Ok(None) };
+    Ok(Capture::of(extension, above)?.auditing().map(|above| above.id.clone()))
 }

@@ -52,6 +52,19 @@ pub fn record_lifecycle(
     insert_lifecycle(extension, &place)
 }
 
+/// Appends a DDL entry about a table. If it says what became of the table's columns or key, its place is noted, so that who asks for
+/// the table's past need not search the log for it.
+pub fn record_ddl(
+    extension: &Extension,
+    table: (&str, &str),
+    detail: &impl Serialize,
+    changes_columns: bool,
+    role: Oid,
+) -> Result<(), Error> {
+    let place = record("DDL", Some(table), detail, role)?;
+    if changes_columns { insert_lifecycle(extension, &place) } else { Ok(()) }
+}
+
 /// Notes the place of an entry about auditing.
 pub fn insert_lifecycle(extension: &Extension, place: &Place) -> Result<(), Error> {
     let (chain, seq) = (place.chain as i32, place.seq);

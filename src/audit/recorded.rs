@@ -7,6 +7,7 @@ use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
 use crate::log::stored::AddressText;
 use crate::log::table;
+use crate::pg::encoding::to_utf8;
 use crate::pg::fmgr::Call;
 use crate::pg::scan::{for_each_stored_row, with_relation};
 use crate::pg::{compat, session, text, xact};
@@ -36,6 +37,11 @@ fn entries(call: &Call) -> Result<Value, Error> {
     });
     let (mut entries, mut addresses) = (Vec::with_capacity(found.len()), AddressText::default());
     table::entries(&extension, found.into_iter().map(|[chain, seq]| (chain as i32, seq)), |row| {
+        // DDL entries that tell of columns are there too; those that have an identity tell of dropped tables.
+        let detail = || serde_json::from_slice::<Value>(&to_utf8(row.detail.unwrap_or_default()));
+        if row.operation == Some(b"DDL") && detail().is_ok_and(|detail| detail.get("id").is_none()) {
+            return;
+        }
         let at = xact::json_time(row.at);
         entries.push(row.with_entry(&mut addresses, |entry| {
             let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());

@@ -275,7 +275,8 @@ fn newest(extension: &Extension, schema: &[u8]) -> Result<Option<Policy>, Error>
 /// one of a schema counts.
 fn write_policy(extension: &Extension, schema: &str, policy: &Policy, state: State) -> Result<(), Error> {
     let policies = extension.table(OwnTable::SchemaPolicy)?;
-    // Until the transaction ends nobody else adds a row.
+    // Until the transaction ends nobody else adds a row. Who holds the lock does not wait for a chain.
+    log::take_chain()?;
     lock(policies, Lockable::Policies);
     let last = scan_all(policies, |row| row.integer(column::VERSION)).into_iter().max().unwrap_or(0);
     let mut row = RowBuffer::default();

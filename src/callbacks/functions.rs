@@ -76,7 +76,6 @@ entry_points! {
     (audit_chain_diff_checkpoints, pg_finfo_audit_chain_diff_checkpoints) => crate::history::as_of::diff_checkpoints;
     (audit_chain_diff_texts, pg_finfo_audit_chain_diff_texts) => crate::history::as_of::diff_texts;
     (audit_chain_undo, pg_finfo_audit_chain_undo) => crate::history::undo::call::undo;
-    (audit_chain_undo_text, pg_finfo_audit_chain_undo_text) => crate::history::undo::call::undo_text;
     (audit_chain_restore_to_time, pg_finfo_audit_chain_restore_to_time) =>
         crate::history::undo::call::restore_to_time;
     (audit_chain_restore_to_checkpoint, pg_finfo_audit_chain_restore_to_checkpoint) =>
@@ -89,6 +88,15 @@ entry_points! {
         crate::history::undo::call::restore_named_to_checkpoint;
     (audit_chain_restore_named_to_text, pg_finfo_audit_chain_restore_named_to_text) =>
         crate::history::undo::call::restore_named_to_text;
+    (audit_chain_check_table, pg_finfo_audit_chain_check_table) => crate::history::check::check_table;
+    (audit_chain_travel_to_time, pg_finfo_audit_chain_travel_to_time) => crate::history::travel::to_time;
+    (audit_chain_travel_to_checkpoint, pg_finfo_audit_chain_travel_to_checkpoint) => crate::history::travel::to_checkpoint;
+    (audit_chain_travel_to_text, pg_finfo_audit_chain_travel_to_text) => crate::history::travel::to_text;
+    (audit_chain_travel_end, pg_finfo_audit_chain_travel_end) => crate::history::travel::end;
+    (audit_chain_past, pg_finfo_audit_chain_past) => crate::history::travel::past;
+    (audit_chain_transaction, pg_finfo_audit_chain_transaction) => crate::history::transaction::transaction;
+    (audit_chain_changed, pg_finfo_audit_chain_changed) => crate::history::entry::changed_columns;
+    (audit_chain_by, pg_finfo_audit_chain_by) => crate::history::by::by;
     (audit_chain_check_transition, pg_finfo_audit_chain_check_transition) => super::aggregate::transition;
     (audit_chain_check_combine, pg_finfo_audit_chain_check_combine) => super::aggregate::combine;
     (audit_chain_check_serialize, pg_finfo_audit_chain_check_serialize) => super::aggregate::serialize;

@@ -46,6 +46,8 @@ pub struct AuditedTable {
     columns: Vec<Column>,
     /// The primary key's columns, as positions in `columns`.
     key: Vec<usize>,
+    /// Whether two rows may have one key until the transaction ends.
+    pub has_deferrable_key: bool,
     // The last field, because the columns' writers keep memory in it.
     _context: Context,
 }
@@ -89,10 +91,9 @@ impl AuditedTable {
                 Column { index, key, masked: named(&options.mask_columns, &attribute), attribute, writer }
             })
             .collect();
-        let key = catalog::primary_key(table)
-            .into_iter()
-            .filter_map(|number| columns.iter().position(|c| c.index + 1 == number))
-            .collect();
+        let (key, has_deferrable_key) = catalog::primary_key(table);
+        let key =
+            key.into_iter().filter_map(|number| columns.iter().position(|c| c.index + 1 == number)).collect();
         let root = if table.is_partition() { relation::partition_root(table.oid()) } else { None };
         Ok(Self {
             schema: storable(&catalog::namespace_name(table.namespace()).unwrap_or_default()).into_owned(),
@@ -109,6 +110,7 @@ impl AuditedTable {
             root,
             columns,
             key,
+            has_deferrable_key,
             _context: context,
         })
     }
@@ -132,6 +134,23 @@ impl AuditedTable {
             object.member(&self.columns[column], row);
         }
         object.end();
+    }
+
+    /// Whether both rows have one key, as it is recorded.
+    pub fn has_same_key(&self, row: &Row<'_>, other: &Row<'_>) -> bool {
+        let mut keys = [TextBuffer::default(), TextBuffer::default()];
+        for (key, row) in keys.iter_mut().zip([row, other]) {
+            self.write_key(row, key);
+        }
+        keys[0].get() == keys[1].get()
+    }
+
+    /// Whether an UPDATE has changed the key, as far as it is recorded.
+    pub fn changes_key(&self, old: &Row<'_>, new: &Row<'_>) -> bool {
+        self.key.iter().any(|&column| {
+            let Column { index, attribute, .. } = &self.columns[column];
+            attribute.compare(old.value(*index), new.value(*index)) == Comparison::Changed
+        })
     }
 
     /// Appends the new row, without the out-of-line values that the change left as they are, and the old values of the

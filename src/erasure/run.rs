@@ -114,6 +114,8 @@ pub fn execute(extension: &Extension, subject: &Subject, order: &Order<'_>) -> R
 
 /// Waits for other erasures to end. From now on this transaction is the only one that erases.
 pub fn begin(extension: &Extension) -> Result<(), Error> {
+    // Who holds the lock does not wait for a chain.
+    log::take_chain()?;
     lock(extension.table(OwnTable::Log)?, Lockable::Erasure);
     xact::make_visible();
     Ok(())

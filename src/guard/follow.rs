@@ -9,14 +9,14 @@
 use crate::audit::enable::record_baseline;
 use crate::audit::foreign;
 use crate::audit::inheritance::{self, Announced, audited_ancestor};
-use crate::audit::record::{key_left_out, record, record_enable, warn_of_key};
+use crate::audit::record::{key_left_out, record, record_ddl, record_enable, warn_of_key};
 use crate::audit::schema;
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::guard::change::Changes;
+use crate::guard::change::{Changes, Detail};
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
 use crate::log::segment::has_entries;
@@ -100,7 +100,8 @@ pub fn after(
     }
     for (relation, change) in touched.relations() {
         let Ok(table) = Table::load(relation) else { continue };
-        let was_audited = Capture::of(extension, relation)?.is_any();
+        let before_command = Capture::of(extension, relation)?;
+        let was_audited = before_command.is_any();
         follow_columns(extension, &table, &changes)?;
         if was_audited && table.is_foreign() && change.is_renamed(relation) {
             foreign::check_again(&table)?;
@@ -110,6 +111,9 @@ pub fn after(
             for member in relation::descendants(relation, Lock::None) {
                 ensure_capture(extension, &Table::load(member)?, command.fills_table(), change)?;
             }
+        }
+        if change.placed && !change.created {
+            record_place(extension, &Table::load(relation)?, before_command.auditing())?;
         }
         if let Some(before) = change.before.as_ref().filter(|_| was_audited) {
             let schema = catalog::namespace_name(before.namespace).unwrap_or_default();
@@ -143,12 +147,12 @@ pub fn unannounced() -> Result<(), Error> {
             for table in reached_tables(&extension, &touched, &[])? {
                 let table = Table::load(table)?;
                 let detail = changes.say(&extension, table.oid, detail(&table.quoted(), "table"))?;
-                record("DDL", Some(table.qualified()), &detail, role)?;
+                record_change(&extension, &table, &detail, role)?;
             }
             while let Some(table) = changes.next_unsaid(&extension)? {
                 let table = Table::load(table)?;
                 let detail = changes.say(&extension, table.oid, detail(&table.quoted(), "table"))?;
-                record("DDL", Some(table.qualified()), &detail, role)?;
+                record_change(&extension, &table, &detail, role)?;
             }
             for (renamed, before) in &touched.roles {
                 if let Some(now) = catalog::role_name(*renamed).filter(|now| now != before) {
@@ -186,7 +190,7 @@ pub fn after_drop(
     let mut changes = Changes::of(&touched::so_far());
     if has_entries(extension)? {
         let detail = changes.say(extension, table.oid, detail(command, object, kind))?;
-        record("DDL", Some(table.qualified()), &detail, session::effective_role())?;
+        record_change(extension, &table, &detail, session::effective_role())?;
     }
     follow_columns(extension, &table, &changes)
 }
@@ -195,6 +199,13 @@ pub fn after_drop(
 pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
     let statement = log::context::statement().map(|text| from_server(&text));
     json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
+}
+
+/// Records what a command did to a table.
+fn record_change(extension: &Extension, table: &Table, detail: &Detail, role: Oid) -> Result<(), Error> {
+    let changes_columns =
+        ["columns", "key", "key_left_out"].iter().any(|&member| detail.contains_key(member));
+    record_ddl(extension, table.qualified(), detail, changes_columns, role)
 }
 
 /// Records a command that changed audited tables, or objects of the extension: one entry for each object.
@@ -233,7 +244,7 @@ fn record_command(
             match &table {
                 Some(table) => {
                     let detail = changes.say(extension, table.oid, detail)?;
-                    record("DDL", Some(table.qualified()), &detail, role)?;
+                    record_change(extension, table, &detail, role)?;
                 }
                 None => record("DDL", None, &detail, role).map(drop)?,
             }
@@ -285,7 +296,7 @@ fn record_command(
         let table = Table::load(table)?;
         let detail = detail_of(Some(table.oid), &table.quoted(), "table");
         let detail = changes.say(extension, table.oid, detail)?;
-        record("DDL", Some(table.qualified()), &detail, role).map(drop)
+        record_change(extension, &table, &detail, role)
     };
     for table in reached_tables(extension, touched, &tables_recorded)? {
         about(changes, table)?;
@@ -377,6 +388,20 @@ fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(
     let capture = Capture::of(extension, table.oid)?;
     let Some(auditing) = capture.auditing().filter(|_| table.quoted() != before) else { return Ok(()) };
     record_enable(extension, table, auditing, json!({ "renamed_from": before }))
+}
+
+/// Records below which audited table one is now that keeps its own auditing: its rows are those of that table too.
+/// Where an entry tells of another auditing or other options, it says so too.
+fn record_place(extension: &Extension, table: &Table, before: Option<&Auditing>) -> Result<(), Error> {
+    let capture = Capture::of(extension, table.oid)?;
+    let Some(auditing) = capture.auditing().filter(|own| !own.inherited && Some(*own) == before) else {
+        return Ok(());
+    };
+    let detail = json!({
+        "previous_options": auditing.options.to_json(),
+        "below": inheritance::above(extension, table.oid)?,
+    });
+    record_enable(extension, table, auditing, detail)
 }
 
 /// Follows the new names of a table's columns in its options, and removes dropped ones.

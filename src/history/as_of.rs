@@ -51,9 +51,18 @@ fn as_of(call: &Call, of: As) -> Result<(), Error> {
 /// Returns the rows of a table at a moment.
 pub fn rows(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
     let relation = asked.relation.ok_or_else(|| Error::NeverAudited { table: asked.family.root.shown() })?;
-    let mut typed = Typed::of_relation(relation);
+    put_rows(asked, when, Typed::of_relation(relation), RowSink::begin(call))
+}
+
+/// Returns the rows with the columns that the query describes.
+pub fn rows_as_described(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
+    let sink = RowSink::as_described(call);
+    let typed = Typed::of_sink(&sink);
+    put_rows(asked, when, typed, sink)
+}
+
+fn put_rows(asked: &Asked, when: When, mut typed: Typed, mut sink: RowSink) -> Result<(), Error> {
     let mut report = Report::new(&asked.family.root.shown());
-    let mut sink = RowSink::begin(call);
     let moments = [when];
     let question =
         Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };

@@ -6,6 +6,7 @@
 //! was dropped while it had the name is: its rows went then.
 
 use crate::audit::events::{Event, events, split};
+use crate::audit::inheritance::audited_ancestor;
 use crate::capture::options::Options;
 use crate::error::Error;
 use crate::extension::Extension;
@@ -66,8 +67,18 @@ pub struct Lineage {
     auditings: Vec<(Turn, String, bool, Option<String>)>,
     /// Whether its primary key has been another one, or is not recorded as a whole.
     pub key_has_changed: bool,
-    /// The entries that tell of changed columns.
-    alterations: Vec<Turn>,
+    /// The entries that tell of changed columns or keys.
+    alterations: Vec<Alteration>,
+}
+
+/// An entry that tells of changed columns or keys.
+#[derive(Clone, Debug)]
+struct Alteration {
+    turn: Turn,
+    columns: Option<ColumnChange>,
+    changes_key: bool,
+    /// Tables that are audited with this one, to which it did not happen.
+    except: Vec<QualifiedName>,
 }
 
 impl Lineage {
@@ -75,7 +86,6 @@ impl Lineage {
     fn back_from(events: &[Event], name: QualifiedName) -> Self {
         let mut lineage = Self::default();
         let (mut name, mut until) = (name, None);
-        let mut changes = Vec::new();
         let mut ends: Option<Position> = None;
         let mut is_named = true;
         for event in events.iter().rev() {
@@ -142,25 +152,67 @@ impl Lineage {
                     lineage.drops.push(turn);
                     ends = Some(event.position);
                 }
-                _ => {
-                    if detail.get("key").is_some() {
-                        lineage.key_has_changed = true;
-                    }
-                    if let Some(columns) = detail.get("columns") {
-                        changes.extend(ColumnChange::parse(event.position, &columns.to_string()));
-                        lineage.alterations.push(turn);
-                    }
-                }
+                _ => lineage.alterations.push(Alteration {
+                    turn,
+                    columns: detail
+                        .get("columns")
+                        .and_then(|columns| ColumnChange::parse(event.position, &columns.to_string())),
+                    changes_key: detail.get("key").is_some(),
+                    except: listed(detail, "except"),
+                }),
             }
         }
         if is_named {
             lineage.names.push(FormerName { name, from: None, until });
         }
-        lineage.columns = Columns::new(changes);
         lineage.options.reverse();
         lineage.periods.reverse();
         lineage.auditings.reverse();
+        lineage.settle();
         lineage
+    }
+
+    /// Takes from the alterations what became of the columns and the key.
+    fn settle(&mut self) {
+        self.columns = Columns::new(
+            self.alterations.iter().filter_map(|alteration| alteration.columns.clone()).collect(),
+        );
+        self.key_has_changed |= self.alterations.iter().any(|alteration| alteration.changes_key);
+    }
+
+    /// Adds what happened to it with the table above, whose entries tell of it.
+    fn inherit(&mut self, above: &Self) {
+        let is_with = |position: Position| match self.auditing_at(position) {
+            Some((id, is_inherited)) => {
+                is_inherited && Some(id) == above.auditing_at(position).map(|(id, _)| id)
+            }
+            // It was there when the auditing above began.
+            None => self.auditings.is_empty(),
+        };
+        let happened = |alteration: &&Alteration| {
+            let position = alteration.turn.position;
+            is_with(position)
+                && !self
+                    .names
+                    .iter()
+                    .any(|former| former.had_at(position) && alteration.except.contains(&former.name))
+        };
+        let alterations: Vec<Alteration> = above.alterations.iter().filter(happened).cloned().collect();
+        let options: Vec<_> =
+            above.options.iter().filter(|(position, _)| is_with(*position)).cloned().collect();
+        self.alterations.extend(alterations);
+        self.options.extend(options);
+        self.options.sort_by_key(|(position, _)| *position);
+        if self.auditings.is_empty() && self.periods.is_empty() {
+            self.periods.clone_from(&above.periods);
+        }
+        self.settle();
+    }
+
+    /// The identity of its auditing at a position, and whether that is the one of a table above.
+    fn auditing_at(&self, position: Position) -> Option<(&str, bool)> {
+        let last = self.auditings.iter().rev().find(|(turn, ..)| turn.position <= position);
+        last.map(|(_, id, is_inherited, _)| (&id[..], *is_inherited))
     }
 
     /// The name now, or the last one.
@@ -188,7 +240,12 @@ impl Lineage {
 
     /// A position after the last change of its columns and options that counts.
     pub fn last_position(&self, counts: &dyn Fn(Turn) -> bool) -> Position {
-        let altered = self.alterations.iter().filter(|turn| counts(**turn)).map(|turn| turn.position);
+        let altered = self
+            .alterations
+            .iter()
+            .map(|alteration| alteration.turn)
+            .filter(|turn| counts(*turn))
+            .map(|turn| turn.position);
         let audited =
             self.auditings.iter().filter(|(turn, ..)| counts(*turn)).map(|(turn, ..)| turn.position);
         let last = altered.chain(audited).max();
@@ -200,7 +257,7 @@ impl Lineage {
 
     /// The entry at that position by which the columns changed.
     pub fn alteration_at(&self, position: Position) -> Option<Turn> {
-        self.alterations.iter().find(|turn| turn.position == position).copied()
+        self.alterations.iter().map(|alteration| alteration.turn).find(|turn| turn.position == position)
     }
 
     /// Whether it was ever audited.
@@ -231,6 +288,7 @@ impl Family {
         }
         let mut family = Self { root, below };
         family.add_former_members(&events);
+        family.inherit(extension, &events, Some(table))?;
         Ok(family)
     }
 
@@ -241,6 +299,7 @@ impl Family {
         let root = Lineage::back_from(&events, newest);
         let mut family = Self { root, below: Vec::new() };
         family.add_former_members(&events);
+        family.inherit(extension, &events, None)?;
         Ok(Some(family))
     }
 
@@ -301,6 +360,45 @@ impl Family {
         })
     }
 
+    /// Lets the tables have what happened to those above them.
+    fn inherit(&mut self, extension: &Extension, events: &[Event], table: Option<Oid>) -> Result<(), Error> {
+        let is_own = |member: &&Lineage| member.auditings.iter().any(|(_, _, inherited, _)| !inherited);
+        let mut above: Vec<Lineage> = self.members().filter(is_own).cloned().collect();
+        let ids: BTreeSet<&String> = self
+            .root
+            .auditings
+            .iter()
+            .filter(|(_, _, inherited, _)| *inherited)
+            .map(|(_, id, ..)| id)
+            .collect();
+        let mut names: Vec<QualifiedName> = events
+            .iter()
+            .filter(|event| {
+                event.is_enable() && ids.contains(&event.auditing()) && event.detail()["inherited"] != true
+            })
+            .map(|event| event.name.clone())
+            .collect();
+        if let Some(table) = table.filter(|_| self.root.auditings.is_empty())
+            && let Some(ancestor) = audited_ancestor(extension, table)?
+        {
+            names.push(qualified(ancestor));
+        }
+        for name in names {
+            let newest = newest_name(events, name.clone()).unwrap_or(name);
+            if above.iter().all(|known| *known.name() != newest) {
+                above.push(Lineage::back_from(events, newest));
+            }
+        }
+        for member in std::iter::once(&mut self.root).chain(&mut self.below) {
+            for above in &above {
+                if above.name() != member.name() {
+                    member.inherit(above);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the tables that were below the root, and are not any more.
     fn add_former_members(&mut self, events: &[Event]) {
         let mut ids: BTreeSet<String> = self
@@ -325,8 +423,7 @@ impl Family {
             if !ids.contains(&event.auditing()) {
                 continue;
             }
-            let listed = event.detail()["members"].as_array().into_iter().flatten();
-            let mut names: Vec<QualifiedName> = listed.filter_map(|name| split(name.as_str()?)).collect();
+            let mut names = listed(event.detail(), "members");
             names.push(event.name.clone());
             for name in names {
                 let is_known =
@@ -382,4 +479,10 @@ fn newest_name(events: &[Event], mut name: QualifiedName) -> Option<QualifiedNam
 fn qualified(table: Oid) -> QualifiedName {
     catalog::qualified_name(table)
         .map_or_else(Default::default, |(schema, name)| (from_server(&schema), from_server(&name)))
+}
+
+/// The tables that a member of a detail lists.
+fn listed(detail: &serde_json::Value, member: &str) -> Vec<QualifiedName> {
+    let names = detail[member].as_array().into_iter().flatten();
+    names.filter_map(|name| split(name.as_str()?)).collect()
 }

@@ -73,6 +73,8 @@ pub struct Entry {
     pub old_row: Option<String>,
     pub new_row: Option<String>,
     pub is_superseded: bool,
+    /// Whether another row had the key `left` when it was captured.
+    pub left_in_use: bool,
     /// Whether its payload was erased.
     pub is_erased: bool,
 }
@@ -114,12 +116,16 @@ impl Entry {
             row_key,
             old_row,
             new_row,
-            is_superseded: row
-                .detail
-                .is_some_and(|detail| detail.windows(12).any(|word| word == b"\"superseded\"")),
+            is_superseded: has_member(row.detail, b"\"superseded\":true"),
+            left_in_use: has_member(row.detail, b"\"old_key_in_use\":true"),
             is_erased: row.payload_digest.is_some(),
         })
     }
+}
+
+/// Whether the detail of an entry about a row has this member: capture writes it, without white space.
+fn has_member(detail: Option<&[u8]>, member: &[u8]) -> bool {
+    detail.is_some_and(|detail| detail.windows(member.len()).any(|found| found == member))
 }
 
 /// A segment of the log, as it is read.

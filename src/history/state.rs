@@ -16,14 +16,31 @@ use audit_chain_core::row_id;
 use std::collections::BTreeMap;
 
 /// How a row was at a moment: the image, and the entry that has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// The entry.
     pub position: Position,
     pub xid: u64,
     pub table: (String, String),
+    /// The row's key, as the entry has it.
+    pub key: Option<String>,
     /// The row; of a column that it does not have, the value is in another entry.
     pub row: String,
+}
+
+/// The rows in a range of keys, by their parts of row ids; `to` is not included.
+pub struct RowRange<'a> {
+    pub from: &'a [u8],
+    pub to: Option<&'a [u8]>,
+    /// How each row was at the moments; `None` if an entry says that it was gone.
+    pub rows: BTreeMap<Key, Vec<Option<Image>>>,
+}
+
+impl RowRange<'_> {
+    /// Whether the row of a key is in the range.
+    pub fn has(&self, key: &Key) -> bool {
+        Rows::Range { from: self.from, to: self.to }.has(key)
+    }
 }
 
 /// What is known of a row at a moment.
@@ -61,6 +78,8 @@ pub struct State<'a> {
     wholes: Vec<Whole>,
     /// How many entries about rows name none.
     unnamed: u64,
+    /// Whether entries about rows have been erased.
+    has_erased: bool,
 }
 
 /// The bytes that a row takes beside its image.
@@ -85,6 +104,7 @@ impl<'a> State<'a> {
             is_partial,
             wholes: vec![Whole::default(); moments.len()],
             unnamed: 0,
+            has_erased: false,
         };
         for drop in &lineage.drops {
             state.clear(*drop);
@@ -109,6 +129,7 @@ impl<'a> State<'a> {
 
     fn see_unnamed(&mut self, turn: Turn, operation: Operation, is_erased: bool, report: &mut Report) {
         if is_erased {
+            self.has_erased = true;
             if self.moments.iter().any(|when| when.counts_turn(turn)) {
                 report.erased(turn.position.at);
             }
@@ -124,13 +145,35 @@ impl<'a> State<'a> {
         if self.unnamed > 0 || self.lineage.key_has_changed { Identity::Content } else { Identity::Key }
     }
 
-    /// Visits the rows that are known by keys, all or one, in ranges of keys: the key, and how the row was at each moment; `None` if it was not there.
-    /// Rows that were at no moment are not visited. Breaks off, and returns false, if rows are not known by keys.
+    /// Whether the log has all rows of the table at all of the moments.
+    pub fn is_complete(&self) -> bool {
+        self.is_partial.iter().all(|is_partial| !is_partial) && !self.has_erased
+    }
+
+    /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
+    /// moment are not visited. Breaks off, and returns false, if rows are not known by keys.
     pub fn visit(
         &mut self,
         only: Option<&Key>,
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        self.visit_ranges(only, report, &mut |range, _| {
+            for (key, images) in range.rows {
+                if images.iter().any(Option::is_some) {
+                    visitor(key, images)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The same by ranges of keys; and whether the log has all rows of the table.
+    pub fn visit_ranges(
+        &mut self,
+        only: Option<&Key>,
+        report: &mut Report,
+        visitor: &mut dyn FnMut(RowRange<'_>, bool) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
@@ -157,13 +200,11 @@ impl<'a> State<'a> {
             if self.identity() == Identity::Content {
                 return Ok(false);
             }
-            for (key, known) in rows {
-                let images: Vec<Option<Image>> =
-                    known.into_iter().enumerate().map(|(at, known)| self.image(at, known)).collect();
-                if images.iter().any(Option::is_some) {
-                    visitor(key, images)?;
-                }
-            }
+            let images = |known: Vec<Known>| {
+                known.into_iter().enumerate().map(|(at, known)| self.image(at, known)).collect()
+            };
+            let rows = rows.into_iter().map(|(key, known)| (key, images(known))).collect();
+            visitor(RowRange { from: &from, to: to.as_deref(), rows }, self.is_complete())?;
         }
         Ok(true)
     }
@@ -219,7 +260,7 @@ impl<'a> State<'a> {
                     size = size.saturating_add_signed(gained);
                 }
             };
-            if let Some(left) = &entry.left {
+            if let Some(left) = entry.left.as_ref().filter(|_| !entry.left_in_use) {
                 learn(left, true);
             }
             if let Some(key) = &entry.key {
@@ -288,7 +329,13 @@ impl Known {
 
 impl Entry {
     fn image(&self, row: String) -> Image {
-        Image { position: self.position, xid: self.xid, table: self.table.clone(), row }
+        Image {
+            position: self.position,
+            xid: self.xid,
+            table: self.table.clone(),
+            key: self.row_key.clone(),
+            row,
+        }
     }
 
     /// The row before the change, as far as the entry has it; `None` if there was none.

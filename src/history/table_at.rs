@@ -121,7 +121,7 @@ impl Question<'_> {
                 let columns: Vec<_> =
                     content.iter().map(|(name, value)| (name.as_str().into(), value.as_str())).collect();
                 let row = image::write(&columns);
-                let image = Image { position, xid: 0, table: lineage.name().clone(), row };
+                let image = Image { position, table: lineage.name().clone(), row, ..Image::default() };
                 let mut images: Vec<Option<(Image, Option<Found>)>> = vec![None; self.moments.len()];
                 images[at] = Some((image, None));
                 visit(typed, report, None, images)?;
@@ -131,7 +131,12 @@ impl Question<'_> {
     }
 
     /// The rows of a table without a key at a moment, by their columns of then.
-    fn contents(&self, lineage: &Lineage, when: &When, report: &mut Report) -> Result<Vec<Content>, Error> {
+    pub fn contents(
+        &self,
+        lineage: &Lineage,
+        when: &When,
+        report: &mut Report,
+    ) -> Result<Vec<Content>, Error> {
         let mut replay = Replay::default();
         let mut drops = lineage.drops.iter().filter(|drop| when.counts_turn(**drop)).peekable();
         let changes = lineage.columns.changes();

@@ -4,7 +4,7 @@ use crate::history::lineage::Lineage;
 use crate::history::report::{Loss, Report};
 use crate::history::when::When;
 use crate::pg::encoding::from_utf8;
-use crate::pg::form::RowType;
+use crate::pg::form::{RowSink, RowType};
 use crate::pg::session::OutputSettings;
 use audit_chain_core::history::Position;
 use audit_chain_core::history::columns::Then;
@@ -62,6 +62,13 @@ impl Typed {
         let sources = Rc::new(self.row_type.fields.iter().map(source).collect::<Vec<_>>());
         self.sources.insert(key, Rc::clone(&sources));
         sources
+    }
+
+    /// For the rows that a query describes.
+    pub fn of_sink(sink: &RowSink) -> Self {
+        let row_type = sink.row_type();
+        let settings = row_type.depends_on_settings;
+        Self { row_type, sources: HashMap::new(), settings }
     }
 
     /// The columns, by their names of now, that an image of that position should have and does not: unchanged out-of-line values.

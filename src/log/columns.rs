@@ -70,6 +70,10 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 pub const SEQ: i16 = number("seq");
 pub const CHAIN: i16 = number("chain");
 pub const AT: i16 = number("at");
+pub const XID: i16 = number("xid");
+pub const SESSION_ROLE: i16 = number("session_role");
+pub const EFFECTIVE_ROLE: i16 = number("effective_role");
+pub const ACTOR: i16 = number("actor");
 pub const HASH: i16 = number("hash");
 
 /// The primary key, (chain, seq).

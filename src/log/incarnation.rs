@@ -132,6 +132,12 @@ fn all(table: Oid) -> Vec<Incarnation> {
     all
 }
 
+/// Whether the log was restored from a dump, which may be that of another server.
+pub fn is_restored(extension: &Extension) -> Result<bool, Error> {
+    let incarnations = all(extension.table(OwnTable::Incarnation)?);
+    Ok(incarnations.iter().any(|incarnation| incarnation.kind == Kind::Restore))
+}
+
 /// Whether no entry was written here, so that a dump can be restored.
 pub fn is_open(extension: &Extension) -> Result<bool, Error> {
     Ok(rows::any_row(extension.table(OwnTable::Incarnation)?, |_| ()).is_none())

@@ -299,13 +299,14 @@ pub fn extension_of(class: Oid, object: Oid) -> Option<Oid> {
     Some(unsafe { pg_sys::getExtensionOfObject(class, object) }).filter(|&oid| oid != Oid::INVALID)
 }
 
-/// The attribute numbers of the primary key, in the key's order; empty without one.
-pub fn primary_key(relation: Relation<'_>) -> Vec<usize> {
+/// The attribute numbers of the primary key, in the key's order; empty without one. And whether two rows may have one key until the
+/// transaction ends (DEFERRABLE).
+pub fn primary_key(relation: Relation<'_>) -> (Vec<usize>, bool) {
     // SAFETY: the relation is open; the index's catalog row is valid until released.
     unsafe {
         let index = compat::primary_key(relation.raw());
         if index == Oid::INVALID {
-            return Vec::new();
+            return (Vec::new(), false);
         }
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::INDEXRELID as i32, index.into());
         assert!(!tuple.is_null(), "no pg_index row for the primary key");
@@ -313,8 +314,9 @@ pub fn primary_key(relation: Relation<'_>) -> Vec<usize> {
         let keys = (&raw const (*form).indkey.values).cast::<i16>();
         let columns =
             (0..(*form).indnkeyatts as usize).map(|i| keys.add(i).read_unaligned() as usize).collect();
+        let is_deferrable = !(*form).indimmediate;
         pg_sys::ReleaseSysCache(tuple);
-        columns
+        (columns, is_deferrable)
     }
 }
 

@@ -38,7 +38,7 @@ impl Definition {
         with_relation(table, |relation| {
             // SAFETY: the relation is open, and rd_rel always set.
             let file = unsafe { (*(*relation.raw()).rd_rel).relfilenode };
-            Self { columns: columns(relation), key: catalog::primary_key(relation), file }
+            Self { columns: columns(relation), key: catalog::primary_key(relation).0, file }
         })
     }
 

@@ -31,6 +31,17 @@ impl Call {
         }
     }
 
+    /// The declared type of an argument, where several functions have one entry point.
+    pub fn argument_type(&self, index: usize) -> pg_sys::Oid {
+        // SAFETY: a look-up of the function that PostgreSQL calls, which has `count` palloc'd types.
+        unsafe {
+            let (mut types, mut count) = (std::ptr::null_mut(), 0);
+            pg_sys::get_func_signature((*(*self.fcinfo).flinfo).fn_oid, &mut types, &mut count);
+            assert!(index < count as usize, "argument {index} of {count}");
+            *types.add(index)
+        }
+    }
+
     /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that is
     /// requested here.
     pub fn arg<T: FromDatum>(&self, index: usize) -> Option<T> {

@@ -173,9 +173,24 @@ pub struct RowSink {
 impl RowSink {
     /// Begins. Raises PostgreSQL's own error where the call cannot take a set.
     pub fn begin(call: &Call) -> Self {
+        Self::with_flags(call, 0)
+    }
+
+    /// Begins, with the columns that the query describes.
+    pub fn as_described(call: &Call) -> Self {
+        Self::with_flags(call, pg_sys::MAT_SRF_USE_EXPECTED_DESC)
+    }
+
+    /// The type of its rows.
+    pub fn row_type(&self) -> RowType {
+        // SAFETY: made in `begin`; it lives as long as the query.
+        unsafe { RowType::of_descriptor(self.descriptor) }
+    }
+
+    fn with_flags(call: &Call, flags: u32) -> Self {
         // SAFETY: InitMaterializedSRF makes a tuplestore and a description that live as long as the query.
         unsafe {
-            pg_sys::InitMaterializedSRF(call.raw(), 0);
+            pg_sys::InitMaterializedSRF(call.raw(), flags);
             let result: *mut pg_sys::ReturnSetInfo = (*call.raw()).resultinfo.cast();
             Self {
                 store: (*result).setResult,

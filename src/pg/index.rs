@@ -21,7 +21,7 @@ pub enum Value<'a> {
     Bytea(&'a [u8]),
     /// A timestamptz, in microseconds since 2000-01-01 UTC.
     Time(i64),
-    /// An xid8. There is an equality only.
+    /// An xid8: equal, or at least.
     Xid(u64),
     /// A text in the database's encoding, compared by the index's collation. There is an equality only.
     Text(&'a [u8]),
@@ -73,6 +73,7 @@ impl<'a> Bound<'a> {
             (Value::Time(_), Is::AtLeast) => (pg_sys::TIMESTAMPTZOID, pg_sys::F_TIMESTAMPTZ_GE),
             (Value::Time(_), Is::Greater) => (pg_sys::TIMESTAMPTZOID, pg_sys::F_TIMESTAMPTZ_GT),
             (Value::Xid(_), Is::Equal) => (pg_sys::XID8OID, pg_sys::F_XID8EQ),
+            (Value::Xid(_), Is::AtLeast) => (pg_sys::XID8OID, pg_sys::F_XID8GE),
             (Value::Text(_), Is::Equal) => (pg_sys::TEXTOID, pg_sys::F_TEXTEQ),
             (value, is) => panic!("{value:?} cannot be compared by {is:?}"),
         };

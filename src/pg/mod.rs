@@ -17,6 +17,8 @@ pub mod encoding;
 pub mod ends;
 pub mod fmgr;
 pub mod foreign;
+#[allow(dead_code)]
+// The history functions read by it.
 pub mod form;
 pub mod index;
 pub mod inet;
@@ -32,12 +34,14 @@ pub mod query;
 pub mod relation;
 pub mod rewrite;
 pub mod row;
+pub mod rows;
 pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod slices;
 pub mod standby;
+mod successor;
 pub mod swap;
 pub mod table;
 pub mod text;

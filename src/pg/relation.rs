@@ -24,6 +24,8 @@ unsafe extern "C-unwind" {
 pub enum Lock {
     /// None.
     None,
+    /// The table is not dropped.
+    AccessShare,
     /// Nobody else writes to the table, or changes its triggers.
     ShareRowExclusive,
 }
@@ -32,6 +34,7 @@ impl Lock {
     fn mode(self) -> pg_sys::LOCKMODE {
         match self {
             Self::None => pg_sys::NoLock as c_int,
+            Self::AccessShare => pg_sys::AccessShareLock as c_int,
             Self::ShareRowExclusive => pg_sys::ShareRowExclusiveLock as c_int,
         }
     }
@@ -199,7 +202,7 @@ pub struct Column {
 pub fn key_columns(table: Oid) -> Vec<String> {
     with_relation(table, |relation| {
         let attributes = relation.attributes();
-        let key = catalog::primary_key(relation);
+        let (key, _) = catalog::primary_key(relation);
         key.into_iter().map(|number| from_server(&attributes[number - 1].name)).collect()
     })
 }
@@ -207,7 +210,7 @@ pub fn key_columns(table: Oid) -> Vec<String> {
 /// The columns of a table, without dropped ones.
 pub fn columns(table: Oid) -> Vec<Column> {
     with_relation(table, |relation| {
-        let key = catalog::primary_key(relation);
+        let (key, _) = catalog::primary_key(relation);
         let attributes = relation.attributes().into_iter().enumerate();
         attributes
             .filter(|(_, attribute)| !attribute.is_dropped)

@@ -2,6 +2,7 @@
 
 use super::fmgr::Call;
 use super::row::{Relation, Row};
+use super::successor;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -90,6 +91,38 @@ impl<'a> Trigger<'a> {
                 pg_sys::TRIGGER_EVENT_DELETE => Firing::Delete { old: row },
                 _ => Firing::Update { old: row, new: Row::new(self.data.tg_newslot) },
             }
+        }
+    }
+
+    /// Whether the row version that an AFTER ROW trigger for INSERT or UPDATE is about has been updated or deleted by its own
+    /// transaction since, so that another one has replaced it, or none. Rows that are not stored in a heap: not known, so false.
+    pub fn is_superseded(self) -> bool {
+        let slot = match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => self.data.tg_trigslot,
+            pg_sys::TRIGGER_EVENT_UPDATE => self.data.tg_newslot,
+            _ => return false,
+        };
+        // SAFETY: a filled slot, as in `firing`. The version is uncommitted: nobody else can lock or change it.
+        unsafe { successor::is_of_heap(slot) && successor::has_own(slot) }
+    }
+
+    /// Whether a command may have run since an UPDATE or DELETE that an AFTER ROW trigger is about, so that another row may have got
+    /// the key of the old one. Rows that are not stored in a heap: not known, so false.
+    pub fn is_late(self) -> bool {
+        // SAFETY: as above. The old version was replaced by this transaction, for which others wait.
+        unsafe { successor::is_of_heap(self.data.tg_trigslot) && successor::is_late(self.data.tg_trigslot) }
+    }
+
+    /// Whether a row has the primary key of the old row of an UPDATE or DELETE now, as this transaction sees it, and `is_same` says
+    /// so too, who is given that row: equal values may be written in different ways. Rows that are not stored in a heap: not known,
+    /// so false.
+    pub fn old_key_is_in_use(self, is_same: impl FnOnce(&Row<'_>) -> bool) -> bool {
+        // SAFETY: as above; the table is open and locked while its triggers run.
+        unsafe {
+            successor::is_of_heap(self.data.tg_trigslot)
+                && successor::has_key_of(self.data.tg_relation, self.data.tg_trigslot, |slot| {
+                    is_same(&Row::new(slot))
+                })
         }
     }
 

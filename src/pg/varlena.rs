@@ -21,6 +21,13 @@ pub unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
     }
 }
 
+/// A varlena of these bytes, in the current memory context: a text, a json, a bytea or an inet value.
+pub fn datum(bytes: &[u8]) -> Datum {
+    let length = bytes.len().try_into().expect("at most 1 GiB");
+    // SAFETY: copies the bytes into a palloc'd varlena.
+    Datum::from(unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length) })
+}
+
 /// The size of a varlena without its header once it is detoasted, which is not done here.
 ///
 /// # Safety

@@ -86,7 +86,8 @@ fn entries(extension: &Extension) -> Result<Vec<Lifecycle>, Error> {
     let query = format!(
         "SELECT p.chain, p.seq, l.operation = 'ENABLE', l.table_schema, l.table_name, l.detail::text, \
                 (extract(epoch FROM l.at - '2000-01-01 UTC'::timestamptz) * 1000000)::bigint \
-         FROM ONLY {} p JOIN {} l USING (chain, seq) ORDER BY l.at, p.chain, p.seq",
+         FROM ONLY {} p JOIN {} l USING (chain, seq) \
+         WHERE l.operation <> 'DDL'::text OR l.detail ->> 'id'::text IS NOT NULL ORDER BY l.at, p.chain, p.seq",
         extension.quoted(OwnTable::Lifecycle)?,
         extension.quoted(OwnTable::Log)?
     );

@@ -19,10 +19,13 @@ pub mod prune;
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
+use crate::log;
 use crate::pg::lock::{self, Lockable};
 
 /// Locks policy, holds, pruning and erasure until the transaction ends.
 pub fn lock(extension: &Extension) -> Result<(), Error> {
+    // Who holds the lock does not wait for a chain.
+    log::take_chain()?;
     lock::lock(extension.table(OwnTable::Log)?, Lockable::Retention);
     Ok(())
 }

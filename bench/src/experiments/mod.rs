@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod clients;
 pub mod ddl;
 pub mod growth;
+pub mod history_index;
 pub mod memory;
 pub mod segments;
 pub mod tpcb;

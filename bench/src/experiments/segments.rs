@@ -31,7 +31,7 @@ fn many_segments(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     let names = ["segments_1", "segments_100"];
     let mut clients = Vec::new();
     for name in names {
-        let mut client = audited(server, name)?;
+        let mut client = audited(server, name, ROWS)?;
         let segments = if name == names[0] { 1 } else { SEGMENTS };
         for segment in 1..=segments {
             write_in_chains(server, name)?;
@@ -129,7 +129,7 @@ fn waits(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     let rows = vec![
         row("the log is rotated 20 times".into(), rotation),
         row(format!("a segment of {entries} entries, and 19 small ones, are sealed"), sealing),
-        row("their constraints are added and validated".into(), upkeep),
+        row("their constraints and indexes are added".into(), upkeep),
         row(format!("the payloads of a row are erased from {entries} entries"), erasure),
         took(format!("audit_erase() of a row's payloads, of {entries} entries"), erasure.1),
         row(format!("a segment of {entries} entries is pruned"), pruning),
@@ -144,16 +144,16 @@ fn waits(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
 }
 
 /// A database with an audited table.
-fn audited(server: &Server, name: &str) -> Result<Client> {
+pub fn audited(server: &Server, name: &str, rows: u32) -> Result<Client> {
     let mut client = servers::database(server, name, Subject::AuditChain)?;
     client.batch_execute("SET client_min_messages = error")?;
-    workload::prepare(&mut client, ROWS)?;
+    workload::prepare(&mut client, rows)?;
     Subject::AuditChain.enable(&mut client, "accounts")?;
     Ok(client)
 }
 
 /// Makes entries in some chains of the open segment, by transactions that are open at the same time.
-fn write_in_chains(server: &Server, database: &str) -> Result<()> {
+pub fn write_in_chains(server: &Server, database: &str) -> Result<()> {
     let mut clients = (0..CHAINS).map(|_| server.connect(database)).collect::<Result<Vec<_>>>()?;
     for (n, client) in clients.iter_mut().enumerate() {
         client.batch_execute(&format!("BEGIN; {} WHERE id % {CHAINS} = {n}", workload::UPDATE_ALL))?;
@@ -205,7 +205,7 @@ fn longest_wait(
 }
 
 /// The median time of a call, in µs.
-fn median_time<E: Into<Error>>(
+pub fn median_time<E: Into<Error>>(
     count: u32,
     mut call: impl FnMut() -> std::result::Result<(), E>,
 ) -> Result<f64> {

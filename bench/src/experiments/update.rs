@@ -11,7 +11,7 @@ use harness::{PgbenchSummary, Result, Server};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const CLIENTS: u32 = 32;
+pub const CLIENTS: u32 = 32;
 
 /// The databases of this experiment, one for each subject, on one server.
 pub struct Databases<'a> {

@@ -5,6 +5,7 @@ use crate::error::{Error, OrRaise, notice};
 use crate::history::ask::{self, As, Asked};
 use crate::history::report::Report;
 use crate::history::table_at::{Question, RowAt};
+use crate::history::transaction;
 use crate::history::typed::Typed;
 use crate::history::undo::effect::{self, Effect, row_then};
 use crate::history::undo::entries::Transaction;
@@ -27,33 +28,17 @@ use pgrx::pg_sys::{Datum, Oid};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `audit_undo(xid xid8, dry_run boolean, force boolean)`, and the same for a bigint
+/// `audit_undo(xid xid8 | bigint | text, dry_run boolean, force boolean)`, which returns rows
 pub fn undo(call: Call) -> Datum {
-    let xid = || {
-        let xid = call.datum(0).ok_or(Error::NullArgument { function: "audit_undo", argument: "xid" })?;
-        Ok(xid.value() as u64)
-    };
-    xid().and_then(|xid| take_back(&call, xid)).or_raise();
+    take_back(&call).or_raise();
     call.null()
 }
 
-/// `audit_undo(xid text, dry_run boolean, force boolean)`
-pub fn undo_text(call: Call) -> Datum {
-    let xid = || {
-        let text = call.text(0).ok_or(Error::NullArgument { function: "audit_undo", argument: "xid" })?;
-        text.trim().parse::<u64>().map_err(|_| Error::NotAnXid { text })
-    };
-    xid().and_then(|xid| take_back(&call, xid)).or_raise();
-    call.null()
-}
-
-fn take_back(call: &Call, xid: u64) -> Result<(), Error> {
+fn take_back(call: &Call) -> Result<(), Error> {
     let function = "audit_undo";
     let flag = |index, argument| call.arg::<bool>(index).ok_or(Error::NullArgument { function, argument });
     let (dry_run, force) = (flag(1, "dry_run")?, flag(2, "force")?);
-    if xid == 0 || xid > i64::MAX as u64 {
-        return Err(Error::NotAnXid { text: (xid as i64).to_string() });
-    }
+    let xid = transaction::xid(call, function)?;
     if !dry_run {
         xact::refuse_if_read_only(c"audit_undo()");
     }
@@ -96,6 +81,10 @@ fn begin(detail: &serde_json::Value) -> Result<Place, Error> {
 fn check_others(transaction: &Transaction, effect: &Effect, force: bool) -> Result<(), Error> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for other in &transaction.others {
+        // The entry by which a transaction says that it takes another one back has done nothing.
+        if other.operation == "UNDO" {
+            continue;
+        }
         *counts.entry(&other.operation).or_default() += 1;
         let is_concerned = other.operation == "DDL"
             && other.table.as_ref().is_some_and(|name| {
@@ -278,7 +267,7 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
     report.tell();
     losses.iter().for_each(|loss| notice(loss));
     let Some((_, text, _)) = texts.into_iter().next() else {
-        notice(&format!("nothing to do: row {given} of table \"{table}\" is as it was at {asked_for}"));
+        notice(&format!("nothing to do: row {given} of table \"{table}\" is as it was ({asked_for})"));
         return Ok(None);
     };
     if !dry_run {

@@ -4,7 +4,7 @@ use crate::audit::events::events;
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::history::lineage::{Lineage, name_since};
-use crate::history::reader::{Entry, Operation};
+use crate::history::reader::{Entry, Key, Operation};
 use crate::history::report::Report;
 use crate::history::table_at::{Question, RowAt};
 use crate::history::typed::{Typed, recorded};
@@ -17,7 +17,7 @@ use audit_chain_core::history::image::{self, Recorded};
 use audit_chain_core::history::net::{Change, Net, Nets};
 use audit_chain_core::history::replay::Content;
 use audit_chain_core::history::{Position, versions};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a transaction did to the rows of a table.
 pub struct Group {
@@ -32,6 +32,19 @@ impl Group {
     pub fn ends(&self, net: &Net) -> (Position, Position) {
         let positions = || net.changes.iter().map(|&number| self.changes[number].0.position);
         (positions().min().unwrap_or_default(), positions().max().unwrap_or_default())
+    }
+
+    /// The keys that rows had before the transaction, while it went on, and after it.
+    pub fn keys(&self) -> HashSet<Key> {
+        let of_change = |change: &Change| -> Vec<Key> {
+            let rows: Vec<&Content> = match change {
+                Change::Insert(row) | Change::Delete(row) => vec![row],
+                Change::Update { before, after, .. } => vec![before, after],
+                Change::Clear(rows) => rows.iter().collect(),
+            };
+            rows.into_iter().filter_map(|row| self.target.key_of(row)).collect()
+        };
+        self.changes.iter().flat_map(|(_, change)| of_change(change)).collect()
     }
 
     /// The table in which a row was changed first.

@@ -17,7 +17,7 @@ use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::history::Position;
 use audit_chain_core::history::net::{Change, Net};
 use audit_chain_core::history::replay::Content;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// What a statement does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,12 +95,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The keys of all rows, each with the number of its table.
-    pub fn keys<'a>(&'a self) -> HashSet<(usize, &'a Key)> {
-        let of_item = |item: &'a Item| item.keys.iter().filter_map(|key| Some((item.group?, key)));
-        self.items.iter().flat_map(of_item).collect()
-    }
-
     fn add_group(
         &mut self,
         extension: &Extension,
@@ -170,8 +164,9 @@ impl Plan {
             if later_entry.is_none() {
                 conflicts.extend(state_conflict(target, net, seen.as_ref(), holder.as_ref(), &skip));
             }
-            if has_key && own.is_empty() {
-                conflicts.push("the log does not have its key".into());
+            let is_named = !has_key || !own.is_empty();
+            if !is_named {
+                conflicts = vec!["the log does not have its key".into()];
             }
             let item = self.items.len();
             let shown = net.after.as_ref().or(net.before.as_ref());
@@ -185,7 +180,11 @@ impl Plan {
                 last,
             });
             let whole = Whole { target, lineage: group.lineage(net), reader: &reader, position: last };
-            let (statements, lost) = statements(&whole, net, conflicts.is_empty(), seen, holder);
+            let (statements, lost) = if is_named {
+                statements(&whole, net, conflicts.is_empty(), seen, holder)
+            } else {
+                Default::default()
+            };
             conflicts.extend(lost);
             self.items[item].conflicts = conflicts;
             self.statements.extend(statements.into_iter().map(|(kind, text, row)| Statement {

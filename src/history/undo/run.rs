@@ -3,7 +3,7 @@
 use crate::error::{Error, notice};
 use crate::extension::Extension;
 use crate::history::reader::{Entry, Key, Operation};
-use crate::history::undo::effect::Effect;
+use crate::history::undo::effect::{Effect, Group};
 use crate::history::undo::look::differences;
 use crate::history::undo::plan::{Plan, Statement};
 use crate::history::undo::target::content;
@@ -82,7 +82,7 @@ impl Run<'_> {
         let mut strays: Vec<String> = Vec::new();
         let mut last: HashMap<(usize, Key), Option<Content>> = HashMap::new();
         let mut unkeyed: BTreeMap<usize, usize> = BTreeMap::new();
-        let planned = self.plan.keys();
+        let planned: Vec<_> = self.effect.groups.iter().map(Group::keys).collect();
         for entry in self.done()? {
             let found = self.effect.groups.iter().enumerate().find_map(|(number, group)| {
                 group.target.lineage(&entry.table, entry.position).map(|lineage| (number, group, lineage))
@@ -108,7 +108,7 @@ impl Run<'_> {
             }
             let keys: Vec<Key> =
                 [&before, &after].iter().filter_map(|row| group.target.key_of(row.as_ref()?)).collect();
-            if keys.is_empty() || keys.iter().any(|key| !planned.contains(&(number, key))) {
+            if keys.is_empty() || keys.iter().any(|key| !planned[number].contains(key)) {
                 strays.push(stray());
             }
             for key in keys {

@@ -201,7 +201,7 @@ fn forty_promotions_are_told_from_attacks() {
         assert_intact(&new, &survived[round]);
         assert_intact(&new, &survived[round / 2]);
         if loses {
-            assert_restored(&new, &lost[lost.len() - 1], "3 of them are missing");
+            assert_restored(&new, &lost[lost.len() - 1], "4 of them are missing");
             assert_restored(&new, &lost[lost.len() - 1], "continued by a promoted server");
             assert_restored(&new, &lost[0], "continued by a promoted server");
         }
@@ -312,8 +312,8 @@ fn a_crash_a_restart_and_a_new_name_are_no_events_of_the_log() {
     let mut server = builder_of_fewest_chains().start().unwrap();
     let app = Database::create(&server, "app");
     app.sql(CONTENT);
-    let entries = app.entries("true");
     let kept = checkpoint(&app);
+    let entries = app.entries("true");
     server.stop(harness::Mode::Immediate).unwrap();
     server.start().unwrap();
     server.restart().unwrap();

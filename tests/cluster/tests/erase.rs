@@ -370,8 +370,8 @@ fn dumps_and_the_register() {
     // What this copy has written is not what the original has in these places.
     older.sql("UPDATE person SET points = 7; UPDATE person SET points = 8");
     let own = older.entries("operation = 'UPDATE'");
-    // All payloads of p3 and p4 until then, and the who-parts of all entries: 1 + 1 + 21.
-    assert_eq!(older.number(&apply(&register, &verifier)), 23);
+    // All payloads of p3 and p4 until then, and the who-parts of all entries: 1 + 1 + 22.
+    assert_eq!(older.number(&apply(&register, &verifier)), 24);
     assert_eq!(older.entries("operation = 'UPDATE' AND payload_digest IS NULL AND who_digest IS NULL"), own);
     assert_eq!(older.entries("operation = 'INSERT' AND payload_digest IS NOT NULL"), 2);
     let reason = older.sql("SELECT DISTINCT detail ->> 'reason' FROM audit_log WHERE operation = 'ERASE'");

@@ -59,7 +59,7 @@ fn new_entries_are_sealed_and_published() {
     for name in names {
         eventually("a published checkpoint", || status(name, "published_entries = entries") == "t");
         assert_eq!(fs::read_to_string(elsewhere.join(name)).unwrap(), newest(&Database::of(&server, name)));
-        assert_eq!(status(name, "checkpoint_entries, unsealed_entries, publish_failures"), "21|0|0");
+        assert_eq!(status(name, "checkpoint_entries, unsealed_entries, publish_failures"), "22|0|0");
         assert_eq!(
             status(name, "last_published >= date_trunc('second', last_checkpoint), publish_error"),
             "t|"
@@ -68,7 +68,7 @@ fn new_entries_are_sealed_and_published() {
     // Only one of the databases has new entries.
     let first = Database::of(&server, "first");
     first.sql("INSERT INTO t SELECT generate_series(1, 5)");
-    eventually("the next checkpoint", || status("first", "published_entries") == "26");
+    eventually("the next checkpoint", || status("first", "published_entries") == "28");
     assert_eq!(Database::of(&server, "second").number("SELECT count(*) FROM audit_checkpoint_log"), 1);
     first.assert_intact();
 
@@ -80,7 +80,8 @@ fn new_entries_are_sealed_and_published() {
         let before = first.number("SELECT entries FROM audit_status");
         first.sql("INSERT INTO t VALUES (0)");
         eventually("a checkpoint after the restart", || {
-            first.number("SELECT published_entries FROM audit_status") == before + 1
+            // With the entry about the checkpoint.
+            first.number("SELECT published_entries FROM audit_status") == before + 2
         });
         first.assert_intact();
     }
@@ -95,7 +96,7 @@ fn a_command_that_fails_is_retried_and_reported() {
     let error = status("publish_error");
     assert!(error.contains("exit status: 3") && error.contains("no way there: 100 %"), "{error}");
     assert!(server.log().contains("could not publish the checkpoint of database \"audited\""));
-    assert_eq!(status("published_entries, checkpoint_entries"), "|21");
+    assert_eq!(status("published_entries, checkpoint_entries"), "|22");
     // The error text is not for every role that can read the view.
     database.sql("CREATE ROLE auditor; GRANT SELECT ON audit_status TO auditor");
     let seen = database
@@ -145,15 +146,15 @@ fn dropping_a_database_or_the_extension_does_not_affect_other_databases() {
         server.psql("postgres", &format!("DROP DATABASE gone{round}")).unwrap();
     }
     let stays = audited(&server, "stays", 10);
-    eventually("the other's checkpoint", || stays.sql("SELECT published_entries FROM audit_status") == "11");
+    eventually("the other's checkpoint", || stays.sql("SELECT published_entries FROM audit_status") == "12");
     // With the interval 0, the server makes no checkpoints.
     set(&server, "audit_chain.checkpoint_interval", "0");
     std::thread::sleep(std::time::Duration::from_millis(1500));
     stays.sql("INSERT INTO t VALUES (0)");
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    assert_eq!(stays.sql("SELECT checkpoint_entries, unsealed_entries FROM audit_status"), "11|1");
+    assert_eq!(stays.sql("SELECT checkpoint_entries, unsealed_entries FROM audit_status"), "12|1");
     set(&server, "audit_chain.checkpoint_interval", "1s");
-    eventually("a checkpoint again", || stays.sql("SELECT published_entries FROM audit_status") == "12");
+    eventually("a checkpoint again", || stays.sql("SELECT published_entries FROM audit_status") == "14");
 }
 
 #[test]
@@ -169,8 +170,8 @@ fn a_standby_makes_no_checkpoints_until_it_is_promoted() {
     set(&standby, "audit_chain.checkpoint_interval", "1s");
     let promoted = Database::of(&standby, "audited");
     eventually("a checkpoint of the promoted server", || {
-        // With the entry about the promotion.
-        promoted.sql("SELECT published_entries FROM audit_status") == "12"
+        // With the entries about the promotion and the checkpoint.
+        promoted.sql("SELECT published_entries FROM audit_status") == "13"
     });
     promoted.assert_intact();
 }

@@ -302,7 +302,11 @@ fn a_dump_without_the_log_begins_a_new_one() {
             .sql("INSERT INTO app.account (id, owner) VALUES (1000, 'New'); SELECT audit.audit_checkpoint()");
         assert_intact(&database, name);
         let log = "SELECT string_agg(operation, ' ' ORDER BY seq) FROM audit.audit_log";
-        assert_eq!(database.sql(log), if discarded { "RESTORE INSERT" } else { "INSERT" }, "{name}");
+        assert_eq!(
+            database.sql(log),
+            if discarded { "RESTORE INSERT CHECKPOINT" } else { "INSERT CHECKPOINT" },
+            "{name}"
+        );
         let old = original.database.sql("SELECT log_id FROM audit.audit_log_identity");
         assert_ne!(database.sql("SELECT log_id FROM audit.audit_log_identity"), old, "{name}: another log");
         assert_eq!(database.sql("SELECT state FROM audit.audit_status"), "recording", "{name}");

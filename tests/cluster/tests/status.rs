@@ -60,20 +60,20 @@ fn growth_is_that_since_a_checkpoint_of_a_day_ago() {
     let server = server();
     let database = audited(&server, "growth");
     database.sql("INSERT INTO t SELECT generate_series(1, 999); SELECT audit_checkpoint()");
-    database.sql("INSERT INTO t SELECT generate_series(1, 500); SELECT audit_checkpoint()");
-    database.sql("INSERT INTO t SELECT generate_series(1, 500); SELECT audit_checkpoint()");
+    database.sql("INSERT INTO t SELECT generate_series(1, 499); SELECT audit_checkpoint()");
+    database.sql("INSERT INTO t SELECT generate_series(1, 499); SELECT audit_checkpoint()");
     assert_eq!(status(&database, "entries_per_day, bytes_per_day"), "|", "no checkpoint is a day old");
     // The second of the three is two days old, the first five.
     database.disable_guard();
     database.sql(
-        "UPDATE audit_checkpoint_log SET at = at - interval '2 days' WHERE tree_size = 1500;
-         UPDATE audit_checkpoint_log SET at = at - interval '5 days' WHERE tree_size = 1000",
+        "UPDATE audit_checkpoint_log SET at = at - interval '2 days' WHERE tree_size = 1501;
+         UPDATE audit_checkpoint_log SET at = at - interval '5 days' WHERE tree_size = 1001",
     );
-    assert_eq!(status(&database, "entries, entries_per_day"), "2000|250");
+    assert_eq!(status(&database, "entries, entries_per_day"), "2001|250");
     let sizes = "log_size = pg_total_relation_size('audit_log'),
         checkpoint_size = pg_total_relation_size('audit_checkpoint_log') + pg_total_relation_size('audit_checkpoint_span')
             + pg_total_relation_size('audit_tile'),
-        abs(bytes_per_day - (log_size + checkpoint_size) / 8) < 100";
+        abs(bytes_per_day - (log_size + checkpoint_size) * 250 / 2001) < 100";
     assert_eq!(status(&database, sizes), "t|t|t");
 }
 

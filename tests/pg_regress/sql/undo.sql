@@ -327,10 +327,10 @@ SELECT undo(:'x');
 SELECT statement FROM plan(:'x', true);
 SELECT undo(:'x', true);
 SELECT rows('secret');
-SET audit_chain.max_value_size = 10;
-UPDATE secret SET plain = 'a value that is too large' WHERE id = 1;
+SET audit_chain.max_value_size = 1;
+UPDATE secret SET plain = repeat('too large ', 200) WHERE id = 1;
 BEGIN;
-UPDATE secret SET plain = 'another value that is too large' WHERE id = 1;
+UPDATE secret SET plain = repeat('too large also ', 200) WHERE id = 1;
 SELECT pg_current_xact_id() AS x \gset
 COMMIT;
 RESET audit_chain.max_value_size;
@@ -571,7 +571,7 @@ RESET ROLE;
 -- Row security: what a role does not see it cannot take back.
 GRANT SELECT ON audit_log TO regress_undo_writer;
 ALTER TABLE parent ENABLE ROW LEVEL SECURITY;
-CREATE POLICY some ON parent TO regress_undo_writer USING (id > 1) WITH CHECK (v <> 'a');
+CREATE POLICY visible ON parent TO regress_undo_writer USING (id > 1) WITH CHECK (v <> 'a');
 BEGIN;
 UPDATE parent SET v = 'roles' WHERE id = 2;
 SELECT pg_current_xact_id() AS y \gset

@@ -108,7 +108,11 @@ impl Nets {
     fn take(&mut self, row: &Content) -> Option<usize> {
         let identity = self.identity(row);
         if let Some(known) = self.live.get_mut(&identity) {
-            let found = known.pop();
+            // Within a command several rows may have had a key at a time: if it is deferrable, or keys change in another order than that
+            // of the entries.
+            let is_it =
+                |place: &usize| self.rows[*place].after.as_ref().is_some_and(|after| is_part(row, after));
+            let found = known.iter().rposition(is_it).map(|at| known.remove(at));
             if known.is_empty() {
                 self.live.remove(&identity);
             }
@@ -236,6 +240,11 @@ fn is_masked(value: &str) -> bool {
     image::read(value) == Recorded::Masked
 }
 
+/// Whether what one description of a row says is what the other one says, in the columns that both have.
+fn is_part(row: &Content, other: &Content) -> bool {
+    row.iter().all(|(name, value)| other.get(name).is_none_or(|known| known == value))
+}
+
 /// Whether two descriptions of a row agree in the columns that both have, and have any.
 fn agree(row: &Content, other: &Content) -> bool {
     let mut any = false;
@@ -296,6 +305,20 @@ mod tests {
         assert_eq!(swapped, [(Some(r("1", "a")), Some(r("2", "a"))), (Some(r("2", "b")), Some(r("1", "b")))]);
         let replaced = nets(&["id"], vec![Delete(r("1", "a")), Insert(r("1", "b"))]);
         assert_eq!(replaced, [(Some(r("1", "a")), Some(r("1", "b")))]);
+    }
+
+    #[test]
+    fn keys_that_are_shifted_are_not_confused() {
+        let found = nets(
+            &["id"],
+            vec![
+                update(r("1", "a"), r("2", "a")),
+                update(r("2", "b"), r("3", "b")),
+                update(r("3", "c"), r("1", "c")),
+            ],
+        );
+        let shifted = |from, to, v| (Some(r(from, v)), Some(r(to, v)));
+        assert_eq!(found, [shifted("1", "2", "a"), shifted("2", "3", "b"), shifted("3", "1", "c")]);
     }
 
     #[test]
