@@ -117,6 +117,8 @@ pub enum Error {
     UndoRenamed { table: String },
     /// A table does not exist any more.
     TableGone { table: String },
+    /// The log does not tell whether a row was there.
+    RestoreUnknown { table: String, key: String, at: String },
     /// A row of a table without a key is to be restored.
     RestoreNeedsKey { table: String },
     /// History is asked for by a role that may not read the log.
@@ -511,10 +513,16 @@ impl Error {
                 format!("table \"{table}\" does not exist any more"),
                 "Create it, and insert what audit_history() shows.".into(),
             ),
+            Self::RestoreUnknown { table, key, at } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the log does not tell whether row {key} of table \"{table}\" was there ({at})"),
+                "Auditing began without a baseline, or entries have been pruned or erased. DELETE the row, if it was not there.".into(),
+            ),
             Self::RestoreNeedsKey { table } => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("table \"{table}\" has no primary key: no key names a row of it"),
                 "audit_undo() takes back what a transaction did to rows without a key.".into(),
+            ),
             Self::MayNotReadLog { function } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for function {function}: only roles that may read table audit_log may call it"),

@@ -330,8 +330,12 @@ impl Check<'_> {
         report: &mut Report,
     ) -> Result<(), Error> {
         let moments = [When::Now];
-        let question =
-            Question { extension: &self.asked.extension, family: &self.asked.family, moments: &moments, key: None };
+        let question = Question {
+            extension: &self.asked.extension,
+            family: &self.asked.family,
+            moments: &moments,
+            key: None,
+        };
         let mut logged: HashMap<String, i64> = HashMap::new();
         for content in question.contents(lineage, &When::Now, report)? {
             *logged.entry(written_content(&content)).or_default() += 1;

@@ -3,6 +3,7 @@
 use crate::audit::record::record;
 use crate::error::{Error, OrRaise, notice};
 use crate::history::ask::{self, As, Asked};
+use crate::history::reader::{self, Entry, Key, Operation, Reader, Rows};
 use crate::history::report::Report;
 use crate::history::table_at::{Question, RowAt};
 use crate::history::transaction;
@@ -13,6 +14,7 @@ use crate::history::undo::look::Look;
 use crate::history::undo::plan::{Kind, Plan, Statement, Whole, condition, set};
 use crate::history::undo::run::Run;
 use crate::history::undo::target::Target;
+use crate::history::when::When;
 use crate::log::{self, Place};
 use crate::pg::fmgr::Call;
 use crate::pg::form::RowSink;
@@ -61,7 +63,7 @@ fn take_back(call: &Call) -> Result<(), Error> {
             notice(&format!("transaction {xid} has left nothing that could be taken back"));
         } else {
             let rows = plan.statements.iter().map(|statement| statement.item).collect::<BTreeSet<_>>().len();
-            let begun = begin(&json!({ "xid": xid.to_string(), "force": force, "rows": rows }))?;
+            let begun = begin(&json!({ "xid": xid, "force": force, "rows": rows }))?;
             let run = Run { extension: &extension, effect: &effect, plan: &plan, force, begun };
             done = run.run()?;
         }
@@ -246,10 +248,13 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
         }
         Ok(())
     })?;
-    let reader = crate::history::reader::Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
+    let reader = Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
     let (texts, losses) = match (&then, &now) {
         (None, None) => (Vec::new(), Vec::new()),
         (None, Some(seen)) => {
+            if !is_known_absent(&reader, &target, &key, &moments[0])? {
+                return Err(Error::RestoreUnknown { table, key: given, at: asked_for });
+            }
             let condition = condition(&target, seen).ok_or_else(gone)?;
             (vec![(Kind::Delete, target.delete(&condition), seen.row.clone())], Vec::new())
         }
@@ -279,6 +284,34 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
         }
     }
     Ok(Some(text))
+}
+
+/// Whether the log tells that no row with this key was there at a moment: it has all rows of that time, or the nearest entries about the
+/// row say so.
+fn is_known_absent(reader: &Reader, target: &Target, key: &Key, when: &When) -> Result<bool, Error> {
+    let mut erased = false;
+    let mut entries: Vec<Entry> = Vec::new();
+    for lineage in target.family.members() {
+        reader.visit_unnamed(lineage, &mut |entry| erased |= entry.is_erased);
+        reader
+            .visit_unindexed(lineage, &Rows::Keys(&BTreeSet::new()), &mut |entry| erased |= entry.is_erased);
+        if lineage.key_has_changed {
+            continue;
+        }
+        let found = reader::by_key(reader, lineage, &BTreeSet::from([key.clone()]));
+        entries.extend(found.into_values().flatten());
+    }
+    entries.sort_by_key(|entry| entry.position);
+    let counts = |entry: &&Entry| when.counts(&entry.position, entry.xid);
+    // What went before the moment was not there then, and what came after it neither.
+    let went = entries
+        .iter()
+        .rfind(counts)
+        .is_some_and(|entry| entry.operation == Operation::Delete || entry.left.as_ref() == Some(key));
+    let came = entries.iter().find(|entry| !counts(entry)).is_some_and(|entry| {
+        entry.operation == Operation::Insert || entry.left.is_some() && entry.key.as_ref() == Some(key)
+    });
+    Ok(went || came || !erased && target.has_all_rows(&target.family.root, when.limit())?.is_none())
 }
 
 /// The columns of the key that the caller has given, with their values as entries have them.

@@ -11,8 +11,7 @@ use crate::history::typed::{Typed, recorded};
 use crate::history::undo::entries::Transaction;
 use crate::history::undo::target::{Target, content};
 use crate::history::when::When;
-use crate::log::segment::Segments;
-use crate::pg::{relation, xact};
+use crate::pg::relation;
 use audit_chain_core::history::image::{self, Recorded};
 use audit_chain_core::history::net::{Change, Net, Nets};
 use audit_chain_core::history::replay::Content;
@@ -228,20 +227,7 @@ fn rows_before(
         }
         Ok(())
     })?;
-    let periods = if lineage.periods.is_empty() { &target.family.root.periods } else { &lineage.periods };
-    let complete = periods
-        .iter()
-        .filter(|period| period.until.is_none_or(|until| until.at > at))
-        .filter_map(|period| period.complete_from)
-        .find(|from| from.at <= at);
-    let pruned = Segments::known(extension)?.pruned().iter().map(|pruned| pruned.contents.last_at).max();
-    let gap = match (complete, pruned) {
-        (None, _) => Some("auditing began without a baseline".to_owned()),
-        (Some(from), Some(pruned)) if pruned >= from.at => {
-            Some(format!("entries captured until {} have been pruned", xact::json_time(pruned)))
-        }
-        _ => None,
-    };
+    let gap = target.has_all_rows(lineage, at)?;
     let gap = gap.map(|why| {
         format!("it was truncated, and rows that the log does not know cannot be put back: {why}")
     });

@@ -58,7 +58,42 @@ impl Found {
 
 impl Transaction {
     /// That of this ID, as the active snapshot sees the log. Refuses one that has not committed, and one of which the log knows nothing.
-    pub /// Why the log has no entry of a transaction.
+    pub fn read(extension: &Extension, xid: u64) -> Result<Self, Error> {
+        if xact::known_top_xid() == Some(xid) {
+            return Err(Error::UndoOwn { xid });
+        }
+        let runs = transaction::find(extension, xid)?;
+        if runs.len() > 1 {
+            notice(&format!(
+                "{} transactions had the ID {xid}, before and after this log was restored: the newest one is meant",
+                runs.len()
+            ));
+        }
+        let mut newest: Vec<Found> = Vec::new();
+        for run in runs {
+            let mut found = Vec::new();
+            for_each_in_range(run.table, run.chain, run.places, |row| {
+                found.push(Found::of(&columns::read(&row)))
+            });
+            if newest.last().map(Found::position) < found.last().map(Found::position) {
+                newest = found;
+            }
+        }
+        if newest.is_empty() {
+            return Err(why_none(extension, xid)?);
+        }
+        let mut transaction = Self { xid, changes: Vec::new(), others: Vec::new() };
+        for entry in newest {
+            match entry {
+                Found::Change(entry) => transaction.changes.push(entry),
+                Found::Other(other) => transaction.others.push(other),
+            }
+        }
+        Ok(transaction)
+    }
+}
+
+/// Why the log has no entry of a transaction.
 fn why_none(extension: &Extension, xid: u64) -> Result<Error, Error> {
     // pg_xact_status() raises an error for a transaction that has not begun.
     let query = format!(

@@ -76,7 +76,7 @@ impl<'a> Later<'a> {
             let text = |bytes: Option<&[u8]>| bytes.map(from_server);
             let actor = text(row.actor).map_or(String::new(), |actor| format!(", actor \"{actor}\""));
             let role = text(row.effective_role);
-            format!("{}{actor}", role.map_or("nobody known".into(), |role| format!("role \"{role}\"")))
+            format!("{}{actor}", role.map_or("who was erased".into(), |role| format!("role \"{role}\"")))
         })?;
         let verb = match entry.operation {
             Operation::Truncate => "the table was truncated",

@@ -50,6 +50,8 @@ pub struct Item {
     pub before: Option<Content>,
     /// Why it cannot be taken back.
     pub conflicts: Vec<String>,
+    /// Columns whose values may have another text since their type was changed.
+    pub retyped: BTreeSet<String>,
     last: Position,
 }
 
@@ -85,6 +87,7 @@ impl Plan {
                 keys: Vec::new(),
                 before: None,
                 conflicts: vec![why.clone()],
+                retyped: BTreeSet::new(),
                 last: Position::default(),
             });
         }
@@ -156,11 +159,14 @@ impl Plan {
             if let Some(entry) = later_entry {
                 conflicts.push(later.describe(entry)?);
             }
-            let skip = |name: &str| {
+            let is_retyped = |column: &&Column| {
                 group.lineage(net).is_some_and(|lineage| {
-                    Target::name_then(lineage, last, name).is_none_or(|(_, is_retyped)| is_retyped)
+                    Target::name_then(lineage, last, &column.name).is_none_or(|(_, is_retyped)| is_retyped)
                 })
             };
+            let retyped: BTreeSet<String> =
+                target.columns.iter().filter(is_retyped).map(|column| column.name.clone()).collect();
+            let skip = |name: &str| retyped.contains(name);
             if later_entry.is_none() {
                 conflicts.extend(state_conflict(target, net, seen.as_ref(), holder.as_ref(), &skip));
             }
@@ -177,6 +183,7 @@ impl Plan {
                 keys: own,
                 before: net.before.clone(),
                 conflicts: Vec::new(),
+                retyped: retyped.clone(),
                 last,
             });
             let whole = Whole { target, lineage: group.lineage(net), reader: &reader, position: last };
@@ -374,10 +381,15 @@ fn insert(whole: &Whole<'_>, row: &Content) -> (Texts, Vec<String>) {
     let Whole { target, lineage, reader, position } = *whole;
     let (mut values, mut reasons) = (Vec::new(), Vec::new());
     // Unchanged values that were stored out of line may be in other entries.
+    let is_recorded = |column: &&Column| {
+        let then = lineage.and_then(|lineage| Target::name_then(lineage, position, &column.name));
+        then.is_some_and(|(name, _)| lineage.is_some_and(|lineage| !is_excluded(lineage, position, &name)))
+    };
     let missing: Vec<String> = target
         .columns
         .iter()
         .filter(|column| !column.is_generated && !row.contains_key(&column.name))
+        .filter(is_recorded)
         .map(|column| column.name.clone())
         .collect();
     let found = match (lineage, target.key_of(row)) {

@@ -148,7 +148,7 @@ impl Run<'_> {
             let target = &self.effect.groups[number].target;
             let Some(key) = target.key_of(before) else { continue };
             if let Some(Some(now)) = last.get(&(number, key)) {
-                for column in differences(target, before, now, &|_| false) {
+                for column in differences(target, before, now, &|name| item.retyped.contains(name)) {
                     *differing.entry((number, column)).or_default() += 1;
                 }
             }

@@ -6,8 +6,9 @@ use crate::history::lineage::{Family, Lineage};
 use crate::history::reader::Key;
 use crate::history::report::Loss;
 use crate::history::typed::recorded;
+use crate::log::segment::Segments;
 use crate::pg::writing::{self, Column, RowReader};
-use crate::pg::{catalog, relation};
+use crate::pg::{catalog, relation, xact};
 use audit_chain_core::history::Position;
 use audit_chain_core::history::columns::Then;
 use audit_chain_core::history::image::{self, Recorded};
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 
 /// A table that is written to.
 pub struct Target {
+    extension: Extension,
     pub relation: Oid,
     /// Its name, qualified and quoted.
     pub name: String,
@@ -51,6 +53,7 @@ impl Target {
         let has_children = is_plain && relation::descendants(relation, relation::Lock::None).len() > 1;
         let family = Family::of_table(extension, relation)?;
         Ok(Self {
+            extension: *extension,
             relation,
             name: catalog::quoted_name(relation).ok_or_else(missing)?,
             shown: family.root.shown(),
@@ -161,6 +164,25 @@ impl Target {
             }
         }
         conditions.join(" AND ")
+    }
+
+    /// Whether the log has all rows that one of the tables had at a time: why not, otherwise.
+    pub fn has_all_rows(&self, lineage: &Lineage, at: i64) -> Result<Option<String>, Error> {
+        let periods = if lineage.periods.is_empty() { &self.family.root.periods } else { &lineage.periods };
+        let complete = periods
+            .iter()
+            .filter(|period| period.until.is_none_or(|until| until.at > at))
+            .filter_map(|period| period.complete_from)
+            .find(|from| from.at <= at);
+        let pruned =
+            Segments::known(&self.extension)?.pruned().iter().map(|pruned| pruned.contents.last_at).max();
+        Ok(match (complete, pruned) {
+            (None, _) => Some("auditing began without a baseline".to_owned()),
+            (Some(from), Some(pruned)) if pruned >= from.at => {
+                Some(format!("entries captured until {} have been pruned", xact::json_time(pruned)))
+            }
+            _ => None,
+        })
     }
 
     /// What a column of now was when an entry was written: its name then, unless it was added later.

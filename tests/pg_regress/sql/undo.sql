@@ -402,6 +402,34 @@ DROP TABLE app2.renamed;
 SELECT * FROM plan(:'x');
 SELECT undo(:'x', true);
 
+-- The key is another one now, or came later, or went.
+CREATE TABLE keyed (id int PRIMARY KEY, code text NOT NULL, v text);
+CREATE TABLE unkeyed (id int PRIMARY KEY, v text);
+CREATE TABLE keyed_later (id int NOT NULL, v text);
+SELECT audit_enable('keyed'), audit_enable('unkeyed'), audit_enable('keyed_later');
+INSERT INTO keyed VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z');
+INSERT INTO unkeyed VALUES (1, 'x'), (2, 'y');
+INSERT INTO keyed_later VALUES (1, 'x'), (2, 'y');
+SELECT keep('keyed', 'unkeyed', 'keyed_later');
+BEGIN;
+UPDATE keyed SET v = 'changed' WHERE id < 3;
+DELETE FROM keyed WHERE id = 3;
+UPDATE unkeyed SET v = 'changed' WHERE id = 1;
+DELETE FROM unkeyed WHERE id = 2;
+UPDATE keyed_later SET v = 'changed' WHERE id = 1;
+DELETE FROM keyed_later WHERE id = 2;
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+ALTER TABLE keyed DROP CONSTRAINT keyed_pkey;
+ALTER TABLE keyed ADD PRIMARY KEY (code);
+ALTER TABLE unkeyed DROP CONSTRAINT unkeyed_pkey;
+ALTER TABLE keyed_later ADD PRIMARY KEY (id);
+UPDATE keyed SET id = 50 WHERE code = 'b';
+SELECT row_key, replace(conflict, current_user, 'me') AS conflict, regexp_replace(statement, '\(\d+,\d+\)', '(P)') AS statement FROM plan(:'x');
+UPDATE keyed SET id = 2 WHERE code = 'b';
+SELECT undo(:'x', true);
+SELECT restored('keyed', 'unkeyed', 'keyed_later');
+
 -- Partitions: by the table above, wherever the row is.
 CREATE TABLE parts (id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
 CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
@@ -611,6 +639,17 @@ SELECT audit_restore('app.nothing', '{"id": 1}', :size);
 SELECT audit_restore('app.changes', '{"id": 1}', now() + interval '1 day', dry_run => true) IS NULL AS nothing_to_do;
 DROP TABLE r;
 SELECT audit_restore('app.r', '{"id": 1, "k 2": "a"}', :size);
+-- A row of which the log does not tell whether it was there is not deleted.
+CREATE TABLE unknown (id int PRIMARY KEY, v text);
+INSERT INTO unknown VALUES (1, 'before auditing'), (2, 'before auditing');
+SELECT audit_enable('unknown');
+SELECT split_part(audit_checkpoint(), E'\n', 2) AS size \gset
+UPDATE unknown SET v = 'x' WHERE id = 2;
+INSERT INTO unknown VALUES (3, 'new');
+SELECT audit_restore('unknown', '{"id": 1}', :size);
+SELECT audit_restore('unknown', '{"id": 2}', :size);
+SELECT audit_restore('unknown', '{"id": 3}', :size);
+SELECT rows('unknown');
 -- A row of a partitioned table that has moved.
 SELECT split_part(audit_checkpoint(), E'\n', 2) AS size \gset
 UPDATE byid SET id = 15, v = 'moved' WHERE id = 1;
