@@ -60,7 +60,7 @@ fn take_back(call: &Call) -> Result<(), Error> {
             refuse_conflicts(xid, &plan)?;
         }
         if plan.statements.is_empty() {
-            notice(&format!("transaction {xid} has left nothing that could be taken back"));
+            notice("nothing is left that could be taken back");
         } else {
             let rows = plan.statements.iter().map(|statement| statement.item).collect::<BTreeSet<_>>().len();
             let begun = begin(&json!({ "xid": xid, "force": force, "rows": rows }))?;
@@ -105,11 +105,7 @@ fn check_others(transaction: &Transaction, effect: &Effect, force: bool) -> Resu
     if !counts.is_empty() {
         let list: Vec<String> =
             counts.iter().map(|(operation, count)| format!("{operation} ({count})")).collect();
-        notice(&format!(
-            "transaction {} has entries that are no changes of rows, and are not taken back: {}",
-            transaction.xid,
-            list.join(", ")
-        ));
+        notice(&format!("entries that are no changes of rows are not taken back: {}", list.join(", ")));
     }
     Ok(())
 }
