@@ -64,7 +64,8 @@ pub fn rows_as_described(call: &Call, asked: &Asked, when: When) -> Result<(), E
 fn put_rows(asked: &Asked, when: When, mut typed: Typed, mut sink: RowSink) -> Result<(), Error> {
     let mut report = Report::new(&asked.family.root.shown());
     let moments = [when];
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments };
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {
         let RowAt { lineage, images, .. } = row;
         for (image, found) in images.into_iter().flatten() {
@@ -109,7 +110,8 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
     let mut sink = RowSink::begin(call);
     // Rows without a key, by their content: how many there were before, less those after.
     let mut contents: HashMap<String, i64> = HashMap::new();
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments };
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     // Of rows that are known by their content each is visited for one moment: first all of the first one.
     let mut unkeyed = Vec::new();
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {

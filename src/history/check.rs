@@ -154,7 +154,7 @@ impl Check<'_> {
             let mut state = State::new(&reader, lineage, &self.asked.family.root, &moments, report);
             let pruned = Segments::known(&self.asked.extension)?.pruned().len();
             let mut certain = false;
-            let is_keyed = state.visit_ranges(report, &mut |range, is_complete| {
+            let is_keyed = state.visit_ranges(None, report, &mut |range, is_complete| {
                 certain = is_complete && pruned == 0;
                 self.range(lineage, opened, &written, range, certain)
             })?;
@@ -330,8 +330,12 @@ impl Check<'_> {
         report: &mut Report,
     ) -> Result<(), Error> {
         let moments = [When::Now];
-        let question =
-            Question { extension: &self.asked.extension, family: &self.asked.family, moments: &moments };
+        let question = Question {
+            extension: &self.asked.extension,
+            family: &self.asked.family,
+            moments: &moments,
+            key: None,
+        };
         let mut logged: HashMap<String, i64> = HashMap::new();
         for content in question.contents(lineage, &When::Now, report)? {
             *logged.entry(written_content(&content)).or_default() += 1;

@@ -438,6 +438,21 @@ impl Family {
     }
 }
 
+/// What the table that was called so then is called now; `None` if it was dropped since, as far as `events` tell.
+pub fn name_since(events: &[Event], mut name: QualifiedName, then: Position) -> Option<QualifiedName> {
+    for event in events.iter().filter(|event| event.position > then) {
+        if event.is_enable()
+            && event.may_name(&name.1)
+            && event.detail()["renamed_from"].as_str().and_then(split).as_ref() == Some(&name)
+        {
+            name = event.name.clone();
+        } else if event.is_about(&name) && event.is_drop() {
+            return None;
+        }
+    }
+    Some(name)
+}
+
 /// The newest name of the table that had this name last; `None` if no entry tells of one.
 fn newest_name(events: &[Event], mut name: QualifiedName) -> Option<QualifiedName> {
     let mut is_known = false;

@@ -26,7 +26,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    fn reason(self) -> &'static str {
+    /// The reason, as messages give it.
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Excluded => "it is excluded from the log",
             Self::Masked => "it is masked in the log",

@@ -150,14 +150,15 @@ impl<'a> State<'a> {
         self.is_partial.iter().all(|is_partial| !is_partial) && !self.has_erased
     }
 
-    /// Visits the rows that are known by keys: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
+    /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
     /// moment are not visited. Breaks off, and returns false, if rows are not known by keys.
     pub fn visit(
         &mut self,
+        only: Option<&Key>,
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        self.visit_ranges(report, &mut |range, _| {
+        self.visit_ranges(only, report, &mut |range, _| {
             for (key, images) in range.rows {
                 if images.iter().any(Option::is_some) {
                     visitor(key, images)?;
@@ -170,13 +171,21 @@ impl<'a> State<'a> {
     /// The same by ranges of keys; and whether the log has all rows of the table.
     pub fn visit_ranges(
         &mut self,
+        only: Option<&Key>,
         report: &mut Report,
         visitor: &mut dyn FnMut(RowRange<'_>, bool) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
         }
-        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![(Vec::new(), None)];
+        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![match only {
+            None => (Vec::new(), None),
+            Some(key) => {
+                let part = row_id::key_part(key);
+                let next = [&part[..], &[0]].concat();
+                (part, Some(next))
+            }
+        }];
         let mut is_first = true;
         while let Some((from, to)) = ranges.pop() {
             let rows = match self.read(&from, to.as_deref(), is_first, report) {

@@ -40,6 +40,8 @@ pub struct Question<'a> {
     pub extension: &'a Extension,
     pub family: &'a Family,
     pub moments: &'a [When],
+    /// The row of this key; `None` for all rows.
+    pub key: Option<&'a Key>,
 }
 
 impl Question<'_> {
@@ -84,7 +86,7 @@ impl Question<'_> {
                          images: Vec<Option<(Image, Option<Found>)>>| {
             visitor(typed, report, RowAt { lineage, key, images })
         };
-        let by_key = state.visit(&mut inner, &mut |key, mut images| {
+        let by_key = state.visit(self.key, &mut inner, &mut |key, mut images| {
             for (image, is_member) in images.iter_mut().zip(is_member) {
                 image.take_if(|_| !is_member);
             }

@@ -174,15 +174,7 @@ impl Typed {
     /// A value from its JSON.
     fn read(&mut self, column: usize, value: &str, is_retyped: bool, report: &mut Report) -> Option<Datum> {
         let field = &self.row_type.fields[column];
-        let recorded = match image::read(value) {
-            // A document may look like what stands for a value.
-            Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_)
-                if field.is_json && !is_marker(value) =>
-            {
-                Recorded::Text(Cow::Borrowed(value))
-            }
-            recorded => recorded,
-        };
+        let recorded = recorded(value, field.is_json);
         let text = match &recorded {
             Recorded::Null => return None,
             Recorded::Masked => {
@@ -210,12 +202,24 @@ impl Typed {
     }
 }
 
+/// What an image says of a column, which may have a type of JSON documents.
+pub fn recorded(value: &str, is_json: bool) -> Recorded<'_> {
+    match image::read(value) {
+        // A document may look like what stands for a value.
+        Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_) if is_json && !is_marker(value) => {
+            Recorded::Text(Cow::Borrowed(value))
+        }
+        recorded => recorded,
+    }
+}
+
 /// Whether the JSON is written as capture writes what stands for a value: without white space, which jsonb never is.
 fn is_marker(value: &str) -> bool {
     !value.contains(": ")
 }
 
-fn is_excluded(lineage: &Lineage, position: Position, name: &str) -> bool {
+/// Whether a column, by its name then, was excluded from entries.
+pub fn is_excluded(lineage: &Lineage, position: Position, name: &str) -> bool {
     lineage
         .options_at(position)
         .is_some_and(|options| options.exclude_columns.iter().any(|column| column == name))
