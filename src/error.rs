@@ -787,8 +787,8 @@ impl Error {
                     ),
                     NotSealable::InUse => (
                         ERRCODE_LOCK_NOT_AVAILABLE,
-                        "is in use by another transaction",
-                        "A transaction that wrote there has not ended, or the table is being vacuumed. See pg_locks, and try again.",
+                        "is in use by a transaction",
+                        "A transaction that wrote there has not ended (it may be this one), or the table is being vacuumed. See pg_locks, and try again.",
                     ),
                     NotSealable::Sealed => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "is sealed", "See audit_segments."),
                     NotSealable::Pruned => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "was pruned", "See audit_segments."),

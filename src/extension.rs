@@ -137,7 +137,9 @@ impl Extension {
 
     /// The function by which views of the past read.
     pub fn past_function(&self) -> Result<Oid, Error> {
-        catalog::function_in(self.schema, c"audit_chain_past")
+        catalog::functions_named(b"audit_chain_past")
+            .into_iter()
+            .find(|&function| self.has_member(pg_sys::ProcedureRelationId, function))
             .ok_or(Error::MissingObject { what: "audit_chain_past()" })
     }
 

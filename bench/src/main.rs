@@ -9,6 +9,7 @@ mod memory;
 mod options;
 mod pgbench;
 mod plot;
+mod probe;
 mod report;
 mod scale;
 mod servers;
@@ -17,7 +18,9 @@ mod subject;
 mod workload;
 
 use experiments::clients::Curve;
-use experiments::{Setup, bulk, clients, ddl, growth, history_index, segments, tpcb, update, verify};
+use experiments::{
+    Setup, bulk, clients, ddl, growth, history, history_index, segments, set_hash, tpcb, update, verify,
+};
 use harness::{Error, Result, Server};
 use options::Options;
 use report::Row;
@@ -148,6 +151,12 @@ fn on_plain_server(server: &Server, setup: &Setup, options: &Options, log: &mut 
         log.add(options, "growth", || growth::measure(server, setup))?;
         log.add(options, "segments", || segments::measure(server, setup))?;
         log.add(options, "history_index", || history_index::measure(server, setup))?;
+    }
+    if setup.with_audit_chain() && options.names("history") {
+        log.add(options, "history", || history::measure(setup, &options.history))?;
+    }
+    if options.names("set_hash") {
+        log.add(options, "set_hash", || set_hash::measure(server, setup))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Subjects are measured in alternation, and each round begins with another subject. If the machine becomes
 //! slower or faster, this affects all subjects equally.
 
+use harness::Error;
 use std::time::{Duration, Instant};
 
 /// One figure for each round.
@@ -55,6 +56,15 @@ pub fn timed<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<(Duration, T), E>
     Ok((start.elapsed(), value))
 }
 
+/// The processor time that a process has used, in s: its directory in /proc is the argument. Unlike the time of the clock it does
+/// not grow while other work has the cores. A process must wait, for the time to be exact.
+pub fn processor_time(process: &str) -> Result<f64, Error> {
+    let path = format!("/proc/{process}/schedstat");
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::new(format!("{path}: {error}")))?;
+    let nanoseconds: Option<f64> = text.split_whitespace().next().and_then(|first| first.parse().ok());
+    Ok(nanoseconds.ok_or_else(|| Error::new(format!("{path} says no time")))? * 1e-9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +85,23 @@ mod tests {
         });
         assert_eq!(order, "abcbcacab");
         assert_eq!(series.unwrap()[1].0, [2.0, 4.0, 9.0]);
+    }
+
+    #[test]
+    fn processor_time_grows_with_work_only() {
+        let spent = |process: &str| processor_time(process).unwrap();
+        let mut idle = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = idle.id().to_string();
+        let (before, own) = (spent(&process), spent("thread-self"));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            std::hint::black_box(own);
+        }
+        let (after, own_after) = (spent(&process), spent("thread-self"));
+        idle.kill().unwrap();
+        idle.wait().unwrap();
+        assert!(own_after > own, "{own} {own_after}");
+        assert!(after - before < own_after - own);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Scale {
     /// The sizes of the log at which capture and verification are compared.
     pub growth_entries: [u32; 3],
     pub growth_rounds: usize,
+    /// The changes in the log that is asked about history.
+    pub history_entries: u32,
     /// The rounds of each measurement of DDL.
     pub ddl_rounds: usize,
     pub clients: &'static [u32],
@@ -40,6 +42,7 @@ impl Scale {
             memory_rows: [1_000_000, 5_000_000],
             growth_entries: [10_000, 1_000_000, 10_000_000],
             growth_rounds: 25,
+            history_entries: 10_000_000,
             ddl_rounds: 25,
             clients: &[1, 2, 4, 8, 16, 32, 64],
             clients_run: Duration::from_secs(5),
@@ -61,6 +64,7 @@ impl Scale {
             memory_rows: [50_000, 250_000],
             growth_entries: [1_000, 10_000, 100_000],
             growth_rounds: 5,
+            history_entries: 100_000,
             ddl_rounds: 3,
             clients: &[1, 8, 64],
             clients_run: Duration::from_secs(2),

@@ -21,8 +21,13 @@ pub const CONFIG: &[(&str, &str)] = &[
 
 /// Starts a server without the shim.
 pub fn plain() -> Result<Server> {
+    with(&[])
+}
+
+/// Starts a server with some settings that differ from [`CONFIG`].
+pub fn with(settings: &[(&str, &str)]) -> Result<Server> {
     let mut builder = Server::builder();
-    for (name, value) in CONFIG {
+    for (name, value) in CONFIG.iter().chain(settings) {
         builder = builder.config(name, value);
     }
     let server = builder.start()?;

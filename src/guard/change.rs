@@ -54,6 +54,9 @@ struct Columns {
     dropped: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     retyped: BTreeMap<String, Retyped>,
+    /// Those whose values were generated anew, by another expression.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    computed: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -109,6 +112,8 @@ impl Change {
                     }
                     if (old.type_oid, old.modifier) != (new.type_oid, new.modifier) {
                         columns.retyped.insert(name(new), Retyped { from: type_of(old), to: type_of(new) });
+                    } else if new.expression.is_some() && old.expression != new.expression {
+                        columns.computed.push(name(new));
                     }
                 }
             }

@@ -5,7 +5,7 @@ use crate::history::ask::Asked;
 use crate::history::lineage::Lineage;
 use crate::history::reader::{Entry, Key, Operation, Reader, Rows};
 use crate::history::report::{Report, plural};
-use crate::history::table_at::{find, histories};
+use crate::history::table_at::{before_arrival, find, histories};
 use crate::history::typed::{Found, Typed};
 use crate::history::when::When;
 use crate::log::table;
@@ -14,6 +14,7 @@ use crate::pg::form::RowSink;
 use crate::pg::inet::inet_datum;
 use crate::pg::text::{Text, from_server, json_datum};
 use audit_chain_core::changed::changed;
+use audit_chain_core::history::Position;
 use audit_chain_core::json;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{Datum, Oid};
@@ -243,13 +244,13 @@ fn follow(known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
         if is_of_row && let Some(left) = entry.left.as_ref().filter(|left| *left != key) {
             // What the row was called before this change: its life under that key.
             let before = known.get(left).map_or(&[][..], |entries| &entries[..]);
-            let end =
-                before.iter().position(|other| other.position == entry.position).unwrap_or(before.len());
-            let begin = before[..end]
+            let end = Position { seq: entry.position.seq - 1, ..entry.position };
+            let before = before_arrival(before, left, end, Some(&entry));
+            let begin = before
                 .iter()
-                .rposition(|other| matches!(other.operation, Operation::Insert | Operation::Baseline))
+                .rposition(|other| other.key.as_ref() == Some(left) && other.is_arrival())
                 .unwrap_or(0);
-            let life: Vec<Entry> = before[begin..end]
+            let life: Vec<Entry> = before[begin..]
                 .iter()
                 .filter(|other| entries.iter().all(|known| known.position != other.position))
                 .cloned()

@@ -95,6 +95,11 @@ impl Change for Entry {
 }
 
 impl Entry {
+    /// Whether by it a row got the key that it names.
+    pub fn is_arrival(&self) -> bool {
+        self.left.is_some() || matches!(self.operation, Operation::Insert | Operation::Baseline)
+    }
+
     /// Reads an entry; `None` if it is not about rows.
     pub fn of(row: &StoredRow<'_>) -> Option<Self> {
         let operation = Operation::of(row.operation?)?;
@@ -183,14 +188,10 @@ impl Reader {
         Ok(Self { segments })
     }
 
-    /// Visits the entries about rows of a table. They come in no particular order, and some may come twice.
+    /// Visits the entries about rows of a table, and those that name none. They come in no particular order, and some may come twice.
     pub fn visit(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
         self.visit_unnamed(lineage, visitor);
-        self.visit_unindexed(lineage, rows, &mut |entry| {
-            if entry.key.is_some() {
-                visitor(entry);
-            }
-        });
+        self.visit_unindexed(lineage, rows, visitor);
         for segment in self.segments.iter() {
             let Some((by_row, by_left_row)) = segment.indexes else { continue };
             let mut see = |row: StoredTuple<'_>| {

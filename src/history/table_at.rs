@@ -389,12 +389,12 @@ pub fn find(
         });
     };
     // Back through the row's versions, under the keys that it had.
-    let (mut key, mut end) = (key, position);
+    let (mut key_then, mut end) = (key, position);
+    let mut arrival: Option<&Entry> = None;
     'back: while !wanted.is_empty() {
-        let Some(entries) = histories.get(key) else { break };
-        let Some(last) = entries.iter().rposition(|entry| entry.position <= end) else { break };
-        for entry in entries[..=last].iter().rev() {
-            if entry.key.as_ref() != Some(key)
+        let Some(entries) = histories.get(key_then) else { break };
+        for entry in before_arrival(entries, key_then, end, arrival).iter().rev() {
+            if entry.key.as_ref() != Some(key_then)
                 || entry.operation == Operation::Delete && entry.position < position
             {
                 break 'back;
@@ -404,7 +404,8 @@ pub fn find(
             }
             match (&entry.left, entry.operation) {
                 (Some(left), _) => {
-                    (key, end) = (left, Position { seq: entry.position.seq - 1, ..entry.position });
+                    (key_then, end) = (left, Position { seq: entry.position.seq - 1, ..entry.position });
+                    arrival = Some(entry);
                     continue 'back;
                 }
                 (None, Operation::Insert | Operation::Baseline) => break 'back,
@@ -413,14 +414,38 @@ pub fn find(
         }
         break;
     }
-    // And on to the change that replaced the value.
+    // And on to the change that replaced the value, as long as the row has the key.
     if let Some(entries) = histories.get(key).filter(|_| !wanted.is_empty()) {
         for entry in entries.iter().filter(|entry| entry.position > position) {
-            if matches!(entry.operation, Operation::Insert | Operation::Baseline) {
+            let leaves = entry.left.as_ref() == Some(key);
+            if !leaves && entry.is_arrival() {
                 break;
             }
             take(&mut wanted, entry.old_row.as_deref(), entry.position);
+            if leaves || entry.operation == Operation::Delete {
+                break;
+            }
         }
     }
     found
+}
+
+/// Of the entries about a key, in the order of versions, those up to a position that are about the row which left the key by the entry
+/// `by`. Another row may have come to the key before that was recorded: where a statement moves several rows.
+pub fn before_arrival<'a>(entries: &'a [Entry], key: &Key, end: Position, by: Option<&Entry>) -> &'a [Entry] {
+    let last = entries.iter().rposition(|entry| entry.position <= end);
+    let mut entries = &entries[..last.map_or(0, |last| last + 1)];
+    let Some(by) = by.filter(|by| by.left_in_use) else { return entries };
+    let was = by.before();
+    let was = was.as_deref().and_then(image::columns).unwrap_or_default();
+    let is_of_other = |entry: &Entry| {
+        let row = entry.new_row.as_deref().and_then(image::columns).unwrap_or_default();
+        entry.xid == by.xid
+            && was.iter().any(|(name, old)| row.iter().any(|(other, new)| other == name && new != old))
+    };
+    while entries.last().is_some_and(|last| last.key.as_ref() != Some(key) || is_of_other(last)) {
+        let came = entries.iter().rposition(|entry| entry.key.as_ref() == Some(key) && entry.is_arrival());
+        entries = &entries[..came.unwrap_or(0)];
+    }
+    entries
 }
