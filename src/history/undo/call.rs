@@ -2,11 +2,11 @@
 
 use crate::audit::record::record;
 use crate::error::{Error, OrRaise, notice};
+use crate::extension::Extension;
 use crate::history::ask::{self, As, Asked};
 use crate::history::reader::{self, Entry, Key, Operation, Reader, Rows};
 use crate::history::report::Report;
 use crate::history::table_at::{Question, RowAt};
-use crate::history::transaction;
 use crate::history::typed::Typed;
 use crate::history::undo::effect::{self, Effect, row_then};
 use crate::history::undo::entries::Transaction;
@@ -15,6 +15,7 @@ use crate::history::undo::plan::{Kind, Plan, Statement, Whole, condition, set};
 use crate::history::undo::run::Run;
 use crate::history::undo::target::Target;
 use crate::history::when::When;
+use crate::history::{require_reader, transaction};
 use crate::log::{self, Place};
 use crate::pg::fmgr::Call;
 use crate::pg::form::RowSink;
@@ -44,7 +45,9 @@ fn take_back(call: &Call) -> Result<(), Error> {
     if !dry_run {
         xact::refuse_if_read_only(c"audit_undo()");
     }
-    let extension = ask::reader()?;
+    let extension = Extension::installed()?;
+    require_reader(&extension, function)?;
+    log::flush();
     xact::make_visible();
     let (transaction, effect) = {
         let _latest = ActiveSnapshot::push_latest();
