@@ -345,6 +345,9 @@ pub fn set(
 
 /// The condition that names a row that was seen.
 pub fn condition(target: &Target, seen: &Seen) -> Option<String> {
+    if target.defers_key && target.has_places {
+        return target.by_key_and_place(&seen.place, &seen.row);
+    }
     if !target.key.is_empty() {
         return target.by_key(&seen.row);
     }
