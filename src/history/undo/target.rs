@@ -194,6 +194,13 @@ impl Target {
         })
     }
 
+    /// When the auditing of one of the tables ended after a place in the log, although it was not dropped.
+    pub fn auditing_ended(&self, lineage: &Lineage, after: Position) -> Option<i64> {
+        let periods = if lineage.periods.is_empty() { &self.family.root.periods } else { &lineage.periods };
+        let ends = periods.iter().filter_map(|period| period.until);
+        ends.filter(|end| *end > after).map(|end| end.at).min()
+    }
+
     /// What a column of now was when an entry was written: its name then, unless it was added later.
     pub fn name_then(lineage: &Lineage, position: Position, column: &str) -> Option<(String, bool)> {
         match lineage.columns.then(lineage.columns.era(position), column) {
