@@ -104,11 +104,16 @@ pub fn of(extension: &Extension, transaction: &Transaction) -> Result<Effect, Er
         };
         match group {
             Some(group) => grouped[group].1.push(entry.clone()),
-            None => effect.lost.push(Lost {
-                table: shown(),
-                row_key: entry.row_key.clone(),
-                why: "the table does not exist any more".into(),
-            }),
+            None => {
+                let is_same = |lost: &Lost| lost.table == shown() && lost.row_key == entry.row_key;
+                if !effect.lost.iter().any(is_same) {
+                    effect.lost.push(Lost {
+                        table: shown(),
+                        row_key: entry.row_key.clone(),
+                        why: "the table does not exist any more".into(),
+                    });
+                }
+            }
         }
     }
     for (target, entries) in grouped {

@@ -167,6 +167,14 @@ impl Plan {
             let retyped: BTreeSet<String> =
                 target.columns.iter().filter(is_retyped).map(|column| column.name.clone()).collect();
             let skip = |name: &str| retyped.contains(name);
+            // Without auditing the table may have been dropped, and another one have come to its name.
+            let end = group.lineage(net).and_then(|lineage| target.auditing_ended(lineage, last));
+            if let Some(end) = end.filter(|_| later_entry.is_none()) {
+                conflicts.push(format!(
+                    "the table was not audited from {} on: what happened then is not known",
+                    xact::json_time(end)
+                ));
+            }
             if later_entry.is_none() {
                 conflicts.extend(state_conflict(target, net, seen.as_ref(), holder.as_ref(), &skip));
             }
@@ -345,6 +353,9 @@ pub fn set(
 
 /// The condition that names a row that was seen.
 pub fn condition(target: &Target, seen: &Seen) -> Option<String> {
+    if target.defers_key && target.has_places {
+        return target.by_key_and_place(&seen.place, &seen.row);
+    }
     if !target.key.is_empty() {
         return target.by_key(&seen.row);
     }

@@ -7,6 +7,8 @@ use crate::history::reader::Key;
 use crate::history::report::Loss;
 use crate::history::typed::recorded;
 use crate::log::segment::Segments;
+use crate::pg::query::query_statement;
+use crate::pg::session::LocalSettings;
 use crate::pg::writing::{self, Column, RowReader};
 use crate::pg::{catalog, relation, xact};
 use audit_chain_core::history::Position;
@@ -30,6 +32,8 @@ pub struct Target {
     pub columns: Vec<Column>,
     /// The columns of its primary key.
     pub key: Vec<String>,
+    /// Whether two rows may have the same key until a command or the transaction ends.
+    pub defers_key: bool,
     /// Whether its rows have a place by which one of them can be named.
     pub has_places: bool,
     only: &'static str,
@@ -60,6 +64,7 @@ impl Target {
             family,
             columns: writing::columns(relation),
             key: relation::key_columns(relation),
+            defers_key: defers_key(relation),
             has_places: is_plain,
             only: if has_children { "ONLY " } else { "" },
         })
@@ -148,10 +153,14 @@ impl Target {
         Some(conditions.join(" AND "))
     }
 
+    /// The condition that names the row of a key in a place, of several that may have the key.
+    pub fn by_key_and_place(&self, place: &str, row: &Content) -> Option<String> {
+        Some(format!("{} AND {}", self.by_key(row)?, is_at(place)))
+    }
+
     /// The condition that names the row of this content in a place; another row that has come to the place does not fulfil it.
     pub fn by_place(&self, place: &str, row: &Content) -> String {
-        let mut conditions =
-            vec![format!("ctid OPERATOR(pg_catalog.=) {}::pg_catalog.tid", quote_literal(place))];
+        let mut conditions = vec![is_at(place)];
         for column in &self.columns {
             match row.get(&column.name).map(|value| literal(column, value)) {
                 Some(Ok(value)) if value == NULL => conditions.push(format!("{} IS NULL", column.quoted)),
@@ -185,6 +194,13 @@ impl Target {
         })
     }
 
+    /// When the auditing of one of the tables ended after a place in the log, although it was not dropped.
+    pub fn auditing_ended(&self, lineage: &Lineage, after: Position) -> Option<i64> {
+        let periods = if lineage.periods.is_empty() { &self.family.root.periods } else { &lineage.periods };
+        let ends = periods.iter().filter_map(|period| period.until);
+        ends.filter(|end| *end > after).map(|end| end.at).min()
+    }
+
     /// What a column of now was when an entry was written: its name then, unless it was added later.
     pub fn name_then(lineage: &Lineage, position: Position, column: &str) -> Option<(String, bool)> {
         match lineage.columns.then(lineage.columns.era(position), column) {
@@ -192,6 +208,16 @@ impl Target {
             Then::Added { .. } => None,
         }
     }
+}
+
+fn is_at(place: &str) -> String {
+    format!("ctid OPERATOR(pg_catalog.=) {}::pg_catalog.tid", quote_literal(place))
+}
+
+fn defers_key(relation: Oid) -> bool {
+    let _path = LocalSettings::safe_search_path();
+    let query = "SELECT condeferrable FROM pg_constraint WHERE conrelid = $1 AND contype = 'p'";
+    query_statement(query, &[relation.into()], |row| row.value(1)).contains(&true)
 }
 
 const NULL: &str = "NULL";

@@ -111,6 +111,66 @@ COMMIT;
 SELECT undo(:'x');
 SELECT restored('shifts');
 
+-- Values of a unique key that change hands; a row that is replaced by another one.
+CREATE TABLE mails (id int PRIMARY KEY, mail text UNIQUE);
+SELECT audit_enable('mails');
+INSERT INTO mails VALUES (1, 'a'), (2, 'b'), (3, 'c');
+SELECT keep('mails');
+BEGIN;
+UPDATE mails SET mail = 'tmp' WHERE id = 1;
+UPDATE mails SET mail = 'a' WHERE id = 2;
+UPDATE mails SET mail = 'b' WHERE id = 1;
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+SELECT undo(:'x');
+BEGIN;
+DELETE FROM mails WHERE id = 3;
+INSERT INTO mails VALUES (4, 'c');
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+SELECT undo(:'x');
+SELECT restored('mails');
+-- Changes that a trigger makes to other rows of the statement have their entries first.
+CREATE TABLE nested (id int PRIMARY KEY, v int, n int DEFAULT 0);
+CREATE FUNCTION app.bump() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_trigger_depth() = 1 THEN
+        UPDATE app.nested SET n = n + 1 WHERE id <> NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+SELECT audit_enable('nested');
+INSERT INTO nested VALUES (1, 1), (2, 2), (3, 3);
+SELECT keep('nested');
+CREATE TRIGGER bump AFTER UPDATE ON nested FOR EACH ROW EXECUTE FUNCTION app.bump();
+BEGIN;
+UPDATE nested SET v = v + 10;
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+DROP TRIGGER bump ON nested;
+SELECT count(*) > 0 AS out_of_order FROM audit_log WHERE detail ->> 'superseded' = 'true' AND table_name = 'nested';
+SELECT statement FROM plan(:'x');
+SELECT undo(:'x');
+SELECT restored('nested');
+-- Savepoints: what was rolled back is not there; what was taken back can be rolled back.
+BEGIN;
+INSERT INTO nested VALUES (50);
+SAVEPOINT a;
+INSERT INTO nested VALUES (51);
+ROLLBACK TO a;
+INSERT INTO nested VALUES (52);
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+BEGIN;
+SAVEPOINT a;
+SELECT undo(:'x');
+ROLLBACK TO a;
+SELECT undo(:'x');
+SELECT undo(:'x') LIKE '%deleted later by this transaction%' AS not_twice;
+COMMIT;
+SELECT restored('nested');
+
 -- Types, names and settings.
 CREATE TYPE app."Mood" AS ENUM ('sad', 'o''k');
 CREATE TYPE app.pair AS (a int, b text);
@@ -206,6 +266,7 @@ SELECT replace(undo(:'x'), current_user, 'me');
 ROLLBACK;
 SET client_min_messages = warning;
 SELECT audit_disable('t', 'test');
+SELECT undo(:'x');
 UPDATE t SET v = 'unseen' WHERE id = 1;
 SELECT audit_enable('t');
 SELECT undo(:'x');
@@ -214,6 +275,21 @@ RESET client_min_messages;
 SELECT conflict IS NOT NULL FROM plan(:'x');
 TRUNCATE t;
 SELECT replace(undo(:'x'), current_user, 'me');
+
+-- Another table has come to the name while nobody audited it.
+CREATE TABLE lent (id int PRIMARY KEY, v text);
+SELECT audit_enable('lent');
+INSERT INTO lent VALUES (1, 'a');
+BEGIN;
+DELETE FROM lent;
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+SET client_min_messages = warning;
+SELECT audit_disable('lent', 'test');
+RESET client_min_messages;
+DROP TABLE lent;
+CREATE TABLE lent (id int PRIMARY KEY, v text);
+SELECT undo(:'x');
 
 -- TRUNCATE: all rows that were there come back, with what the transaction did before and after it.
 CREATE TABLE full_t (id int PRIMARY KEY, v text);
@@ -481,6 +557,25 @@ COMMIT;
 SELECT statement FROM plan(:'x');
 SELECT undo(:'x');
 SELECT restored('above');
+
+-- Partitions with keys of their own, and one that was detached.
+CREATE TABLE own (id int, r int, v text) PARTITION BY LIST (r);
+CREATE TABLE own_1 PARTITION OF own FOR VALUES IN (1);
+CREATE TABLE own_2 PARTITION OF own FOR VALUES IN (2);
+ALTER TABLE own_1 ADD PRIMARY KEY (id);
+ALTER TABLE own_2 ADD PRIMARY KEY (id);
+SELECT audit_enable('own');
+INSERT INTO own VALUES (1, 1, 'a'), (1, 2, 'b'), (2, 1, 'c');
+SELECT keep('own', 'own_1', 'own_2');
+BEGIN;
+UPDATE own SET v = v || 'x';
+UPDATE own SET r = 2 WHERE id = 2;
+SELECT pg_current_xact_id() AS x \gset
+COMMIT;
+ALTER TABLE own DETACH PARTITION own_1;
+SELECT statement, conflict FROM plan(:'x');
+SELECT undo(:'x');
+SELECT restored('own_1', 'own_2');
 
 -- Tables without a key: one row of that content.
 CREATE TABLE bare (v text, n numeric, doc json);
