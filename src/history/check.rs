@@ -94,6 +94,7 @@ fn check(call: &Call) -> Result<(), Error> {
         unproven: 0,
         uncompared: BTreeMap::new(),
         found: 0,
+        has_compared: false,
     };
     let mut report = Report::new(&asked.family.root.shown());
     for lineage in asked.family.members() {
@@ -165,6 +166,8 @@ struct Check<'a> {
     /// How often a column was not compared, and why.
     uncompared: BTreeMap<(String, &'static str), u64>,
     found: u64,
+    /// Whether any table was compared.
+    has_compared: bool,
 }
 
 /// A table that is compared.
@@ -212,11 +215,14 @@ impl Check<'_> {
         }
         if self.unproven > 0 {
             notice(&format!(
-                "{} {} of table \"{table}\" could not be compared: their last change may be older than the log, or was not audited, or its \
-                 entry was pruned or erased",
+                "{} {} of table \"{table}\" could not be compared: the log does not have the last change, which may be older than the log, \
+                 not audited, pruned or erased",
                 self.unproven,
                 plural(self.unproven, "row", "rows")
             ));
+        }
+        if !self.has_compared {
+            return;
         }
         notice(&format!(
             "{} {} of table \"{table}\" compared with the log: {}",
@@ -260,6 +266,7 @@ impl Check<'_> {
     }
 
     fn table(&mut self, table: &Table<'_>, opened: Relation<'_>, report: &mut Report) -> Result<(), Error> {
+        self.has_compared = true;
         let lineage = table.lineage;
         let moments = [When::Now];
         let reader = self.reader.clone();
@@ -474,7 +481,9 @@ impl Check<'_> {
         for content in extra {
             if vague.get_mut(&projected(&content, &uncertain)).and_then(Vec::pop).is_some() {
                 self.compared += 1;
-                for column in &uncertain {
+                let is_compared =
+                    |column: &&String| content.contains_key(*column) && !table.options.leaves_out(column);
+                for column in uncertain.iter().filter(is_compared) {
                     *self.uncompared.entry((column.clone(), VAGUE)).or_default() += 1;
                 }
             } else {
