@@ -6,9 +6,9 @@
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::history::lineage::Lineage;
-use crate::log::columns;
 use crate::log::segment::{Segments, State, tables};
 use crate::log::stored::StoredRow;
+use crate::log::{self, columns};
 use crate::pg::encoding::to_utf8;
 use crate::pg::index::{Bound, Direction, Is, OrderedIndex, Value};
 use crate::pg::scan::{for_each_stored_row, with_relation};
@@ -134,6 +134,7 @@ fn has_member(detail: Option<&[u8]>, member: &[u8]) -> bool {
 }
 
 /// A segment of the log, as it is read.
+#[derive(Clone)]
 struct Segment {
     table: Oid,
     /// Its indexes by row id, and by the id that a row had before.
@@ -141,6 +142,7 @@ struct Segment {
 }
 
 /// The log.
+#[derive(Clone)]
 pub struct Reader {
     segments: Vec<Segment>,
 }
@@ -213,15 +215,18 @@ impl Reader {
 
     /// Visits the entries about rows of a table in the segments without indexes, those that name no row included.
     pub fn visit_unindexed(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
+        let mut see = |entry: Entry| {
+            let is_meant =
+                entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
+            if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
+                visitor(entry);
+            }
+        };
         for segment in self.segments.iter().filter(|segment| segment.indexes.is_none()) {
-            read_all(segment.table, lineage, &mut |entry| {
-                let is_meant =
-                    entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
-                if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
-                    visitor(entry);
-                }
-            });
+            read_all(segment.table, lineage, &mut see);
         }
+        // In a savepoint, entries of those around it are not written yet.
+        log::for_each_unwritten(|row| Entry::of(&columns::read(&row)).into_iter().for_each(&mut see));
     }
 
     /// Visits the entries of a table that name no row, in the segments with indexes.

@@ -78,8 +78,8 @@ pub struct State<'a> {
     wholes: Vec<Whole>,
     /// How many entries about rows name none.
     unnamed: u64,
-    /// Whether entries about rows have been erased.
-    has_erased: bool,
+    /// When the newest entry about a row was captured that has been erased.
+    erased: Option<i64>,
 }
 
 /// The bytes that a row takes beside its image.
@@ -104,7 +104,7 @@ impl<'a> State<'a> {
             is_partial,
             wholes: vec![Whole::default(); moments.len()],
             unnamed: 0,
-            has_erased: false,
+            erased: None,
         };
         for drop in &lineage.drops {
             state.clear(*drop);
@@ -129,7 +129,7 @@ impl<'a> State<'a> {
 
     fn see_unnamed(&mut self, turn: Turn, operation: Operation, is_erased: bool, report: &mut Report) {
         if is_erased {
-            self.has_erased = true;
+            self.erased = self.erased.max(Some(turn.position.at));
             if self.moments.iter().any(|when| when.counts_turn(turn)) {
                 report.erased(turn.position.at);
             }
@@ -147,7 +147,12 @@ impl<'a> State<'a> {
 
     /// Whether the log has all rows of the table at all of the moments.
     pub fn is_complete(&self) -> bool {
-        self.is_partial.iter().all(|is_partial| !is_partial) && !self.has_erased
+        self.is_partial.iter().all(|is_partial| !is_partial) && self.erased.is_none()
+    }
+
+    /// When the newest entry about a row was captured that has been erased.
+    pub fn erased(&self) -> Option<i64> {
+        self.erased
     }
 
     /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
@@ -158,7 +163,7 @@ impl<'a> State<'a> {
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        self.visit_ranges(only, report, &mut |range, _| {
+        self.visit_ranges(only, report, &mut |range, _, _| {
             for (key, images) in range.rows {
                 if images.iter().any(Option::is_some) {
                     visitor(key, images)?;
@@ -168,12 +173,12 @@ impl<'a> State<'a> {
         })
     }
 
-    /// The same by ranges of keys; and whether the log has all rows of the table.
+    /// The same by ranges of keys; whether the log has all rows of the table; and when the newest erased entry was captured.
     pub fn visit_ranges(
         &mut self,
         only: Option<&Key>,
         report: &mut Report,
-        visitor: &mut dyn FnMut(RowRange<'_>, bool) -> Result<(), Error>,
+        visitor: &mut dyn FnMut(RowRange<'_>, bool, Option<i64>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
@@ -204,7 +209,7 @@ impl<'a> State<'a> {
                 known.into_iter().enumerate().map(|(at, known)| self.image(at, known)).collect()
             };
             let rows = rows.into_iter().map(|(key, known)| (key, images(known))).collect();
-            visitor(RowRange { from: &from, to: to.as_deref(), rows }, self.is_complete())?;
+            visitor(RowRange { from: &from, to: to.as_deref(), rows }, self.is_complete(), self.erased)?;
         }
         Ok(true)
     }

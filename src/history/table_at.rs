@@ -8,8 +8,8 @@ use crate::history::report::Report;
 use crate::history::state::{Image, State};
 use crate::history::typed::{Found, Typed};
 use crate::history::when::When;
-use crate::log::columns;
 use crate::log::segment::Segments;
+use crate::log::{self, columns};
 use crate::pg::session::LocalSettings;
 use crate::pg::{scan, text, xact};
 use audit_chain_core::history::columns::Then;
@@ -216,6 +216,15 @@ impl Question<'_> {
             }
         });
         drop(owner);
+        // In a savepoint, entries of those around it are not written yet.
+        log::for_each_unwritten(|row| {
+            let entry = Entry::of(&columns::read(&row));
+            if let Some(entry) =
+                entry.filter(|entry| lineage.has_entry(&entry.table.0, &entry.table.1, entry.position))
+            {
+                visitor(entry);
+            }
+        });
         Ok(())
     }
 
@@ -276,7 +285,8 @@ impl Question<'_> {
     }
 }
 
-fn content(image: &str) -> Option<Content> {
+/// The columns of an image.
+pub fn content(image: &str) -> Option<Content> {
     let columns = image::columns(image)?;
     Some(columns.into_iter().map(|(name, value)| (name.into_owned(), value.to_owned())).collect())
 }
