@@ -186,8 +186,8 @@ impl Target {
         let pruned =
             Segments::known(&self.extension)?.pruned().iter().map(|pruned| pruned.contents.last_at).max();
         Ok(match (complete, pruned) {
-            (None, _) => Some("auditing began without a baseline".to_owned()),
-            (Some(from), Some(pruned)) if pruned >= from.at => {
+            (None, None) => Some("auditing began without a baseline".to_owned()),
+            (complete, Some(pruned)) if complete.is_none_or(|from| pruned >= from.at) => {
                 Some(format!("entries captured until {} have been pruned", xact::json_time(pruned)))
             }
             _ => None,
