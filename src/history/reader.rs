@@ -399,10 +399,15 @@ fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<IdRange> {
 }
 
 /// The entries about rows of these keys, by key, each in the order of the row's versions; those that took a row from a key to another one
-/// are with both.
+/// are with both, and truncations with all.
 pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTreeMap<Key, Vec<Entry>> {
     let mut found: BTreeMap<Key, Vec<Entry>> = BTreeMap::new();
+    let mut truncations = Vec::new();
     reader.visit(lineage, &Rows::Keys(keys), &mut |entry| {
+        if entry.operation == Operation::Truncate {
+            truncations.push(entry);
+            return;
+        }
         let mentioned: BTreeSet<Key> = entry.key.iter().chain(&entry.left).cloned().collect();
         for key in mentioned.into_iter().filter(|key| keys.contains(key)) {
             let entries = found.entry(key).or_default();
@@ -413,6 +418,7 @@ pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTree
         }
     });
     for entries in found.values_mut() {
+        entries.extend(truncations.iter().cloned());
         entries.sort_by_key(|entry| entry.position);
         audit_chain_core::history::versions::sort(entries);
     }
