@@ -282,13 +282,14 @@ impl Check<'_> {
         };
         let mut rows: Option<Sort<3>> = None;
         let (mut next, mut seen) = (None, 0);
-        let is_keyed = state.visit_ranges(None, report, &mut |range, is_complete, erased| {
+        let is_keyed = state.visit_ranges(None, report, &mut |range| {
+            let knowledge = know(range.is_complete, range.erased);
             let rows = rows.get_or_insert_with(|| {
                 let mut rows = sorted_rows(table, opened);
                 next = rows.next();
                 rows
             });
-            seen += self.range(table, range, rows, &mut next, know(is_complete, erased))?;
+            seen += self.range(table, range, rows, &mut next, knowledge)?;
             Ok(())
         })?;
         if let Some(rows) = rows {

@@ -33,17 +33,13 @@ pub struct Image {
 
 /// The rows in a range of keys, by their parts of row ids; `to` is not included.
 pub struct RowRange<'a> {
-    pub from: &'a [u8],
     pub to: Option<&'a [u8]>,
+    /// Whether the log has all rows of the table at all of the moments.
+    pub is_complete: bool,
+    /// When the newest entry about a row of the table was captured that has been erased.
+    pub erased: Option<i64>,
     /// How each row was at the moments; `None` if an entry says that it was gone.
     pub rows: BTreeMap<Key, Vec<Option<Image>>>,
-}
-
-impl RowRange<'_> {
-    /// Whether the row of a key is in the range.
-    pub fn has(&self, key: &Key) -> bool {
-        Rows::Range { from: self.from, to: self.to }.has(key)
-    }
 }
 
 /// What is known of a row at a moment.
@@ -166,7 +162,7 @@ impl<'a> State<'a> {
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        self.visit_ranges(only, report, &mut |range, _, _| {
+        self.visit_ranges(only, report, &mut |range| {
             for (key, images) in range.rows {
                 if images.iter().any(Option::is_some) {
                     visitor(key, images)?;
@@ -176,12 +172,12 @@ impl<'a> State<'a> {
         })
     }
 
-    /// The same by ranges of keys; whether the log has all rows of the table; and when the newest erased entry was captured.
+    /// The same by ranges of keys.
     pub fn visit_ranges(
         &mut self,
         only: Option<&Key>,
         report: &mut Report,
-        visitor: &mut dyn FnMut(RowRange<'_>, bool, Option<i64>) -> Result<(), Error>,
+        visitor: &mut dyn FnMut(RowRange<'_>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
@@ -215,7 +211,8 @@ impl<'a> State<'a> {
                 known.into_iter().enumerate().map(|(at, known)| self.image(at, known)).collect()
             };
             let rows = rows.into_iter().map(|(key, known)| (key, images(known))).collect();
-            visitor(RowRange { from: &from, to: to.as_deref(), rows }, self.is_complete(), self.erased)?;
+            let (is_complete, erased) = (self.is_complete(), self.erased);
+            visitor(RowRange { to: to.as_deref(), is_complete, erased, rows })?;
         }
         Ok(true)
     }

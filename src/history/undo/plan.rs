@@ -44,8 +44,6 @@ pub struct Item {
     pub group: Option<usize>,
     pub table: String,
     pub row_key: Option<String>,
-    /// The keys that the row had before and has now.
-    pub keys: Vec<Key>,
     /// The row before; `None` if it was not there.
     pub before: Option<Content>,
     /// Why it cannot be taken back.
@@ -84,7 +82,6 @@ impl Plan {
                 group: None,
                 table: table.clone(),
                 row_key: row_key.clone(),
-                keys: Vec::new(),
                 before: None,
                 conflicts: vec![why.clone()],
                 retyped: BTreeSet::new(),
@@ -188,7 +185,6 @@ impl Plan {
                 group: Some(number),
                 table: target.shown.clone(),
                 row_key: shown.and_then(|row| target.key_json(row)),
-                keys: own,
                 before: net.before.clone(),
                 conflicts: Vec::new(),
                 retyped: retyped.clone(),

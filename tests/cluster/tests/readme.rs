@@ -44,14 +44,16 @@ fn everyday_questions_are_answered_as_the_readme_says() {
         assert!(number == 0 || sql.lines().count() == 1, "{sql}");
         script += &format!("\\echo question {number}\n{sql}");
         // Its output is indented.
-        expected.extend(rest.lines().filter(|line| line.starts_with("    ")).map(|line| (number, line.trim())));
+        expected
+            .extend(rest.lines().filter(|line| line.starts_with("    ")).map(|line| (number, line.trim())));
     }
     let printed = psql(&server, &script);
     let answer = |number: usize| {
         let (_, rest) = printed.split_once(&format!("question {number}\n")).expect("an answer");
         rest.split("question ").next().unwrap()
     };
-    let lines: Vec<Vec<&str>> = (0..=10).map(|number| answer(number).lines().map(str::trim).collect()).collect();
+    let lines: Vec<Vec<&str>> =
+        (0..=10).map(|number| answer(number).lines().map(str::trim).collect()).collect();
     for number in 1..=10 {
         assert!(expected.iter().any(|(of, _)| *of == number), "question {number} has no answer");
     }
