@@ -44,8 +44,6 @@ pub struct Item {
     pub group: Option<usize>,
     pub table: String,
     pub row_key: Option<String>,
-    /// The keys that the row had before and has now.
-    pub keys: Vec<Key>,
     /// The row before; `None` if it was not there.
     pub before: Option<Content>,
     /// Why it cannot be taken back.
@@ -84,7 +82,6 @@ impl Plan {
                 group: None,
                 table: table.clone(),
                 row_key: row_key.clone(),
-                keys: Vec::new(),
                 before: None,
                 conflicts: vec![why.clone()],
                 retyped: BTreeSet::new(),
@@ -188,7 +185,6 @@ impl Plan {
                 group: Some(number),
                 table: target.shown.clone(),
                 row_key: shown.and_then(|row| target.key_json(row)),
-                keys: own,
                 before: net.before.clone(),
                 conflicts: Vec::new(),
                 retyped: retyped.clone(),
@@ -307,6 +303,10 @@ fn statements(
     holder: Option<Seen>,
 ) -> (Texts, Vec<String>) {
     let target = whole.target;
+    if net.after.is_some() && target.key.is_empty() && !target.has_places {
+        // Where the row is now is not known.
+        return Default::default();
+    }
     let Some(before) = &net.before else {
         let statement =
             seen.and_then(|seen| Some((Kind::Delete, target.delete(&condition(target, &seen)?), seen.row)));
