@@ -303,6 +303,10 @@ fn statements(
     holder: Option<Seen>,
 ) -> (Texts, Vec<String>) {
     let target = whole.target;
+    if net.after.is_some() && target.key.is_empty() && !target.has_places {
+        // Where the row is now is not known.
+        return Default::default();
+    }
     let Some(before) = &net.before else {
         let statement =
             seen.and_then(|seen| Some((Kind::Delete, target.delete(&condition(target, &seen)?), seen.row)));
