@@ -64,7 +64,8 @@ impl Condition<'_> {
     }
 }
 
-/// The index of a table that has this name, if it is a valid B-tree whose key is these columns, by attribute number.
+/// The index of a table that has this name, if it is a valid B-tree whose key is these columns, by attribute number, and which all
+/// snapshots of this transaction may use.
 pub fn find(table: Oid, name: &CStr, columns: &[i16]) -> Option<Oid> {
     let index = catalog::relation_in(relation::describe(table)?.namespace, name)?;
     // SAFETY: the index's catalog row is valid until released; its key has `indnkeyatts` columns. A look-up by the OID.
@@ -77,10 +78,26 @@ pub fn find(table: Oid, name: &CStr, columns: &[i16]) -> Option<Oid> {
         let keys = (&raw const (*form).indkey.values).cast::<i16>();
         let fits = (*form).indrelid == table
             && (*form).indisvalid
+            && (!(*form).indcheckxmin || is_older_than_snapshots(tuple))
             && (*form).indnkeyatts as usize == columns.len()
             && columns.iter().enumerate().all(|(i, column)| keys.add(i).read_unaligned() == *column);
         pg_sys::ReleaseSysCache(tuple);
         (fits && is_btree(index)).then_some(index)
+    }
+}
+
+/// Whether a row was written before the oldest snapshot of this transaction. An index that was built over versions of rows which
+/// differ in its columns does not have the older ones, and is not for snapshots that see them (`src/backend/access/heap/README.HOT`).
+///
+/// # Safety
+/// A row of a catalog.
+unsafe fn is_older_than_snapshots(tuple: pg_sys::HeapTuple) -> bool {
+    // SAFETY: by the contract; a stored row has the ID of the transaction that wrote it.
+    unsafe {
+        let header = (*tuple).t_data;
+        let is_frozen =
+            u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_FROZEN == pg_sys::HEAP_XMIN_FROZEN;
+        is_frozen || pg_sys::TransactionIdPrecedes((*header).t_choice.t_heap.t_xmin, pg_sys::TransactionXmin)
     }
 }
 
