@@ -12,6 +12,7 @@ use crate::capture::added;
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::touched::{self, Touched};
+use crate::pg::command::Command;
 use crate::pg::definition::{ColumnDefinition, Definition, type_name};
 use crate::pg::relation::{self, Lock};
 use crate::pg::text::from_server;
@@ -68,6 +69,9 @@ struct Added {
 struct Retyped {
     from: String,
     to: String,
+    /// Whether the command had an expression for the values.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    using: bool,
 }
 
 /// What has become of a table's definition.
@@ -88,8 +92,9 @@ fn type_of(column: &ColumnDefinition) -> String {
 }
 
 impl Change {
-    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default meanwhile.
-    fn since(before: &Definition, table: Oid, makes_defaults: bool) -> Self {
+    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default meanwhile, `computed`
+    /// which columns got values by an expression.
+    fn since(before: &Definition, table: Oid, makes_defaults: bool, computed: &[String]) -> Self {
         let now = Rc::new(Definition::of(table));
         let mut columns = Columns::default();
         for number in 1..=now.len() {
@@ -107,8 +112,12 @@ impl Change {
                     if old.name != new.name {
                         columns.renamed.insert(name(old), name(new));
                     }
-                    if (old.type_oid, old.modifier) != (new.type_oid, new.modifier) {
-                        columns.retyped.insert(name(new), Retyped { from: type_of(old), to: type_of(new) });
+                    // An expression rewrites the table; a partitioned table has no file.
+                    let is_rewritten = before.file != now.file || now.file == Oid::INVALID;
+                    let using = is_rewritten && computed.contains(&name(new));
+                    if using || (old.type_oid, old.modifier) != (new.type_oid, new.modifier) {
+                        let (from, to) = (type_of(old), type_of(new));
+                        columns.retyped.insert(name(new), Retyped { from, to, using });
                     }
                 }
             }
@@ -150,14 +159,16 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares the tables whose columns or keys a command has touched.
-    pub fn of(touched: &Touched) -> Self {
+    /// Compares the tables whose columns or keys a command has touched; the command itself, if it is known, tells what they do not.
+    pub fn of(touched: &Touched, command: Option<Command<'_>>) -> Self {
         let makes_defaults = touched.makes_defaults();
+        let computed = command.map(Command::computed_columns).unwrap_or_default();
+
         let exists = |table: &Oid| relation::describe(*table).is_some();
         let changes = touched
             .definitions()
             .filter(|(table, _)| exists(table))
-            .map(|(table, before)| (table.to_u32(), Change::since(before, table, makes_defaults)));
+            .map(|(table, before)| (table.to_u32(), Change::since(before, table, makes_defaults, &computed)));
         let mut changes =
             Self { unsaid: changes.filter(|(_, change)| !change.is_none()).collect(), ..Self::default() };
         changes.give_values_of_partitions();
