@@ -1,4 +1,5 @@
-//! History that is asked for: of a row, of a table, of a transaction, of an actor's day, in a log of many segments.
+//! History that is asked for: of a row, of a table, of a transaction, of an actor's day, in a log of many
+//! segments.
 
 mod changes;
 mod peers;
@@ -12,7 +13,8 @@ use changes::{ACTORS, Changes, DAYS, Marks};
 use harness::{Error, Result, Server, postgres::Client, postgres::SimpleQueryMessage};
 use std::path::PathBuf;
 
-/// Settings that differ from [`servers::CONFIG`]: what is measured reads, and the log is to be made fast, on little disk space.
+/// Settings that differ from [`servers::CONFIG`]: what is measured reads, and the log is to be made fast, on
+/// little disk space.
 const CONFIG: &[(&str, &str)] =
     &[("fsync", "off"), ("synchronous_commit", "off"), ("max_wal_size", "2GB"), ("min_wal_size", "1GB")];
 
@@ -43,7 +45,8 @@ struct Question {
     needs: &'static str,
     /// The question for several arguments: the time is the median.
     queries: Vec<String>,
-    /// The same as a query of `audit_log`, for the first argument: how long it takes, and whether it finds as many rows.
+    /// The same as a query of `audit_log`, for the first argument: how long it takes, and whether it finds as
+    /// many rows.
     plain: Option<String>,
     /// The most milliseconds that it may take.
     goal: Option<f64>,
@@ -133,7 +136,8 @@ fn checkpoint(client: &mut Client) -> Result<i64> {
     Ok(client.query_one("SELECT max(tree_size) FROM audit_checkpoint_log", &[])?.get(0))
 }
 
-/// Fails unless the table as of a checkpoint is what a copy of that time says. Nothing is checked where nothing answers.
+/// Fails unless the table as of a checkpoint is what a copy of that time says. Nothing is checked where
+/// nothing answers.
 fn check_state(client: &mut Client, copy: &str, size: i64) -> Result<()> {
     if !exists(client, "audit_as_of")? {
         return Ok(());
@@ -220,7 +224,8 @@ fn questions(client: &mut Client, rows: u32, marks: &Marks, old: i64, newest: i6
     ])
 }
 
-/// The questions that are asked once more when all entries are in sealed segments, and how they are called then.
+/// The questions that are asked once more when all entries are in sealed segments, and how they are called
+/// then.
 const SEALED: [(&str, &str); 3] = [
     ("history of one row", "history of one row, all in sealed segments"),
     ("one actor's day", "one actor's day, all in sealed segments"),
@@ -298,7 +303,8 @@ fn ask(
     Ok(answers)
 }
 
-/// Fails unless a question finds as many rows as a query of the log. Returns how long that took, in ms, and how many rows it found.
+/// Fails unless a question finds as many rows as a query of the log. Returns how long that took, in ms, and
+/// how many rows it found.
 fn check(client: &mut Client, question: &Question) -> Result<Option<(f64, usize)>> {
     let Some(plain) = &question.plain else { return Ok(None) };
     let (time, found) = timed(|| count(client, plain))?;
