@@ -16,7 +16,8 @@ const FUNCTIONS: &str = "
 pub struct Probe(PathBuf);
 
 impl Probe {
-    /// Compiles the library for this server's PostgreSQL, with the profile of this program, and copies it to its directory.
+    /// Compiles the library for this server's PostgreSQL, with the profile of this program, and copies it to
+    /// its directory.
     pub fn compile(server: &Server) -> Result<Self> {
         let program = std::env::current_exe().map_err(failed)?;
         let directory = program.parent().ok_or_else(|| Error::new("the benchmark has no directory"))?;
