@@ -279,7 +279,7 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
         begin(&json!({ "restored": { "table": target.shown, "key": shown, "at": asked_for } }))?;
         let changed = execute_counted(&text);
         if changed != 1 {
-            return Err(Error::UndoWithoutEffect { table, row: given, changed });
+            return Err(Error::UndoWithoutEffect { table, row: format!("row {given}"), changed });
         }
     }
     Ok(Some(text))
