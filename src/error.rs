@@ -79,6 +79,12 @@ pub enum Error {
     NotMonitor { function: &'static str, view: &'static str },
     /// The table is to be compared with the log for a role that may not read it.
     MayNotReadTable { table: String },
+    /// What is to be compared with the log is not a table.
+    NotATableToCheck { name: String },
+    /// The transaction's snapshot is older than a change of the table that no snapshot shows.
+    ChangedSinceSnapshot { table: String },
+    /// A change of the table is not captured yet.
+    TriggersWait { table: String },
     /// Time travel to now.
     NotInThePast,
     /// A polymorphic argument has not the type of a table's rows.
@@ -402,6 +408,23 @@ impl Error {
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for table {table}: to compare it with the log is to read it"),
                 format!("GRANT SELECT ON {table} allows a role to read it."),
+            ),
+            Self::NotATableToCheck { name } => (
+                ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{name}\" is not a table"),
+                "Pass an audited table, or a partitioned one, of which all partitions are compared.".into(),
+            ),
+            Self::ChangedSinceSnapshot { table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{table}\" was altered, rewritten or truncated after this transaction's snapshot"),
+                "Call audit_check_table() in a new transaction.".into(),
+            ),
+            Self::TriggersWait { table } => (
+                ERRCODE_OBJECT_IN_USE,
+                format!("cannot compare table \"{table}\" with the log because it has pending trigger events"),
+                "Call audit_check_table() when the statement that changes the table has ended, and its deferred triggers have fired: \
+                 SET CONSTRAINTS ALL IMMEDIATE."
+                    .into(),
             ),
             Self::NotInThePast => (
                 ERRCODE_INVALID_PARAMETER_VALUE,

@@ -44,6 +44,11 @@ impl Options {
         self.normalised()
     }
 
+    /// Whether entries do not have the values of a column.
+    pub fn leaves_out(&self, column: &str) -> bool {
+        self.exclude_columns.iter().chain(&self.mask_columns).any(|other| other == column)
+    }
+
     /// Renames columns, all at once: each is `(old, new)`. Returns whether the options name any of them.
     pub fn rename_columns<'a>(&mut self, renamed: &[(&'a str, &'a str)]) -> bool {
         let mut found = false;

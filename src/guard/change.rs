@@ -15,6 +15,7 @@ use crate::guard::touched::{self, Touched};
 use crate::pg::definition::{ColumnDefinition, Definition, type_name};
 use crate::pg::relation::{self, Lock};
 use crate::pg::text::from_server;
+use audit_chain_core::history::columns::ColumnChange;
 use pgrx::pg_sys::{self, Oid};
 use serde::Serialize;
 use serde_json::Value;
@@ -76,7 +77,7 @@ struct Retyped {
 /// What has become of a table's definition.
 struct Change {
     columns: Columns,
-    /// The columns of the new primary key; empty without one.
+    /// The columns of the new primary key, or of the one whose values have other texts now; empty without one.
     key: Option<Vec<String>>,
     /// What it is now.
     now: Rc<Definition>,
@@ -118,7 +119,12 @@ impl Change {
                 }
             }
         }
-        let key = (before.key != now.key)
+        // Of another type, the key's values may have other texts, and every row another id.
+        let is_rewritten = |&number| {
+            let retyped = now.column(number).and_then(|column| columns.retyped.get(&name(column)));
+            retyped.is_some_and(|retyped| ColumnChange::rewrites(&retyped.from, &retyped.to))
+        };
+        let key = (before.key != now.key || now.key.iter().any(is_rewritten))
             .then(|| now.key.iter().filter_map(|&number| now.column(number)).map(name).collect());
         Self { columns, key, now }
     }

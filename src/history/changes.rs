@@ -78,7 +78,7 @@ fn history(call: &Call, asked: &Asked, mut typed: Option<Typed>) -> Result<(), E
         let mut entries = match &wanted {
             Wanted::Key(key) => {
                 let mut known = histories(&reader, lineage, BTreeSet::from([key.clone()]));
-                let entries = follow(&mut known, key);
+                let entries = follow(lineage, &mut known, key);
                 others.insert(at, known);
                 entries
             }
@@ -234,7 +234,7 @@ fn who(asked: &Asked, entry: &Entry) -> Result<Who, Error> {
 }
 
 /// The entries about the row that has this key last, under the keys that it had before too.
-fn follow(known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
+fn follow(lineage: &Lineage, known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
     let mut entries: Vec<Entry> = known.get(key).cloned().unwrap_or_default();
     let mut at = 0;
     while at < entries.len() {
@@ -245,7 +245,7 @@ fn follow(known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
             // What the row was called before this change: its life under that key.
             let before = known.get(left).map_or(&[][..], |entries| &entries[..]);
             let end = Position { seq: entry.position.seq - 1, ..entry.position };
-            let before = before_arrival(before, left, end, Some(&entry));
+            let before = before_arrival(lineage, before, left, end, Some(&entry));
             let begin = before
                 .iter()
                 .rposition(|other| other.key.as_ref() == Some(left) && other.is_arrival())

@@ -238,6 +238,11 @@ impl Lineage {
         before.checked_sub(1).map(|at| &self.options[at].1)
     }
 
+    /// All options that entries were recorded with.
+    pub fn all_options(&self) -> impl Iterator<Item = &Options> {
+        self.options.iter().map(|(_, options)| options)
+    }
+
     /// A position after the last change of its columns and options that counts.
     pub fn last_position(&self, counts: &dyn Fn(Turn) -> bool) -> Position {
         let altered = self

@@ -6,9 +6,9 @@
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::history::lineage::Lineage;
-use crate::log::columns;
 use crate::log::segment::{Segments, State, tables};
 use crate::log::stored::StoredRow;
+use crate::log::{self, columns};
 use crate::pg::encoding::to_utf8;
 use crate::pg::index::{Bound, Direction, Is, OrderedIndex, Value};
 use crate::pg::scan::{for_each_stored_row, with_relation};
@@ -134,6 +134,7 @@ fn has_member(detail: Option<&[u8]>, member: &[u8]) -> bool {
 }
 
 /// A segment of the log, as it is read.
+#[derive(Clone)]
 struct Segment {
     table: Oid,
     /// Its indexes by row id, and by the id that a row had before.
@@ -141,6 +142,7 @@ struct Segment {
 }
 
 /// The log.
+#[derive(Clone)]
 pub struct Reader {
     segments: Vec<Segment>,
 }
@@ -213,15 +215,18 @@ impl Reader {
 
     /// Visits the entries about rows of a table in the segments without indexes, those that name no row included.
     pub fn visit_unindexed(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
+        let mut see = |entry: Entry| {
+            let is_meant =
+                entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
+            if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
+                visitor(entry);
+            }
+        };
         for segment in self.segments.iter().filter(|segment| segment.indexes.is_none()) {
-            read_all(segment.table, lineage, &mut |entry| {
-                let is_meant =
-                    entry.key.is_none() || entry.key.iter().chain(&entry.left).any(|key| rows.has(key));
-                if is_meant && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
-                    visitor(entry);
-                }
-            });
+            read_all(segment.table, lineage, &mut see);
         }
+        // In a savepoint, entries of those around it are not written yet.
+        log::for_each_unwritten(|row| Entry::of(&columns::read(&row)).into_iter().for_each(&mut see));
     }
 
     /// Visits the entries of a table that name no row, in the segments with indexes.
@@ -394,10 +399,15 @@ fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<IdRange> {
 }
 
 /// The entries about rows of these keys, by key, each in the order of the row's versions; those that took a row from a key to another one
-/// are with both.
+/// are with both, and truncations with all.
 pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTreeMap<Key, Vec<Entry>> {
     let mut found: BTreeMap<Key, Vec<Entry>> = BTreeMap::new();
+    let mut truncations = Vec::new();
     reader.visit(lineage, &Rows::Keys(keys), &mut |entry| {
+        if entry.operation == Operation::Truncate {
+            truncations.push(entry);
+            return;
+        }
         let mentioned: BTreeSet<Key> = entry.key.iter().chain(&entry.left).cloned().collect();
         for key in mentioned.into_iter().filter(|key| keys.contains(key)) {
             let entries = found.entry(key).or_default();
@@ -408,6 +418,7 @@ pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTree
         }
     });
     for entries in found.values_mut() {
+        entries.extend(truncations.iter().cloned());
         entries.sort_by_key(|entry| entry.position);
         audit_chain_core::history::versions::sort(entries);
     }

@@ -8,8 +8,8 @@ use crate::history::report::Report;
 use crate::history::state::{Image, State};
 use crate::history::typed::{Found, Typed};
 use crate::history::when::When;
-use crate::log::columns;
 use crate::log::segment::Segments;
+use crate::log::{self, columns};
 use crate::pg::session::LocalSettings;
 use crate::pg::{scan, text, xact};
 use audit_chain_core::history::columns::Then;
@@ -216,6 +216,15 @@ impl Question<'_> {
             }
         });
         drop(owner);
+        // In a savepoint, entries of those around it are not written yet.
+        log::for_each_unwritten(|row| {
+            let entry = Entry::of(&columns::read(&row));
+            if let Some(entry) =
+                entry.filter(|entry| lineage.has_entry(&entry.table.0, &entry.table.1, entry.position))
+            {
+                visitor(entry);
+            }
+        });
         Ok(())
     }
 
@@ -276,7 +285,8 @@ impl Question<'_> {
     }
 }
 
-fn content(image: &str) -> Option<Content> {
+/// The columns of an image.
+pub fn content(image: &str) -> Option<Content> {
     let columns = image::columns(image)?;
     Some(columns.into_iter().map(|(name, value)| (name.into_owned(), value.to_owned())).collect())
 }
@@ -393,7 +403,13 @@ pub fn find(
     let mut arrival: Option<&Entry> = None;
     'back: while !wanted.is_empty() {
         let Some(entries) = histories.get(key_then) else { break };
-        for entry in before_arrival(entries, key_then, end, arrival).iter().rev() {
+        for entry in before_arrival(lineage, entries, key_then, end, arrival).iter().rev() {
+            let is_of_other = entry.left_in_use && entry.key.as_ref() != Some(key_then)
+                || entry.operation == Operation::Delete && entry.is_superseded;
+            if is_of_other {
+                // Another row left the key, which this one had by then.
+                continue;
+            }
             if entry.key.as_ref() != Some(key_then)
                 || entry.operation == Operation::Delete && entry.position < position
             {
@@ -418,7 +434,9 @@ pub fn find(
     if let Some(entries) = histories.get(key).filter(|_| !wanted.is_empty()) {
         for entry in entries.iter().filter(|entry| entry.position > position) {
             let leaves = entry.left.as_ref() == Some(key);
-            if !leaves && entry.is_arrival() {
+            let is_truncation = entry.operation == Operation::Truncate;
+            if is_truncation || !leaves && entry.is_arrival() || leaves && entry.left_in_use {
+                // Another row came, or it may be another one that left.
                 break;
             }
             take(&mut wanted, entry.old_row.as_deref(), entry.position);
@@ -430,22 +448,71 @@ pub fn find(
     found
 }
 
-/// Of the entries about a key, in the order of versions, those up to a position that are about the row which left the key by the entry
-/// `by`. Another row may have come to the key before that was recorded: where a statement moves several rows.
-pub fn before_arrival<'a>(entries: &'a [Entry], key: &Key, end: Position, by: Option<&Entry>) -> &'a [Entry] {
+/// Of the entries about a key, in the order of versions, those up to a position that the row had behind it which left the key by the
+/// entry `by`. Where a statement moves several rows, another row may have come to the key before that was recorded.
+pub fn before_arrival<'a>(
+    lineage: &Lineage,
+    entries: &'a [Entry],
+    key: &Key,
+    end: Position,
+    by: Option<&Entry>,
+) -> &'a [Entry] {
     let last = entries.iter().rposition(|entry| entry.position <= end);
-    let mut entries = &entries[..last.map_or(0, |last| last + 1)];
-    let Some(by) = by.filter(|by| by.left_in_use) else { return entries };
+    let until = &entries[..last.map_or(0, |last| last + 1)];
+    let Some(by) = by.filter(|by| by.left_in_use) else { return until };
+    // The rows of which it was recorded that they have the key now: others than the one that left it.
+    let others = occupants(lineage, entries, key, by.position);
+    let came = |entries: &[Entry]| {
+        entries.iter().rposition(|entry| entry.key.as_ref() == Some(key) && entry.is_arrival())
+    };
+    // What each of the last rows has behind it, the last row first.
+    let mut rows = vec![until];
+    for _ in 0..others {
+        let rest = rows[rows.len() - 1];
+        rows.push(&rest[..came(rest).unwrap_or(0)]);
+    }
     let was = by.before();
     let was = was.as_deref().and_then(image::columns).unwrap_or_default();
-    let is_of_other = |entry: &Entry| {
-        let row = entry.new_row.as_deref().and_then(image::columns).unwrap_or_default();
-        entry.xid == by.xid
-            && was.iter().any(|(name, old)| row.iter().any(|(other, new)| other == name && new != old))
+    let agrees = |entries: &&&[Entry]| {
+        let last = entries.iter().rfind(|entry| entry.key.as_ref() == Some(key));
+        let row = last.and_then(|last| image::columns(last.new_row.as_deref()?)).unwrap_or_default();
+        was.iter().all(|(name, old)| row.iter().all(|(other, new)| other != name || new == old))
     };
-    while entries.last().is_some_and(|last| last.key.as_ref() != Some(key) || is_of_other(last)) {
-        let came = entries.iter().rposition(|entry| entry.key.as_ref() == Some(key) && entry.is_arrival());
-        entries = &entries[..came.unwrap_or(0)];
+    // Mostly they came in their order. If the rows differ, it does not matter.
+    let mut agreeing = rows.iter().filter(agrees);
+    match (agreeing.next(), agreeing.next()) {
+        (Some(row), None) => row,
+        _ => rows[rows.len() - 1],
     }
-    entries
+}
+
+/// How many rows have a key, by the entries up to a position.
+fn occupants(lineage: &Lineage, entries: &[Entry], key: &Key, until: Position) -> usize {
+    let cleared = entries
+        .iter()
+        .filter(|entry| entry.operation == Operation::Truncate)
+        .map(|entry| entry.position)
+        .chain(lineage.drops.iter().map(|drop| drop.position))
+        .filter(|position| *position <= until)
+        .max();
+    let counting = entries.iter().filter(|entry| {
+        entry.operation != Operation::Truncate
+            && entry.position <= until
+            && cleared.is_none_or(|cleared| cleared < entry.position)
+    });
+    let mut rows: i64 = 0;
+    for (at, entry) in counting.enumerate() {
+        let has_key = entry.key.as_ref() == Some(key);
+        if at == 0 && cleared.is_none() && !(has_key && entry.is_arrival()) {
+            // It was there before.
+            rows += 1;
+        }
+        if has_key && entry.is_arrival() {
+            rows += 1;
+        }
+        if has_key && entry.operation == Operation::Delete || entry.left.as_ref() == Some(key) {
+            rows -= 1;
+        }
+    }
+    usize::try_from(rows).unwrap_or(0)
 }

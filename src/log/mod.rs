@@ -34,7 +34,7 @@ pub mod transaction;
 pub mod verified;
 
 pub use entry::{EntryHeader, Images, Place};
-pub use transaction::{flush, has_unwritten, on_relation_change, take_chain};
+pub use transaction::{flush, for_each_unwritten, has_unwritten, on_relation_change, take_chain};
 
 use crate::error::Error;
 use crate::pg::text::to_server;

@@ -22,6 +22,8 @@ use crate::log::incarnation::{self, Announcement};
 use crate::log::segment::segment_of;
 use crate::log::table::{self, Identity, LogTable, Newest, Tuple};
 use crate::pg::lock::{Lockable, lock, lock_for_writing};
+use crate::pg::scan::with_relation;
+use crate::pg::table::StoredTuple;
 use crate::pg::xact::{self, ActiveSnapshot, EPOCH_DIFFERENCE, End};
 use audit_chain_core::format::genesis;
 use pgrx::pg_sys::Oid;
@@ -132,6 +134,18 @@ pub fn take_chain() -> Result<(), Error> {
 /// Whether entries of an outer savepoint wait to be written.
 pub fn has_unwritten() -> bool {
     TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| !tx.pending.is_empty()))
+}
+
+/// Visits the entries that wait to be written, which no query sees.
+pub fn for_each_unwritten(mut visit: impl FnMut(StoredTuple<'_>)) {
+    let Some(log) = TRANSACTION.with_borrow(|tx| tx.as_ref().map(|tx| tx.log.table)) else { return };
+    with_relation(log.table(), |table| {
+        TRANSACTION.with_borrow(|tx| {
+            for tuple in tx.iter().flat_map(|tx| &tx.pending) {
+                tuple.read(table, &mut visit);
+            }
+        });
+    });
 }
 
 /// Whether the transaction writes to this segment.

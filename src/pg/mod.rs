@@ -40,6 +40,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod slices;
+pub mod sort;
 pub mod standby;
 mod successor;
 pub mod swap;

@@ -7,6 +7,7 @@
 
 use super::compat::{self, Touched};
 use super::ends::Bound;
+use super::row::Relation;
 use super::session::AsRole;
 use super::tuple::{ColumnValue, RowBuffer};
 use super::{publication, varlena};
@@ -32,6 +33,12 @@ impl Tuple {
     pub fn size(&self) -> usize {
         // SAFETY: formed by `new`.
         unsafe { (*self.row).t_len as usize }
+    }
+
+    /// Reads it as a row of its table.
+    pub fn read<T>(&self, table: Relation<'_>, read: impl FnOnce(StoredTuple<'_>) -> T) -> T {
+        // SAFETY: formed by `new`; the relation is open.
+        read(unsafe { StoredTuple::new(self.row, (*table.raw()).rd_att) })
     }
 
     /// Releases its memory.

@@ -6,6 +6,12 @@ use super::successor;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// Whether AFTER triggers of a table still have to fire for what this transaction has done.
+pub fn waits_for(table: pg_sys::Oid) -> bool {
+    // SAFETY: looks through this process's queue of events.
+    unsafe { pg_sys::AfterTriggerPendingOnRel(table) }
+}
+
 /// The event that a trigger function was called for.
 pub enum Firing<'a> {
     /// AFTER ROW INSERT.

@@ -105,6 +105,12 @@ pub fn make_visible() {
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
+/// Whether all queries of the transaction see what had committed when it took its first snapshot.
+pub fn keeps_snapshot() -> bool {
+    // SAFETY: reads a variable (`IsolationUsesXactSnapshot()`).
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// Makes the commit of this transaction wait for the disk, whatever `synchronous_commit` says.
 pub fn force_sync_commit() {
     // SAFETY: sets a flag of the transaction.
