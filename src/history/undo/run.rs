@@ -134,7 +134,8 @@ impl Run<'_> {
                 return Err(Error::UndoStrays { first, others });
             }
             notice(&format!(
-                "triggers or foreign keys have made other changes too: {first}, and {others} more"
+                "triggers or foreign keys have made other changes too: {first}{}",
+                and_others(others)
             ));
         }
         self.tell_differences(&last);
