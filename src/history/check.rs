@@ -31,7 +31,7 @@ use crate::pg::xact::{self, ActiveSnapshot};
 use crate::pg::{catalog, compat, relation, scan, trigger};
 use crate::settings;
 use audit_chain_core::history::Position;
-use audit_chain_core::history::columns::{ColumnChange, Then};
+use audit_chain_core::history::columns::Then;
 use audit_chain_core::history::image::{self, Recorded};
 use audit_chain_core::history::replay::Content;
 use audit_chain_core::row_id;
@@ -153,6 +153,9 @@ fn refuse_unseen_change(table: Oid) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Why a column is not compared.
+const COMPUTED: &str = "a command computed it when it changed the table";
 
 /// A check under way.
 struct Check<'a> {
@@ -539,8 +542,8 @@ impl Table<'_> {
         let is_among = |columns: Option<&Vec<String>>, name: &str| {
             columns.is_some_and(|columns| columns.iter().any(|column| column == name))
         };
-        let (old, is_retyped) = match &then {
-            Then::Named { name: then, is_retyped } => {
+        let (old, retyping) = match &then {
+            Then::Named { name: then, retyping } => {
                 let old = recorded.iter().find(|(other, _)| other == then).map(|(_, value)| *value).or(found);
                 if old.is_none() && is_among(options.map(|options| &options.exclude_columns), then) {
                     return Err("it was excluded when the row changed last");
@@ -552,16 +555,17 @@ impl Table<'_> {
                         Err("it was masked when the row changed last")
                     };
                 }
-                (old.ok_or("no entry has the value")?, *is_retyped)
+                (old.ok_or("no entry has the value")?, *retyping)
             }
-            Then::Added { value, .. } => {
-                (value.ok_or("a command computed it when it changed the table")?, false)
-            }
+            Then::Added { value, retyping, .. } => (value.ok_or(COMPUTED)?, *retyping),
         };
+        if retyping.computed.is_some() {
+            return Err(COMPUTED);
+        }
         if old == now || is_among(Some(&self.options.mask_columns), name) {
             return Ok(true);
         }
-        let is_digest = |value: &str| matches!(image::read(value), Recorded::TooLarge);
+        let is_digest = |value: &str| matches!(image::read(value), Recorded::TooLarge { .. });
         let same = match (is_digest(old), is_digest(now)) {
             (true, true) => Some(false),
             (true, false) => Some(is_digest_of(old, now)),
@@ -587,7 +591,11 @@ impl Table<'_> {
                 Some(_) => {}
             }
         }
-        if is_retyped { Err("its type was changed after the row had changed last") } else { Ok(false) }
+        if retyping.is_retyped {
+            Err("its type was changed after the row had changed last")
+        } else {
+            Ok(false)
+        }
     }
 
     /// The columns of which not all entries have the values as they are now.
@@ -598,8 +606,8 @@ impl Table<'_> {
             uncertain.extend(options.exclude_columns.iter().chain(&options.mask_columns).cloned());
         }
         for change in lineage.columns.changes() {
-            let retyped = change.retyped.iter().filter(|(_, from, to)| ColumnChange::rewrites(from, to));
-            uncertain.extend(retyped.map(|(name, ..)| name.clone()));
+            let retyped = change.retyped.iter().filter(|retyped| retyped.rewrites());
+            uncertain.extend(retyped.map(|retyped| retyped.name.clone()));
             let computed = change.added.iter().filter(|(_, value)| value.is_none());
             uncertain.extend(computed.map(|(name, _)| name.clone()));
         }
@@ -660,7 +668,7 @@ fn projected(content: &Content, uncertain: &BTreeSet<String>) -> String {
 /// The SHA-256 of a value, as a JSON string: as the entry has it, or of what it has.
 fn digest(value: &str) -> String {
     let hex = match image::read(value) {
-        Recorded::TooLarge => value.get(11..75).unwrap_or_default().to_owned(),
+        Recorded::TooLarge { .. } => value.get(11..75).unwrap_or_default().to_owned(),
         _ => hex::encode(Sha256::digest(image::text(value).as_bytes())),
     };
     format!("\"{hex}\"")

@@ -7,7 +7,7 @@ use crate::pg::encoding::from_utf8;
 use crate::pg::form::{RowSink, RowType};
 use crate::pg::session::OutputSettings;
 use audit_chain_core::history::Position;
-use audit_chain_core::history::columns::Then;
+use audit_chain_core::history::columns::{Retyping, Then};
 use audit_chain_core::history::image::{self, Recorded};
 use pgrx::pg_sys::{Datum, Oid};
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ use std::rc::Rc;
 /// Where a column's value is.
 enum Source {
     /// In the image, under this name.
-    Recorded { name: String, is_retyped: bool },
+    Recorded { name: String, retyping: Retyping },
     /// The column was added later, with this value.
-    Added { value: Option<String>, at: Position },
+    Added { value: Option<String>, at: Position, retyping: Retyping },
     /// It has none.
     Nothing,
 }
@@ -53,9 +53,9 @@ impl Typed {
                 return Source::Nothing;
             }
             match lineage.columns.then(era, &field.name) {
-                Then::Named { name, is_retyped } => Source::Recorded { name, is_retyped },
-                Then::Added { change, value } => {
-                    Source::Added { value: value.map(str::to_owned), at: change.position }
+                Then::Named { name, retyping } => Source::Recorded { name, retyping },
+                Then::Added { change, value, retyping } => {
+                    Source::Added { value: value.map(str::to_owned), at: change.position, retyping }
                 }
             }
         };
@@ -101,9 +101,10 @@ impl Typed {
         let recorded = image::columns(image).unwrap_or_default();
         let _settings = OutputSettings::enter(self.settings);
         let mut values = Vec::with_capacity(sources.len());
+        let counts = |at: Position| lineage.alteration_at(at).is_some_and(|turn| when.counts_turn(turn));
         for (column, source) in sources.iter().enumerate() {
             let field = &self.row_type.fields[column];
-            let (value, is_retyped) = match source {
+            let (value, retyping, origin) = match source {
                 Source::Nothing => {
                     if field.is_virtual {
                         report.lose(&field.name, Loss::Virtual);
@@ -111,31 +112,45 @@ impl Typed {
                     values.push(None);
                     continue;
                 }
-                Source::Recorded { name, is_retyped } => {
+                Source::Recorded { name, retyping } => {
                     // The columns are in the table's order almost always.
                     let value = recorded
                         .get(column)
                         .filter(|(other, _)| other == name)
                         .or_else(|| recorded.iter().find(|(other, _)| other == name))
-                        .map(|(_, value)| *value)
-                        .or_else(|| found.and_then(|found| found.get(&field.name)).map(|value| &value[..]));
-                    if value.is_none() {
-                        let is_excluded = is_excluded(lineage, position, name);
-                        report.lose(&field.name, if is_excluded { Loss::Excluded } else { Loss::Unknown });
+                        .map(|(_, value)| *value);
+                    if let Some(value) = value {
+                        (Some(value), *retyping, origin(lineage, position, name))
+                    } else {
+                        let value = found.and_then(|found| found.get(&field.name)).map(|value| &value[..]);
+                        if value.is_none() {
+                            let is_excluded = is_excluded(lineage, position, name);
+                            report
+                                .lose(&field.name, if is_excluded { Loss::Excluded } else { Loss::Unknown });
+                        }
+                        // What was stored out of line is no short document.
+                        (value, *retyping, Origin::Unknown)
                     }
-                    (value, *is_retyped)
                 }
-                Source::Added { value, at } => {
-                    let counts = lineage.alteration_at(*at).is_some_and(|turn| when.counts_turn(turn));
+                Source::Added { value, at, retyping } => {
+                    let counts = counts(*at);
                     if !counts {
                         report.lose(&field.name, Loss::Added);
                     } else if value.is_none() {
                         report.lose(&field.name, Loss::Computed);
                     }
-                    (value.as_deref().filter(|_| counts), false)
+                    (value.as_deref().filter(|_| counts), *retyping, Origin::Unmasked)
                 }
             };
-            values.push(value.and_then(|value| self.read(column, value, is_retyped, report)));
+            let value = value.filter(|_| {
+                let is_computed = retyping.computed.is_some_and(counts);
+                if is_computed {
+                    report.lose(&field.name, Loss::Computed);
+                }
+                !is_computed
+            });
+            values
+                .push(value.and_then(|value| self.read(column, value, retyping.is_retyped, origin, report)));
         }
         values
     }
@@ -172,26 +187,46 @@ impl Typed {
     }
 
     /// A value from its JSON.
-    fn read(&mut self, column: usize, value: &str, is_retyped: bool, report: &mut Report) -> Option<Datum> {
-        let field = &self.row_type.fields[column];
-        let recorded = recorded(value, field.is_json);
+    fn read(
+        &mut self,
+        column: usize,
+        value: &str,
+        is_retyped: bool,
+        origin: Origin,
+        report: &mut Report,
+    ) -> Option<Datum> {
+        let name = &self.row_type.fields[column].name;
+        let recorded = match image::read(value) {
+            // A document of a column of JSON may look like what stands for a value.
+            Recorded::Masked if origin == Origin::Unmasked => Recorded::Text(Cow::Borrowed(value)),
+            // No shorter value is replaced by its digest.
+            Recorded::TooLarge { length } if length <= 1024 => Recorded::Text(Cow::Borrowed(value)),
+            Recorded::Bytes(bytes) if std::str::from_utf8(&bytes).is_ok() => {
+                Recorded::Text(Cow::Borrowed(value))
+            }
+            recorded => recorded,
+        };
         let text = match &recorded {
             Recorded::Null => return None,
             Recorded::Masked => {
-                report.lose(&field.name, Loss::Masked);
+                report.lose(name, Loss::Masked);
                 return None;
             }
-            Recorded::TooLarge => {
-                report.lose(&field.name, Loss::TooLarge);
+            Recorded::TooLarge { .. } => {
+                report.lose(name, Loss::TooLarge);
                 return None;
             }
             Recorded::Text(text) => from_utf8(text),
             Recorded::Bytes(bytes) => Cow::Borrowed(&bytes[..]),
         };
         let datum = self.row_type.read(column, &text, is_retyped);
-        if datum.is_none() {
-            let name = self.row_type.fields[column].name.clone();
-            report.lose(&name, Loss::Unreadable);
+        let name = &self.row_type.fields[column].name;
+        match datum {
+            None => report.lose(name, Loss::Unreadable),
+            Some(datum) if is_retyped && self.row_type.text(column, datum) != text[..] => {
+                report.convert(name);
+            }
+            Some(_) => {}
         }
         datum
     }
@@ -202,11 +237,28 @@ impl Typed {
     }
 }
 
+/// Whether the values of a column were masked in an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Masked,
+    Unmasked,
+    /// It is in an entry of which that is not known.
+    Unknown,
+}
+
+fn origin(lineage: &Lineage, position: Position, name: &str) -> Origin {
+    match lineage.options_at(position) {
+        Some(options) if options.mask_columns.iter().any(|column| column == name) => Origin::Masked,
+        Some(_) => Origin::Unmasked,
+        None => Origin::Unknown,
+    }
+}
+
 /// What an image says of a column, which may have a type of JSON documents.
 pub fn recorded(value: &str, is_json: bool) -> Recorded<'_> {
     match image::read(value) {
         // A document may look like what stands for a value.
-        Recorded::Masked | Recorded::TooLarge | Recorded::Bytes(_) if is_json && !is_marker(value) => {
+        Recorded::Masked | Recorded::TooLarge { .. } | Recorded::Bytes(_) if is_json && !is_marker(value) => {
             Recorded::Text(Cow::Borrowed(value))
         }
         recorded => recorded,

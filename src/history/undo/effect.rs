@@ -254,7 +254,7 @@ pub fn row_then(
     row.extend(found.into_iter().flatten().filter(|(_, value)| image::read(value) != Recorded::Masked));
     let era = lineage.columns.era(position);
     for column in &target.columns {
-        if let Then::Added { change, value: Some(value) } = lineage.columns.then(era, &column.name)
+        if let Then::Added { change, value: Some(value), .. } = lineage.columns.then(era, &column.name)
             && change.position.at <= until
         {
             row.entry(column.name.clone()).or_insert_with(|| value.to_owned());

@@ -205,7 +205,7 @@ impl Target {
     /// What a column of now was when an entry was written: its name then, unless it was added later.
     pub fn name_then(lineage: &Lineage, position: Position, column: &str) -> Option<(String, bool)> {
         match lineage.columns.then(lineage.columns.era(position), column) {
-            Then::Named { name, is_retyped } => Some((name, is_retyped)),
+            Then::Named { name, retyping } => Some((name, retyping.is_retyped)),
             Then::Added { .. } => None,
         }
     }
@@ -231,7 +231,7 @@ pub fn literal(column: &Column, value: &str) -> Result<String, Loss> {
             Ok(format!("{}::{}", quote_literal(&text), column.cast))
         }
         Recorded::Masked => Err(Loss::Masked),
-        Recorded::TooLarge => Err(Loss::TooLarge),
+        Recorded::TooLarge { .. } => Err(Loss::TooLarge),
         Recorded::Text(_) | Recorded::Bytes(_) => Err(Loss::Unreadable),
     }
 }
