@@ -523,7 +523,7 @@ impl Error {
             ),
             Self::UndoWithoutEffect { table, row, changed } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("the statement about row {row} of table \"{table}\" changed {changed} rows, and not one"),
+                format!("the statement about {row} of table \"{table}\" changed {changed} rows, and not one"),
                 "A trigger, a rule or row security has prevented it.".into(),
             ),
             Self::UndoRenamed { table } => (
@@ -1143,7 +1143,7 @@ fn in_transaction_hint(procedure: &str) -> String {
 }
 
 /// How many others there are, besides the one that a message names.
-fn and_others(others: usize) -> String {
+pub fn and_others(others: usize) -> String {
     match others {
         0 => String::new(),
         1 => " (and 1 other)".into(),

@@ -1,5 +1,5 @@
-//! A table as statements that write to it need it: its columns, with the names, types and operators that stand in such statements, and its
-//! rows as capture writes them.
+//! A table as statements that write to it need it: its columns, with the names, types and operators that
+//! stand in such statements, and its rows as capture writes them.
 //!
 //! Whatever the search path is, the names mean the same: they are qualified, or words of the grammar.
 
@@ -69,9 +69,11 @@ fn type_name(type_oid: Oid) -> String {
     }
 }
 
-/// The operator by which values of a type are equal, as SQL names it: that of the type's own B-tree or hash operator class.
+/// The operator by which values of a type are equal, as SQL names it: that of the type's own B-tree or hash
+/// operator class.
 fn equality(type_oid: Oid) -> Option<String> {
-    // SAFETY: look-ups; an entry of the type cache lives as long as the process, one of the system cache until it is released.
+    // SAFETY: look-ups; an entry of the type cache lives as long as the process, one of the system cache
+    // until it is released.
     unsafe {
         let operator = (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr;
         if operator == Oid::INVALID {
@@ -117,8 +119,9 @@ impl<'a> RowReader<'a> {
         list
     }
 
-    /// Runs a query that selects [`Self::list`], as the current role, and visits each row: where it is, and its values as capture writes
-    /// them. The query sees what is committed now, unless the isolation level says otherwise, and may lock rows.
+    /// Runs a query that selects [`Self::list`], as the current role, and visits each row: where it is, and
+    /// its values as capture writes them. The query sees what is committed now, unless the isolation level
+    /// says otherwise, and may lock rows.
     pub fn read(&self, query: &str, mut visit: impl FnMut(String, Vec<String>)) {
         for_each_row_latest(&sql(query), |row| {
             let _settings = OutputSettings::enter(true);

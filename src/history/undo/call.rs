@@ -82,7 +82,8 @@ fn begin(detail: &serde_json::Value) -> Result<Place, Error> {
     Ok(place)
 }
 
-/// Says which entries are not about rows; refuses a transaction that has changed the definition of a table whose rows it has changed.
+/// Says which entries are not about rows; refuses a transaction that has changed the definition of a table
+/// whose rows it has changed.
 fn check_others(transaction: &Transaction, effect: &Effect, force: bool) -> Result<(), Error> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for other in &transaction.others {
@@ -279,14 +280,14 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
         begin(&json!({ "restored": { "table": target.shown, "key": shown, "at": asked_for } }))?;
         let changed = execute_counted(&text);
         if changed != 1 {
-            return Err(Error::UndoWithoutEffect { table, row: given, changed });
+            return Err(Error::UndoWithoutEffect { table, row: format!("row {given}"), changed });
         }
     }
     Ok(Some(text))
 }
 
-/// Whether the log tells that no row with this key was there at a moment: it has all rows of that time, or the nearest entries about the
-/// row say so.
+/// Whether the log tells that no row with this key was there at a moment: it has all rows of that time, or
+/// the nearest entries about the row say so.
 fn is_known_absent(reader: &Reader, target: &Target, key: &Key, when: &When) -> Result<bool, Error> {
     let mut erased = false;
     let mut entries: Vec<Entry> = Vec::new();

@@ -239,8 +239,8 @@ fn rows_before(
     Ok((rows, gap))
 }
 
-/// A row of the past by the columns' names of now: its image, what other entries have of it, and what columns that were added by then
-/// gave to all rows.
+/// A row of the past by the columns' names of now: its image, what other entries have of it, and what
+/// columns that were added by then gave to all rows.
 pub fn row_then(
     target: &Target,
     lineage: &Lineage,

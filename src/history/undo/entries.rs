@@ -57,7 +57,8 @@ impl Found {
 }
 
 impl Transaction {
-    /// That of this ID, as the active snapshot sees the log. Refuses one that has not committed, and one of which the log knows nothing.
+    /// That of this ID, as the active snapshot sees the log. Refuses one that has not committed, and one of
+    /// which the log knows nothing.
     pub fn read(extension: &Extension, xid: u64) -> Result<Self, Error> {
         if xact::known_top_xid() == Some(xid) {
             return Err(Error::UndoOwn { xid });

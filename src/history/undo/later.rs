@@ -18,7 +18,8 @@ pub struct Later<'a> {
 }
 
 impl<'a> Later<'a> {
-    /// Those of the rows with these keys, by other transactions than this one, as the active snapshot sees the log.
+    /// Those of the rows with these keys, by other transactions than this one, as the active snapshot sees
+    /// the log.
     pub fn read(
         extension: &'a Extension,
         target: &Target,

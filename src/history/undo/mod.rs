@@ -12,7 +12,8 @@
 //! **Invariants**
 //! * Statements are run as the caller: privileges, row security, triggers and constraints apply.
 //! * They name everything in full, so that the search path decides nothing.
-//! * A row is locked, then compared with the log and with what the transaction left: what somebody else does meanwhile is not lost.
+//! * A row is locked, then compared with the log and with what the transaction left: what somebody else
+//!   does meanwhile is not lost.
 
 pub mod call;
 mod effect;

@@ -65,7 +65,8 @@ impl Constraints {
         }
     }
 
-    /// The ranks of so many tables: a table that refers to another one has a greater rank, unless they refer to one another.
+    /// The ranks of so many tables: a table that refers to another one has a greater rank, unless they
+    /// refer to one another.
     pub fn ranks(&self, count: usize) -> Vec<usize> {
         let mut ranks = vec![None; count];
         let mut next = 0;
@@ -87,7 +88,8 @@ impl Constraints {
         *next += 1;
     }
 
-    /// The order of rows of one table in which a row comes after those of them that it refers to; otherwise as they are given.
+    /// The order of rows of one table in which a row comes after those of them that it refers to; otherwise
+    /// as they are given.
     pub fn by_reference(&self, table: usize, rows: &[&Content]) -> Vec<usize> {
         let own: Vec<&ForeignKey> =
             self.foreign_keys.iter().filter(|key| key.from == table && key.to == table).collect();

@@ -58,13 +58,14 @@ pub struct Plan {
     pub items: Vec<Item>,
     pub statements: Vec<Statement>,
     pub constraints: Constraints,
-    /// The transaction's changes backwards, one by one: where an order of what remains of them is not possible.
+    /// The transaction's changes backwards, one by one: where an order of what remains of them is not
+    /// possible.
     backwards: Option<Vec<Statement>>,
 }
 
 impl Plan {
-    /// Plans to take back a transaction. If `lock`, rows are locked before they are looked at. Statements for rows with conflicts are made
-    /// too: such as give the row the state before, whatever it is now.
+    /// Plans to take back a transaction. If `lock`, rows are locked before they are looked at. Statements
+    /// for rows with conflicts are made too: such as give the row the state before, whatever it is now.
     pub fn of(extension: &Extension, xid: u64, effect: &Effect, lock: bool) -> Result<Self, Error> {
         let mut plan = Self {
             items: Vec::new(),
@@ -242,8 +243,8 @@ impl Plan {
         self.statements = ordered;
     }
 
-    /// Orders in which the statements may be run, the best one first. Keys that change hands and references in a circle may allow only a
-    /// later one.
+    /// Orders in which the statements may be run, the best one first. Keys that change hands and references
+    /// in a circle may allow only a later one.
     pub fn orders(&self) -> Vec<Vec<Statement>> {
         let mut deletes_first = self.statements.clone();
         deletes_first.sort_by_key(|statement| std::cmp::Reverse(statement.kind));
@@ -465,7 +466,8 @@ fn backwards(effect: &Effect) -> Option<Vec<Statement>> {
                 }
                 Change::Clear(_) => return None,
             };
-            // Of a row that is as it was there is no item: then not all that the changes did is taken back one by one.
+            // Of a row that is as it was there is no item: then not all that the changes did is taken back
+            // one by one.
             let item = *items.get(&at)?;
             all.push((entry.position, at, Statement { kind, text, item, row: row.clone() }));
         }

@@ -1,6 +1,6 @@
 //! Runs the statements of a plan, as the caller, all or none.
 
-use crate::error::{Error, notice};
+use crate::error::{Error, and_others, notice};
 use crate::extension::Extension;
 use crate::history::reader::{Entry, Key, Operation};
 use crate::history::undo::effect::{Effect, Group};
@@ -61,11 +61,12 @@ impl Run<'_> {
             let changed = execute_counted(&statement.text);
             if changed != 1 {
                 let item = &self.plan.items[statement.item];
-                let (table, row) = (item.table.clone(), item.row_key.clone().unwrap_or_default());
+                let row = item.row_key.as_ref().map_or_else(|| "a row".into(), |key| format!("row {key}"));
+                let table = item.table.clone();
                 if !self.force {
                     return Err(Error::UndoWithoutEffect { table, row, changed });
                 }
-                notice(&format!("the statement about row {row} of table \"{table}\" changed {changed} rows"));
+                notice(&format!("the statement about {row} of table \"{table}\" changed {changed} rows"));
             }
         }
         if defer {
@@ -133,7 +134,8 @@ impl Run<'_> {
                 return Err(Error::UndoStrays { first, others });
             }
             notice(&format!(
-                "triggers or foreign keys have made other changes too: {first}, and {others} more"
+                "triggers or foreign keys have made other changes too: {first}{}",
+                and_others(others)
             ));
         }
         self.tell_differences(&last);

@@ -40,8 +40,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// The table by which rows of this one are written: the topmost partitioned table, if it has the same key; privileges and row security
-    /// are those of the table that a statement names.
+    /// The table by which rows of this one are written: the topmost partitioned table, if it has the same
+    /// key; privileges and row security are those of the table that a statement names.
     pub fn relation_for(relation: Oid) -> Oid {
         let key = relation::key_columns(relation);
         match relation::partition_root(relation) {
@@ -158,7 +158,8 @@ impl Target {
         Some(format!("{} AND {}", self.by_key(row)?, is_at(place)))
     }
 
-    /// The condition that names the row of this content in a place; another row that has come to the place does not fulfil it.
+    /// The condition that names the row of this content in a place; another row that has come to the place
+    /// does not fulfil it.
     pub fn by_place(&self, place: &str, row: &Content) -> String {
         let mut conditions = vec![is_at(place)];
         for column in &self.columns {

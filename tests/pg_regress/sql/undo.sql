@@ -10,7 +10,9 @@ CREATE FUNCTION app.masked(text) RETURNS text LANGUAGE sql AS $$
         '\d{4}-\d\d-\d\dT[0-9:.]+\+00:00', 'T', 'g')
 $$;
 CREATE FUNCTION app.plan(xid xid8, force boolean DEFAULT false) RETURNS TABLE (step int, on_table text, row_key json, statement text, conflict text)
-    LANGUAGE sql AS $$ SELECT step, "table", row_key, statement, app.masked(conflict) FROM public.audit_undo(xid, true, force) $$;
+    LANGUAGE sql AS $$ -- json is a word of the grammar since PostgreSQL 17.
+    SELECT step, "table", row_key, regexp_replace(statement, 'pg_catalog\.json\M', 'json', 'g'), app.masked(conflict)
+    FROM public.audit_undo(xid, true, force) $$;
 CREATE FUNCTION app.undo(xid xid8, force boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     done bigint;

@@ -1,4 +1,5 @@
-//! What a transaction did to each row in the end: the row before it, and the row after it, whatever was in between.
+//! What a transaction did to each row in the end: the row before it, and the row after it, whatever was in
+//! between.
 
 use super::image::{self, Recorded};
 use super::replay::Content;
@@ -9,8 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 pub enum Change {
     /// A new row.
     Insert(Content),
-    /// A row before and after an UPDATE. Out-of-line values that it left as they were may be in neither. `lost` has the columns
-    /// that it changed and whose old values are not recorded.
+    /// A row before and after an UPDATE. Out-of-line values that it left as they were may be in neither.
+    /// `lost` has the columns that it changed and whose old values are not recorded.
     Update {
         /// The row before it.
         before: Content,
@@ -62,7 +63,8 @@ impl Net {
         differ.chain(self.lost.iter().map(|name| &name[..])).collect()
     }
 
-    /// Takes note of a later version of a row that was there before: what no change has touched was the same then.
+    /// Takes note of a later version of a row that was there before: what no change has touched was the
+    /// same then.
     fn learn(&mut self, seen: &Content) {
         let Some(before) = &mut self.before else { return };
         for (name, value) in seen {
@@ -108,8 +110,8 @@ impl Nets {
     fn take(&mut self, row: &Content) -> Option<usize> {
         let identity = self.identity(row);
         if let Some(known) = self.live.get_mut(&identity) {
-            // Within a command several rows may have had a key at a time: if it is deferrable, or keys change in another order than that
-            // of the entries.
+            // Within a command several rows may have had a key at a time: if it is deferrable, or keys
+            // change in another order than that of the entries.
             let is_it =
                 |place: &usize| self.rows[*place].after.as_ref().is_some_and(|after| is_part(row, after));
             let found = known.iter().rposition(is_it).map(|at| known.remove(at));
