@@ -367,7 +367,7 @@ impl Entry {
 
 /// Whether the log has all rows of a table at a moment.
 fn is_complete(lineage: &Lineage, when: &When) -> bool {
-    let is_before = |position: Position| position.at <= when.limit();
+    let is_before = |position: Position| when.has_passed(lineage, position);
     lineage
         .periods
         .iter()
