@@ -57,10 +57,13 @@ pub fn rows(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
     let moments = [when];
     let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments };
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {
-        let RowAt { lineage, images, .. } = row;
+        let RowAt { lineage, key, images } = row;
         for (image, found) in images.into_iter().flatten() {
-            sink.put(|| {
-                typed.values(lineage, &image.row, image.position, &moments[0], found.as_ref(), report)
+            sink.put(|| match key {
+                Some(_) => {
+                    typed.values(lineage, &image.row, image.position, &moments[0], found.as_ref(), report)
+                }
+                None => typed.values_of_content(lineage, &image, &moments[0], report),
             });
         }
         Ok(())
@@ -174,7 +177,7 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
         }
         *surplus += if at == 0 { -1 } else { 1 };
         sink.put(|| {
-            let values = typed.values(&lineage, &image.row, image.position, &moments[at], None, &mut report);
+            let values = typed.values_of_content(&lineage, &image, &moments[at], &mut report);
             let row = Some(typed.row(&values));
             let word = Text(if at == 0 { "removed" } else { "added" }.into()).into_datum();
             if at == 0 { vec![word, None, row, None] } else { vec![word, None, None, row] }

@@ -62,6 +62,8 @@ pub struct Lineage {
     pub periods: Vec<Period>,
     /// When it was dropped.
     pub drops: Vec<Turn>,
+    /// When all rows went that entries before tell of: it was dropped, or all its rows were recorded once more.
+    pub clears: Vec<Turn>,
     /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
     /// it is below otherwise.
     auditings: Vec<(Turn, String, bool, Option<String>)>,
@@ -110,7 +112,7 @@ impl Lineage {
                     // It was below the table when the auditing of that began, which has been its own since.
                     lineage.turns.push(turn);
                     lineage.auditings.push((turn, event.auditing(), true, None));
-                    lineage.begin_period(event.position, &mut ends, false, detail["complete"] == true);
+                    lineage.begin_period(turn, &mut ends, false, detail["complete"] == true);
                 }
                 continue;
             }
@@ -129,7 +131,7 @@ impl Lineage {
                     let continues = detail.get("previous_options").is_some()
                         || renamed_from.is_some()
                         || detail["reason"] == "detached";
-                    lineage.begin_period(event.position, &mut ends, continues, detail["complete"] == true);
+                    lineage.begin_period(turn, &mut ends, continues, detail["complete"] == true);
                     if let Some(before) = renamed_from {
                         lineage.names.push(FormerName {
                             name: name.clone(),
@@ -142,6 +144,7 @@ impl Lineage {
                 "DISABLE" => ends = Some(event.position),
                 _ if event.is_drop() => {
                     lineage.drops.push(turn);
+                    lineage.clears.push(turn);
                     ends = Some(event.position);
                 }
                 _ => lineage.alterations.push(Alteration {
@@ -165,13 +168,11 @@ impl Lineage {
     }
 
     /// Takes note, on the way back, that auditing began there, unless it went on.
-    fn begin_period(
-        &mut self,
-        from: Position,
-        ends: &mut Option<Position>,
-        continues: bool,
-        is_complete: bool,
-    ) {
+    fn begin_period(&mut self, turn: Turn, ends: &mut Option<Position>, continues: bool, is_complete: bool) {
+        let from = turn.position;
+        if is_complete {
+            self.clears.push(turn);
+        }
         match self.periods.last_mut() {
             Some(period) if ends.is_none() => {
                 if !continues {

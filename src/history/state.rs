@@ -89,8 +89,8 @@ impl<'a> State<'a> {
             wholes: vec![Whole::default(); moments.len()],
             unnamed: 0,
         };
-        for drop in &lineage.drops {
-            state.clear(*drop);
+        for clear in &lineage.clears {
+            state.clear(*clear);
         }
         let mut entries = Vec::new();
         reader.visit_unnamed(lineage, &mut |entry| {

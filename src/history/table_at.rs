@@ -131,13 +131,19 @@ impl Question<'_> {
     /// The rows of a table without a key at a moment, by their columns of then.
     fn contents(&self, lineage: &Lineage, when: &When, report: &mut Report) -> Result<Vec<Content>, Error> {
         let mut replay = Replay::default();
-        let mut drops = lineage.drops.iter().filter(|drop| when.counts_turn(**drop)).peekable();
+        let mut clears: Vec<Position> = lineage
+            .clears
+            .iter()
+            .filter(|clear| when.counts_turn(**clear))
+            .map(|clear| clear.position)
+            .collect();
+        clears.sort_unstable();
+        let mut clears = clears.into_iter().peekable();
         let changes = lineage.columns.changes();
         let mut next_change = 0;
         let mut orphans: Vec<Entry> = Vec::new();
         let mut until = |replay: &mut Replay, position: Position| {
-            while let Some(drop) = drops.next_if(|drop| drop.position < position) {
-                let _ = drop;
+            while clears.next_if(|clear| *clear < position).is_some() {
                 replay.clear();
             }
             while let Some(change) = changes.get(next_change).filter(|change| change.position < position) {
@@ -484,7 +490,7 @@ fn occupants(lineage: &Lineage, entries: &[Entry], key: &Key, until: Position) -
         .iter()
         .filter(|entry| entry.operation == Operation::Truncate)
         .map(|entry| entry.position)
-        .chain(lineage.drops.iter().map(|drop| drop.position))
+        .chain(lineage.clears.iter().map(|clear| clear.position))
         .filter(|position| *position <= until)
         .max();
     let counting = entries.iter().filter(|entry| {

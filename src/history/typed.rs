@@ -91,6 +91,28 @@ impl Typed {
         found: Option<&Found>,
         report: &mut Report,
     ) -> Vec<Option<Datum>> {
+        self.values_of(lineage, (image, position, true), when, found, report)
+    }
+
+    /// The values of a row that is known by its content, which several entries have told of.
+    pub fn values_of_content(
+        &mut self,
+        lineage: &Lineage,
+        image: &Image,
+        when: &When,
+        report: &mut Report,
+    ) -> Vec<Option<Datum>> {
+        self.values_of(lineage, (&image.row, image.position, false), when, None, report)
+    }
+
+    fn values_of(
+        &mut self,
+        lineage: &Lineage,
+        (image, position, is_of_one): (&str, Position, bool),
+        when: &When,
+        found: Option<&Found>,
+        report: &mut Report,
+    ) -> Vec<Option<Datum>> {
         let sources = self.sources(lineage, lineage.columns.era(position));
         let recorded = image::columns(image).unwrap_or_default();
         let _settings = OutputSettings::enter(self.settings);
@@ -114,7 +136,9 @@ impl Typed {
                         .or_else(|| recorded.iter().find(|(other, _)| other == name))
                         .map(|(_, value)| *value);
                     if let Some(value) = value {
-                        (Some(value), *retyping, origin(lineage, position, name))
+                        let origin =
+                            if is_of_one { origin(lineage, position, name) } else { Origin::Unknown };
+                        (Some(value), *retyping, origin)
                     } else {
                         let value = found.and_then(|found| found.get(&field.name)).map(|value| &value[..]);
                         if value.is_none() {
