@@ -559,9 +559,6 @@ impl Table<'_> {
             }
             Then::Added { value, retyping, .. } => (value.ok_or(COMPUTED)?, *retyping),
         };
-        if retyping.computed.is_some() {
-            return Err(COMPUTED);
-        }
         if old == now || is_among(Some(&self.options.mask_columns), name) {
             return Ok(true);
         }
@@ -586,6 +583,7 @@ impl Table<'_> {
             // Types may have another text for the value now: a label of an enum that was renamed, or another precision.
             let _settings = OutputSettings::enter(true);
             match form::rewritten(self.oid, name, &image::text(old)) {
+                None if retyping.computed.is_some() && !retyping.is_retyped => return Err(COMPUTED),
                 None => return Err("its type does not take the recorded value any more"),
                 Some(again) if again == now => return Ok(true),
                 Some(_) => {}

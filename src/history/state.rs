@@ -105,8 +105,8 @@ impl<'a> State<'a> {
             unnamed: 0,
             erased: None,
         };
-        for drop in &lineage.drops {
-            state.clear(*drop);
+        for clear in &lineage.clears {
+            state.clear(*clear);
         }
         let mut entries = Vec::new();
         reader.visit_unnamed(lineage, &mut |entry| {
@@ -424,7 +424,7 @@ impl Entry {
 
 /// Whether the log has all rows of a table at a moment.
 fn is_complete(lineage: &Lineage, when: &When) -> bool {
-    let is_before = |position: Position| position.at <= when.limit();
+    let is_before = |position: Position| when.has_passed(lineage, position);
     lineage
         .periods
         .iter()

@@ -138,13 +138,19 @@ impl Question<'_> {
         report: &mut Report,
     ) -> Result<Vec<Content>, Error> {
         let mut replay = Replay::default();
-        let mut drops = lineage.drops.iter().filter(|drop| when.counts_turn(**drop)).peekable();
+        let mut clears: Vec<Position> = lineage
+            .clears
+            .iter()
+            .filter(|clear| when.counts_turn(**clear))
+            .map(|clear| clear.position)
+            .collect();
+        clears.sort_unstable();
+        let mut clears = clears.into_iter().peekable();
         let changes = lineage.columns.changes();
         let mut next_change = 0;
         let mut orphans: Vec<Entry> = Vec::new();
         let mut until = |replay: &mut Replay, position: Position| {
-            while let Some(drop) = drops.next_if(|drop| drop.position < position) {
-                let _ = drop;
+            while clears.next_if(|clear| *clear < position).is_some() {
                 replay.clear();
             }
             while let Some(change) = changes.get(next_change).filter(|change| change.position < position) {
@@ -240,8 +246,7 @@ impl Question<'_> {
                 return Err(Error::PastPruned { table, until: xact::json_time(pruned) });
             }
             let Some(first) = root.periods.first() else { return Err(Error::NeverAudited { table }) };
-            let began = |position: Position| position.at <= limit;
-            if !began(first.from) {
+            if !when.has_passed(root, first.from) {
                 return Err(Error::PastNotAudited {
                     table,
                     asked: when.shown(),
@@ -254,34 +259,44 @@ impl Question<'_> {
                     xact::json_time(pruned)
                 ));
             }
-            for (at, period) in root.periods.iter().enumerate() {
-                let Some(until) = period.until.filter(|until| began(*until)) else { continue };
-                if root.drops.iter().any(|drop| drop.position == until) {
-                    continue;
+            for lineage in self.family.members() {
+                if self.family.is_member(lineage, &|turn| when.counts_turn(turn)) {
+                    note_periods(lineage, when, report);
                 }
-                let again = root.periods.get(at + 1).filter(|next| began(next.from));
-                report.note(match again {
-                    Some(next) => format!(
-                        "table \"{table}\" was not audited from {} until {}: its changes in that time are not known",
-                        xact::json_time(until.at),
-                        xact::json_time(next.from.at)
-                    ),
-                    None => format!(
-                        "table \"{table}\" was not audited from {} on: its changes since are not known",
-                        xact::json_time(until.at)
-                    ),
-                });
-            }
-            let current = root.periods.iter().rfind(|period| began(period.from));
-            if let Some(period) = current.filter(|period| !period.complete_from.is_some_and(began)) {
-                report.note(format!(
-                    "auditing of table \"{table}\" began on {} without a baseline: rows that were there then and have not changed since \
-                     are missing",
-                    xact::json_time(period.from.at)
-                ));
             }
         }
         Ok(())
+    }
+}
+
+/// Notes when a table was not audited before a moment, and whether rows from before are missing.
+fn note_periods(lineage: &Lineage, when: &When, report: &mut Report) {
+    let table = lineage.shown();
+    let began = |position: Position| when.has_passed(lineage, position);
+    for (at, period) in lineage.periods.iter().enumerate() {
+        let Some(until) = period.until.filter(|until| began(*until)) else { continue };
+        if lineage.drops.iter().any(|drop| drop.position == until) {
+            continue;
+        }
+        let again = lineage.periods.get(at + 1).filter(|next| began(next.from));
+        report.note(match again {
+            Some(next) => format!(
+                "table \"{table}\" was not audited from {} until {}: its changes in that time are not known",
+                xact::json_time(until.at),
+                xact::json_time(next.from.at)
+            ),
+            None => format!(
+                "table \"{table}\" was not audited from {} on: its changes since are not known",
+                xact::json_time(until.at)
+            ),
+        });
+    }
+    let current = lineage.periods.iter().rfind(|period| began(period.from));
+    if let Some(period) = current.filter(|period| !period.complete_from.is_some_and(began)) {
+        report.note(format!(
+            "auditing of table \"{table}\" began on {} without a baseline: rows that were there then and have not changed since are missing",
+            xact::json_time(period.from.at)
+        ));
     }
 }
 
@@ -492,7 +507,7 @@ fn occupants(lineage: &Lineage, entries: &[Entry], key: &Key, until: Position) -
         .iter()
         .filter(|entry| entry.operation == Operation::Truncate)
         .map(|entry| entry.position)
-        .chain(lineage.drops.iter().map(|drop| drop.position))
+        .chain(lineage.clears.iter().map(|clear| clear.position))
         .filter(|position| *position <= until)
         .max();
     let counting = entries.iter().filter(|entry| {

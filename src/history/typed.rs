@@ -2,6 +2,7 @@
 
 use crate::history::lineage::Lineage;
 use crate::history::report::{Loss, Report};
+use crate::history::state::Image;
 use crate::history::when::When;
 use crate::pg::encoding::from_utf8;
 use crate::pg::form::{RowSink, RowType};
@@ -97,6 +98,28 @@ impl Typed {
         found: Option<&Found>,
         report: &mut Report,
     ) -> Vec<Option<Datum>> {
+        self.values_of(lineage, (image, position, true), when, found, report)
+    }
+
+    /// The values of a row that is known by its content, which several entries have told of.
+    pub fn values_of_content(
+        &mut self,
+        lineage: &Lineage,
+        image: &Image,
+        when: &When,
+        report: &mut Report,
+    ) -> Vec<Option<Datum>> {
+        self.values_of(lineage, (&image.row, image.position, false), when, None, report)
+    }
+
+    fn values_of(
+        &mut self,
+        lineage: &Lineage,
+        (image, position, is_of_one): (&str, Position, bool),
+        when: &When,
+        found: Option<&Found>,
+        report: &mut Report,
+    ) -> Vec<Option<Datum>> {
         let sources = self.sources(lineage, lineage.columns.era(position));
         let recorded = image::columns(image).unwrap_or_default();
         let _settings = OutputSettings::enter(self.settings);
@@ -120,7 +143,9 @@ impl Typed {
                         .or_else(|| recorded.iter().find(|(other, _)| other == name))
                         .map(|(_, value)| *value);
                     if let Some(value) = value {
-                        (Some(value), *retyping, origin(lineage, position, name))
+                        let origin =
+                            if is_of_one { origin(lineage, position, name) } else { Origin::Unknown };
+                        (Some(value), *retyping, origin)
                     } else {
                         let value = found.and_then(|found| found.get(&field.name)).map(|value| &value[..]);
                         if value.is_none() {
@@ -155,35 +180,56 @@ impl Typed {
         values
     }
 
-    /// The columns whose recorded values differ between two versions of a row.
+    /// The columns that differ between a row at two moments.
     pub fn changed(
         &mut self,
         lineage: &Lineage,
-        before: (&str, Position, Option<&Found>),
-        after: (&str, Position, Option<&Found>),
+        before: (&Image, Option<&Found>, &When),
+        after: (&Image, Option<&Found>, &When),
     ) -> Vec<String> {
-        let mut value = |(image, position, found): (&str, Position, Option<&Found>)| {
-            let sources = self.sources(lineage, lineage.columns.era(position));
-            let recorded = image::columns(image).unwrap_or_default();
-            let values =
-                self.row_type.fields.iter().zip(sources.iter()).map(|(field, source)| match source {
-                    Source::Recorded { name, .. } => recorded
-                        .iter()
-                        .find(|(other, _)| other == name)
-                        .map(|(_, value)| (*value).to_owned())
-                        .or_else(|| found.and_then(|found| found.get(&field.name).cloned())),
-                    Source::Added { value, .. } => value.clone(),
-                    Source::Nothing => None,
-                });
-            values.collect::<Vec<_>>()
-        };
-        let (before, after) = (value(before), value(after));
+        let (before, after) = (self.texts(lineage, before), self.texts(lineage, after));
         let fields = self.row_type.fields.iter();
         fields
             .zip(before.iter().zip(&after))
             .filter(|(_, (before, after))| before != after)
             .map(|(field, _)| field.name.clone())
             .collect()
+    }
+
+    /// What tells apart the values of a row at a moment: texts, or what stands for a value that was not recorded; `None` for null.
+    pub fn texts(
+        &mut self,
+        lineage: &Lineage,
+        (image, found, when): (&Image, Option<&Found>, &When),
+    ) -> Vec<Option<Vec<u8>>> {
+        let sources = self.sources(lineage, lineage.columns.era(image.position));
+        let recorded = image::columns(&image.row).unwrap_or_default();
+        let counts = |at: Position| lineage.alteration_at(at).is_some_and(|turn| when.counts_turn(turn));
+        let _settings = OutputSettings::enter(self.settings);
+        let mut texts = Vec::with_capacity(sources.len());
+        for (column, source) in sources.iter().enumerate() {
+            let (value, retyping) = match source {
+                Source::Nothing => (None, Retyping::default()),
+                Source::Recorded { name, retyping } => {
+                    let value = recorded.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+                    let found = found.and_then(|found| found.get(&self.row_type.fields[column].name));
+                    (value.or(found.map(|value| &value[..])), *retyping)
+                }
+                Source::Added { value, at, retyping } => {
+                    (value.as_deref().filter(|_| counts(*at)), *retyping)
+                }
+            };
+            let value = value.filter(|value| *value != "null" && !retyping.computed.is_some_and(counts));
+            texts.push(value.and_then(|value| {
+                let text = from_utf8(&image::text(value)).into_owned();
+                if !retyping.is_retyped {
+                    return Some(text);
+                }
+                let datum = self.row_type.read(column, &text, true)?;
+                Some(self.row_type.text(column, datum))
+            }));
+        }
+        texts
     }
 
     /// A value from its JSON.

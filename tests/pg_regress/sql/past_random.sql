@@ -3,6 +3,7 @@
 \set setup :srcdir '/setup.sql'
 \i :setup
 SET client_min_messages = warning;
+DROP SCHEMA IF EXISTS copies CASCADE;
 CREATE SCHEMA copies;
 -- What is compared: a copy's columns are named by their numbers, so that it does not matter what was renamed.
 CREATE TABLE taken (kind text, seed int, copy text, size bigint, did text);
@@ -171,21 +172,54 @@ BEGIN
     END LOOP;
 END $$;
 
+-- How many rows audit_diff() gives otherwise than the states as of two checkpoints: how many pairs were compared, how many differ.
+CREATE FUNCTION diffs(run_kind text, run_seed int, OUT pairs int, OUT changes bigint, OUT differing int) LANGUAGE plpgsql AS $$
+DECLARE
+    t regclass := current_setting('test.table')::oid;
+    since bigint;
+    until bigint;
+    wrong bigint;
+    rows bigint;
+BEGIN
+    pairs := 0;
+    changes := 0;
+    differing := 0;
+    FOR since, until IN SELECT taken.size, lead(taken.size, 3) OVER (ORDER BY taken.size) FROM taken WHERE kind = run_kind AND seed = run_seed
+        ORDER BY taken.size LOOP
+        CONTINUE WHEN until IS NULL OR rnd(3) > 0;
+        EXECUTE format('WITH a AS (SELECT r::text AS r FROM audit_as_of(NULL::%1$s, $1) r), b AS (SELECT r::text AS r FROM audit_as_of(NULL::%1$s, $2) r),
+                d AS MATERIALIZED (SELECT old_row::text AS o, new_row::text AS n FROM audit_diff(NULL::%1$s, $1, $2)),
+                gone AS (SELECT r FROM a EXCEPT ALL SELECT r FROM b), come AS (SELECT r FROM b EXCEPT ALL SELECT r FROM a),
+                o AS (SELECT o FROM d WHERE o IS NOT NULL EXCEPT ALL SELECT n FROM d WHERE n IS NOT NULL),
+                n AS (SELECT n FROM d WHERE n IS NOT NULL EXCEPT ALL SELECT o FROM d WHERE o IS NOT NULL)
+            SELECT (SELECT count(*) FROM ((TABLE gone EXCEPT ALL TABLE o) UNION ALL (TABLE o EXCEPT ALL TABLE gone)
+                                          UNION ALL (TABLE come EXCEPT ALL TABLE n) UNION ALL (TABLE n EXCEPT ALL TABLE come)) x),
+                   (SELECT count(*) FROM d)', t) USING since, until INTO wrong, rows;
+        pairs := pairs + 1;
+        changes := changes + rows;
+        differing := differing + (wrong > 0)::int;
+    END LOOP;
+END $$;
+
 CREATE SCHEMA "other ""schema"".x";
 -- As of each checkpoint, first by a log that is partly sealed, then by sealed segments with indexes; with little memory, so that the
 -- keys are read in several ranges.
 CALL run('single', 100, 46);
 SELECT * FROM differences('single', 100);
+SELECT pairs > 0 AS compared, changes > 0 AS changed, differing FROM diffs('single', 100);
 CALL run('composite', 2, 40);
 SELECT * FROM differences('composite', 2);
+SELECT pairs > 0 AS compared, changes > 0 AS changed, differing FROM diffs('composite', 2);
 SELECT audit_rotate() IS NOT NULL AS rotated;
 CALL audit_maintain();
 SELECT count(*) > 1 AS indexed FROM pg_indexes WHERE indexname ~ '^audit_log_.*_left_row$';
 SELECT * FROM differences('composite', 2);
 CALL run('text', 102, 34);
 SELECT * FROM differences('text', 102);
+SELECT pairs > 0 AS compared, changes > 0 AS changed, differing FROM diffs('text', 102);
 CALL run('none', 4, 40);
 SELECT * FROM differences('none', 4);
+SELECT pairs > 0 AS compared, changes > 0 AS changed, differing FROM diffs('none', 4);
 CALL run('single', 108, 12, ddl => false);
 INSERT INTO app.t_single108 (id, k, v, big) SELECT g, 'many', 'v' || g, CASE WHEN g % 100 = 0 THEN repeat('m', 2600) END FROM generate_series(100, 9000) g;
 UPDATE app.t_single108 SET k = 'changed' WHERE id % 3 = 0;
