@@ -87,6 +87,10 @@ pub enum Error {
     TriggersWait { table: String },
     /// Time travel to now.
     NotInThePast,
+    /// The table was dropped whose past is asked for.
+    TableGone { table: String },
+    /// A temporary relation has the name that a view of the past needs.
+    TemporaryNameTaken { name: String },
     /// A polymorphic argument has not the type of a table's rows.
     NotARow { function: &'static str },
     /// Row security hides rows of the table from the caller, who asks for its history.
@@ -406,7 +410,7 @@ impl Error {
             ),
             Self::MayNotReadTable { table } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied for table {table}: to compare it with the log is to read it"),
+                format!("permission denied for table {table}: whoever may not read its rows may not read them in the log either"),
                 format!("GRANT SELECT ON {table} allows a role to read it."),
             ),
             Self::NotATableToCheck { name } => (
@@ -430,6 +434,16 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 "the time to travel to is not in the past".into(),
                 "Pass an earlier time, or the number of entries of a checkpoint.".into(),
+            ),
+            Self::TableGone { table } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("table \"{table}\" was dropped, so that nobody can be said to be allowed to read it"),
+                "audit_history() shows its changes.".into(),
+            ),
+            Self::TemporaryNameTaken { name } => (
+                ERRCODE_DUPLICATE_TABLE,
+                format!("\"{name}\" is a temporary relation of this session: the name cannot mean the table of the past"),
+                "Drop or rename it, or travel in another session.".into(),
             ),
             Self::NotARow { function } => (
                 ERRCODE_DATATYPE_MISMATCH,

@@ -5,6 +5,7 @@
 
 use crate::error::OrRaise;
 use crate::guard::{follow, touched};
+use crate::history::travel;
 use crate::log::transaction;
 use crate::pg::xact::{self, End};
 use pgrx::pg_sys;
@@ -30,6 +31,7 @@ unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _argument: *
         // A parallel worker neither captures nor takes chains.
         _ => return,
     };
+    travel::on_end(end);
     if end == End::RolledBack {
         touched::forget(1);
     }
@@ -69,6 +71,7 @@ unsafe extern "C-unwind" fn on_subxact(
         }
         SUBXACT_EVENT_ABORT_SUB => {
             touched::forget(xact::nest_level());
+            travel::on_end(End::SavepointRolledBack(xact::nest_level()));
             transaction::on_end(End::SavepointRolledBack(xact::nest_level()));
         }
         _ => {}

@@ -67,6 +67,9 @@ pub struct Lineage {
     /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
     /// it is below otherwise.
     auditings: Vec<(Turn, String, bool, Option<String>)>,
+    /// Whether no entry of its own says that its auditing began, at most that it goes on under another name: it was there when the
+    /// auditing of a table above began.
+    began_above: bool,
     /// Whether its primary key has been another one, or is not recorded as a whole.
     pub key_has_changed: bool,
     /// The entries that tell of changed columns or keys.
@@ -163,6 +166,7 @@ impl Lineage {
         lineage.options.reverse();
         lineage.periods.reverse();
         lineage.auditings.reverse();
+        lineage.began_above = lineage.periods.is_empty();
         lineage.settle();
         lineage
     }
@@ -201,8 +205,7 @@ impl Lineage {
             Some((id, is_inherited)) => {
                 is_inherited && Some(id) == above.auditing_at(position).map(|(id, _)| id)
             }
-            // It was there when the auditing above began.
-            None => self.auditings.is_empty(),
+            None => self.began_above,
         };
         let happened = |alteration: &&Alteration| {
             let position = alteration.turn.position;
@@ -218,7 +221,7 @@ impl Lineage {
         self.alterations.extend(alterations);
         self.options.extend(options);
         self.options.sort_by_key(|(position, _)| *position);
-        if self.auditings.is_empty() && self.periods.is_empty() {
+        if self.began_above && self.periods.is_empty() {
             self.periods.clone_from(&above.periods);
         }
         self.settle();
@@ -369,11 +372,10 @@ impl Family {
         counts: &dyn Fn(Turn) -> bool,
         depth: usize,
     ) -> bool {
-        // One without an entry of its own was there when the auditing of the table above began.
         let Some((_, id, is_inherited, below)) =
             table.auditings.iter().rev().find(|(turn, ..)| counts(*turn))
         else {
-            return table.auditings.is_empty();
+            return table.began_above;
         };
         let above = if *is_inherited { Some(id) } else { below.as_ref() };
         above.is_some_and(|above| {

@@ -4,6 +4,7 @@
 //! A view reads the log by a function that names the table by a text. So it does not depend on the table, and nobody's DDL has to wait
 //! for, or is refused because of, a session that is in the past. Views are made by SQL as the caller, with qualified names.
 
+use crate::audit::events::{Event, events};
 use crate::error::{Error, OrRaise, notice};
 use crate::extension::Extension;
 use crate::history::as_of;
@@ -13,9 +14,12 @@ use crate::pg::fmgr::Call;
 use crate::pg::query::{execute, query_latest};
 use crate::pg::session::{self, LocalSettings};
 use crate::pg::settings::identifiers;
-use crate::pg::{catalog, compat, xact};
+use crate::pg::xact::{self, End};
+use crate::pg::{catalog, compat};
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::spi::{quote_identifier, quote_literal};
+use std::cell::Cell;
+use std::collections::BTreeSet;
 
 /// `audit_time_travel(at timestamptz, exact boolean) RETURNS integer`
 pub fn to_time(call: Call) -> Datum {
@@ -49,8 +53,12 @@ struct Traveller {
     oid: Oid,
     schema: String,
     name: String,
-    /// `name type, …`
+    /// `name [COLLATE …], …`
     columns: String,
+    /// `name type, …`
+    types: String,
+    /// Whether a temporary relation has the name.
+    is_taken: bool,
 }
 
 fn travel(call: &Call, of: As) -> Result<i32, Error> {
@@ -67,9 +75,17 @@ fn travel(call: &Call, of: As) -> Result<i32, Error> {
         When::Now => return Err(Error::NotInThePast),
     };
     drop_views(&extension)?;
+    let travellers = travellers(&extension)?;
+    if let Some(taken) = travellers.iter().find(|table| table.is_taken) {
+        return Err(Error::TemporaryNameTaken { name: taken.name.clone() });
+    }
     let schema = extension.quoted_schema()?;
     let (mut made, mut hidden) = (0, Vec::new());
-    for table in travellers(&extension)? {
+    let settings = LocalSettings::enter(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"client_min_messages", c"warning"),
+    ]);
+    for table in travellers {
         if !compat::may_read(table.oid, session::effective_role()) || compat::is_under_row_security(table.oid)
         {
             hidden.push(format!("{}.{}", table.schema, table.name));
@@ -77,19 +93,19 @@ fn travel(call: &Call, of: As) -> Result<i32, Error> {
         }
         let name = quote_identifier(&table.name);
         let qualified = format!("{}.{name}", quote_identifier(&table.schema));
-        let _settings = LocalSettings::enter(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"client_min_messages", c"warning"),
-        ]);
         execute(&format!(
-            "CREATE TEMPORARY VIEW pg_temp.{name} AS SELECT * FROM {schema}.audit_chain_past({}::text, {place}) AS {name}({}); \
+            "CREATE TEMPORARY VIEW pg_temp.{name} AS SELECT {} FROM {schema}.audit_chain_past({}::text, {place}) AS {name}({}); \
              COMMENT ON VIEW pg_temp.{name} IS {}",
-            quote_literal(&qualified),
             table.columns,
+            quote_literal(&qualified),
+            table.types,
             quote_literal(format!("audit_chain: table {qualified} as of {}", when.shown())),
         ));
         made += 1;
     }
+    drop(settings);
+    // A plan that was made before would go on to mean the table: the search path is the same as before.
+    forget_plans();
     put_first();
     if !hidden.is_empty() {
         // A query must not silently read the present.
@@ -108,32 +124,54 @@ fn travel(call: &Call, of: As) -> Result<i32, Error> {
     Ok(made)
 }
 
-/// The audited tables that the search path finds by their names alone.
+/// The tables that the log knows, and that the search path finds by their names alone: audited ones, and those that were audited.
 fn travellers(extension: &Extension) -> Result<Vec<Traveller>, Error> {
+    let audited: BTreeSet<(String, String)> =
+        events(extension)?.into_iter().filter(Event::is_enable).map(|event| event.name).collect();
     let function = extension.capture_function()?;
-    Ok(query_latest(
-        "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE pg_catalog.pg_table_is_visible(c.oid) AND EXISTS ( \
-             SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = $1 AND NOT t.tgisinternal) \
-         ORDER BY c.oid",
+    // Of each name the first relation on the path, temporary ones aside.
+    let tables = query_latest(
+        "SELECT oid, schema, name, is_captured, is_taken FROM ( \
+             SELECT DISTINCT ON (c.relname) c.oid, n.nspname::pg_catalog.text AS schema, c.relname::pg_catalog.text AS name, c.relkind, \
+                 EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+                     WHERE t.tgrelid = c.oid AND t.tgfoid = $1 AND NOT t.tgisinternal) AS is_captured, \
+                 EXISTS (SELECT FROM pg_catalog.pg_class t \
+                     WHERE t.relname = c.relname AND t.relnamespace = pg_catalog.pg_my_temp_schema()) AS is_taken \
+             FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS path (schema, place) \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = path.schema JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid \
+             WHERE n.oid <> pg_catalog.pg_my_temp_schema() \
+             ORDER BY c.relname, path.place) AS found \
+         WHERE relkind IN ('r', 'p', 'f') ORDER BY oid",
         &[function.into()],
-        |row| (row.value::<Oid>(1), row.text(2), row.text(3)),
-    )
-    .into_iter()
-    .filter_map(|(oid, schema, name)| Some(Traveller { oid, schema, name, columns: qualified_columns(oid)? }))
-    .collect())
+        |row| (row.value::<Oid>(1), row.text(2), row.text(3), row.value::<bool>(4), row.value::<bool>(5)),
+    );
+    let traveller = |(oid, schema, name, is_captured, is_taken): (Oid, String, String, bool, bool)| {
+        let name = (schema, name);
+        if !is_captured && !audited.contains(&name) {
+            return None;
+        }
+        let (schema, name) = name;
+        let (columns, types) = columns(oid)?;
+        Some(Traveller { oid, schema, name, columns, types, is_taken })
+    };
+    Ok(tables.into_iter().filter_map(traveller).collect())
 }
 
-/// The columns of a table with their types, qualified whatever the search path is.
-fn qualified_columns(table: Oid) -> Option<String> {
+/// The columns of a table, with their collations, and with their types, for SQL that is run with a safe search path.
+fn columns(table: Oid) -> Option<(String, String)> {
     let _path = LocalSettings::safe_search_path();
     let columns = query_latest(
-        "SELECT pg_catalog.string_agg(pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)), ', ' \
-             ORDER BY a.attnum) \
-         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
+        "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname) || \
+                 CASE WHEN c.oid IS NULL THEN '' ELSE pg_catalog.format(' COLLATE %I.%I AS %I', n.nspname, c.collname, a.attname) END, ', ' \
+                 ORDER BY a.attnum), \
+             pg_catalog.string_agg(pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)), ', ' \
+                 ORDER BY a.attnum) \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+             LEFT JOIN (pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace) \
+                 ON c.oid = a.attcollation AND a.attcollation <> t.typcollation \
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
         &[table.into()],
-        |row| row.get_text(1),
+        |row| row.get_text(1).zip(row.get_text(2)),
     );
     columns.into_iter().next().flatten()
 }
@@ -159,7 +197,32 @@ fn drop_views(extension: &Extension) -> Result<i32, Error> {
     }
     let names: Vec<String> = views.iter().map(|view| format!("pg_temp.{}", quote_identifier(view))).collect();
     execute(&format!("DROP VIEW {}", names.join(", ")));
+    forget_plans();
     Ok(views.len() as i32)
+}
+
+thread_local! {
+    /// Whether views were made or dropped in this transaction.
+    static HAS_CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes the session plan its queries again.
+fn forget_plans() {
+    HAS_CHANGED.set(true);
+    session::forget_plans();
+}
+
+/// Follows the end of the transaction, or of a savepoint: after a rollback names mean what they did before. Cannot fail.
+pub fn on_end(end: End) {
+    if !HAS_CHANGED.get() {
+        return;
+    }
+    if matches!(end, End::RolledBack | End::SavepointRolledBack(_)) {
+        session::forget_plans();
+    }
+    if matches!(end, End::Committed | End::Prepared | End::RolledBack) {
+        HAS_CHANGED.set(false);
+    }
 }
 
 /// Puts temporary views first on the search path, where a path has them later. They come first by themselves if the path does not name them.
@@ -179,7 +242,7 @@ pub fn past(call: Call) -> Datum {
         let function = "audit_chain_past";
         let name = call.text(0).ok_or(Error::NullArgument { function, argument: "relation" })?;
         let asked = Asked::of_name(&name)?;
-        let table = asked.relation.ok_or_else(|| Error::NeverAudited { table: name.clone() })?;
+        let table = asked.relation.ok_or_else(|| Error::TableGone { table: name.clone() })?;
         if !compat::may_read(table, session::effective_role()) {
             return Err(Error::MayNotReadTable { table: catalog::quoted_name(table).unwrap_or_default() });
         }

@@ -223,6 +223,12 @@ pub fn replays_dump() -> bool {
     }
 }
 
+/// Makes the session plan all its queries again, prepared ones too, before they are run next.
+pub fn forget_plans() {
+    // SAFETY: marks what this process keeps, and looks nothing up, so that it may be called while a transaction ends.
+    unsafe { pg_sys::ResetPlanCache() };
+}
+
 /// The memory that work on whole tables may take (`maintenance_work_mem`), in bytes.
 pub fn maintenance_memory() -> usize {
     // SAFETY: a variable of this process, in kB.

@@ -111,6 +111,21 @@ DROP TRIGGER look ON t;
 DROP FUNCTION look();
 DROP TABLE t;
 
+-- A row left its key, and was changed, or deleted, by a trigger under its new one: that is recorded first.
+CREATE TABLE moved (id int PRIMARY KEY, n int);
+SELECT audit_enable('moved');
+CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.n = 1 THEN DELETE FROM moved WHERE id = NEW.id + 1; ELSIF NEW.n = 2 THEN UPDATE moved SET n = 3 WHERE id = NEW.id + 1; END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER act AFTER UPDATE OF id ON moved FOR EACH ROW EXECUTE FUNCTION act();
+INSERT INTO moved VALUES (1, 1), (2, 0), (11, 2), (12, 0);
+UPDATE moved SET id = id + 100;
+SELECT * FROM differences('moved');
+SELECT id, n FROM audit_as_of(NULL::moved, 'infinity') ORDER BY 1;
+DROP TABLE moved;
+DROP FUNCTION act();
+
 -- A key of several columns, key-less tables, partitions with rows that move, inheritance.
 CREATE TABLE pair (a text, b numeric, v text, PRIMARY KEY (b, a));
 CREATE TABLE plain (a int, b text);
