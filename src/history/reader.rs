@@ -16,6 +16,7 @@ use crate::pg::table::StoredTuple;
 use crate::segment::indexes::{self, HistoryIndex};
 use audit_chain_core::history::{Position, versions::Change};
 use audit_chain_core::row_id;
+use memchr::memmem::Finder;
 use pgrx::pg_sys::Oid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -222,8 +223,9 @@ impl Reader {
                 visitor(entry);
             }
         };
+        let needles = needles(rows);
         for segment in self.segments.iter().filter(|segment| segment.indexes.is_none()) {
-            read_all(segment.table, lineage, &mut see);
+            read_all(segment.table, lineage, needles.as_deref(), &mut see);
         }
         // In a savepoint, entries of those around it are not written yet.
         log::for_each_unwritten(|row| Entry::of(&columns::read(&row)).into_iter().for_each(&mut see));
@@ -248,8 +250,9 @@ impl Reader {
         }
     }
 
-    /// Of the segments with indexes: visits, for each row in the range, the entries that `choose` asks for, and all by which a row left
-    /// its key. It takes a few descents of an index for each row, however many entries there are about it.
+    /// Of the segments with indexes: visits, for each row in the range, the entries that the choices ask for, and all by which a row left
+    /// its key. The indexes alone say which segment has the newest entry about a row; they are read side by side, and jump over entries
+    /// where there are many about one row. So each row takes a few descents, however many entries and segments there are.
     pub fn visit_chosen(
         &self,
         lineage: &Lineage,
@@ -257,44 +260,136 @@ impl Reader {
         choices: &[Choice<'_>],
         visitor: &mut dyn FnMut(Entry),
     ) {
-        for segment in self.segments.iter() {
-            let Some((by_row, by_left_row)) = segment.indexes else { continue };
-            let mut scan = OrderedIndex::open(segment.table, by_row);
-            for range in ranges(lineage, rows) {
-                let mut from = range.from.clone();
-                let mut is = Is::AtLeast;
-                loop {
-                    let mut found = None;
-                    let mut bounds = vec![Bound::new(1, is, Value::Bytea(&from))];
-                    bounds.push(Bound::new(1, Is::Less, Value::Bytea(&range.to)));
-                    scan.visit(&bounds, Direction::Forward, |row| {
-                        let row = columns::read(&row);
-                        found = row_id_of(&row);
-                        ControlFlow::Break(())
-                    });
-                    let Some(id) = found else { break };
-                    for choice in choices {
-                        choice.visit(&mut scan, &id, &mut |entry| {
-                            if lineage.has_entry(&entry.table.0, &entry.table.1, entry.position) {
-                                visitor(entry);
-                                return true;
-                            }
-                            false
-                        });
-                    }
-                    (from, is) = (id, Is::Greater);
-                }
+        let limits: Vec<i64> = choices.iter().map(Choice::limit).collect();
+        let mut see = |entry: Entry| {
+            let is_about = lineage.has_entry(&entry.table.0, &entry.table.1, entry.position);
+            if is_about {
+                visitor(entry);
+            }
+            is_about
+        };
+        for range in ranges(lineage, rows) {
+            let mut cursors: Vec<Cursor> = Vec::new();
+            for segment in self.segments.iter() {
+                let Some((by_row, by_left_row)) = segment.indexes else { continue };
                 let mut left = OrderedIndex::open(segment.table, by_left_row);
                 left.visit(&range.bounds(), Direction::Forward, |row| {
-                    if let Some(entry) = Entry::of(&columns::read(&row))
-                        && lineage.has_entry(&entry.table.0, &entry.table.1, entry.position)
-                    {
-                        visitor(entry);
-                    }
+                    Entry::of(&columns::read(&row)).map(&mut see);
                     ControlFlow::Continue(())
                 });
+                cursors.push(Cursor::open(segment.table, by_row, &range, &limits));
+            }
+            while let Some(id) = cursors.iter().filter_map(Cursor::id).min().map(<[u8]>::to_vec) {
+                for (at, choice) in choices.iter().enumerate() {
+                    let mut having: Vec<(i64, &mut Cursor)> = cursors
+                        .iter_mut()
+                        .filter(|cursor| cursor.id() == Some(&id[..]))
+                        .filter_map(|cursor| Some((cursor.newest[at]?, cursor)))
+                        .collect();
+                    having.sort_by_key(|(newest, _)| std::cmp::Reverse(*newest));
+                    let mut last: Option<i64> = None;
+                    for (newest, cursor) in having {
+                        // What is older than an entry that counts is not asked for.
+                        if choice.wants_newest() && last.is_some_and(|last| last > newest) {
+                            break;
+                        }
+                        last = last.max(choice.visit(&mut cursor.entries, &id, newest, &mut see));
+                    }
+                }
+                cursors
+                    .iter_mut()
+                    .filter(|cursor| cursor.id() == Some(&id[..]))
+                    .for_each(|cursor| cursor.advance(&limits));
             }
         }
+    }
+}
+
+/// How many entries about one row are read in an index before it jumps to the next row.
+const JUMP: u32 = 64;
+
+/// The index by row id of a segment, read row by row.
+struct Cursor {
+    /// For reading the index alone.
+    keys: OrderedIndex,
+    /// For reading entries.
+    entries: OrderedIndex,
+    to: Vec<u8>,
+    /// The row id that comes next.
+    id: Option<Vec<u8>>,
+    /// Of that row, when the newest entry was captured up to each limit. It may be one that nobody sees.
+    newest: Vec<Option<i64>>,
+    /// The first entry of the row after it.
+    ahead: Option<(Vec<u8>, i64)>,
+}
+
+impl Cursor {
+    fn open(table: Oid, index: Oid, range: &IdRange, limits: &[i64]) -> Self {
+        let [keys, entries] = [0; 2].map(|_| OrderedIndex::open(table, index));
+        let mut cursor = Self {
+            keys,
+            entries,
+            to: range.to.clone(),
+            id: None,
+            newest: vec![None; limits.len()],
+            ahead: None,
+        };
+        cursor.keys.read_index(&range.bounds());
+        cursor.ahead = cursor.next();
+        cursor.advance(limits);
+        cursor
+    }
+
+    fn id(&self) -> Option<&[u8]> {
+        self.id.as_deref()
+    }
+
+    fn next(&mut self) -> Option<(Vec<u8>, i64)> {
+        self.keys.next_in_index(Direction::Forward).map(|(id, at)| (id.to_vec(), at))
+    }
+
+    /// Goes on to the next row.
+    fn advance(&mut self, limits: &[i64]) {
+        let Some((id, first)) = self.ahead.take() else {
+            self.id = None;
+            return;
+        };
+        let within = |at: i64, limit: i64| (at <= limit).then_some(at);
+        self.newest = limits.iter().map(|&limit| within(first, limit)).collect();
+        let mut seen = 1;
+        loop {
+            match self.keys.next_in_index(Direction::Forward) {
+                Some((other, at)) if other == id => {
+                    for (newest, &limit) in self.newest.iter_mut().zip(limits) {
+                        *newest = within(at, limit).or(*newest);
+                    }
+                }
+                other => {
+                    self.ahead = other.map(|(id, at)| (id.to_vec(), at));
+                    break;
+                }
+            }
+            seen += 1;
+            if seen == JUMP {
+                self.jump(&id, limits);
+                break;
+            }
+        }
+        self.id = Some(id);
+    }
+
+    /// Finds the newest entries about a row by descents, and goes to the row after it.
+    fn jump(&mut self, id: &[u8], limits: &[i64]) {
+        let equal = Bound::new(1, Is::Equal, Value::Bytea(id));
+        for (newest, &limit) in self.newest.iter_mut().zip(limits) {
+            self.keys.read_index(&[equal, Bound::new(2, Is::AtMost, Value::Time(limit))]);
+            *newest = self.keys.next_in_index(Direction::Backward).map(|(_, at)| at);
+        }
+        self.keys.read_index(&[
+            Bound::new(1, Is::Greater, Value::Bytea(id)),
+            Bound::new(1, Is::Less, Value::Bytea(&self.to)),
+        ]);
+        self.ahead = self.next();
     }
 }
 
@@ -307,30 +402,49 @@ pub enum Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn visit(&self, scan: &mut OrderedIndex, id: &[u8], visitor: &mut dyn FnMut(Entry) -> bool) {
+    /// No entry that was captured later is wanted.
+    fn limit(&self) -> i64 {
+        match self {
+            Self::Newest { limit, .. } => *limit,
+            Self::Oldest { .. } => i64::MAX,
+        }
+    }
+
+    fn wants_newest(&self) -> bool {
+        matches!(self, Self::Newest { .. })
+    }
+
+    /// Visits the entries about a row in one segment, where the newest one that may be wanted was captured at `newest`; returns when the last
+    /// one that is wanted was.
+    fn visit(
+        &self,
+        scan: &mut OrderedIndex,
+        id: &[u8],
+        newest: i64,
+        visitor: &mut dyn FnMut(Entry) -> bool,
+    ) -> Option<i64> {
         let mut bounds = vec![Bound::new(1, Is::Equal, Value::Bytea(id))];
         let (direction, is_last) = match self {
-            Self::Newest { limit, is_last } => {
-                if *limit != i64::MAX {
-                    bounds.push(Bound::new(2, Is::AtMost, Value::Time(*limit)));
-                }
+            Self::Newest { is_last, .. } => {
+                bounds.push(Bound::new(2, Is::AtMost, Value::Time(newest)));
                 (Direction::Backward, is_last)
             }
             Self::Oldest { is_last } => (Direction::Forward, is_last),
         };
         let mut last: Option<i64> = None;
         scan.visit(&bounds, direction, |row| {
-            let Some(entry) = Entry::of(&columns::read(&row)) else { return ControlFlow::Continue(()) };
             // Entries of the same moment come in no particular order.
-            if last.is_some_and(|last| last != entry.position.at) {
+            if last.is_some_and(|last| last != row.integer(columns::AT)) {
                 return ControlFlow::Break(());
             }
+            let Some(entry) = Entry::of(&columns::read(&row)) else { return ControlFlow::Continue(()) };
             let (at, ends) = (entry.position.at, is_last(&entry));
             if visitor(entry) && ends {
                 last = Some(at);
             }
             ControlFlow::Continue(())
         });
+        last
     }
 }
 
@@ -349,21 +463,39 @@ impl IdRange {
     }
 }
 
-fn row_id_of(row: &StoredRow<'_>) -> Option<Vec<u8>> {
-    let text = |bytes: Option<&[u8]>| Some(String::from_utf8_lossy(&to_utf8(bytes?)).into_owned());
-    Some(row_id::row_id(&text(row.table_schema)?, &text(row.table_name)?, text(row.row_key).as_deref()))
+/// Texts of which the `row_key` or `old_row` of an entry about the rows must have one; `None` if that cannot be said: a value may be
+/// written with escapes.
+fn needles(rows: &Rows<'_>) -> Option<Vec<Finder<'static>>> {
+    const MOST: usize = 8;
+    let Rows::Keys(keys) = rows else { return None };
+    let plain = |value: &&String| {
+        !value.is_empty()
+            && value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'/'))
+    };
+    let longest = |key: &Key| key.iter().filter(plain).max_by_key(|value| value.len()).cloned();
+    if keys.len() > MOST {
+        return None;
+    }
+    keys.iter().map(|key| Some(Finder::new(&longest(key)?).into_owned())).collect()
 }
 
-/// Reads a whole segment.
-fn read_all(table: Oid, lineage: &Lineage, see: &mut dyn FnMut(Entry)) {
+/// Reads a whole segment. `needles` are those of the rows that are meant.
+fn read_all(table: Oid, lineage: &Lineage, needles: Option<&[Finder<'_>]>, see: &mut dyn FnMut(Entry)) {
     const NAME: usize = columns::number("table_name") as usize - 1;
+    const KEY: usize = columns::number("row_key") as usize - 1;
+    const OLD: usize = columns::number("old_row") as usize - 1;
     let names: BTreeSet<&str> = lineage.names.iter().map(|former| &former.name.1[..]).collect();
     with_relation(table, |relation| {
         for_each_stored_row(relation, |row| {
             let is_about = row.bytes(NAME).is_some_and(|name| {
                 std::str::from_utf8(&to_utf8(name)).is_ok_and(|name| names.contains(name))
             });
-            if is_about {
+            let may_be_meant = || {
+                let (Some(needles), Some(key)) = (needles, row.bytes(KEY)) else { return true };
+                let has = |text: &[u8]| needles.iter().any(|needle| needle.find(text).is_some());
+                has(key) || row.bytes(OLD).is_some_and(has)
+            };
+            if is_about && may_be_meant() {
                 Entry::of(&columns::read(row)).into_iter().for_each(&mut *see);
             }
         });

@@ -179,6 +179,61 @@ impl OrderedIndex {
         }
     }
 
+    /// Begins to read the index alone, from the first entry within the bounds on: [`Self::next_in_index`] returns one after the other.
+    ///
+    /// # Panics
+    /// As [`Self::visit`].
+    pub fn read_index(&mut self, bounds: &[Bound<'_>]) {
+        // SAFETY: as in `visit`. The values that the keys point to are freed when the reading begins anew, or with the context.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.context);
+            pg_sys::MemoryContextReset(self.memory);
+            pg_sys::MemoryContextSwitchTo(self.memory);
+            let mut texts = [std::ptr::null_mut::<pg_sys::text>(); MAX_BOUNDS];
+            let mut keys = self.keys(bounds, &mut texts);
+            pg_sys::MemoryContextSwitchTo(self.context);
+            (*self.scan).xs_want_itup = true;
+            pg_sys::index_rescan(self.scan, keys.as_mut_ptr(), MAX_BOUNDS as c_int, std::ptr::null_mut(), 0);
+            pg_sys::MemoryContextSwitchTo(previous);
+        }
+    }
+
+    /// The next entry of an index on a bytea and a timestamptz, forward or backward, whether the row that it is about is visible or not: the
+    /// values, in microseconds since 2000-01-01 UTC.
+    ///
+    /// # Panics
+    /// Where the index does not begin with such columns.
+    pub fn next_in_index(&mut self, direction: Direction) -> Option<(&[u8], i64)> {
+        let direction = match direction {
+            Direction::Forward => pg_sys::ScanDirection::ForwardScanDirection,
+            Direction::Backward => pg_sys::ScanDirection::BackwardScanDirection,
+        };
+        pgrx::check_for_interrupts!();
+        // SAFETY: open by the invariant of the type, and begun with `read_index`. The tuple stays until the next call; a value this short is
+        // stored as it is.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.context);
+            let found = pg_sys::index_getnext_tid(self.scan, direction);
+            pg_sys::MemoryContextSwitchTo(previous);
+            if found.is_null() {
+                return None;
+            }
+            let descriptor = (*self.scan).xs_itupdesc;
+            // It may carry others besides.
+            const MOST: usize = pg_sys::INDEX_MAX_KEYS as usize;
+            assert!((2..=MOST as c_int).contains(&(*descriptor).natts), "the index has other columns");
+            let (mut values, mut nulls) = ([Datum::null(); MOST], [true; MOST]);
+            pg_sys::index_deform_tuple(
+                (*self.scan).xs_itup,
+                descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            assert!(!nulls[0] && !nulls[1], "an id and a time are not null");
+            Some((super::varlena::bytes(values[0]), values[1].value() as i64))
+        }
+    }
+
     /// The scan's keys in the order of the columns: always as many, so that the first one may be repeated.
     ///
     /// # Safety

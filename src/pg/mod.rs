@@ -17,8 +17,6 @@ pub mod encoding;
 pub mod ends;
 pub mod fmgr;
 pub mod foreign;
-#[allow(dead_code)]
-// The history functions read by it.
 pub mod form;
 pub mod index;
 pub mod inet;

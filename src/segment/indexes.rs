@@ -120,8 +120,6 @@ pub fn on_relation_change(relation: Option<Oid>) {
 ///
 /// Whoever reads by it must ask for rows that fulfil its condition: an equality of its first column, or a range of it, implies that of
 /// all but [`HistoryIndex::EffectiveRole`].
-// The history functions read by it.
-#[allow(dead_code)]
 pub fn find(table: Oid, kind: HistoryIndex) -> Option<Oid> {
     index::lock_for_reading(table);
     let of_kind = |found: &Found| {
