@@ -85,7 +85,7 @@ COMMENT ON COLUMN audit_log.chain IS 'the chain; there are as many as sessions t
 COMMENT ON COLUMN audit_log.seq IS 'the place in the chain: 1, 2, 3, ... without gaps';
 COMMENT ON COLUMN audit_log.at IS 'when the entry was captured';
 COMMENT ON COLUMN audit_log.xid IS 'the top-level transaction';
-COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, VERIFY, CHECKPOINT, SEGMENT, SEAL, RESTORE, PROMOTE, CLONE, UPGRADE, FORK, RESUME, RETENTION, HOLD, RELEASE, PRUNE or ERASE';
+COMMENT ON COLUMN audit_log.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, EVENT, DDL, ENABLE, DISABLE, VERIFY, UNDO, CHECKPOINT, SEGMENT, SEAL, RESTORE, PROMOTE, CLONE, UPGRADE, FORK, RESUME, RETENTION, HOLD, RELEASE, PRUNE or ERASE';
 COMMENT ON COLUMN audit_log.table_schema IS 'the schema of the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.table_name IS 'the table that the entry is about, as it was called then';
 COMMENT ON COLUMN audit_log.session_role IS 'the role that logged in; null if the who-part has been erased';

@@ -107,6 +107,30 @@ pub enum Error {
     NoSuchKey { table: String, key: String, columns: String },
     /// A table has no key by which a row could be named.
     NoKey { table: String },
+    /// A transaction that is to be taken back is the one that asks for it.
+    UndoOwn { xid: u64 },
+    /// It has not ended.
+    UndoNotCommitted { xid: u64 },
+    /// It was rolled back.
+    UndoRolledBack { xid: u64 },
+    /// The log has no entry of it.
+    UndoUnknown { xid: u64, pruned: Option<String> },
+    /// It has changed the definition of a table whose rows it has changed.
+    UndoDefinition { xid: u64, table: String },
+    /// Rows cannot be taken back.
+    UndoConflict { xid: u64, first: String, others: usize },
+    /// The statements changed other rows too.
+    UndoStrays { first: String, others: usize },
+    /// A statement did not change one row.
+    UndoWithoutEffect { table: String, row: String, changed: u64 },
+    /// A table was renamed while its rows were being looked at.
+    UndoRenamed { table: String },
+    /// A table does not exist any more.
+    TableGone { table: String },
+    /// The log does not tell whether a row was there.
+    RestoreUnknown { table: String, key: String, at: String },
+    /// A row of a table without a key is to be restored.
+    RestoreNeedsKey { table: String },
     /// History is asked for by a role that may not read the log.
     MayNotReadLog { function: &'static str },
     /// A text or a number that is no transaction's ID.
@@ -464,6 +488,78 @@ impl Error {
                 format!("table \"{table}\" has no primary key: no key names a row of it"),
                 "Pass columns and values that the row has; its history is found by its content.".into(),
             ),
+            Self::UndoOwn { xid } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot take back transaction {xid}: it is the current one"),
+                "ROLLBACK takes it back.".into(),
+            ),
+            Self::UndoNotCommitted { xid } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot take back transaction {xid}: it has not committed"),
+                "Wait until it has ended, or check its ID. pg_stat_activity and pg_prepared_xacts have those under way.".into(),
+            ),
+            Self::UndoRolledBack { xid } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot take back transaction {xid}: it was rolled back"),
+                "It has left nothing that could be taken back.".into(),
+            ),
+            Self::UndoUnknown { xid, pruned } => (
+                ERRCODE_NO_DATA_FOUND,
+                format!("the log has no entry of transaction {xid}"),
+                match pruned {
+                    None => "Pass the value of audit_log.xid. A transaction that changed no audited table has no entry.".into(),
+                    Some(until) => format!(
+                        "Entries captured until {until} have been pruned; an export made before has them. A transaction that \
+                         changed no audited table has no entry."
+                    ),
+                },
+            ),
+            Self::UndoDefinition { xid, table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot take back transaction {xid}: it has changed the definition of table \"{table}\" too"),
+                "Changes of definitions are not taken back. With force => true its rows are, as far as that is possible.".into(),
+            ),
+            Self::UndoConflict { xid, first, others } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot take back transaction {xid}: {first}{}", and_others(*others)),
+                format!(
+                    "SELECT * FROM audit_undo({xid}) shows all of them. With force => true rows get the state before the transaction, \
+                     whatever they are now."
+                ),
+            ),
+            Self::UndoStrays { first, others } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "cannot take the transaction back: triggers or foreign keys would change other rows too: {first}{}",
+                    and_others(*others)
+                ),
+                "With force => true it is taken back nevertheless.".into(),
+            ),
+            Self::UndoWithoutEffect { table, row, changed } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the statement about {row} of table \"{table}\" changed {changed} rows, and not one"),
+                "A trigger, a rule or row security has prevented it.".into(),
+            ),
+            Self::UndoRenamed { table } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{table}\" was renamed meanwhile"),
+                "Try again.".into(),
+            ),
+            Self::TableGone { table } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("table \"{table}\" does not exist any more"),
+                "Create it, and insert what audit_history() shows.".into(),
+            ),
+            Self::RestoreUnknown { table, key, at } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the log does not tell whether row {key} of table \"{table}\" was there ({at})"),
+                "Auditing began without a baseline, or entries have been pruned or erased. DELETE the row, if it was not there.".into(),
+            ),
+            Self::RestoreNeedsKey { table } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("table \"{table}\" has no primary key: no key names a row of it"),
+                "audit_undo() takes back what a transaction did to rows without a key.".into(),
+            ),
             Self::MayNotReadLog { function } => (
                 ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for function {function}: only roles that may read table audit_log may call it"),
@@ -728,8 +824,8 @@ impl Error {
                     ),
                     NotSealable::InUse => (
                         ERRCODE_LOCK_NOT_AVAILABLE,
-                        "is in use by another transaction",
-                        "A transaction that wrote there has not ended, or the table is being vacuumed. See pg_locks, and try again.",
+                        "is in use by a transaction",
+                        "A transaction that wrote there has not ended (it may be this one), or the table is being vacuumed. See pg_locks, and try again.",
                     ),
                     NotSealable::Sealed => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "is sealed", "See audit_segments."),
                     NotSealable::Pruned => (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "was pruned", "See audit_segments."),
@@ -1058,6 +1154,15 @@ fn in_transaction_hint(procedure: &str) -> String {
     let instead =
         if procedure.starts_with("audit_verify") { " SELECT * FROM audit_verify() runs in one." } else { "" };
     format!("CALL it by itself: it ends its transactions.{instead}")
+}
+
+/// How many others there are, besides the one that a message names.
+pub fn and_others(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and 1 other)".into(),
+        others => format!(" (and {others} others)"),
+    }
 }
 
 const SEE_PROBLEMS: &str = "Call audit_verify() and audit_problems(), and see docs/operations.md.";

@@ -39,6 +39,7 @@ pgrx::extension_sql_file!("../sql/verification.sql", name = "verification", requ
 pgrx::extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["verification"]);
 pgrx::extension_sql_file!("../sql/erasure.sql", name = "erasure", requires = ["retention"]);
 pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["erasure"]);
+pgrx::extension_sql_file!("../sql/undo.sql", name = "undo", requires = ["past"]);
 pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["past"]);
 pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", finalize);
 

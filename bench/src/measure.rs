@@ -56,8 +56,9 @@ pub fn timed<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<(Duration, T), E>
     Ok((start.elapsed(), value))
 }
 
-/// The processor time that a process has used, in s: its directory in /proc is the argument. Unlike the time of the clock it does
-/// not grow while other work has the cores. A process must wait, for the time to be exact.
+/// The processor time that a process has used, in s: its directory in /proc is the argument. Unlike the time
+/// of the clock it does not grow while other work has the cores. A process must wait, for the time to be
+/// exact.
 pub fn processor_time(process: &str) -> Result<f64, Error> {
     let path = format!("/proc/{process}/schedstat");
     let text = std::fs::read_to_string(&path).map_err(|error| Error::new(format!("{path}: {error}")))?;

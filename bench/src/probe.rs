@@ -16,7 +16,8 @@ const FUNCTIONS: &str = "
 pub struct Probe(PathBuf);
 
 impl Probe {
-    /// Compiles the library for this server's PostgreSQL, with the profile of this program, and copies it to its directory.
+    /// Compiles the library for this server's PostgreSQL, with the profile of this program, and copies it to
+    /// its directory.
     pub fn compile(server: &Server) -> Result<Self> {
         let program = std::env::current_exe().map_err(failed)?;
         let directory = program.parent().ok_or_else(|| Error::new("the benchmark has no directory"))?;
@@ -24,19 +25,11 @@ impl Probe {
         let installation = server.installation();
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "set-hash-probe",
-                "--profile",
-                profile,
-                "--no-default-features",
-            ])
+            .args(["build", "--quiet", "--locked", "--profile", profile, "--no-default-features"])
+            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/set_hash/Cargo.toml")])
             .arg(format!("--features=pg{}", installation.major()))
             .arg("--target-dir")
             .arg(directory.parent().unwrap_or(directory))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PGRX_PG_CONFIG_PATH", installation.pg_config());
         let output = command.output().map_err(|error| Error::new(format!("cannot run cargo: {error}")))?;
         if !output.status.success() {

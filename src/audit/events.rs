@@ -35,8 +35,8 @@ impl Event {
 
     /// Whether its detail may name a table of this name.
     pub fn may_name(&self, name: &str) -> bool {
-        // A name with quotes in it is quoted there in another way.
-        self.text.contains(name) || name.contains(['"', '\\'])
+        // A name with quotes or control characters in it is written there in another way.
+        self.text.contains(name) || name.contains(|c: char| c == '"' || c == '\\' || c.is_control())
     }
 
     /// Whether auditing begins by it, changes or goes on.

@@ -75,6 +75,19 @@ entry_points! {
     (audit_chain_diff_times, pg_finfo_audit_chain_diff_times) => crate::history::as_of::diff_times;
     (audit_chain_diff_checkpoints, pg_finfo_audit_chain_diff_checkpoints) => crate::history::as_of::diff_checkpoints;
     (audit_chain_diff_texts, pg_finfo_audit_chain_diff_texts) => crate::history::as_of::diff_texts;
+    (audit_chain_undo, pg_finfo_audit_chain_undo) => crate::history::undo::call::undo;
+    (audit_chain_restore_to_time, pg_finfo_audit_chain_restore_to_time) =>
+        crate::history::undo::call::restore_to_time;
+    (audit_chain_restore_to_checkpoint, pg_finfo_audit_chain_restore_to_checkpoint) =>
+        crate::history::undo::call::restore_to_checkpoint;
+    (audit_chain_restore_to_text, pg_finfo_audit_chain_restore_to_text) =>
+        crate::history::undo::call::restore_to_text;
+    (audit_chain_restore_named_to_time, pg_finfo_audit_chain_restore_named_to_time) =>
+        crate::history::undo::call::restore_named_to_time;
+    (audit_chain_restore_named_to_checkpoint, pg_finfo_audit_chain_restore_named_to_checkpoint) =>
+        crate::history::undo::call::restore_named_to_checkpoint;
+    (audit_chain_restore_named_to_text, pg_finfo_audit_chain_restore_named_to_text) =>
+        crate::history::undo::call::restore_named_to_text;
     (audit_chain_check_table, pg_finfo_audit_chain_check_table) => crate::history::check::check_table;
     (audit_chain_travel_to_time, pg_finfo_audit_chain_travel_to_time) => crate::history::travel::to_time;
     (audit_chain_travel_to_checkpoint, pg_finfo_audit_chain_travel_to_checkpoint) => crate::history::travel::to_checkpoint;

@@ -14,6 +14,7 @@ use crate::pg::session::LocalSettings;
 use crate::pg::slices::{OfProcedure, Slices};
 use crate::pg::{catalog, rewrite, xact};
 use crate::retention::leftover;
+use crate::segment::{indexes, upkeep};
 use pgrx::pg_sys::{Datum, Oid};
 
 const PROCEDURE: &str = "audit_finish_erasure()";
@@ -35,7 +36,9 @@ fn finish_all(call: &Call) -> Result<(), Error> {
         transactions.run(|| Extension::installed().and_then(|extension| trace::remaining(&extension)));
     for Remaining { segment: number, .. } in remaining? {
         // An error is raised in its transaction: what that has done so far must not be committed.
-        waiting += u32::from(!transactions.run(|| finish_one(number).or_raise()));
+        let is_finished = transactions.run(|| finish_one(number).or_raise());
+        waiting += u32::from(!is_finished);
+        index_again(&mut transactions, number);
     }
     transactions.end();
     if waiting > 0 {
@@ -59,6 +62,16 @@ pub fn serve(slices: &mut impl Slices) {
     });
     for Remaining { segment, .. } in remaining {
         slices.run(|| finish_one(segment).or_raise());
+        index_again(slices, segment);
+    }
+}
+
+/// Builds the history indexes again that were dropped before a segment's storage was exchanged. Others read it meanwhile.
+fn index_again(slices: &mut impl Slices, segment: u32) {
+    if segment != trace::REQUESTS
+        && let Some(extension) = slices.run(Extension::find)
+    {
+        upkeep::add_history_indexes(slices, &extension, segment);
     }
 }
 
@@ -107,7 +120,9 @@ fn rewrite_table(extension: &Extension, number: u32, table: Oid) -> Result<(), E
     {
         // It is the extension itself that makes a table, and drops one.
         let _suspended = GuardSuspended::begin();
-        if !rewrite::rewrite(table, c"audit_finish_erasure()") {
+        // Until the last index is built, nobody can read the table: these can wait.
+        let lighten = || indexes::drop_for_now(extension, number, table).or_raise();
+        if !rewrite::rewrite(table, c"audit_finish_erasure()", lighten) {
             return Err(Error::InUse { table: name });
         }
     }

@@ -12,10 +12,11 @@ use crate::capture::added;
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::touched::{self, Touched};
+use crate::pg::command::Command;
 use crate::pg::definition::{ColumnDefinition, Definition, type_name};
 use crate::pg::relation::{self, Lock};
 use crate::pg::text::from_server;
-use audit_chain_core::history::columns::ColumnChange;
+use audit_chain_core::history::columns;
 use pgrx::pg_sys::{self, Oid};
 use serde::Serialize;
 use serde_json::Value;
@@ -55,6 +56,9 @@ struct Columns {
     dropped: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     retyped: BTreeMap<String, Retyped>,
+    /// Those whose values were generated anew, by another expression.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    computed: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,6 +73,17 @@ struct Added {
 struct Retyped {
     from: String,
     to: String,
+    /// Whether the command had an expression for the values.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    using: bool,
+}
+
+impl Retyped {
+    /// As it is read back.
+    fn of_column(&self, name: &str) -> columns::Retyped {
+        let Self { from, to, using } = self.clone();
+        columns::Retyped { name: name.to_owned(), from, to, using }
+    }
 }
 
 /// What has become of a table's definition.
@@ -89,8 +104,9 @@ fn type_of(column: &ColumnDefinition) -> String {
 }
 
 impl Change {
-    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default meanwhile.
-    fn since(before: &Definition, table: Oid, makes_defaults: bool) -> Self {
+    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default meanwhile, `computed`
+    /// which columns got values by an expression.
+    fn since(before: &Definition, table: Oid, makes_defaults: bool, computed: &[String]) -> Self {
         let now = Rc::new(Definition::of(table));
         let mut columns = Columns::default();
         for number in 1..=now.len() {
@@ -108,16 +124,22 @@ impl Change {
                     if old.name != new.name {
                         columns.renamed.insert(name(old), name(new));
                     }
-                    if (old.type_oid, old.modifier) != (new.type_oid, new.modifier) {
-                        columns.retyped.insert(name(new), Retyped { from: type_of(old), to: type_of(new) });
+                    // An expression rewrites the table; a partitioned table has no file.
+                    let is_rewritten = before.file != now.file || now.file == Oid::INVALID;
+                    let using = is_rewritten && computed.contains(&name(new));
+                    if using || (old.type_oid, old.modifier) != (new.type_oid, new.modifier) {
+                        let (from, to) = (type_of(old), type_of(new));
+                        columns.retyped.insert(name(new), Retyped { from, to, using });
+                    } else if new.expression.is_some() && old.expression != new.expression {
+                        columns.computed.push(name(new));
                     }
                 }
             }
         }
         // Of another type, the key's values may have other texts, and every row another id.
         let is_rewritten = |&number| {
-            let retyped = now.column(number).and_then(|column| columns.retyped.get(&name(column)));
-            retyped.is_some_and(|retyped| ColumnChange::rewrites(&retyped.from, &retyped.to))
+            let retyped = now.column(number).and_then(|column| columns.retyped.get_key_value(&name(column)));
+            retyped.is_some_and(|(name, retyped)| retyped.of_column(name).rewrites())
         };
         let key = (before.key != now.key || now.key.iter().any(is_rewritten))
             .then(|| now.key.iter().filter_map(|&number| now.column(number)).map(name).collect());
@@ -156,14 +178,16 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares the tables whose columns or keys a command has touched.
-    pub fn of(touched: &Touched) -> Self {
+    /// Compares the tables whose columns or keys a command has touched; the command itself, if it is known, tells what they do not.
+    pub fn of(touched: &Touched, command: Option<Command<'_>>) -> Self {
         let makes_defaults = touched.makes_defaults();
+        let computed = command.map(Command::computed_columns).unwrap_or_default();
+
         let exists = |table: &Oid| relation::describe(*table).is_some();
         let changes = touched
             .definitions()
             .filter(|(table, _)| exists(table))
-            .map(|(table, before)| (table.to_u32(), Change::since(before, table, makes_defaults)));
+            .map(|(table, before)| (table.to_u32(), Change::since(before, table, makes_defaults, &computed)));
         let mut changes =
             Self { unsaid: changes.filter(|(_, change)| !change.is_none()).collect(), ..Self::default() };
         changes.give_values_of_partitions();

@@ -82,7 +82,7 @@ pub fn after(
     touched: &Touched,
     changed: &[ChangedObject],
 ) -> Result<(), Error> {
-    let mut changes = Changes::of(touched);
+    let mut changes = Changes::of(touched, Some(command));
     if has_entries(extension)? {
         record_command(extension, command, named, touched, changed, &mut changes)?;
     }
@@ -137,7 +137,7 @@ pub fn unannounced() -> Result<(), Error> {
     let role = session::effective_role();
     let mut said = BTreeSet::new();
     for touched in touched::take_unannounced() {
-        let mut changes = Changes::of(&touched);
+        let mut changes = Changes::of(&touched, None);
         // What is compared with the catalogs of now is the first that was known.
         changes.retain(|table| said.insert(table));
         let statement = from_server(&touched.statement);
@@ -187,7 +187,7 @@ pub fn after_drop(
         return Ok(());
     }
     let table = Table::load(table)?;
-    let mut changes = Changes::of(&touched::so_far());
+    let mut changes = Changes::of(&touched::so_far(), Some(command));
     if has_entries(extension)? {
         let detail = changes.say(extension, table.oid, detail(command, object, kind))?;
         record_change(extension, &table, &detail, session::effective_role())?;

@@ -187,6 +187,10 @@ fn definitions(access: Access, class: Oid, object: Oid, part: i16) -> Vec<(Oid, 
             parts::table_of(class, object).into_iter().filter(|&table| table != object).collect()
         }
         _ if access == Access::Altered => Vec::new(),
+        // The expression of a generated column.
+        _ if access == Access::Dropped && parts::are_defaults(class) => {
+            parts::table_of(class, object).into_iter().collect()
+        }
         _ => parts::table_of_primary_key(class, object).into_iter().collect(),
     };
     // Most commands end here.

@@ -64,12 +64,16 @@ pub fn rows_as_described(call: &Call, asked: &Asked, when: When) -> Result<(), E
 fn put_rows(asked: &Asked, when: When, mut typed: Typed, mut sink: RowSink) -> Result<(), Error> {
     let mut report = Report::new(&asked.family.root.shown());
     let moments = [when];
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments };
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {
-        let RowAt { lineage, images, .. } = row;
+        let RowAt { lineage, key, images } = row;
         for (image, found) in images.into_iter().flatten() {
-            sink.put(|| {
-                typed.values(lineage, &image.row, image.position, &moments[0], found.as_ref(), report)
+            sink.put(|| match key {
+                Some(_) => {
+                    typed.values(lineage, &image.row, image.position, &moments[0], found.as_ref(), report)
+                }
+                None => typed.values_of_content(lineage, &image, &moments[0], report),
             });
         }
         Ok(())
@@ -108,8 +112,9 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
     let mut report = Report::new(&asked.family.root.shown());
     let mut sink = RowSink::begin(call);
     // Rows without a key, by their content: how many there were before, less those after.
-    let mut contents: HashMap<String, i64> = HashMap::new();
-    let question = Question { extension: &asked.extension, family: &asked.family, moments: &moments };
+    let mut contents: HashMap<Vec<Option<Vec<u8>>>, i64> = HashMap::new();
+    let question =
+        Question { extension: &asked.extension, family: &asked.family, moments: &moments, key: None };
     // Of rows that are known by their content each is visited for one moment: first all of the first one.
     let mut unkeyed = Vec::new();
     question.visit(&mut typed, &mut report, &mut |typed, report, row| {
@@ -119,14 +124,19 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
         if key.is_none() {
             for (at, image) in [before, after].into_iter().enumerate() {
                 if let Some((image, _)) = image {
-                    *contents.entry(image.row.clone()).or_default() += if at == 0 { 1 } else { -1 };
-                    unkeyed.push((lineage.clone(), at, image));
+                    let texts = typed.texts(lineage, (&image, None, &moments[at]));
+                    *contents.entry(texts.clone()).or_default() += if at == 0 { 1 } else { -1 };
+                    unkeyed.push((lineage.clone(), at, image, texts));
                 }
             }
             return Ok(());
         }
         let same = match (&before, &after) {
-            (Some((before, _)), Some((after, _))) => before.position == after.position,
+            (Some((before, _)), Some((after, _))) => {
+                let [since, until] = &moments;
+                before.position == after.position
+                    && !lineage.has_altered(&|turn| since.counts_turn(turn), &|turn| until.counts_turn(turn))
+            }
             _ => false,
         };
         if same {
@@ -136,8 +146,8 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
             (Some((before, found_before)), Some((after, found_after))) => {
                 let columns = typed.changed(
                     lineage,
-                    (&before.row, before.position, found_before.as_ref()),
-                    (&after.row, after.position, found_after.as_ref()),
+                    (before, found_before.as_ref(), &moments[0]),
+                    (after, found_after.as_ref(), &moments[1]),
                 );
                 if columns.is_empty() {
                     return Ok(());
@@ -170,15 +180,15 @@ fn diff(call: &Call, of: As) -> Result<(), Error> {
         });
         Ok(())
     })?;
-    for (lineage, at, image) in unkeyed {
-        let Some(surplus) = contents.get_mut(&image.row) else { continue };
+    for (lineage, at, image, texts) in unkeyed {
+        let Some(surplus) = contents.get_mut(&texts) else { continue };
         let is_shown = if at == 0 { *surplus > 0 } else { *surplus < 0 };
         if !is_shown {
             continue;
         }
         *surplus += if at == 0 { -1 } else { 1 };
         sink.put(|| {
-            let values = typed.values(&lineage, &image.row, image.position, &moments[at], None, &mut report);
+            let values = typed.values_of_content(&lineage, &image, &moments[at], &mut report);
             let row = Some(typed.row(&values));
             let word = Text(if at == 0 { "removed" } else { "added" }.into()).into_datum();
             if at == 0 { vec![word, None, row, None] } else { vec![word, None, None, row] }

@@ -5,7 +5,7 @@ use crate::history::ask::Asked;
 use crate::history::lineage::Lineage;
 use crate::history::reader::{Entry, Key, Operation, Reader, Rows};
 use crate::history::report::{Report, plural};
-use crate::history::table_at::{find, histories};
+use crate::history::table_at::{before_arrival, find, histories};
 use crate::history::typed::{Found, Typed};
 use crate::history::when::When;
 use crate::log::table;
@@ -14,6 +14,7 @@ use crate::pg::form::RowSink;
 use crate::pg::inet::inet_datum;
 use crate::pg::text::{Text, from_server, json_datum};
 use audit_chain_core::changed::changed;
+use audit_chain_core::history::Position;
 use audit_chain_core::json;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{Datum, Oid};
@@ -77,7 +78,7 @@ fn history(call: &Call, asked: &Asked, mut typed: Option<Typed>) -> Result<(), E
         let mut entries = match &wanted {
             Wanted::Key(key) => {
                 let mut known = histories(&reader, lineage, BTreeSet::from([key.clone()]));
-                let entries = follow(&mut known, key);
+                let entries = follow(lineage, &mut known, key);
                 others.insert(at, known);
                 entries
             }
@@ -233,7 +234,7 @@ fn who(asked: &Asked, entry: &Entry) -> Result<Who, Error> {
 }
 
 /// The entries about the row that has this key last, under the keys that it had before too.
-fn follow(known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
+fn follow(lineage: &Lineage, known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
     let mut entries: Vec<Entry> = known.get(key).cloned().unwrap_or_default();
     let mut at = 0;
     while at < entries.len() {
@@ -243,13 +244,13 @@ fn follow(known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
         if is_of_row && let Some(left) = entry.left.as_ref().filter(|left| *left != key) {
             // What the row was called before this change: its life under that key.
             let before = known.get(left).map_or(&[][..], |entries| &entries[..]);
-            let end =
-                before.iter().position(|other| other.position == entry.position).unwrap_or(before.len());
-            let begin = before[..end]
+            let end = Position { seq: entry.position.seq - 1, ..entry.position };
+            let before = before_arrival(lineage, before, left, end, Some(&entry));
+            let begin = before
                 .iter()
-                .rposition(|other| matches!(other.operation, Operation::Insert | Operation::Baseline))
+                .rposition(|other| other.key.as_ref() == Some(left) && other.is_arrival())
                 .unwrap_or(0);
-            let life: Vec<Entry> = before[begin..end]
+            let life: Vec<Entry> = before[begin..]
                 .iter()
                 .filter(|other| entries.iter().all(|known| known.position != other.position))
                 .cloned()

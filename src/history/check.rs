@@ -31,7 +31,7 @@ use crate::pg::xact::{self, ActiveSnapshot};
 use crate::pg::{catalog, compat, relation, scan, trigger};
 use crate::settings;
 use audit_chain_core::history::Position;
-use audit_chain_core::history::columns::{ColumnChange, Then};
+use audit_chain_core::history::columns::Then;
 use audit_chain_core::history::image::{self, Recorded};
 use audit_chain_core::history::replay::Content;
 use audit_chain_core::row_id;
@@ -153,6 +153,9 @@ fn refuse_unseen_change(table: Oid) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Why a column is not compared.
+const COMPUTED: &str = "a command computed it when it changed the table";
 
 /// A check under way.
 struct Check<'a> {
@@ -282,13 +285,14 @@ impl Check<'_> {
         };
         let mut rows: Option<Sort<3>> = None;
         let (mut next, mut seen) = (None, 0);
-        let is_keyed = state.visit_ranges(report, &mut |range, is_complete, erased| {
+        let is_keyed = state.visit_ranges(None, report, &mut |range| {
+            let knowledge = know(range.is_complete, range.erased);
             let rows = rows.get_or_insert_with(|| {
                 let mut rows = sorted_rows(table, opened);
                 next = rows.next();
                 rows
             });
-            seen += self.range(table, range, rows, &mut next, know(is_complete, erased))?;
+            seen += self.range(table, range, rows, &mut next, knowledge)?;
             Ok(())
         })?;
         if let Some(rows) = rows {
@@ -446,8 +450,12 @@ impl Check<'_> {
             return Ok(());
         }
         let moments = [When::Now];
-        let question =
-            Question { extension: &self.asked.extension, family: &self.asked.family, moments: &moments };
+        let question = Question {
+            extension: &self.asked.extension,
+            family: &self.asked.family,
+            moments: &moments,
+            key: None,
+        };
         let mut logged: HashMap<String, u64> = HashMap::new();
         for content in question.contents(lineage, &When::Now, report)? {
             *logged.entry(written_content(&content)).or_default() += 1;
@@ -534,8 +542,8 @@ impl Table<'_> {
         let is_among = |columns: Option<&Vec<String>>, name: &str| {
             columns.is_some_and(|columns| columns.iter().any(|column| column == name))
         };
-        let (old, is_retyped) = match &then {
-            Then::Named { name: then, is_retyped } => {
+        let (old, retyping) = match &then {
+            Then::Named { name: then, retyping } => {
                 let old = recorded.iter().find(|(other, _)| other == then).map(|(_, value)| *value).or(found);
                 if old.is_none() && is_among(options.map(|options| &options.exclude_columns), then) {
                     return Err("it was excluded when the row changed last");
@@ -547,16 +555,14 @@ impl Table<'_> {
                         Err("it was masked when the row changed last")
                     };
                 }
-                (old.ok_or("no entry has the value")?, *is_retyped)
+                (old.ok_or("no entry has the value")?, *retyping)
             }
-            Then::Added { value, .. } => {
-                (value.ok_or("a command computed it when it changed the table")?, false)
-            }
+            Then::Added { value, retyping, .. } => (value.ok_or(COMPUTED)?, *retyping),
         };
         if old == now || is_among(Some(&self.options.mask_columns), name) {
             return Ok(true);
         }
-        let is_digest = |value: &str| matches!(image::read(value), Recorded::TooLarge);
+        let is_digest = |value: &str| matches!(image::read(value), Recorded::TooLarge { .. });
         let same = match (is_digest(old), is_digest(now)) {
             (true, true) => Some(false),
             (true, false) => Some(is_digest_of(old, now)),
@@ -577,12 +583,17 @@ impl Table<'_> {
             // Types may have another text for the value now: a label of an enum that was renamed, or another precision.
             let _settings = OutputSettings::enter(true);
             match form::rewritten(self.oid, name, &image::text(old)) {
+                None if retyping.computed.is_some() && !retyping.is_retyped => return Err(COMPUTED),
                 None => return Err("its type does not take the recorded value any more"),
                 Some(again) if again == now => return Ok(true),
                 Some(_) => {}
             }
         }
-        if is_retyped { Err("its type was changed after the row had changed last") } else { Ok(false) }
+        if retyping.is_retyped {
+            Err("its type was changed after the row had changed last")
+        } else {
+            Ok(false)
+        }
     }
 
     /// The columns of which not all entries have the values as they are now.
@@ -593,8 +604,8 @@ impl Table<'_> {
             uncertain.extend(options.exclude_columns.iter().chain(&options.mask_columns).cloned());
         }
         for change in lineage.columns.changes() {
-            let retyped = change.retyped.iter().filter(|(_, from, to)| ColumnChange::rewrites(from, to));
-            uncertain.extend(retyped.map(|(name, ..)| name.clone()));
+            let retyped = change.retyped.iter().filter(|retyped| retyped.rewrites());
+            uncertain.extend(retyped.map(|retyped| retyped.name.clone()));
             let computed = change.added.iter().filter(|(_, value)| value.is_none());
             uncertain.extend(computed.map(|(name, _)| name.clone()));
         }
@@ -655,7 +666,7 @@ fn projected(content: &Content, uncertain: &BTreeSet<String>) -> String {
 /// The SHA-256 of a value, as a JSON string: as the entry has it, or of what it has.
 fn digest(value: &str) -> String {
     let hex = match image::read(value) {
-        Recorded::TooLarge => value.get(11..75).unwrap_or_default().to_owned(),
+        Recorded::TooLarge { .. } => value.get(11..75).unwrap_or_default().to_owned(),
         _ => hex::encode(Sha256::digest(image::text(value).as_bytes())),
     };
     format!("\"{hex}\"")

@@ -62,6 +62,8 @@ pub struct Lineage {
     pub periods: Vec<Period>,
     /// When it was dropped.
     pub drops: Vec<Turn>,
+    /// When all rows went that entries before tell of: it was dropped, or all its rows were recorded once more.
+    pub clears: Vec<Turn>,
     /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
     /// it is below otherwise.
     auditings: Vec<(Turn, String, bool, Option<String>)>,
@@ -72,6 +74,8 @@ pub struct Lineage {
     pub key_has_changed: bool,
     /// The entries that tell of changed columns or keys.
     alterations: Vec<Alteration>,
+    /// The entries by which auditing began, changed or ended.
+    turns: Vec<Turn>,
 }
 
 /// An entry that tells of changed columns or keys.
@@ -107,11 +111,18 @@ impl Lineage {
                     is_named = false;
                     break;
                 }
+                if listed(detail, "members").contains(&name) {
+                    // It was below the table when the auditing of that began, which has been its own since.
+                    lineage.turns.push(turn);
+                    lineage.auditings.push((turn, event.auditing(), true, None));
+                    lineage.begin_period(turn, &mut ends, false, detail["complete"] == true);
+                }
                 continue;
             }
             if !is_about {
                 continue;
             }
+            lineage.turns.push(turn);
             match &event.operation[..] {
                 "ENABLE" => {
                     let options = serde_json::from_value(detail["options"].clone()).unwrap_or_default();
@@ -123,24 +134,7 @@ impl Lineage {
                     let continues = detail.get("previous_options").is_some()
                         || renamed_from.is_some()
                         || detail["reason"] == "detached";
-                    match lineage.periods.last_mut() {
-                        Some(period) if ends.is_none() => {
-                            if !continues {
-                                period.from = event.position;
-                            }
-                        }
-                        _ if continues => {}
-                        _ => lineage.periods.push(Period {
-                            from: event.position,
-                            until: ends.take(),
-                            complete_from: None,
-                        }),
-                    }
-                    if detail["complete"] == true
-                        && let Some(period) = lineage.periods.last_mut()
-                    {
-                        period.complete_from = Some(event.position);
-                    }
+                    lineage.begin_period(turn, &mut ends, continues, detail["complete"] == true);
                     if let Some(before) = renamed_from {
                         lineage.names.push(FormerName {
                             name: name.clone(),
@@ -153,6 +147,7 @@ impl Lineage {
                 "DISABLE" => ends = Some(event.position),
                 _ if event.is_drop() => {
                     lineage.drops.push(turn);
+                    lineage.clears.push(turn);
                     ends = Some(event.position);
                 }
                 _ => lineage.alterations.push(Alteration {
@@ -174,6 +169,26 @@ impl Lineage {
         lineage.began_above = lineage.periods.is_empty();
         lineage.settle();
         lineage
+    }
+
+    /// Takes note, on the way back, that auditing began there, unless it went on.
+    fn begin_period(&mut self, turn: Turn, ends: &mut Option<Position>, continues: bool, is_complete: bool) {
+        let from = turn.position;
+        if is_complete {
+            self.clears.push(turn);
+        }
+        match self.periods.last_mut() {
+            Some(period) if ends.is_none() => {
+                if !continues {
+                    period.from = from;
+                }
+            }
+            _ if continues => {}
+            _ => self.periods.push(Period { from, until: ends.take(), complete_from: None }),
+        }
+        if is_complete && let Some(period) = self.periods.last_mut() {
+            period.complete_from = Some(from);
+        }
     }
 
     /// Takes from the alterations what became of the columns and the key.
@@ -266,6 +281,16 @@ impl Lineage {
     /// The entry at that position by which the columns changed.
     pub fn alteration_at(&self, position: Position) -> Option<Turn> {
         self.alterations.iter().map(|alteration| alteration.turn).find(|turn| turn.position == position)
+    }
+
+    /// Whether an entry by which columns changed counts for one, and not for the other.
+    pub fn has_altered(&self, one: &dyn Fn(Turn) -> bool, other: &dyn Fn(Turn) -> bool) -> bool {
+        self.alterations.iter().any(|alteration| one(alteration.turn) != other(alteration.turn))
+    }
+
+    /// The entry at that position by which auditing began, changed or ended.
+    pub fn turn_at(&self, position: Position) -> Option<Turn> {
+        self.turns.iter().copied().find(|turn| turn.position == position)
     }
 
     /// Whether it was ever audited.
@@ -443,6 +468,21 @@ impl Family {
             }
         }
     }
+}
+
+/// What the table that was called so then is called now; `None` if it was dropped since, as far as `events` tell.
+pub fn name_since(events: &[Event], mut name: QualifiedName, then: Position) -> Option<QualifiedName> {
+    for event in events.iter().filter(|event| event.position > then) {
+        if event.is_enable()
+            && event.may_name(&name.1)
+            && event.detail()["renamed_from"].as_str().and_then(split).as_ref() == Some(&name)
+        {
+            name = event.name.clone();
+        } else if event.is_about(&name) && event.is_drop() {
+            return None;
+        }
+    }
+    Some(name)
 }
 
 /// The newest name of the table that had this name last; `None` if no entry tells of one.

@@ -11,6 +11,7 @@
 //! * [`reader`]: entries about rows, read from the log's segments.
 //! * [`state`]: the rows of a table at a moment, by their keys; [`table_at`]: that for a table with all below it.
 //! * [`typed`]: images as rows of the table's type of now; [`report`]: what an answer lacks.
+//! * [`undo`]: `audit_undo()` and `audit_restore()`.
 //!
 //! Segments are read one by one and by their indexes, past the executor: a plan for the log takes longer than the search, because it
 //! has to look at each segment. Therefore the functions check that the caller may read the log.
@@ -34,6 +35,7 @@ mod table_at;
 pub mod transaction;
 pub mod travel;
 mod typed;
+pub mod undo;
 mod when;
 
 use crate::error::Error;

@@ -95,6 +95,11 @@ impl Change for Entry {
 }
 
 impl Entry {
+    /// Whether by it a row got the key that it names.
+    pub fn is_arrival(&self) -> bool {
+        self.left.is_some() || matches!(self.operation, Operation::Insert | Operation::Baseline)
+    }
+
     /// Reads an entry; `None` if it is not about rows.
     pub fn of(row: &StoredRow<'_>) -> Option<Self> {
         let operation = Operation::of(row.operation?)?;
@@ -185,14 +190,10 @@ impl Reader {
         Ok(Self { segments })
     }
 
-    /// Visits the entries about rows of a table. They come in no particular order, and some may come twice.
+    /// Visits the entries about rows of a table, and those that name none. They come in no particular order, and some may come twice.
     pub fn visit(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
         self.visit_unnamed(lineage, visitor);
-        self.visit_unindexed(lineage, rows, &mut |entry| {
-            if entry.key.is_some() {
-                visitor(entry);
-            }
-        });
+        self.visit_unindexed(lineage, rows, visitor);
         for segment in self.segments.iter() {
             let Some((by_row, by_left_row)) = segment.indexes else { continue };
             let mut see = |row: StoredTuple<'_>| {
@@ -398,10 +399,15 @@ fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<IdRange> {
 }
 
 /// The entries about rows of these keys, by key, each in the order of the row's versions; those that took a row from a key to another one
-/// are with both.
+/// are with both, and truncations with all.
 pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTreeMap<Key, Vec<Entry>> {
     let mut found: BTreeMap<Key, Vec<Entry>> = BTreeMap::new();
+    let mut truncations = Vec::new();
     reader.visit(lineage, &Rows::Keys(keys), &mut |entry| {
+        if entry.operation == Operation::Truncate {
+            truncations.push(entry);
+            return;
+        }
         let mentioned: BTreeSet<Key> = entry.key.iter().chain(&entry.left).cloned().collect();
         for key in mentioned.into_iter().filter(|key| keys.contains(key)) {
             let entries = found.entry(key).or_default();
@@ -412,6 +418,7 @@ pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTree
         }
     });
     for entries in found.values_mut() {
+        entries.extend(truncations.iter().cloned());
         entries.sort_by_key(|entry| entry.position);
         audit_chain_core::history::versions::sort(entries);
     }

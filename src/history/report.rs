@@ -26,7 +26,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    fn reason(self) -> &'static str {
+    /// The reason, as messages give it.
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Excluded => "it is excluded from the log",
             Self::Masked => "it is masked in the log",
@@ -46,6 +47,8 @@ impl Loss {
 pub struct Report {
     table: String,
     losses: BTreeMap<(String, Loss), u64>,
+    /// Columns whose values are shown as another type has them: in how many rows.
+    converted: BTreeMap<String, u64>,
     /// Entries whose payload was erased: how many, and when the first and the last were captured.
     erased: Option<(u64, i64, i64)>,
     notes: Vec<String>,
@@ -53,12 +56,23 @@ pub struct Report {
 
 impl Report {
     pub fn new(table: &str) -> Self {
-        Self { table: table.into(), losses: BTreeMap::new(), erased: None, notes: Vec::new() }
+        Self {
+            table: table.into(),
+            losses: BTreeMap::new(),
+            converted: BTreeMap::new(),
+            erased: None,
+            notes: Vec::new(),
+        }
     }
 
     /// A value of a column is not shown.
     pub fn lose(&mut self, column: &str, loss: Loss) {
         *self.losses.entry((column.to_owned(), loss)).or_default() += 1;
+    }
+
+    /// A value of a column is shown otherwise than it was recorded.
+    pub fn convert(&mut self, column: &str) {
+        *self.converted.entry(column.to_owned()).or_default() += 1;
     }
 
     /// An entry, captured then, was erased.
@@ -78,6 +92,9 @@ impl Report {
     pub fn merge_into(self, other: &mut Self) {
         for (key, count) in self.losses {
             *other.losses.entry(key).or_default() += count;
+        }
+        for (column, count) in self.converted {
+            *other.converted.entry(column).or_default() += count;
         }
         if let Some((count, from, to)) = self.erased {
             other.erased =
@@ -107,6 +124,13 @@ impl Report {
                 "column \"{column}\" of table \"{table}\" is null in {count} {}: {}",
                 plural(*count, "row", "rows"),
                 loss.reason()
+            ));
+        }
+        for (column, count) in &self.converted {
+            notice(&format!(
+                "column \"{column}\" of table \"{table}\" is shown in {count} {} as its type of now has the value, which was recorded in \
+                 another way",
+                plural(*count, "row", "rows")
             ));
         }
     }

@@ -3,7 +3,8 @@
 //! **Invariant**: of a row's entries that count, the last one says how the row was. An entry about a version that its own transaction had
 //! already replaced is never that one.
 //!
-//! Memory is bounded: rows are worked on by ranges of their keys, which are halved where there are too many.
+//! Memory is bounded: rows are worked on by ranges of their keys. Where there are too many, the rest is only counted, and a sample of
+//! the keys says into which ranges to divide them, because segments without indexes are read as a whole for each range.
 
 use crate::error::Error;
 use crate::history::lineage::{Lineage, Turn};
@@ -14,6 +15,8 @@ use crate::pg::session::maintenance_memory;
 use audit_chain_core::history::{Position, image};
 use audit_chain_core::row_id;
 use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 
 /// How a row was at a moment: the image, and the entry that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,17 +33,13 @@ pub struct Image {
 
 /// The rows in a range of keys, by their parts of row ids; `to` is not included.
 pub struct RowRange<'a> {
-    pub from: &'a [u8],
     pub to: Option<&'a [u8]>,
+    /// Whether the log has all rows of the table at all of the moments.
+    pub is_complete: bool,
+    /// When the newest entry about a row of the table was captured that has been erased.
+    pub erased: Option<i64>,
     /// How each row was at the moments; `None` if an entry says that it was gone.
     pub rows: BTreeMap<Key, Vec<Option<Image>>>,
-}
-
-impl RowRange<'_> {
-    /// Whether the row of a key is in the range.
-    pub fn has(&self, key: &Key) -> bool {
-        Rows::Range { from: self.from, to: self.to }.has(key)
-    }
 }
 
 /// What is known of a row at a moment.
@@ -106,8 +105,8 @@ impl<'a> State<'a> {
             unnamed: 0,
             erased: None,
         };
-        for drop in &lineage.drops {
-            state.clear(*drop);
+        for clear in &lineage.clears {
+            state.clear(*clear);
         }
         let mut entries = Vec::new();
         reader.visit_unnamed(lineage, &mut |entry| {
@@ -155,14 +154,15 @@ impl<'a> State<'a> {
         self.erased
     }
 
-    /// Visits the rows that are known by keys: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
+    /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
     /// moment are not visited. Breaks off, and returns false, if rows are not known by keys.
     pub fn visit(
         &mut self,
+        only: Option<&Key>,
         report: &mut Report,
         visitor: &mut dyn FnMut(Key, Vec<Option<Image>>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        self.visit_ranges(report, &mut |range, _, _| {
+        self.visit_ranges(only, report, &mut |range| {
             for (key, images) in range.rows {
                 if images.iter().any(Option::is_some) {
                     visitor(key, images)?;
@@ -172,23 +172,34 @@ impl<'a> State<'a> {
         })
     }
 
-    /// The same by ranges of keys; whether the log has all rows of the table; and when the newest erased entry was captured.
+    /// The same by ranges of keys.
     pub fn visit_ranges(
         &mut self,
+        only: Option<&Key>,
         report: &mut Report,
-        visitor: &mut dyn FnMut(RowRange<'_>, bool, Option<i64>) -> Result<(), Error>,
+        visitor: &mut dyn FnMut(RowRange<'_>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.identity() == Identity::Content {
             return Ok(false);
         }
-        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![(Vec::new(), None)];
+        let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = vec![match only {
+            None => (Vec::new(), None),
+            Some(key) => {
+                let part = row_id::key_part(key);
+                let next = [&part[..], &[0]].concat();
+                (part, Some(next))
+            }
+        }];
         let mut is_first = true;
         while let Some((from, to)) = ranges.pop() {
             let rows = match self.read(&from, to.as_deref(), is_first, report) {
                 Ok(rows) => rows,
-                Err(middle) => {
-                    ranges.push((middle.clone(), to));
-                    ranges.push((from, Some(middle)));
+                Err(bounds) => {
+                    let mut to = to;
+                    for bound in bounds.into_iter().rev() {
+                        ranges.push((bound.clone(), to.replace(bound)));
+                    }
+                    ranges.push((from, to));
                     continue;
                 }
             };
@@ -200,7 +211,8 @@ impl<'a> State<'a> {
                 known.into_iter().enumerate().map(|(at, known)| self.image(at, known)).collect()
             };
             let rows = rows.into_iter().map(|(key, known)| (key, images(known))).collect();
-            visitor(RowRange { from: &from, to: to.as_deref(), rows }, self.is_complete(), self.erased)?;
+            let (is_complete, erased) = (self.is_complete(), self.erased);
+            visitor(RowRange { to: to.as_deref(), is_complete, erased, rows })?;
         }
         Ok(true)
     }
@@ -215,23 +227,30 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What is known of the rows in a range of keys; if there are too many, a key in the middle.
+    /// What is known of the rows in a range of keys; if there are too many, keys at which to divide it.
     fn read(
         &mut self,
         from: &[u8],
         to: Option<&[u8]>,
         is_first: bool,
         report: &mut Report,
-    ) -> Result<BTreeMap<Key, Vec<Known>>, Vec<u8>> {
+    ) -> Result<BTreeMap<Key, Vec<Known>>, Vec<Vec<u8>>> {
         let limit = maintenance_memory();
         let range = Rows::Range { from, to };
         let mut rows: BTreeMap<Key, Vec<Known>> = BTreeMap::new();
-        let (mut size, mut is_too_large) = (0, false);
+        let mut size = 0;
+        let mut sample: Option<Sample> = None;
         let mut unnamed = Vec::new();
         let moments = self.moments;
         let is_partial = &self.is_partial;
         let mut see = |entry: Entry| {
-            if is_too_large {
+            if let Some(sample) = &mut sample {
+                entry
+                    .key
+                    .iter()
+                    .chain(&entry.left)
+                    .filter(|key| range.has(key))
+                    .for_each(|key| sample.add(key));
                 return;
             }
             if entry.key.is_none() {
@@ -262,7 +281,9 @@ impl<'a> State<'a> {
             if let Some(key) = &entry.key {
                 learn(key, false);
             }
-            is_too_large = size > limit && rows.len() > 64;
+            if size > limit && rows.len() > 64 {
+                sample = Some(Sample::of(rows.keys()));
+            }
         };
         self.reader.visit_unindexed(self.lineage, &range, &mut see);
         // The entries that matter, by the indexes: for each moment the last that counts, and the first that does not.
@@ -281,10 +302,9 @@ impl<'a> State<'a> {
             }
         }
         self.reader.visit_chosen(self.lineage, &range, &choices, &mut see);
-        if is_too_large {
-            let mut parts: Vec<Vec<u8>> = rows.keys().map(|key| row_id::key_part(key)).collect();
-            parts.sort_unstable();
-            return Err(parts.swap_remove(parts.len() / 2));
+        if let Some(sample) = sample {
+            let expected = sample.distinct().saturating_mul(size / rows.len());
+            return Err(sample.bounds(2 + expected / (limit - limit / 4)));
         }
         if is_first {
             for (turn, operation, is_erased) in unnamed {
@@ -292,6 +312,53 @@ impl<'a> State<'a> {
             }
         }
         Ok(rows)
+    }
+}
+
+/// Some of the keys that were seen, chosen by their hashes so that it does not matter how often a key was seen, and how many different
+/// ones there are by that: those with the least hashes (K minimum values).
+struct Sample(BTreeMap<u64, Vec<u8>>);
+
+impl Sample {
+    const SIZE: usize = 2048;
+
+    fn of<'a>(keys: impl Iterator<Item = &'a Key>) -> Self {
+        let mut sample = Self(BTreeMap::new());
+        keys.for_each(|key| sample.add(key));
+        sample
+    }
+
+    fn add(&mut self, key: &Key) {
+        let part = row_id::key_part(key);
+        let mut hasher = DefaultHasher::new();
+        part.hash(&mut hasher);
+        let hash = hasher.finish();
+        let is_full = self.0.len() >= Self::SIZE;
+        if is_full && self.0.last_key_value().is_some_and(|(&last, _)| last < hash) {
+            return;
+        }
+        self.0.insert(hash, part);
+        if self.0.len() > Self::SIZE {
+            self.0.pop_last();
+        }
+    }
+
+    /// About how many keys there are.
+    fn distinct(&self) -> usize {
+        let last = self.0.last_key_value().map_or(u64::MAX, |(&last, _)| last.max(1));
+        if self.0.len() < Self::SIZE {
+            return self.0.len();
+        }
+        usize::try_from((self.0.len() as u128) * u128::from(u64::MAX) / u128::from(last))
+            .unwrap_or(usize::MAX)
+    }
+
+    /// The keys, each once, by which they are divided into so many parts, or fewer.
+    fn bounds(self, parts: usize) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = self.0.into_values().collect();
+        keys.sort_unstable();
+        let step = (keys.len() / parts).max(1);
+        keys.into_iter().step_by(step).skip(1).collect()
     }
 }
 
@@ -357,7 +424,7 @@ impl Entry {
 
 /// Whether the log has all rows of a table at a moment.
 fn is_complete(lineage: &Lineage, when: &When) -> bool {
-    let is_before = |position: Position| position.at <= when.limit();
+    let is_before = |position: Position| when.has_passed(lineage, position);
     lineage
         .periods
         .iter()

@@ -40,6 +40,8 @@ pub struct Question<'a> {
     pub extension: &'a Extension,
     pub family: &'a Family,
     pub moments: &'a [When],
+    /// The row of this key; `None` for all rows.
+    pub key: Option<&'a Key>,
 }
 
 impl Question<'_> {
@@ -84,7 +86,7 @@ impl Question<'_> {
                          images: Vec<Option<(Image, Option<Found>)>>| {
             visitor(typed, report, RowAt { lineage, key, images })
         };
-        let by_key = state.visit(&mut inner, &mut |key, mut images| {
+        let by_key = state.visit(self.key, &mut inner, &mut |key, mut images| {
             for (image, is_member) in images.iter_mut().zip(is_member) {
                 image.take_if(|_| !is_member);
             }
@@ -136,13 +138,19 @@ impl Question<'_> {
         report: &mut Report,
     ) -> Result<Vec<Content>, Error> {
         let mut replay = Replay::default();
-        let mut drops = lineage.drops.iter().filter(|drop| when.counts_turn(**drop)).peekable();
+        let mut clears: Vec<Position> = lineage
+            .clears
+            .iter()
+            .filter(|clear| when.counts_turn(**clear))
+            .map(|clear| clear.position)
+            .collect();
+        clears.sort_unstable();
+        let mut clears = clears.into_iter().peekable();
         let changes = lineage.columns.changes();
         let mut next_change = 0;
         let mut orphans: Vec<Entry> = Vec::new();
         let mut until = |replay: &mut Replay, position: Position| {
-            while let Some(drop) = drops.next_if(|drop| drop.position < position) {
-                let _ = drop;
+            while clears.next_if(|clear| *clear < position).is_some() {
                 replay.clear();
             }
             while let Some(change) = changes.get(next_change).filter(|change| change.position < position) {
@@ -238,8 +246,7 @@ impl Question<'_> {
                 return Err(Error::PastPruned { table, until: xact::json_time(pruned) });
             }
             let Some(first) = root.periods.first() else { return Err(Error::NeverAudited { table }) };
-            let began = |position: Position| position.at <= limit;
-            if !began(first.from) {
+            if !when.has_passed(root, first.from) {
                 return Err(Error::PastNotAudited {
                     table,
                     asked: when.shown(),
@@ -252,34 +259,44 @@ impl Question<'_> {
                     xact::json_time(pruned)
                 ));
             }
-            for (at, period) in root.periods.iter().enumerate() {
-                let Some(until) = period.until.filter(|until| began(*until)) else { continue };
-                if root.drops.iter().any(|drop| drop.position == until) {
-                    continue;
+            for lineage in self.family.members() {
+                if self.family.is_member(lineage, &|turn| when.counts_turn(turn)) {
+                    note_periods(lineage, when, report);
                 }
-                let again = root.periods.get(at + 1).filter(|next| began(next.from));
-                report.note(match again {
-                    Some(next) => format!(
-                        "table \"{table}\" was not audited from {} until {}: its changes in that time are not known",
-                        xact::json_time(until.at),
-                        xact::json_time(next.from.at)
-                    ),
-                    None => format!(
-                        "table \"{table}\" was not audited from {} on: its changes since are not known",
-                        xact::json_time(until.at)
-                    ),
-                });
-            }
-            let current = root.periods.iter().rfind(|period| began(period.from));
-            if let Some(period) = current.filter(|period| !period.complete_from.is_some_and(began)) {
-                report.note(format!(
-                    "auditing of table \"{table}\" began on {} without a baseline: rows that were there then and have not changed since \
-                     are missing",
-                    xact::json_time(period.from.at)
-                ));
             }
         }
         Ok(())
+    }
+}
+
+/// Notes when a table was not audited before a moment, and whether rows from before are missing.
+fn note_periods(lineage: &Lineage, when: &When, report: &mut Report) {
+    let table = lineage.shown();
+    let began = |position: Position| when.has_passed(lineage, position);
+    for (at, period) in lineage.periods.iter().enumerate() {
+        let Some(until) = period.until.filter(|until| began(*until)) else { continue };
+        if lineage.drops.iter().any(|drop| drop.position == until) {
+            continue;
+        }
+        let again = lineage.periods.get(at + 1).filter(|next| began(next.from));
+        report.note(match again {
+            Some(next) => format!(
+                "table \"{table}\" was not audited from {} until {}: its changes in that time are not known",
+                xact::json_time(until.at),
+                xact::json_time(next.from.at)
+            ),
+            None => format!(
+                "table \"{table}\" was not audited from {} on: its changes since are not known",
+                xact::json_time(until.at)
+            ),
+        });
+    }
+    let current = lineage.periods.iter().rfind(|period| began(period.from));
+    if let Some(period) = current.filter(|period| !period.complete_from.is_some_and(began)) {
+        report.note(format!(
+            "auditing of table \"{table}\" began on {} without a baseline: rows that were there then and have not changed since are missing",
+            xact::json_time(period.from.at)
+        ));
     }
 }
 
@@ -397,12 +414,18 @@ pub fn find(
         });
     };
     // Back through the row's versions, under the keys that it had.
-    let (mut key, mut end) = (key, position);
+    let (mut key_then, mut end) = (key, position);
+    let mut arrival: Option<&Entry> = None;
     'back: while !wanted.is_empty() {
-        let Some(entries) = histories.get(key) else { break };
-        let Some(last) = entries.iter().rposition(|entry| entry.position <= end) else { break };
-        for entry in entries[..=last].iter().rev() {
-            if entry.key.as_ref() != Some(key)
+        let Some(entries) = histories.get(key_then) else { break };
+        for entry in before_arrival(lineage, entries, key_then, end, arrival).iter().rev() {
+            let is_of_other = entry.left_in_use && entry.key.as_ref() != Some(key_then)
+                || entry.operation == Operation::Delete && entry.is_superseded;
+            if is_of_other {
+                // Another row left the key, which this one had by then.
+                continue;
+            }
+            if entry.key.as_ref() != Some(key_then)
                 || entry.operation == Operation::Delete && entry.position < position
             {
                 break 'back;
@@ -412,7 +435,8 @@ pub fn find(
             }
             match (&entry.left, entry.operation) {
                 (Some(left), _) => {
-                    (key, end) = (left, Position { seq: entry.position.seq - 1, ..entry.position });
+                    (key_then, end) = (left, Position { seq: entry.position.seq - 1, ..entry.position });
+                    arrival = Some(entry);
                     continue 'back;
                 }
                 (None, Operation::Insert | Operation::Baseline) => break 'back,
@@ -421,14 +445,89 @@ pub fn find(
         }
         break;
     }
-    // And on to the change that replaced the value.
+    // And on to the change that replaced the value, as long as the row has the key.
     if let Some(entries) = histories.get(key).filter(|_| !wanted.is_empty()) {
         for entry in entries.iter().filter(|entry| entry.position > position) {
-            if matches!(entry.operation, Operation::Insert | Operation::Baseline) {
+            let leaves = entry.left.as_ref() == Some(key);
+            let is_truncation = entry.operation == Operation::Truncate;
+            if is_truncation || !leaves && entry.is_arrival() || leaves && entry.left_in_use {
+                // Another row came, or it may be another one that left.
                 break;
             }
             take(&mut wanted, entry.old_row.as_deref(), entry.position);
+            if leaves || entry.operation == Operation::Delete {
+                break;
+            }
         }
     }
     found
+}
+
+/// Of the entries about a key, in the order of versions, those up to a position that the row had behind it which left the key by the
+/// entry `by`. Where a statement moves several rows, another row may have come to the key before that was recorded.
+pub fn before_arrival<'a>(
+    lineage: &Lineage,
+    entries: &'a [Entry],
+    key: &Key,
+    end: Position,
+    by: Option<&Entry>,
+) -> &'a [Entry] {
+    let last = entries.iter().rposition(|entry| entry.position <= end);
+    let until = &entries[..last.map_or(0, |last| last + 1)];
+    let Some(by) = by.filter(|by| by.left_in_use) else { return until };
+    // The rows of which it was recorded that they have the key now: others than the one that left it.
+    let others = occupants(lineage, entries, key, by.position);
+    let came = |entries: &[Entry]| {
+        entries.iter().rposition(|entry| entry.key.as_ref() == Some(key) && entry.is_arrival())
+    };
+    // What each of the last rows has behind it, the last row first.
+    let mut rows = vec![until];
+    for _ in 0..others {
+        let rest = rows[rows.len() - 1];
+        rows.push(&rest[..came(rest).unwrap_or(0)]);
+    }
+    let was = by.before();
+    let was = was.as_deref().and_then(image::columns).unwrap_or_default();
+    let agrees = |entries: &&&[Entry]| {
+        let last = entries.iter().rfind(|entry| entry.key.as_ref() == Some(key));
+        let row = last.and_then(|last| image::columns(last.new_row.as_deref()?)).unwrap_or_default();
+        was.iter().all(|(name, old)| row.iter().all(|(other, new)| other != name || new == old))
+    };
+    // Mostly they came in their order. If the rows differ, it does not matter.
+    let mut agreeing = rows.iter().filter(agrees);
+    match (agreeing.next(), agreeing.next()) {
+        (Some(row), None) => row,
+        _ => rows[rows.len() - 1],
+    }
+}
+
+/// How many rows have a key, by the entries up to a position.
+fn occupants(lineage: &Lineage, entries: &[Entry], key: &Key, until: Position) -> usize {
+    let cleared = entries
+        .iter()
+        .filter(|entry| entry.operation == Operation::Truncate)
+        .map(|entry| entry.position)
+        .chain(lineage.clears.iter().map(|clear| clear.position))
+        .filter(|position| *position <= until)
+        .max();
+    let counting = entries.iter().filter(|entry| {
+        entry.operation != Operation::Truncate
+            && entry.position <= until
+            && cleared.is_none_or(|cleared| cleared < entry.position)
+    });
+    let mut rows: i64 = 0;
+    for (at, entry) in counting.enumerate() {
+        let has_key = entry.key.as_ref() == Some(key);
+        if at == 0 && cleared.is_none() && !(has_key && entry.is_arrival()) {
+            // It was there before.
+            rows += 1;
+        }
+        if has_key && entry.is_arrival() {
+            rows += 1;
+        }
+        if has_key && entry.operation == Operation::Delete || entry.left.as_ref() == Some(key) {
+            rows -= 1;
+        }
+    }
+    usize::try_from(rows).unwrap_or(0)
 }

@@ -31,7 +31,7 @@ pub fn transaction(call: Call) -> Datum {
 }
 
 fn entries(call: &Call) -> Result<Datum, Error> {
-    let xid = xid(call)?;
+    let xid = xid(call, NAME)?;
     let extension = Extension::installed()?;
     require_reader(&extension, NAME)?;
     let mut rows = ResultRows::of(call);
@@ -59,9 +59,9 @@ fn entries(call: &Call) -> Result<Datum, Error> {
     Ok(rows.finish(call))
 }
 
-/// The argument: a transaction's 64-bit ID.
-fn xid(call: &Call) -> Result<u64, Error> {
-    let null = || Error::NullArgument { function: NAME, argument: "xid" };
+/// The first argument of a function: a transaction's 64-bit ID.
+pub fn xid(call: &Call, function: &'static str) -> Result<u64, Error> {
+    let null = || Error::NullArgument { function, argument: "xid" };
     let number: i128 = match call.argument_type(0) {
         pg_sys::TEXTOID => {
             let text = call.text(0).ok_or_else(null)?;
@@ -84,13 +84,14 @@ fn since(extension: &Extension) -> Result<Option<i64>, Error> {
 }
 
 /// Entries of a transaction, one after the other in a chain.
-struct Run {
-    table: Oid,
-    chain: i32,
-    places: RangeInclusive<i64>,
+pub struct Run {
+    pub table: Oid,
+    pub chain: i32,
+    pub places: RangeInclusive<i64>,
 }
 
-fn find(extension: &Extension, xid: u64) -> Result<Vec<Run>, Error> {
+/// Finds the entries of the transactions with this ID, as the active snapshot sees the log.
+pub fn find(extension: &Extension, xid: u64) -> Result<Vec<Run>, Error> {
     let is_unique = !incarnation::is_restored(extension)?;
     let segments = Segments::read(extension)?;
     let mut found = Vec::new();

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, notice};
 use crate::extension::Extension;
-use crate::history::lineage::Turn;
+use crate::history::lineage::{Lineage, Turn};
 use crate::log::columns;
 use crate::log::segment;
 use crate::log::table::for_each_end;
 use crate::pg::scan::for_each_in_range;
 use crate::pg::xact;
 use crate::tree::moment::Moment;
+use audit_chain_core::history::Position;
 use pgrx::pg_sys::Oid;
 use std::collections::BTreeSet;
 
@@ -38,12 +39,11 @@ impl When {
 
     /// When the checkpoint of this size was made.
     pub fn of_checkpoint(extension: &Extension, size: i64) -> Result<Self, Error> {
-        let size = u64::try_from(size).unwrap_or(0);
-        Ok(Self::Checkpoint { moment: Moment::of_checkpoint(extension, size)?, asked: None })
+        Ok(Self::Checkpoint { moment: Moment::of_checkpoint(extension, size as u64)?, asked: None })
     }
 
     /// Whether an entry counts.
-    pub fn counts(&self, position: &audit_chain_core::history::Position, xid: u64) -> bool {
+    pub fn counts(&self, position: &Position, xid: u64) -> bool {
         match self {
             Self::Checkpoint { moment, .. } => moment.counts(position.chain, position.seq),
             Self::Now => true,
@@ -54,6 +54,14 @@ impl When {
     /// Whether an entry about a table as a whole counts.
     pub fn counts_turn(&self, turn: Turn) -> bool {
         self.counts(&turn.position, turn.xid)
+    }
+
+    /// Whether the entry at a position counts, by which a table's auditing began or ended.
+    pub fn has_passed(&self, lineage: &Lineage, position: Position) -> bool {
+        match lineage.turn_at(position) {
+            Some(turn) => self.counts_turn(turn),
+            None => position.at <= self.limit(),
+        }
     }
 
     /// No entry that was captured later than this counts.

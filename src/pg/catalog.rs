@@ -3,14 +3,12 @@
 use super::compat;
 use super::query;
 use super::row::Relation;
-use super::table::{AsOf, StoredTuple, scan_catalog, scan_catalog_as_written};
+use super::table::{AsOf, C_LANGUAGE, StoredTuple, scan_catalog, scan_catalog_as_written};
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, CString, c_char};
 
 // Oids that pgrx does not name (`src/include/catalog/*.h`).
-/// The language C.
-const C_LANGUAGE: Oid = Oid::from_u32(13);
 /// `pg_db_role_setting`.
 const ROLE_SETTING: Oid = Oid::from_u32(2964);
 /// `pg_description`.

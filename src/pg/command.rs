@@ -240,6 +240,26 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The columns for whose values an ALTER TABLE has an expression of its own (ALTER COLUMN … TYPE … USING).
+    pub fn computed_columns(self) -> Vec<String> {
+        let Some(statement) = self.alter_table() else { return Vec::new() };
+        // SAFETY: `cmds` is a list of AlterTableCmd, and the definition of such a subcommand a ColumnDef; names are C strings. The list
+        // is the parse tree's, not ours to free.
+        unsafe {
+            let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
+            commands
+                .iter_ptr()
+                .filter(|&command| {
+                    let definition: *const pg_sys::ColumnDef = (*command).def.cast();
+                    (*command).subtype == pg_sys::AlterTableType::AT_AlterColumnType
+                        && !definition.is_null()
+                        && !(*definition).raw_default.is_null()
+                })
+                .map(|command| from_server(CStr::from_ptr((*command).name).to_bytes()))
+                .collect()
+        }
+    }
+
     /// The objects of a GRANT or REVOKE: named relations and functions, or all tables of a schema.
     pub fn granted(self) -> Granted {
         let mut granted = Granted::default();

@@ -102,7 +102,7 @@ pub unsafe fn insert_index_tuples(
     }
 }
 
-/// The OID of the relation's primary-key index; invalid if it has none.
+/// The OID of the relation's primary-key index, which may be deferrable; invalid if it has none.
 ///
 /// # Safety
 /// `relation` is open.
@@ -115,8 +115,35 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
         }
         #[cfg(not(feature = "pg18"))]
         {
-            pg_sys::RelationGetPrimaryKeyIndex(relation)
+            let index = pg_sys::RelationGetPrimaryKeyIndex(relation);
+            if index == pg_sys::Oid::INVALID { deferrable_primary_key(relation) } else { index }
         }
+    }
+}
+
+/// The index of a primary key that is DEFERRABLE, which these majors do not give.
+///
+/// # Safety
+/// `relation` is open.
+#[cfg(not(feature = "pg18"))]
+unsafe fn deferrable_primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: by the contract; the list is a copy, and a catalog row is valid until it is released.
+    unsafe {
+        let indexes = pgrx::PgList::<std::ffi::c_void>::from_pg(pg_sys::RelationGetIndexList(relation));
+        indexes
+            .iter_oid()
+            .find(|&index| {
+                let id = pg_sys::SysCacheIdentifier::INDEXRELID as i32;
+                let tuple = pg_sys::SearchSysCache1(id, index.into());
+                if tuple.is_null() {
+                    return false;
+                }
+                let form: *const pg_sys::FormData_pg_index = pg_sys::GETSTRUCT(tuple).cast();
+                let is_key = (*form).indisprimary && (*form).indisvalid;
+                pg_sys::ReleaseSysCache(tuple);
+                is_key
+            })
+            .unwrap_or(pg_sys::Oid::INVALID)
     }
 }
 

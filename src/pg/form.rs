@@ -147,6 +147,17 @@ impl RowType {
         }
     }
 
+    /// The text of a value of a column, in the server's encoding.
+    pub fn text(&self, column: usize, value: Datum) -> Vec<u8> {
+        // SAFETY: the description has the column, and the value is of its type; the output function returns a C string.
+        unsafe {
+            let form = compat::attribute(self.descriptor, column);
+            let (mut output, mut is_varlena) = (Oid::INVALID, false);
+            pg_sys::getTypeOutputInfo(form.atttypid, &mut output, &mut is_varlena);
+            CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value)).to_bytes().to_vec()
+        }
+    }
+
     /// The row of these values, one for each column, as a value of the row type, in the current memory context.
     pub fn row(&self, values: &[Option<Datum>]) -> Datum {
         let (mut values, mut nulls) = split(values);

@@ -52,4 +52,5 @@ pub mod tuple;
 mod unguarded;
 pub mod varlena;
 pub mod worker;
+pub mod writing;
 pub mod xact;

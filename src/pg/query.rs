@@ -78,6 +78,19 @@ pub fn execute(commands: &str) {
     }
 }
 
+/// Runs a statement as it would be run for the current role; returns how many rows it has changed.
+pub fn execute_counted(statement: &str) -> u64 {
+    let statement = sql(statement);
+    // SAFETY: as in `execute`; `SPI_processed` is that of the statement.
+    unsafe {
+        connect();
+        check(pg_sys::SPI_execute(statement.as_ptr(), false, 0 as c_long));
+        let changed = pg_sys::SPI_processed;
+        pg_sys::SPI_finish();
+        changed
+    }
+}
+
 /// The first column of the first row of [`query_latest`]; `None` for null or no row.
 pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Option<T> {
     query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()

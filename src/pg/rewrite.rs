@@ -44,9 +44,10 @@ const ATTEMPT: &CStr = c"500ms";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Writes the table's storage anew. Others may read it until the storages are exchanged. Returns false, with nothing left to do but
-/// to end the transaction, if readers do not let go of the table. `command` is for messages.
-pub fn rewrite(table: Oid, command: &CStr) -> bool {
+/// Writes the table's storage anew. Others may read it until the storages are exchanged and the indexes built, before which
+/// `lighten` may drop some. Returns false, with nothing left to do but to end the transaction, if readers do not let go of the table.
+/// `command` is for messages.
+pub fn rewrite(table: Oid, command: &CStr, lighten: impl FnOnce()) -> bool {
     if !with_attempts(|| lock(table, pg_sys::ExclusiveLock as c_int)) {
         return false;
     }
@@ -71,6 +72,7 @@ pub fn rewrite(table: Oid, command: &CStr) -> bool {
         if !with_attempts(|| lock(table, pg_sys::AccessExclusiveLock as c_int)) {
             return false;
         }
+        lighten();
         let old = pg_sys::table_open(table, pg_sys::NoLock as c_int);
         pg_sys::ffi::pg_guard_ffi_boundary(|| TransferPredicateLocksToHeapRelation(old));
         pg_sys::table_close(old, pg_sys::NoLock as c_int);

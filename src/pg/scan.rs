@@ -10,7 +10,17 @@ use std::ffi::{CStr, c_int};
 const FETCH: i64 = 1000;
 
 /// Calls `visit` with every row of the query, as the active snapshot sees it. Memory does not grow with the rows.
-pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
+pub fn for_each_row(query: &CStr, visit: impl FnMut(&Row<'_>)) {
+    visit_rows(query, true, visit);
+}
+
+/// Calls `visit` with every row of a query that may lock rows, as it sees them when it begins: by a new snapshot, unless the isolation
+/// level says otherwise.
+pub fn for_each_row_latest(query: &CStr, visit: impl FnMut(&Row<'_>)) {
+    visit_rows(query, false, visit);
+}
+
+fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
     // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each batch of tuples
     // lives until it is freed, the slot as long as its descriptor. An error's abort cleans up after SPI.
     unsafe {
@@ -20,8 +30,13 @@ pub fn for_each_row(query: &CStr, mut visit: impl FnMut(&Row<'_>)) {
         let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
         assert!(!plan.is_null(), "SPI_prepare failed");
         // Read-only: the cursor uses the active snapshot.
-        let portal =
-            pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), true);
+        let portal = pg_sys::SPI_cursor_open(
+            std::ptr::null(),
+            plan,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            read_only,
+        );
         let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);
         let memory = row_memory();
         loop {

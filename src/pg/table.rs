@@ -794,6 +794,52 @@ impl KeyIndex {
     }
 }
 
+/// The language C.
+pub(super) const C_LANGUAGE: Oid = Oid::from_u32(13);
+
+/// Whether a function is in C.
+fn is_in_c(function: Oid) -> bool {
+    // SAFETY: the function's catalog row is valid until released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as c_int, function.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let language = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).prolang;
+        pg_sys::ReleaseSysCache(tuple);
+        language == C_LANGUAGE
+    }
+}
+
+/// Whether an expression calls a function in C with columns as arguments.
+///
+/// # Safety
+/// A node.
+unsafe fn is_c_call(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: by the contract; a FuncExpr is recognised by its tag, and so are its arguments.
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_FuncExpr {
+            return false;
+        }
+        let call = &*node.cast::<pg_sys::FuncExpr>();
+        let arguments = pgrx::PgList::<pg_sys::Node>::from_pg(call.args);
+        arguments.iter_ptr().all(|argument| (*argument).type_ == pg_sys::NodeTag::T_Var)
+            && is_in_c(call.funcid)
+    }
+}
+
+/// Whether an expression is `… IS NULL` or `… IS NOT NULL` of such a call.
+///
+/// # Safety
+/// A node.
+unsafe fn is_test_of_c_call(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: by the contract; a NullTest is recognised by its tag.
+    unsafe {
+        (*node).type_ == pg_sys::NodeTag::T_NullTest
+            && is_c_call((*node.cast::<pg_sys::NullTest>()).arg.cast())
+    }
+}
+
 /// All indexes, as the executor maintains them.
 struct ExecutorIndexes {
     result: *mut pg_sys::ResultRelInfo,
@@ -819,7 +865,11 @@ impl ExecutorIndexes {
     }
 
     /// Prepares expressions and conditions, as the first insertion would. PostgreSQL checks then, and only then, who may call their
-    /// functions: the table's owner, who has made them part of it. Whoever writes to an audited table need not know of them.
+    /// functions: here it is the table's owner. Whoever writes to an audited table need not be allowed to call what indexes of the
+    /// log call.
+    ///
+    /// Only those that call functions in C for columns: to prepare them runs nothing. A function in SQL may be inlined, and what it calls
+    /// by way of the session's search path be called, which must not happen as the owner.
     ///
     /// # Safety
     /// Opened for that relation, in the memory of `estate`.
@@ -828,18 +878,19 @@ impl ExecutorIndexes {
         result: *mut pg_sys::ResultRelInfo,
         estate: *mut pg_sys::EState,
     ) {
-        // SAFETY: by the contract; the array has one element for each index.
+        // SAFETY: by the contract; the array has one element for each index, whose lists are of nodes.
         unsafe {
             for at in 0..(*result).ri_NumIndices as usize {
                 let info = &mut **(*result).ri_IndexRelationInfo.add(at);
-                if info.ii_Expressions.is_null() && info.ii_Predicate.is_null() {
-                    continue;
-                }
+                let all = |list, is: fn(*mut pg_sys::Node) -> bool| {
+                    let list = pgrx::PgList::<pg_sys::Node>::from_pg(list);
+                    !list.is_empty() && list.iter_ptr().all(is)
+                };
                 let _owner = AsRole::become_role((*(*relation).rd_rel).relowner);
-                if !info.ii_Expressions.is_null() {
+                if all(info.ii_Expressions, |node| is_c_call(node)) {
                     info.ii_ExpressionsState = pg_sys::ExecPrepareExprList(info.ii_Expressions, estate);
                 }
-                if !info.ii_Predicate.is_null() {
+                if all(info.ii_Predicate, |node| is_test_of_c_call(node)) {
                     info.ii_PredicateState = pg_sys::ExecPrepareQual(info.ii_Predicate, estate);
                 }
             }

@@ -36,6 +36,18 @@ pub fn top_xid() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionId() }.value
 }
 
+/// What tells the current transaction or savepoint from all others of the session.
+pub fn identity() -> (pg_sys::TimestampTz, pg_sys::SubTransactionId) {
+    // SAFETY: within a transaction; both read variables.
+    unsafe { (pg_sys::GetCurrentTransactionStartTimestamp(), pg_sys::GetCurrentSubTransactionId()) }
+}
+
+/// The top-level transaction's 64-bit ID, if it has one.
+pub fn known_top_xid() -> Option<u64> {
+    // SAFETY: reads a variable.
+    Some(unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value).filter(|&xid| xid != 0)
+}
+
 /// The wall clock, in microseconds since 2000-01-01 UTC.
 pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()

@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::extension::Extension;
 use crate::pg::catalog;
 use crate::pg::index::{self, Index};
+use crate::pg::query::execute;
 use crate::pg::session::LocalSettings;
+use crate::settings::{self, HistoryIndexes};
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -147,12 +149,27 @@ pub fn missing(extension: &Extension, indexes: &[Index]) -> Vec<HistoryIndex> {
 /// The indexes of `audit_log` besides its key: those that the extension has made because it is the first segment, and a DBA's.
 pub fn of_log(extension: &Extension, log: Oid) -> Result<(Vec<Index>, Vec<Index>), Error> {
     let schema = schema_of(extension)?;
-    let is_own = |index: &Index| {
-        HistoryIndex::ALL.into_iter().any(|kind| {
-            index.name == kind.name(1).as_bytes() && kind.is_served_by(&schema, &index.definition)
-        })
-    };
+    let is_own = |index: &Index| is_own(&schema, 1, index);
     Ok(of(log).into_iter().filter(|index| !index.is_primary).partition(is_own))
+}
+
+/// Whether the extension has made the index, of a segment's table.
+fn is_own(schema: &str, segment: u32, index: &Index) -> bool {
+    HistoryIndex::ALL.into_iter().any(|kind| {
+        index.name == kind.name(segment).as_bytes() && kind.is_served_by(schema, &index.definition)
+    })
+}
+
+/// Drops the history indexes of a segment that upkeep builds again. To be called as the extension's owner, with the guard suspended.
+pub fn drop_for_now(extension: &Extension, segment: u32, table: Oid) -> Result<(), Error> {
+    if settings::history_index() == HistoryIndexes::None {
+        return Ok(());
+    }
+    let schema = schema_of(extension)?;
+    for index in of(table).into_iter().filter(|index| is_own(&schema, segment, index)) {
+        execute(&format!("DROP INDEX {}", catalog::quoted_name(index.oid).unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// The command that makes a history index, if the table of the segment, whose name is given quoted, has none that serves. The caller

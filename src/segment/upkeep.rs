@@ -194,10 +194,17 @@ fn add_indexes(extension: &Extension, segment: u32) -> Result<(), Error> {
     })
 }
 
-/// Gives a segment the history indexes that it lacks, one after the other. Readers go on meanwhile.
-fn add_history_indexes(slices: &mut impl Slices, extension: &Extension, segment: u32) {
+/// Gives a segment the history indexes that it lacks, if it should have them, one after the other. Readers go on meanwhile.
+pub fn add_history_indexes(slices: &mut impl Slices, extension: &Extension, segment: u32) {
     let missing = || -> Result<Vec<HistoryIndex>, Error> {
-        if settings::history_index() == HistoryIndexes::None {
+        let segments = Segments::read(extension)?;
+        let has = |state| segments.has_reached(segment, state);
+        let wanted = match settings::history_index() {
+            HistoryIndexes::None => false,
+            HistoryIndexes::Sealed => has(State::Sealed),
+            HistoryIndexes::All => has(State::Sealed) || segment == segments.open(),
+        };
+        if !wanted || has(State::Pruned) {
             return Ok(Vec::new());
         }
         let table = segment::table_of(extension, segment)?;

@@ -83,22 +83,21 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     }
     let last = store.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
+    // After pg_upgrade, what the old server has written is sealed in its name, before anything is written here.
     let upgraded = incarnation::before_upgrade(extension)?;
-    // After pg_upgrade, what the old server has written is sealed in its name, before anything is written here. Entries of outer
-    // savepoints that are still to be written would come before this one.
-    let place = match upgraded {
-        None if !log::has_unwritten() => Some(record(extension, size, &ends, role)?),
-        _ => None,
+    let writes = upgraded.is_none();
+    let incarnation = match upgraded {
+        Some(before) => before,
+        None => incarnation::current(extension)?.ok_or(Error::UndecidedCopy)?,
     };
+    // Entries of outer savepoints that are still to be written would come before this one.
+    let place =
+        if writes && !log::has_unwritten() { Some(record(extension, size, &ends, role)?) } else { None };
     if let Some(place) = &place {
         now.update();
         add(&mut ends, place)?;
     }
     let spans = new_spans(&ends, size)?;
-    let incarnation = match upgraded {
-        Some(before) => before,
-        None => incarnation::current(extension)?.ok_or(Error::UndecidedCopy)?,
-    };
     let mut reader = Reader::new(&store);
     let identity = reader.identity().map_err(damaged)?.ok_or(Error::NothingToSeal)?;
     let mut frontier = reader.frontier(size)?;

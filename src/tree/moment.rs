@@ -14,13 +14,14 @@ use crate::pg::encoding::to_utf8;
 use crate::pg::ends::{Bound, KeyEnds};
 use crate::pg::fmgr::Call;
 use crate::pg::table::StoredTuple;
-use crate::pg::xact::EPOCH_DIFFERENCE;
+use crate::pg::xact::{self, EPOCH_DIFFERENCE};
 use crate::tree::reader::require_reader;
 use crate::tree::store::newest_checkpoints;
 use audit_chain_core::{entry::Scratch, sealing::Sealing};
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// What had committed when a checkpoint was made. All that is read is seen by the snapshot that is active then.
 #[derive(Debug)]
@@ -175,6 +176,28 @@ fn is_pruned(extension: &Extension, chain: i32) -> Result<bool, Error> {
     Ok(Segments::read(extension)?.has_reached(segment_of(chain), State::Pruned))
 }
 
+/// A checkpoint of a log, and the transaction or savepoint that sees it.
+type Key = (Oid, i64, (i64, u32));
+
+thread_local! {
+    /// The moment that was asked for last: mostly, one query asks about many entries.
+    static LAST: RefCell<Option<(Key, Rc<Moment>)>> = const { RefCell::new(None) };
+}
+
+/// The moment of a checkpoint, worked out once in a transaction or savepoint: while that lasts, a checkpoint that it has seen is not
+/// undone.
+fn remembered(extension: &Extension, size: i64) -> Result<Rc<Moment>, Error> {
+    let key = (extension.table(OwnTable::Checkpoints)?, size, xact::identity());
+    let known = LAST
+        .with_borrow(|last| last.as_ref().filter(|(of, _)| *of == key).map(|(_, moment)| Rc::clone(moment)));
+    if let Some(moment) = known {
+        return Ok(moment);
+    }
+    let moment = Rc::new(Moment::of_checkpoint(extension, size as u64)?);
+    LAST.set(Some((key, Rc::clone(&moment))));
+    Ok(moment)
+}
+
 /// `audit_chain_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean`
 pub fn sealed(call: Call) -> Datum {
     call.returns(is_sealed(&call).or_raise())
@@ -187,6 +210,5 @@ fn is_sealed(call: &Call) -> Result<bool, Error> {
     let seq: i64 = call.arg(2).ok_or_else(|| null("seq"))?;
     let extension = Extension::installed()?;
     require_reader(&extension)?;
-    let moment = Moment::of_checkpoint(&extension, size as u64)?;
-    Ok(moment.counts(chain, seq))
+    Ok(remembered(&extension, size)?.counts(chain, seq))
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Computes every test vector of format1.json anew with the Python implementation. Exit status 0 if all are right."""
+"""Computes every test vector of format1.json and row_ids.json anew with the Python implementation. Exit status 0 if all are right."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import audit_chain_format as fmt
 import audit_chain_tree
+import row_ids
 
 HERE = pathlib.Path(__file__).parent
 
@@ -119,6 +120,11 @@ def check_tree(roots):
             assert tree.root().hex() == roots[tree.size], f"the tree of {tree.size} leaves"
 
 
+def check_row_ids(_):
+    written = json.loads((HERE / "row_ids.json").read_text(encoding="utf-8"))
+    assert written == row_ids.VECTORS, "row_ids.json is not what row_ids.py computes: an id must never change"
+
+
 def main():
     vectors = json.loads((HERE / "format1.json").read_text(encoding="utf-8"))
     checks = [(f"genesis {v['log_id']} {v['chain']}", check_genesis, v) for v in vectors["genesis"]]
@@ -131,7 +137,7 @@ def main():
         1: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         8: "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
     }
-    checks += [("the tree of RFC 6962", check_tree, roots)]
+    checks += [("the tree of RFC 6962", check_tree, roots), ("row ids", check_row_ids, None)]
     failed = 0
     for name, check, vector in checks:
         try:

@@ -60,8 +60,8 @@ impl SetHash for Curve {
     }
 }
 
-/// AdHash: a sum of digests of 32 bytes modulo 2^256. Small and fast, and broken: rows with a given sum are found by Wagner's
-/// algorithm for the generalized birthday problem in about 2^32 steps.
+/// AdHash: a sum of digests of 32 bytes modulo 2^256. Small and fast, and broken: rows with a given sum are
+/// found by Wagner's algorithm for the generalized birthday problem in about 2^32 steps.
 #[derive(Default)]
 pub struct AdHash([u64; 4]);
 

@@ -1,5 +1,5 @@
-//! The images of a table's rows, by capture's `Writer`, as `src/capture/audited_table.rs` makes them; and the whole old row,
-//! which capture does not make.
+//! The images of a table's rows, by capture's `Writer`, as `src/capture/audited_table.rs` makes them; and the
+//! whole old row, which capture does not make.
 
 use crate::pg::catalog;
 use crate::pg::output::{Context, Writer, write_string};
@@ -82,7 +82,8 @@ impl Images {
         out.push(b'}');
     }
 
-    /// Calls `visit` with the image of each of the row's values: the table, the row's key, the column, the value.
+    /// Calls `visit` with the image of each of the row's values: the table, the row's key, the column, the
+    /// value.
     pub fn for_each_cell(&mut self, row: &Row<'_>, buffers: &mut Buffers, mut visit: impl FnMut(&[u8])) {
         let Buffers { new: cell, value: key, .. } = buffers;
         self.write_key(row, key);
@@ -94,8 +95,8 @@ impl Images {
         }
     }
 
-    /// Calls `visit` with the images of the values that [`Self::write_change`] found changed: the old one with false, the new one
-    /// with true.
+    /// Calls `visit` with the images of the values that [`Self::write_change`] found changed: the old one
+    /// with false, the new one with true.
     pub fn for_each_changed_cell(
         &self,
         key: &[u8],
@@ -126,8 +127,8 @@ impl Images {
         out.push(b'}');
     }
 
-    /// What capture makes of an UPDATE: the new row without the out-of-line values that did not change, and the old values of the
-    /// columns that did.
+    /// What capture makes of an UPDATE: the new row without the out-of-line values that did not change, and
+    /// the old values of the columns that did.
     pub fn write_change(&mut self, old: &Row<'_>, new: &Row<'_>, buffers: &mut Buffers) {
         let Buffers { old: old_out, new: new_out, written, .. } = buffers;
         self.begin(old_out);
@@ -152,8 +153,8 @@ impl Images {
         new_out.push(b'}');
     }
 
-    /// The whole old and the whole new row, of what [`Self::write_change`] wrote. No value is written a second time; an
-    /// out-of-line value that did not change is fetched once.
+    /// The whole old and the whole new row, of what [`Self::write_change`] wrote. No value is written a
+    /// second time; an out-of-line value that did not change is fetched once.
     pub fn write_whole<'a>(&mut self, new: &Row<'_>, buffers: &'a mut Buffers) -> (&'a [u8], &'a [u8]) {
         let Buffers { old: old_out, new: new_out, written, whole_old, whole_new, value } = buffers;
         self.begin(whole_old);

@@ -1,7 +1,9 @@
-//! A library that the benchmark loads into its throwaway server, to measure what a set hash of a table's state would cost
-//! (docs/performance.md, "An experiment: a set hash of the table's state"). It is no part of the extension.
+//! A library that the benchmark loads into its throwaway server, to measure what a set hash of a table's
+//! state would cost (docs/performance.md, "An experiment: a set hash of the table's state"). It is no part of
+//! the extension.
 //!
-//! It compiles the extension's own wrappers of PostgreSQL, `src/pg`, so that images are made by the very code that capture uses.
+//! It compiles the extension's own wrappers of PostgreSQL, `src/pg`, so that images are made by the very code
+//! that capture uses.
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -133,8 +135,9 @@ fn capture(table: &mut Images, firing: &Firing<'_>, work: Work, state: &mut Stat
     }
 }
 
-/// `set_hash_write(table's OID, 'insert' or 'replace') RETURNS trigger`, AFTER STATEMENT: writes 2 KiB of state into a table
-/// (chain integer, seq bigint, state bytea), as a row of its own or in the place of the row (1, 1).
+/// `set_hash_write(table's OID, 'insert' or 'replace') RETURNS trigger`, AFTER STATEMENT: writes 2 KiB of
+/// state into a table (chain integer, seq bigint, state bytea), as a row of its own or in the place of the
+/// row (1, 1).
 fn on_statement(call: Call) -> Datum {
     const KEY: PairKey = [1, 2];
     let Some(trigger) = Trigger::of(&call) else { pgrx::error!("not called as a trigger") };
@@ -166,8 +169,8 @@ fn on_statement(call: Call) -> Datum {
 
 /// Replaces the only row of a table, as UPDATE does, so that it stays on its page where that is possible.
 fn replace_only_row(table: Oid, row: pg_sys::HeapTuple) {
-    // SAFETY: the row was formed of the table's columns; the scan ends and the table is closed here, in an error by the resource
-    // owner.
+    // SAFETY: the row was formed of the table's columns; the scan ends and the table is closed here, in an
+    // error by the resource owner.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as _);
         let snapshot = &raw mut pg_sys::SnapshotSelfData;
@@ -182,7 +185,8 @@ fn replace_only_row(table: Oid, row: pg_sys::HeapTuple) {
     }
 }
 
-/// `set_hash_scan(regclass, work text) RETURNS bytea`: forms and hashes the images of all rows, and returns their sum.
+/// `set_hash_scan(regclass, work text) RETURNS bytea`: forms and hashes the images of all rows, and returns
+/// their sum.
 fn on_scan(call: Call) -> Datum {
     let (Some(oid), Some(work)) = (call.arg::<Oid>(0), call.bytes(1)) else { return call.null() };
     let mut lattice = LtHash::default();

@@ -1,4 +1,5 @@
-//! History that is asked for: of a row, of a table, of a transaction, of an actor's day, in a log of many segments.
+//! History that is asked for: of a row, of a table, of a transaction, of an actor's day, in a log of many
+//! segments.
 
 mod changes;
 mod peers;
@@ -12,7 +13,8 @@ use changes::{ACTORS, Changes, DAYS, Marks};
 use harness::{Error, Result, Server, postgres::Client, postgres::SimpleQueryMessage};
 use std::path::PathBuf;
 
-/// Settings that differ from [`servers::CONFIG`]: what is measured reads, and the log is to be made fast, on little disk space.
+/// Settings that differ from [`servers::CONFIG`]: what is measured reads, and the log is to be made fast, on
+/// little disk space.
 const CONFIG: &[(&str, &str)] =
     &[("fsync", "off"), ("synchronous_commit", "off"), ("max_wal_size", "2GB"), ("min_wal_size", "1GB")];
 
@@ -43,7 +45,8 @@ struct Question {
     needs: &'static str,
     /// The question for several arguments: the time is the median.
     queries: Vec<String>,
-    /// The same as a query of `audit_log`, for the first argument: how long it takes, and whether it finds as many rows.
+    /// The same as a query of `audit_log`, for the first argument: how long it takes, and whether it finds as
+    /// many rows.
     plain: Option<String>,
     /// The most milliseconds that it may take.
     goal: Option<f64>,
@@ -94,17 +97,34 @@ fn log(server: &Server, setup: &Setup, entries: u32) -> Result<Vec<Answer>> {
     client.batch_execute("CHECKPOINT")?;
     let old = old.ok_or_else(|| Error::new("no old checkpoint was made"))?;
     let size: i64 = client
-        .query_one("SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits", &[])?
+        .query_one(
+            "SELECT sum(pg_total_relation_size(r))::bigint FROM (SELECT 'audit_log'::regclass::oid UNION ALL
+                 SELECT inhrelid FROM pg_inherits WHERE inhparent = 'audit_log'::regclass) s (r)",
+            &[],
+        )?
         .get(0);
     check_state(&mut client, "accounts_then", old)?;
     check_state(&mut client, "accounts", newest)?;
+    if exists(&mut client, "audit_check_table")? {
+        let problems: i64 = client.query_one(CHECK, &[])?.get(0);
+        if problems != 0 {
+            return Err(Error::new(format!("audit_check_table() finds {problems} problems")));
+        }
+    }
     let questions = questions(&mut client, rows, &marks, old, newest)?;
-    let made = format!(
-        "made in {:.0} s, {:.1} GB with indexes in segments after the first",
-        marks.seconds,
-        size as f64 / 1e9
-    );
-    let answers = ask(&mut client, setup, entries, questions, &made)?;
+    let made = format!("made in {:.0} s; {:.1} GB with its indexes", marks.seconds, size as f64 / 1e9);
+    let mut answers = ask(&mut client, setup, entries, questions, &made)?;
+    // Once more without an open segment that has entries: it has no indexes of history.
+    client.batch_execute("SELECT audit_rotate()")?;
+    client.batch_execute("SELECT audit_seal()")?;
+    client.batch_execute("CALL audit_maintain()")?;
+    client.batch_execute("VACUUM (ANALYZE)")?;
+    let again = self::questions(&mut client, rows, &marks, old, newest)?;
+    let again = again.into_iter().filter_map(|question| {
+        let what = SEALED.iter().find(|(what, _)| *what == question.what)?.1;
+        Some(Question { what, plain: None, ..question })
+    });
+    answers.extend(ask(&mut client, setup, entries, again.collect(), &made)?);
     drop(client);
     servers::drop(server, name)?;
     Ok(answers)
@@ -116,7 +136,8 @@ fn checkpoint(client: &mut Client) -> Result<i64> {
     Ok(client.query_one("SELECT max(tree_size) FROM audit_checkpoint_log", &[])?.get(0))
 }
 
-/// Fails unless the table as of a checkpoint is what a copy of that time says. Nothing is checked where nothing answers.
+/// Fails unless the table as of a checkpoint is what a copy of that time says. Nothing is checked where
+/// nothing answers.
 fn check_state(client: &mut Client, copy: &str, size: i64) -> Result<()> {
     if !exists(client, "audit_as_of")? {
         return Ok(());
@@ -199,13 +220,20 @@ fn questions(client: &mut Client, rows: u32, marks: &Marks, old: i64, newest: i6
             "audit_changes",
             vec!["SELECT * FROM audit_changes LIMIT 20".into()],
         ),
-        question(
-            "audit_check_table()",
-            "audit_check_table",
-            vec!["SELECT * FROM audit_check_table('accounts')".into()],
-        ),
+        question("audit_check_table()", "audit_check_table", vec![CHECK.into()]),
     ])
 }
+
+/// The questions that are asked once more when all entries are in sealed segments, and how they are called
+/// then.
+const SEALED: [(&str, &str); 3] = [
+    ("history of one row", "history of one row, all in sealed segments"),
+    ("one actor's day", "one actor's day, all in sealed segments"),
+    ("audit_check_table()", "audit_check_table(), all in sealed segments"),
+];
+
+/// How many rows are not what the log says.
+const CHECK: &str = "SELECT count(*) FROM audit_check_table('accounts')";
 
 const TABLE_THEN: &str = "the table as of a checkpoint after a third of the changes";
 const TABLE_NOW: &str = "the table as of the newest checkpoint";
@@ -222,9 +250,11 @@ fn ask(
     made: &str,
 ) -> Result<Vec<Answer>> {
     let mut times = vec![Series::default(); questions.len()];
-    let mut here = Vec::new();
+    let (mut here, mut by_hand) = (Vec::new(), Vec::new());
     for question in &questions {
-        here.push(exists(client, question.needs)?);
+        let exists = exists(client, question.needs)?;
+        here.push(exists);
+        by_hand.push(if exists { check(client, question)? } else { None });
     }
     // One round more than counts: the first one fills caches.
     for round in 0..=setup.scale.rounds {
@@ -241,7 +271,7 @@ fn ask(
     };
     let (now, table) = (median_of(TABLE_NOW), median_of(TABLE));
     let mut answers = Vec::new();
-    for ((question, series), here) in questions.iter().zip(&times).zip(here) {
+    for (((question, series), here), by_hand) in questions.iter().zip(&times).zip(here).zip(by_hand) {
         let what = format!("{}, {entries} changes", question.what);
         let row = || Row::new(what.clone(), "ms").figure(Subject::AuditChain, series.median());
         let mut rows = Vec::new();
@@ -263,18 +293,8 @@ fn ask(
             if let Some(goal) = question.goal {
                 row = row.goal(Goal::AtMost(goal));
             }
-            if let Some(plain) = &question.plain {
-                let (time, found) = timed(|| count(client, plain))?;
-                let answered = count(client, &question.queries[0])?;
-                if found != answered {
-                    return Err(Error::new(format!(
-                        "{}: {answered} rows instead of {found}: {}",
-                        question.what, question.queries[0]
-                    )));
-                }
-                row = row
-                    .reference("by a query of audit_log", time.as_secs_f64() * 1e3)
-                    .note(format!("{found} rows"));
+            if let Some((time, found)) = by_hand {
+                row = row.reference("by a query of audit_log", time).note(format!("{found} rows"));
             }
             rows.push(row);
         }
@@ -283,15 +303,22 @@ fn ask(
     Ok(answers)
 }
 
+/// Fails unless a question finds as many rows as a query of the log. Returns how long that took, in ms, and
+/// how many rows it found.
+fn check(client: &mut Client, question: &Question) -> Result<Option<(f64, usize)>> {
+    let Some(plain) = &question.plain else { return Ok(None) };
+    let (time, found) = timed(|| count(client, plain))?;
+    let answered = count(client, &question.queries[0])?;
+    if found != answered {
+        let Question { what, queries, .. } = question;
+        return Err(Error::new(format!("{what}: {answered} rows instead of {found}: {}", queries[0])));
+    }
+    Ok(Some((time.as_secs_f64() * 1e3, found)))
+}
+
 /// The median time of some queries, in ms.
 fn time(client: &mut Client, queries: &[String]) -> Result<f64> {
-    let times = queries.iter().map(|query| {
-        let (time, rows) = timed(|| count(client, query))?;
-        if rows == 0 {
-            return Err(Error::new(format!("no row is found by: {query}")));
-        }
-        Ok(time.as_secs_f64() * 1e3)
-    });
+    let times = queries.iter().map(|query| Ok(timed(|| count(client, query))?.0.as_secs_f64() * 1e3));
     Ok(Series(times.collect::<Result<_>>()?).median())
 }
 

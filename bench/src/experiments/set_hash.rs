@@ -1,9 +1,11 @@
-//! What a homomorphic hash of each audited table's state would cost: an experiment, whose verdict is in docs/performance.md.
+//! What a homomorphic hash of each audited table's state would cost: an experiment, whose verdict is in
+//! docs/performance.md.
 //!
-//! The state of a table would be the sum of the hashes of its rows' images. Capture would take the old image away and add the
-//! new one; one scan of the table would give the same sum.
+//! The state of a table would be the sum of the hashes of its rows' images. Capture would take the old image
+//! away and add the new one; one scan of the table would give the same sum.
 //!
-//! Times are the processor time of the backend, so that other work on the machine counts as little as possible.
+//! Times are the processor time of the backend, so that other work on the machine counts as little as
+//! possible.
 
 mod flips;
 mod state;
@@ -247,8 +249,9 @@ fn scan(server: &Server, setup: &Setup, probe: &Probe) -> Result<Vec<Row>> {
     ])
 }
 
-/// LtHash of the values that changed, made of the log's entries when a checkpoint is made, instead of at capture: an entry of an
-/// UPDATE has the key, the old values of the columns that changed, and their new values.
+/// LtHash of the values that changed, made of the log's entries when a checkpoint is made, instead of at
+/// capture: an entry of an UPDATE has the key, the old values of the columns that changed, and their new
+/// values.
 fn later(server: &Server, setup: &Setup) -> Result<Row> {
     let rows = setup.scale.update_rows;
     let name = "set_hash_later";

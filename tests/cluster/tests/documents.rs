@@ -94,7 +94,7 @@ fn checkpoints() {
             commands += 1;
         }
     }
-    assert_eq!((texts, commands), (3, 4));
+    assert_eq!((texts, commands), (3, 5));
 }
 
 /// The example has the form of a real checkpoint.

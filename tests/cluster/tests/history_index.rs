@@ -16,6 +16,14 @@ fn server_with(history_index: &str) -> Server {
     Server::builder().config("audit_chain.history_index", history_index).start().unwrap()
 }
 
+/// Changes the setting of the server.
+fn set(database: &Database<'_>, history_index: &str) {
+    database.server.set_config("audit_chain.history_index", history_index).unwrap();
+    database.sql("SELECT pg_reload_conf()");
+    let show = "LOAD 'audit_chain'; SHOW audit_chain.history_index";
+    eventually("the setting", || database.sql(show) == history_index);
+}
+
 /// Checks that an index has an entry for each row.
 fn check_btrees(database: &Database<'_>) {
     if database.sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == "0" {
@@ -88,9 +96,7 @@ fn a_large_open_segment_is_closed_instead() {
          INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 8000) g; CALL audit_maintain()",
     );
     assert_eq!(database.sql(INDEXES), "audit_log 0");
-    server.set_config("audit_chain.history_index", "all").unwrap();
-    database.sql("SELECT pg_reload_conf()");
-    eventually("the setting", || database.sql("SHOW audit_chain.history_index") == "all");
+    set(&database, "all");
     database.sql("INSERT INTO t VALUES (0, 'x')");
     database.sql("CALL audit_maintain()");
     assert_eq!(database.sql(INDEXES), "audit_log 7, audit_log_0002 7");
@@ -115,9 +121,7 @@ fn none_leaves_what_there_is() {
     };
     segment();
     assert_eq!(database.sql(INDEXES), "audit_log 7, audit_log_0002 0");
-    server.set_config("audit_chain.history_index", "none").unwrap();
-    database.sql("SELECT pg_reload_conf()");
-    eventually("the setting", || database.sql("SHOW audit_chain.history_index") == "none");
+    set(&database, "none");
     segment();
     segment();
     // Those of audit_log are not an administrator's, whose indexes every segment gets.
@@ -189,7 +193,14 @@ fn a_crash_between_leaves_whole_indexes() {
 #[test]
 fn the_id_of_an_erased_row_leaves_the_files() {
     let server = server();
-    let database = Database::create(&server, "erased");
+    for setting in ["sealed", "none"] {
+        erased_ids_leave_the_files(&server, setting);
+    }
+}
+
+/// The setting is that of the time when the segment is written anew.
+fn erased_ids_leave_the_files(server: &Server, setting: &str) {
+    let database = Database::create(server, &format!("erased_{setting}"));
     database.sql(
         "CREATE TABLE person (id text PRIMARY KEY, v text); SELECT audit_enable('person');
          INSERT INTO person VALUES ('somebody', 'x'), ('else', 'x'); UPDATE person SET id = 'renamed' WHERE id = 'somebody'",
@@ -213,6 +224,7 @@ fn the_id_of_an_erased_row_leaves_the_files() {
     let erase = "SELECT sum(entries) FROM audit_erase('person', '{\"id\": \"somebody\"}', 'Art. 17', dry_run => false)";
     assert_eq!(database.sql(erase), "2", "under both names");
     assert!(ids.map(files).into_iter().all(|found| found > 0), "the old versions are there");
+    set(&database, setting);
     database.sql("CALL audit_finish_erasure()");
     database.sql("VACUUM FULL pg_statistic");
     database.sql("VACUUM pg_statistic");
@@ -286,6 +298,7 @@ fn ids_are_the_same_in_every_encoding() {
     let server = server();
     let key = r#"{"id":"Zoë"}"#;
     let id = audit_chain_core::row_id::row_id("public", "é", Some(key));
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     for (name, encoding) in [("utf8", "UTF8"), ("latin1", "LATIN1"), ("win1250", "WIN1250")] {
         let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
         let database = Database::create_with(&server, name, &options);
@@ -296,8 +309,28 @@ fn ids_are_the_same_in_every_encoding() {
         database.sql("SELECT audit_seal(); CALL audit_maintain()");
         let by_index = format!(
             "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SELECT row_key FROM ONLY audit_log
-             WHERE audit_chain_row(table_schema, table_name, row_key) = {id} AND table_name IS NOT NULL"
+             WHERE audit_chain_row(table_schema, table_name, row_key) = '\\x{id}' AND table_name IS NOT NULL"
         );
         assert_eq!(database.sql(&by_index), key, "{encoding}");
     }
+}
+
+/// What an administrator's index calls by way of the search path is not called as the owner of the log, whatever the writer's path is.
+#[test]
+fn nothing_of_the_writer_runs_as_the_owner() {
+    let server = server_with("all");
+    let database = Database::create(&server, "path");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); CALL audit_maintain();
+         CREATE FUNCTION folded(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT $1 || lower('X')$$;
+         REVOKE EXECUTE ON FUNCTION folded(text) FROM PUBLIC;
+         CREATE INDEX ON audit_log (folded(operation));
+         CREATE ROLE writer; GRANT ALL ON t TO writer; CREATE SCHEMA trap AUTHORIZATION writer;
+         CREATE FUNCTION trap.lower(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+             $$BEGIN RAISE EXCEPTION 'it ran as %', current_user; END$$",
+    );
+    let error = database.refused(
+        "SET ROLE writer; SET search_path = trap, pg_catalog, public; INSERT INTO t VALUES (1, 'x')",
+    );
+    assert!(error.contains("permission denied for function folded"), "{error}");
 }

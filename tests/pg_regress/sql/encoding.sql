@@ -24,6 +24,15 @@ UPDATE "Käufer" SET "größe" = 'ß';
 SELECT audit_event('événement', '{"é": "è"}');
 SELECT operation, table_name, actor, row_key, old_row, new_row, detail -> 'data' AS data FROM audit_log ORDER BY seq;
 SELECT valid, problems FROM audit_verify();
+-- Names, values and people in the history, and what became of columns.
+SELECT "table", row_key, changed FROM audit_by('Zoë') WHERE operation = 'UPDATE';
+SELECT who, "table", changed FROM audit_changes WHERE operation = 'UPDATE';
+SELECT "table", changed FROM audit_transaction((SELECT max(xid) FROM audit_log WHERE operation = 'UPDATE'));
+ALTER TABLE "Käufer" RENAME "größe" TO "maß";
+ALTER TABLE "Käufer" ADD "übrig" text DEFAULT 'naïf';
+ALTER TABLE "Käufer" DROP "übrig";
+ALTER TABLE "Käufer" RENAME "maß" TO "größe";
+SELECT detail -> 'columns' AS columns FROM audit_log WHERE operation = 'DDL' ORDER BY seq;
 SELECT audit_disable('"Käufer"', 'Schluß');
 SELECT detail ->> 'reason' AS reason FROM audit_log WHERE operation = 'DISABLE';
 SELECT audit_enable('"Käufer"', exclude_columns => '{docb}', mask_columns => '{doc}');

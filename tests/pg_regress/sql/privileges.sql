@@ -51,6 +51,8 @@ SELECT * FROM audit_problems();
 SELECT * FROM audit_transaction(1);
 SELECT * FROM audit_by('x');
 SELECT * FROM audit_changes;
+SELECT * FROM audit_undo(1);
+SELECT audit_restore('t', '{"id": 1}', 'now');
 SELECT audit_event('x');
 SELECT audit_disable('t', 'x');
 SELECT * FROM audit_retention();

@@ -142,6 +142,8 @@ SELECT * FROM audit_problems();
 SELECT table_name, state, since = :'t_since' AS as_before, enabled_by, options, left_out #>> '{0,options}' AS left_out,
        (left_out #>> '{0,since}')::timestamptz = :'t_since' AS since_then
     FROM audit_coverage WHERE table_name IN ('t', 'gone') ORDER BY 1;
+-- The rows' entries are gone with the segment: nothing says any more that all rows are in the log.
+SELECT table_name, detail ->> 'carried' AS carried, detail ->> 'complete' AS complete FROM audit_log WHERE operation = 'ENABLE' ORDER BY 1;
 SELECT count(*) FROM audit_verification_log;
 SELECT segments, pruned_segments, pruned_entries, unsealed_entries >= 0 AS unsealed, keep, holds FROM audit_status;
 SELECT keep, since IS NOT NULL AS since FROM audit_retention();

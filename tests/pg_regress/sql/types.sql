@@ -243,3 +243,25 @@ RESET audit_chain.actor;
 SELECT count(*), bool_and(length(actor) = length(new_row ->> 'v')) AS as_written
 FROM audit_log WHERE table_name = 'lengths' AND operation = 'INSERT';
 SELECT valid, problems FROM audit_verify();
+
+-- The log has what the tables have: as of now, all rows, as their types write them.
+CREATE TABLE differing (name text, missing bigint, surplus bigint);
+SET client_min_messages = warning;
+DO $$
+DECLARE
+    t regclass;
+    stored text;
+BEGIN
+    FOR t IN SELECT table_oid FROM (SELECT DISTINCT to_regclass(format('%I.%I', l.table_schema, l.table_name)) AS table_oid
+                                    FROM audit_log l WHERE l.operation = 'ENABLE') x WHERE table_oid IS NOT NULL LOOP
+        -- Virtual columns are computed when they are read.
+        SELECT string_agg(quote_ident(attname), ', ') INTO stored FROM pg_attribute
+        WHERE attrelid = t AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v';
+        EXECUTE format('WITH a AS (SELECT ROW(%1$s)::text AS r FROM %2$s), b AS (SELECT ROW(%1$s)::text AS r FROM audit_as_of(NULL::%2$s, now()))
+            INSERT INTO differing SELECT %2$L, (SELECT count(*) FROM (SELECT * FROM a EXCEPT ALL SELECT * FROM b) x),
+                (SELECT count(*) FROM (SELECT * FROM b EXCEPT ALL SELECT * FROM a) x)', stored, t);
+    END LOOP;
+END $$;
+RESET client_min_messages;
+SELECT count(*) AS tables, count(*) FILTER (WHERE missing > 0 OR surplus > 0) AS differing FROM differing;
+SELECT * FROM differing WHERE missing > 0 OR surplus > 0 ORDER BY 1;

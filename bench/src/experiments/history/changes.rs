@@ -1,5 +1,6 @@
-//! The changes that are asked about: UPDATEs of random rows, some ten in a transaction, by 20 actors, over 30 "days". Nobody can set
-//! the server's clock, so a day is the time in which a thirtieth of the changes was made.
+//! The changes that are asked about: UPDATEs of random rows, some ten in a transaction, by 20 actors, over 30
+//! "days". Nobody can set the server's clock, so a day is the time in which a thirtieth of the changes was
+//! made.
 
 use crate::measure::timed;
 use harness::{Error, Result, Server, postgres::Client};
@@ -39,7 +40,8 @@ impl Marks {
 }
 
 impl Changes {
-    /// Makes the changes to the table `accounts`. After each day, counted from 1, nobody writes, and `after` is called.
+    /// Makes the changes to the table `accounts`. After each day, counted from 1, nobody writes, and `after`
+    /// is called.
     pub fn make(
         &self,
         server: &Server,

@@ -1,5 +1,5 @@
-//! The same questions to pgMemento and to temporal tables. Their sources are not part of this project: the command line says where
-//! they are.
+//! The same questions to pgMemento and to temporal tables. Their sources are not part of this project: the
+//! command line says where they are.
 
 use super::changes::{self, Changes, DAYS};
 use super::{Answer, OLD, Selection, TABLE_THEN, count, time};
@@ -158,8 +158,8 @@ fn pgmemento(
     Ok((questions, marks.seconds))
 }
 
-/// A table with a history table, as the README of temporal_tables makes them, with the indexes that the questions need. It knows
-/// neither transactions nor actors.
+/// A table with a history table, as the README of temporal_tables makes them, with the indexes that the
+/// questions need. It knows neither transactions nor actors.
 fn temporal_tables(
     server: &Server,
     client: &mut Client,

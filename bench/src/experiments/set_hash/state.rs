@@ -1,4 +1,5 @@
-//! Where a transaction would leave its part of the sum: 2 KiB, in a row of its own or in place of the chain's last one.
+//! Where a transaction would leave its part of the sum: 2 KiB, in a row of its own or in place of the chain's
+//! last one.
 
 use super::{Setup, spent};
 use crate::measure::Series;

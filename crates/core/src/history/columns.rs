@@ -16,8 +16,54 @@ pub struct ColumnChange {
     pub added: Vec<(String, Option<String>)>,
     /// Dropped columns.
     pub dropped: Vec<String>,
-    /// Columns that got another type: the name, the type before and the type after.
-    pub retyped: Vec<(String, String, String)>,
+    /// Columns that got another type, or new values.
+    pub retyped: Vec<Retyped>,
+}
+
+/// A column that got another type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retyped {
+    /// Its name after it.
+    pub name: String,
+    /// The type before.
+    pub from: String,
+    /// The type after.
+    pub to: String,
+    /// Whether the command had an expression for the values.
+    pub using: bool,
+}
+
+impl Retyped {
+    /// A column whose values a command computed anew.
+    fn computed(name: String) -> Self {
+        Self { name, from: String::new(), to: String::new(), using: true }
+    }
+
+    /// Whether an image may write the same value in another way after it.
+    #[must_use]
+    pub fn rewrites(&self) -> bool {
+        let is_text = |name: &str| name == "text" || name.starts_with("character varying");
+        let (from, to) = (&self.from[..], &self.to[..]);
+        self.using || !(is_integer(from) && is_integer(to) || is_text(from) && is_text(to))
+    }
+
+    /// Whether the values after it are others than those that the new type reads from the text of the old ones.
+    #[must_use]
+    pub fn computes(&self) -> bool {
+        let is_text = |name: &str| name == "text" || name.starts_with("character varying");
+        let is_number = |name: &str| is_integer(name) || name == "numeric" || name.starts_with("numeric(");
+        let is_json = |name: &str| name == "json" || name == "jsonb";
+        let (from, to) = (&self.from[..], &self.to[..]);
+        let is_read = is_integer(from) && is_number(to)
+            || is_number(from) && to.starts_with("numeric")
+            || (is_number(from) || is_text(from) || from == "uuid") && is_text(to)
+            || is_json(from) && (is_json(to) || is_text(to));
+        self.using || !is_read
+    }
+}
+
+fn is_integer(name: &str) -> bool {
+    ["smallint", "integer", "bigint"].contains(&name)
 }
 
 #[derive(Default, Deserialize)]
@@ -27,7 +73,8 @@ struct Detail<'a> {
     #[serde(borrow)]
     added: BTreeMap<String, Added<'a>>,
     dropped: Vec<String>,
-    retyped: BTreeMap<String, Retyped>,
+    retyped: BTreeMap<String, RetypedDetail>,
+    computed: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,9 +90,10 @@ fn present<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<&'de Ra
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Retyped {
+struct RetypedDetail {
     from: String,
     to: String,
+    using: bool,
 }
 
 impl ColumnChange {
@@ -62,17 +110,14 @@ impl ColumnChange {
                 .map(|(name, added)| (name, added.value.map(|value| value.get().to_owned())))
                 .collect(),
             dropped: detail.dropped,
-            retyped: detail.retyped.into_iter().map(|(name, types)| (name, types.from, types.to)).collect(),
+            retyped: detail
+                .retyped
+                .into_iter()
+                .map(|(name, RetypedDetail { from, to, using })| Retyped { name, from, to, using })
+                // Generated columns with another expression.
+                .chain(detail.computed.into_iter().map(Retyped::computed))
+                .collect(),
         })
-    }
-
-    /// Whether a value's text may be another one after a change of its type.
-    #[must_use]
-    pub fn rewrites(from: &str, to: &str) -> bool {
-        const INTEGERS: [&str; 3] = ["smallint", "integer", "bigint"];
-        let is_text = |name: &str| name == "text" || name.starts_with("character varying");
-        let is_integer = |name: &str| INTEGERS.contains(&name);
-        !(is_integer(from) && is_integer(to) || is_text(from) && is_text(to))
     }
 }
 
@@ -83,8 +128,8 @@ pub enum Then<'a> {
     Named {
         /// Its name then.
         name: String,
-        /// Whether its type has changed since, so that the text of a value may be another one.
-        is_retyped: bool,
+        /// What became of its type since.
+        retyping: Retyping,
     },
     /// It was added later.
     Added {
@@ -92,7 +137,18 @@ pub enum Then<'a> {
         change: &'a ColumnChange,
         /// The JSON of the value that all rows got; `None` if they got different ones.
         value: Option<&'a str>,
+        /// What became of its type since.
+        retyping: Retyping,
     },
+}
+
+/// What became of a column's type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retyping {
+    /// Whether it has changed, so that the text of a value may be another one.
+    pub is_retyped: bool,
+    /// The first change by which the rows got values that are not known.
+    pub computed: Option<Position>,
 }
 
 /// All changes of a table's columns, the oldest first. An *era* is the number of changes before an entry.
@@ -122,20 +178,22 @@ impl Columns {
     /// What a column of now was in an era.
     #[must_use]
     pub fn then(&self, era: usize, now: &str) -> Then<'_> {
-        let (mut name, mut is_retyped) = (now, false);
+        let (mut name, mut retyping) = (now, Retyping::default());
         for change in self.0[era.min(self.0.len())..].iter().rev() {
             if let Some((_, value)) = change.added.iter().find(|(added, _)| added == name) {
-                return Then::Added { change, value: value.as_deref() };
+                return Then::Added { change, value: value.as_deref(), retyping };
             }
-            is_retyped |= change
-                .retyped
-                .iter()
-                .any(|(retyped, from, to)| retyped == name && ColumnChange::rewrites(from, to));
+            if let Some(retyped) = change.retyped.iter().find(|retyped| retyped.name == name) {
+                retyping.is_retyped |= retyped.rewrites();
+                if retyped.computes() {
+                    retyping.computed = Some(change.position);
+                }
+            }
             if let Some((old, _)) = change.renamed.iter().find(|(_, new)| new == name) {
                 name = old;
             }
         }
-        Then::Named { name: name.to_owned(), is_retyped }
+        Then::Named { name: name.to_owned(), retyping }
     }
 
     /// What a column of an era is called now; `None` if it was dropped.
@@ -169,7 +227,7 @@ mod tests {
     }
 
     fn named(name: &str) -> Then<'static> {
-        Then::Named { name: name.into(), is_retyped: false }
+        Then::Named { name: name.into(), retyping: Retyping::default() }
     }
 
     #[test]
@@ -206,13 +264,29 @@ mod tests {
 
     #[test]
     fn types_whose_text_stays_the_same_are_no_change() {
-        let columns = columns(&[(
-            1,
-            r#"{"retyped":{"a":{"from":"integer","to":"bigint"},"b":{"from":"integer","to":"text"}}}"#,
-        )]);
-        assert_eq!(columns.then(0, "a"), named("a"));
-        assert_eq!(columns.then(0, "b"), Then::Named { name: "b".into(), is_retyped: true });
-        assert!(ColumnChange::rewrites("numeric(10,2)", "numeric(10,1)"));
-        assert!(!ColumnChange::rewrites("character varying(20)", "text"));
+        let columns = columns(&[
+            (1, r#"{"retyped":{"a":{"from":"integer","to":"bigint"},"b":{"from":"integer","to":"text"}}}"#),
+            (
+                2,
+                r#"{"retyped":{"a":{"from":"bigint","to":"bigint","using":true},"c":{"from":"real","to":"numeric"}}}"#,
+            ),
+        ]);
+        let then = |era, name| match columns.then(era, name) {
+            Then::Named { retyping, .. } => (retyping.is_retyped, retyping.computed),
+            Then::Added { .. } => panic!("it was there"),
+        };
+        assert_eq!((then(0, "a"), then(2, "a")), ((true, Some(at(2))), (false, None)));
+        assert_eq!(then(0, "b"), (true, None));
+        assert_eq!(then(0, "c"), (true, Some(at(2))));
+        let retyped = |from: &str, to: &str| Retyped {
+            name: "a".into(),
+            from: from.into(),
+            to: to.into(),
+            using: false,
+        };
+        assert!(retyped("numeric(10,2)", "numeric(10,1)").rewrites());
+        assert!(!retyped("numeric(10,2)", "numeric(10,1)").computes());
+        assert!(!retyped("character varying(20)", "text").rewrites());
+        assert!(retyped("timestamp without time zone", "timestamp with time zone").computes());
     }
 }

@@ -16,8 +16,11 @@ pub enum Recorded<'a> {
     Bytes(Vec<u8>),
     /// The table's options say that the value must not be recorded.
     Masked,
-    /// Only the digest was recorded.
-    TooLarge,
+    /// Only the digest was recorded, and how long the value is.
+    TooLarge {
+        /// In bytes.
+        length: u64,
+    },
 }
 
 /// The columns and values of an image, in its order; values are JSON texts. `None` for what is no object.
@@ -91,8 +94,12 @@ pub fn read(value: &str) -> Recorded<'_> {
             return Recorded::Masked;
         }
         let digest = value.strip_prefix(r#"{"sha256":""#).and_then(|rest| rest.split_once('"'));
-        if digest.is_some_and(|(hex, rest)| hex.len() == 64 && rest.starts_with(r#","length":"#)) {
-            return Recorded::TooLarge;
+        let rest = digest
+            .filter(|(hex, _)| hex.len() == 64)
+            .and_then(|(_, rest)| rest.strip_prefix(r#","length":"#));
+        if let Some(rest) = rest {
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            return Recorded::TooLarge { length: digits.parse().unwrap_or(u64::MAX) };
         }
         let bytes = value.strip_prefix(r#"{"bytes":"\\x"#).and_then(|rest| rest.strip_suffix(r#""}"#));
         if let Some(bytes) = bytes.and_then(|hex| hex::decode(hex).ok()) {
@@ -124,10 +131,13 @@ mod tests {
         assert_eq!(read(r#"{"masked":true}"#), Recorded::Masked);
         assert_eq!(read(r#"{"masked": true}"#), Recorded::Text(r#"{"masked": true}"#.into()));
         let digest = "ab".repeat(32);
-        assert_eq!(read(&format!(r#"{{"sha256":"{digest}","length":12}}"#)), Recorded::TooLarge);
+        assert_eq!(
+            read(&format!(r#"{{"sha256":"{digest}","length":12}}"#)),
+            Recorded::TooLarge { length: 12 }
+        );
         assert_eq!(
             read(&format!(r#"{{"sha256":"{digest}","length":12,"of":"stored"}}"#)),
-            Recorded::TooLarge
+            Recorded::TooLarge { length: 12 }
         );
         let short = r#"{"sha256":"ab","length":12}"#;
         assert_eq!(read(short), Recorded::Text(short.into()));

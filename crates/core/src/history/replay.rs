@@ -87,10 +87,8 @@ impl Replay {
                 change.renamed.iter().map(|(old, new)| (new.clone(), row.remove(old))).collect();
             row.extend(moved.into_iter().filter_map(|(name, value)| Some((name, value?))));
             // What a rewrite of the table computed is not known.
-            for (name, from, to) in &change.retyped {
-                if ColumnChange::rewrites(from, to) {
-                    row.remove(name);
-                }
+            for retyped in change.retyped.iter().filter(|retyped| retyped.rewrites()) {
+                row.remove(&retyped.name);
             }
             let added = change.added.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
             row.extend(added);

@@ -20,6 +20,12 @@ pub trait Change {
 
 /// Puts the changes of one row, which are in the order of their positions, in the order of the row's versions.
 pub fn sort<C: Change>(changes: &mut Vec<C>) {
+    sort_rows(changes, &|_, _| true);
+}
+
+/// Puts the changes of some rows, which are in the order of their positions, in an order in which each row's versions follow one another.
+/// `may_follow` says whether the second change may be one of the row that the first one left.
+pub fn sort_rows<C: Change>(changes: &mut Vec<C>, may_follow: &dyn Fn(&C, &C) -> bool) {
     let mut at = 0;
     while at < changes.len() {
         if changes[at].is_superseded() {
@@ -28,7 +34,9 @@ pub fn sort<C: Change>(changes: &mut Vec<C>) {
                 .rposition(|other| other.xid() != changes[at].xid())
                 .map_or(0, |before| before + 1);
             // The nearest change that began with what this one left.
-            let next = (begin..at).rev().find(|&before| follows(&changes[at], &changes[before]));
+            let next = (begin..at).rev().find(|&before| {
+                may_follow(&changes[at], &changes[before]) && follows(&changes[at], &changes[before])
+            });
             if let Some(next) = next {
                 let change = changes.remove(at);
                 changes.insert(next, change);
