@@ -88,7 +88,7 @@ pub enum Error {
     /// Time travel to now.
     NotInThePast,
     /// The table was dropped whose past is asked for.
-    PastTableGone { table: String },
+    PastOfDropped { table: String },
     /// A temporary relation has the name that a view of the past needs.
     TemporaryNameTaken { name: String },
     /// A polymorphic argument has not the type of a table's rows.
@@ -435,7 +435,7 @@ impl Error {
                 "the time to travel to is not in the past".into(),
                 "Pass an earlier time, or the number of entries of a checkpoint.".into(),
             ),
-            Self::PastTableGone { table } => (
+            Self::PastOfDropped { table } => (
                 ERRCODE_UNDEFINED_TABLE,
                 format!("table \"{table}\" was dropped, so that nobody can be said to be allowed to read it"),
                 "audit_history() shows its changes.".into(),

@@ -367,7 +367,7 @@ impl Known {
     fn learn(&mut self, entry: &Entry, is_left: bool, counts: bool, is_partial: bool) -> isize {
         let size = |image: &Option<Image>| image.as_ref().map_or(0, |image| image.row.len() as isize);
         if counts {
-            // A row that left its key did so, whatever became of it under another one.
+            // A version that was replaced says nothing of its row, but that the row left a key holds.
             if entry.is_superseded && !is_left
                 || self.last.as_ref().is_some_and(|(position, _)| *position >= entry.position)
             {

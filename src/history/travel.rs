@@ -242,7 +242,7 @@ pub fn past(call: Call) -> Datum {
         let function = "audit_chain_past";
         let name = call.text(0).ok_or(Error::NullArgument { function, argument: "relation" })?;
         let asked = Asked::of_name(&name)?;
-        let table = asked.relation.ok_or_else(|| Error::PastTableGone { table: name.clone() })?;
+        let table = asked.relation.ok_or_else(|| Error::PastOfDropped { table: name.clone() })?;
         if !compat::may_read(table, session::effective_role()) {
             return Err(Error::MayNotReadTable { table: catalog::quoted_name(table).unwrap_or_default() });
         }

@@ -5,7 +5,7 @@ use super::compat;
 use super::fmgr::Call;
 use super::output::{Context, Writer};
 use super::row::Value;
-use super::scan::with_relation;
+use super::scan::{in_row_memory, with_relation};
 use super::session::OutputSettings;
 use super::text::from_server;
 use super::xact;
@@ -257,6 +257,10 @@ pub fn relation_of_argument(call: &Call, argument: i32) -> Option<Oid> {
 /// A value of a relation's column as capture writes it, from a text that its type's input function takes by the session's settings;
 /// `None` for another text.
 pub fn rewritten(relation: Oid, column: &str, text: &str) -> Option<String> {
+    in_row_memory(|| rewrite(relation, column, text))
+}
+
+fn rewrite(relation: Oid, column: &str, text: &str) -> Option<String> {
     let mut row_type = RowType::of_relation(relation);
     let at = row_type.fields.iter().position(|field| field.name == column && !field.holds_nothing)?;
     let datum = row_type.read(at, &super::encoding::from_utf8(text), true)?;

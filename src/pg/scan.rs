@@ -155,6 +155,19 @@ pub fn for_each_in_range(
     }
 }
 
+/// Runs `body` with memory of its own, which is released then: its result must not be in PostgreSQL's memory.
+pub(super) fn in_row_memory<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: within a transaction. In an error the memory goes with that around it.
+    unsafe {
+        let memory = row_memory();
+        let previous = pg_sys::MemoryContextSwitchTo(memory);
+        let result = body();
+        pg_sys::MemoryContextSwitchTo(previous);
+        pg_sys::MemoryContextDelete(memory);
+        result
+    }
+}
+
 /// A memory context for one row at a time.
 ///
 /// # Safety

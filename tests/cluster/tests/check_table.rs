@@ -1,9 +1,9 @@
 //! `audit_check_table()`: no false alarm while others write, and what it finds that was changed past the log.
 
-use cluster_tests::{Database, eventually, state};
-use harness::Server;
+use cluster_tests::{Database, eventually, server, state};
 use harness::postgres::Client;
 use harness::postgres::error::SqlState;
+use harness::{Mode, Server, backend_pid, process_memory};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -256,4 +256,161 @@ fn differences(database: &Database<'_>, table: &str) -> String {
          SELECT string_agg(concat_ws(' ', problem, row_key, columns), ', ' ORDER BY problem, row_key::text)
          FROM audit_check_table('{table}')"
     ))
+}
+
+/// A byte of a value is changed in the table's file while the server is down.
+#[test]
+fn a_byte_changed_in_the_file_is_found() {
+    let mut server = server();
+    let path = {
+        let database = Database::create(&server, "app");
+        database.sql(
+            "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t');
+             INSERT INTO t SELECT g, 'value ' || g FROM generate_series(1, 100) g; CHECKPOINT",
+        );
+        assert_eq!(differences(&database, "t"), "");
+        server.data_dir().join(database.sql("SELECT pg_relation_filepath('t')"))
+    };
+    server.stop(Mode::Fast).unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+    let at = file.windows(8).position(|bytes| bytes == b"value 42").expect("the value is in the file");
+    file[at + 6] = b'9';
+    std::fs::write(&path, file).unwrap();
+    server.start().unwrap();
+    let database = Database::of(&server, "app");
+    assert_eq!(differences(&database, "t"), "different {\"id\":42} {v}");
+    let found = "SET client_min_messages = warning;
+        SELECT concat_ws(' ', c.in_table ->> 'v', c.in_log ->> 'v', l.operation, l.at = c.at)
+        FROM audit_check_table('t') c JOIN audit_log l USING (chain, seq)";
+    assert_eq!(database.sql(found), "value 92 value 42 INSERT t");
+}
+
+/// The catalog is made to name another table's file.
+#[test]
+fn a_swapped_file_is_found() {
+    let server = server();
+    let database = Database::create(&server, "app");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); INSERT INTO t VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE other (id integer, v text); INSERT INTO other VALUES (1, 'a'), (2, 'x'), (3, 'c')",
+    );
+    assert_eq!(differences(&database, "t"), "");
+    database.sql(
+        "SET allow_system_table_mods = on;
+         UPDATE pg_class SET relfilenode = (SELECT relfilenode FROM pg_class WHERE relname = 'other') WHERE relname = 't'",
+    );
+    let expected = "different {\"id\":2} {v}, extra {\"id\":3}";
+    assert_eq!(differences(&database, "t"), expected);
+}
+
+/// A dump has the tables and the log: there is no difference where it was restored, and one where only the log was.
+#[test]
+fn a_restored_dump_has_no_difference() {
+    let (old, new) = (server(), server());
+    let database = Database::create(&old, "app");
+    database.sql(TABLES);
+    database.sql(
+        "INSERT INTO keyed SELECT g, 'v' FROM generate_series(1, 50) g; UPDATE keyed SET n = n + 1; DELETE FROM keyed WHERE id > 40;
+         INSERT INTO plain SELECT g % 5, 'x' FROM generate_series(1, 50) g;
+         INSERT INTO part SELECT g, 'n', g FROM generate_series(1, 20) g; UPDATE part SET region = 's' WHERE id % 2 = 0;
+         INSERT INTO wide SELECT g, repeat(md5(g::text), 200), g FROM generate_series(1, 10) g; UPDATE wide SET n = -n;
+         SELECT audit_checkpoint(); SELECT audit_rotate(); SELECT audit_seal(); CALL audit_maintain();
+         UPDATE keyed SET v = 'later' WHERE id < 5; UPDATE wide SET n = 0 WHERE id < 3",
+    );
+    let file = old.directory().join("app.sql").display().to_string();
+    old.run("pg_dump", ["--file", &file, "app"]).unwrap();
+    let restored = Database::empty(&new, "app");
+    new.run("psql", ["--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", "app", "--file", &file]).unwrap();
+    for table in CHECKED {
+        assert_eq!(differences(&restored, table), "", "{table}");
+    }
+    restored.sql("UPDATE keyed SET v = 'there'; INSERT INTO plain VALUES (1, 'there')");
+    for table in CHECKED {
+        assert_eq!(differences(&restored, table), "", "{table}");
+    }
+    // An older state of one table's rows.
+    unseen(&restored, "wide", "UPDATE wide SET n = -1 WHERE id = 1");
+    assert_eq!(differences(&restored, "wide"), "different {\"id\":1} {n}");
+}
+
+/// A transaction whose snapshot is older than a rewrite, which a snapshot does not show, is told so.
+#[test]
+fn a_change_after_the_snapshot_is_no_alarm() {
+    let server = server();
+    let database = Database::create(&server, "app");
+    database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    for (change, is_refused) in [
+        ("TRUNCATE t", true),
+        ("INSERT INTO t VALUES (3, 'c')", false),
+        ("ALTER TABLE t ALTER id TYPE bigint", true),
+        ("ALTER TABLE t RENAME v TO w", true),
+        ("UPDATE t SET w = 'd'", false),
+        ("VACUUM FULL t", true),
+    ] {
+        let mut client = database.client();
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT").unwrap();
+        client.query("SELECT count(*) FROM pg_class", &[]).unwrap();
+        database.sql(change);
+        let alarms = Mutex::new(Vec::new());
+        let is_compared = expect_nothing(&mut client, "t", change, &alarms);
+        assert!(alarms.lock().unwrap().is_empty(), "{alarms:?}");
+        assert_eq!(is_compared, !is_refused, "{change}");
+        client.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(differences(&database, "t"), "", "{change}");
+    }
+}
+
+/// A check that waits for a lock sees what was committed during the wait.
+#[test]
+fn what_was_committed_during_a_wait_counts() {
+    let server = server();
+    let database = Database::create(&server, "app");
+    database.sql("CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    let mut holding = database.session();
+    holding.run("BEGIN; TRUNCATE t; INSERT INTO t VALUES (3, 'c')");
+    let checking = database.session().start("SELECT 1 / (SELECT 1 - count(*) FROM audit_check_table('t'))");
+    checking.until_blocked(&database);
+    holding.run("ALTER TABLE t ADD COLUMN w integer DEFAULT 5; COMMIT");
+    let (_, outcome) = checking.finish();
+    assert_eq!(outcome, cluster_tests::DONE);
+}
+
+/// Memory does not grow with the table, whose rows take 16 MB.
+#[test]
+fn a_large_table_is_compared_in_bounded_memory() {
+    const ROWS: i64 = 40_000;
+    let server = Server::builder()
+        .config("shared_buffers", "8MB")
+        .config("audit_chain.history_index", "sealed")
+        .start()
+        .unwrap();
+    let database = Database::create(&server, "app");
+    database.sql(&format!(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t');
+         INSERT INTO t SELECT g, repeat('value ' || g, 40) FROM generate_series(1, {ROWS}) g"
+    ));
+    database.sql("SELECT audit_rotate()");
+    database.sql("SELECT audit_seal()");
+    database.sql("CALL audit_maintain()");
+    assert_eq!(database.number("SELECT count(*) FROM pg_indexes WHERE indexname = 'audit_log_0001_row'"), 1);
+    unseen(&database, "t", "UPDATE t SET v = 'x' WHERE id % 10000 = 0; DELETE FROM t WHERE id = 5");
+    let mut client = database.client();
+    client.batch_execute("SET maintenance_work_mem = '1MB'; SET client_min_messages = warning").unwrap();
+    // The library's own pages count as memory of the process, once.
+    database.sql("CREATE TABLE small (id integer PRIMARY KEY); SELECT audit_enable('small'); INSERT INTO small VALUES (1)");
+    client.query("SELECT audit_check_table('small')", &[]).unwrap();
+    let pid = backend_pid(&mut client).unwrap();
+    let before = process_memory(pid, "VmHWM").unwrap();
+    let found: i64 = client.query_one("SELECT count(*) FROM audit_check_table('t')", &[]).unwrap().get(0);
+    let growth = process_memory(pid, "VmHWM").unwrap() - before;
+    eprintln!("grew by {growth} kB");
+    assert!(growth < 16 * 1024, "grew by {growth} kB");
+    assert_eq!(found, 5);
+    // Many differences take no more.
+    unseen(&database, "t", "UPDATE t SET v = 'y'");
+    let found: i64 = client.query_one("SELECT count(*) FROM audit_check_table('t')", &[]).unwrap().get(0);
+    let growth = process_memory(pid, "VmHWM").unwrap() - before;
+    eprintln!("grew by {growth} kB");
+    assert!(growth < 16 * 1024, "grew by {growth} kB");
+    assert_eq!(found, ROWS);
 }
