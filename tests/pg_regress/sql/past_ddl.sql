@@ -259,3 +259,5 @@ SELECT keep('par', '6');
 SELECT * FROM differ('par') ORDER BY 1, 3, 2;
 SELECT * FROM differ('kid') ORDER BY 1, 3, 2;
 SELECT * FROM differ('kid2') ORDER BY 1, 3, 2;
+SET client_min_messages = warning;
+DROP SCHEMA copies, "Sch.2" CASCADE;
