@@ -280,3 +280,5 @@ SELECT keep('again', '6'), keep('again_no_key', '6');
 SELECT * FROM differ('again') ORDER BY 1, 3, 2;
 SELECT * FROM differ('again_no_key') ORDER BY 1, 3, 2;
 RESET client_min_messages;
+SET client_min_messages = warning;
+DROP SCHEMA copies CASCADE;

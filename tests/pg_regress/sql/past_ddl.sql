@@ -260,4 +260,4 @@ SELECT * FROM differ('par') ORDER BY 1, 3, 2;
 SELECT * FROM differ('kid') ORDER BY 1, 3, 2;
 SELECT * FROM differ('kid2') ORDER BY 1, 3, 2;
 SET client_min_messages = warning;
-DROP SCHEMA "Sch.2" CASCADE;
+DROP SCHEMA copies, "Sch.2" CASCADE;

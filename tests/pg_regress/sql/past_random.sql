@@ -237,5 +237,4 @@ SELECT audit_rotate() IS NOT NULL AS rotated;
 CALL audit_maintain();
 SELECT * FROM differences('many', 108);
 SELECT kind, seed, count(*), count(*) FILTER (WHERE did ~ 'ALTER') AS ddl FROM taken GROUP BY 1, 2 ORDER BY 2;
-SET client_min_messages = warning;
-DROP SCHEMA copies CASCADE;
+DROP SCHEMA copies, "other ""schema"".x" CASCADE;

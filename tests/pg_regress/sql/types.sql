@@ -148,6 +148,10 @@ BEGIN
     EXECUTE format('INSERT INTO one VALUES (0, %1$L::%2$s %3$s)', sample, type,
                    CASE WHEN has_array THEN format(', ARRAY[%L::%s, NULL]::%2$s[]', sample, type) END);
     UPDATE one SET id = 1;
+    EXECUTE 'SELECT (SELECT o::text FROM one o) = (SELECT r::text FROM public.audit_as_of(NULL::one, now()) r)' INTO same;
+    IF same IS DISTINCT FROM true THEN
+        RETURN NEXT format('%s %L: as of now there is another row', type, sample);
+    END IF;
     EXECUTE format('UPDATE one SET v = NULL, id = 2');
     FOREACH col IN ARRAY columns LOOP
         FOR image IN EXECUTE format('SELECT new_row FROM public.audit_log WHERE xid = pg_current_xact_id() AND table_name = ''one''
