@@ -6,7 +6,7 @@ use crate::history::lineage::Lineage;
 use crate::history::reader::{Entry, Key, Operation, Reader, Rows};
 use crate::history::report::{Report, plural};
 use crate::history::table_at::{before_arrival, find, histories};
-use crate::history::typed::{Found, Typed};
+use crate::history::typed::{Found as Values, Typed};
 use crate::history::when::When;
 use crate::log::table;
 use crate::pg::fmgr::Call;
@@ -62,109 +62,105 @@ enum Wanted {
     Content(json::Members),
 }
 
-fn history(call: &Call, asked: &Asked, mut typed: Option<Typed>) -> Result<(), Error> {
-    let given = call.jsonb(1);
-    let [since, until] = [2, 3].map(|argument| call.datum(argument).map(|at| at.value() as i64));
-    let reader = Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
-    let mut report = Report::new(&asked.family.root.shown());
-    let mut found: Vec<(usize, Entry)> = Vec::new();
-    let mut others = BTreeMap::new();
-    let mut erased = 0;
-    for (at, lineage) in asked.family.members().enumerate() {
-        let wanted = match &given {
-            None => Wanted::All,
-            Some(key) => wanted(asked, lineage, key)?,
-        };
-        let mut entries = match &wanted {
-            Wanted::Key(key) => {
-                let mut known = histories(&reader, lineage, BTreeSet::from([key.clone()]));
-                let entries = follow(lineage, &mut known, key);
-                others.insert(at, known);
-                entries
+/// The entries that a call asks for.
+#[derive(Default)]
+struct Found {
+    /// The entries, in the order in which they are shown, each with the number of its table among the members.
+    entries: Vec<(usize, Entry)>,
+    /// By table, all entries about the rows that were asked for: they have the values that others leave out.
+    histories: BTreeMap<usize, BTreeMap<Key, Vec<Entry>>>,
+    /// How many entries may have been about the row, and have been erased.
+    erased: u64,
+}
+
+impl Found {
+    /// Finds them, by the key or the content that was given.
+    fn of(asked: &Asked, given: Option<&str>) -> Result<Self, Error> {
+        let reader = Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
+        let mut found = Self::default();
+        for (at, lineage) in asked.family.members().enumerate() {
+            let wanted = match given {
+                None => Wanted::All,
+                Some(key) => wanted(asked, lineage, key)?,
+            };
+            let mut entries = match &wanted {
+                Wanted::Key(key) => {
+                    let mut known = histories(&reader, lineage, BTreeSet::from([key.clone()]));
+                    let entries = follow(lineage, &mut known, key);
+                    found.histories.insert(at, known);
+                    entries
+                }
+                Wanted::All | Wanted::Content(_) => {
+                    let mut entries = Vec::new();
+                    let all = Rows::Range { from: &[], to: None };
+                    reader.visit(lineage, &all, &mut |entry| entries.push(entry));
+                    entries.sort_by_key(|entry| entry.position);
+                    entries.dedup_by_key(|entry| entry.position);
+                    if let Wanted::Content(content) = &wanted {
+                        entries.retain(|entry| has_content(entry, content));
+                    }
+                    entries
+                }
+            };
+            if !matches!(wanted, Wanted::All) {
+                // What names no row was about every row.
+                let mut see = |entry: Entry| {
+                    found.erased += u64::from(entry.is_erased);
+                    if entry.operation == Operation::Truncate {
+                        entries.push(entry);
+                    }
+                };
+                reader.visit_unnamed(lineage, &mut see);
+                reader.visit_unindexed(lineage, &Rows::Keys(&BTreeSet::new()), &mut see);
+                truncations_of_lives(&mut entries);
             }
-            Wanted::All | Wanted::Content(_) => {
-                let mut entries = Vec::new();
-                let all = Rows::Range { from: &[], to: None };
-                reader.visit(lineage, &all, &mut |entry| entries.push(entry));
-                entries.sort_by_key(|entry| entry.position);
-                entries.dedup_by_key(|entry| entry.position);
-                if let Wanted::Content(content) = &wanted {
-                    entries.retain(|entry| has_content(entry, content));
-                }
-                entries
-            }
-        };
-        if !matches!(wanted, Wanted::All) {
-            reader.visit_unnamed(lineage, &mut |entry| {
-                erased += u64::from(entry.is_erased);
-                // It was about every row.
-                if entry.operation == Operation::Truncate {
-                    entries.push(entry);
-                }
-            });
-            reader.visit_unindexed(lineage, &Rows::Keys(&BTreeSet::new()), &mut |entry| {
-                erased += u64::from(entry.is_erased);
-                if entry.operation == Operation::Truncate {
-                    entries.push(entry);
-                }
-            });
-            truncations_of_lives(&mut entries);
+            found.entries.extend(entries.into_iter().map(|entry| (at, entry)));
         }
-        found.extend(entries.into_iter().map(|entry| (at, entry)));
+        // Those of one table are in the order of the row's versions.
+        if !asked.family.below.is_empty() {
+            found.entries.sort_by_key(|(_, entry)| entry.position);
+        }
+        Ok(found)
     }
-    if asked.family.below.is_empty() {
-        // They are in the order of the row's versions.
-    } else {
-        found.sort_by_key(|(_, entry)| entry.position);
-    }
-    found.retain(|(_, entry)| {
+}
+
+fn history(call: &Call, asked: &Asked, mut typed: Option<Typed>) -> Result<(), Error> {
+    let mut found = Found::of(asked, call.jsonb(1).as_deref())?;
+    let [since, until] = [2, 3].map(|argument| call.datum(argument).map(|at| at.value() as i64));
+    found.entries.retain(|(_, entry)| {
         since.is_none_or(|since| entry.position.at >= since)
             && until.is_none_or(|until| entry.position.at < until)
     });
-    if erased > 0 {
+    if found.erased > 0 {
         notice(&format!(
-            "{erased} {} of table \"{}\" {} been erased; they may have been about this row",
-            plural(erased, "entry", "entries"),
+            "{} {} of table \"{}\" {} been erased; they may have been about this row",
+            found.erased,
+            plural(found.erased, "entry", "entries"),
             asked.family.root.shown(),
-            plural(erased, "has", "have")
+            plural(found.erased, "has", "have")
         ));
     }
     tell_pruned(asked)?;
+    let mut report = Report::new(&asked.family.root.shown());
     let members: Vec<&Lineage> = asked.family.members().collect();
     let mut sink = RowSink::begin(call);
-    let empty = BTreeMap::new();
-    for (at, entry) in found {
-        let lineage = members[at];
+    let none = BTreeMap::new();
+    for (at, entry) in &found.entries {
         if typed.is_none() && entry.is_erased {
             report.erased(entry.position.at);
         }
-        let histories = others.get(&at).unwrap_or(&empty);
-        let who = who(asked, &entry)?;
+        let histories = found.histories.get(at).unwrap_or(&none);
+        let who = who(asked, entry)?;
         sink.put(|| {
-            let mut columns = common(&entry, who);
+            let mut columns = common(entry, who);
             match typed.as_mut() {
-                None => columns.insert(
-                    4,
-                    changed(entry.old_row.as_deref(), entry.new_row.as_deref()).map(|text| json_datum(&text)),
-                ),
+                None => {
+                    let changed = changed(entry.old_row.as_deref(), entry.new_row.as_deref());
+                    columns.insert(4, changed.map(|text| json_datum(&text)));
+                }
                 Some(typed) => {
-                    let mut row = |image: Option<String>, is_after: bool| {
-                        let image = image?;
-                        let found = lacking(typed, lineage, histories, &entry, &image, is_after);
-                        let values = typed.values(
-                            lineage,
-                            &image,
-                            entry.position,
-                            &When::Now,
-                            found.as_ref(),
-                            &mut report,
-                        );
-                        Some(typed.row(&values))
-                    };
-                    let old = row(entry.before(), false);
-                    let new =
-                        row(entry.new_row.clone().filter(|_| entry.operation != Operation::Delete), true);
-                    columns.splice(4..4, [old, new]);
+                    let rows = old_and_new(typed, members[*at], histories, entry, &mut report);
+                    columns.splice(4..4, rows);
                 }
             }
             columns
@@ -174,6 +170,23 @@ fn history(call: &Call, asked: &Asked, mut typed: Option<Typed>) -> Result<(), E
     Ok(())
 }
 
+/// The row before a change and after it, of the table's type of now.
+fn old_and_new(
+    typed: &mut Typed,
+    lineage: &Lineage,
+    histories: &BTreeMap<Key, Vec<Entry>>,
+    entry: &Entry,
+    report: &mut Report,
+) -> [Option<Datum>; 2] {
+    let after = entry.new_row.clone().filter(|_| entry.operation != Operation::Delete);
+    [entry.before(), after].map(|image| {
+        let image = image?;
+        let found = lacking(typed, lineage, histories, entry, &image);
+        let values = typed.values(lineage, &image, entry.position, &When::Now, found.as_ref(), report);
+        Some(typed.row(&values))
+    })
+}
+
 /// What an image of an entry lacks, from other entries about the row.
 fn lacking(
     typed: &mut Typed,
@@ -181,8 +194,7 @@ fn lacking(
     histories: &BTreeMap<Key, Vec<Entry>>,
     entry: &Entry,
     image: &str,
-    _is_after: bool,
-) -> Option<Found> {
+) -> Option<Values> {
     let missing = typed.missing(lineage, image, entry.position);
     if missing.is_empty() {
         return None;
