@@ -62,6 +62,7 @@ impl Images {
             })
             .collect();
         let key = catalog::primary_key(table)
+            .0
             .into_iter()
             .filter_map(|number| columns.iter().position(|c| c.index + 1 == number))
             .collect();
