@@ -153,7 +153,7 @@ CREATE TABLE audit_lifecycle (
     seq   bigint  NOT NULL,
     PRIMARY KEY (chain, seq)
 );
-COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries that began, changed or ended the auditing of a table';
+COMMENT ON TABLE audit_lifecycle IS 'audit_chain: the places of the entries about the auditing of a table, and about its columns';
 COMMENT ON COLUMN audit_lifecycle.chain IS 'the chain of the entry';
 COMMENT ON COLUMN audit_lifecycle.seq IS 'the place of the entry in it';
 
