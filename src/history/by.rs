@@ -39,10 +39,11 @@ fn entries(call: &Call) -> Result<Datum, Error> {
     let who = to_server(&who);
     let search = Search { who: &who, since, until };
     let mut rows = ResultRows::sorted(call, &ORDER);
+    let mut shown = entry::ShownTable::default();
     for number in of_time(&Segments::read(&extension)?, since, until) {
         if let Some(segment) = Segment::lock(&extension, number)? {
             search.visit(&segment, |row| {
-                let mut columns = entry::columns(row).to_vec();
+                let mut columns = entry::columns(row, &mut shown).to_vec();
                 columns.push(Some(Datum::from(row.xid)));
                 rows.add(&columns);
             });

@@ -3,20 +3,32 @@
 use crate::log::stored::StoredRow;
 use crate::pg::encoding::to_utf8;
 use crate::pg::fmgr::Call;
-use crate::pg::text::{Text, from_server, to_server};
+use crate::pg::text::{from_server, to_server};
 use crate::pg::varlena;
 use audit_chain_core::changed::changed;
-use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 use pgrx::spi::quote_identifier;
 
+/// The name of the table that was shown last, as the log has it and as it is shown: quoting takes longer than all else, and most
+/// entries that follow one another are about few tables.
+#[derive(Default)]
+pub struct ShownTable(Option<[Vec<u8>; 3]>);
+
+impl ShownTable {
+    fn of(&mut self, schema: &[u8], table: &[u8]) -> Datum {
+        if self.0.as_ref().is_none_or(|[known_schema, known, _]| known_schema != schema || known != table) {
+            let [quoted_schema, quoted] = [schema, table].map(|name| quote_identifier(from_server(name)));
+            let shown = to_server(&format!("{quoted_schema}.{quoted}")).into_owned();
+            self.0 = Some([schema.to_vec(), table.to_vec(), shown]);
+        }
+        varlena::datum(self.0.as_ref().map_or(&[], |[.., shown]| shown))
+    }
+}
+
 /// The columns of `audit_transaction()`, in their order (`sql/history.sql`). All is in the current memory context.
-pub fn columns(row: &StoredRow<'_>) -> [Option<Datum>; 13] {
+pub fn columns(row: &StoredRow<'_>, shown: &mut ShownTable) -> [Option<Datum>; 13] {
     let copy = |bytes: Option<&[u8]>| bytes.map(varlena::datum);
-    let table = row.table_schema.zip(row.table_name).and_then(|(schema, table)| {
-        let [schema, table] = [schema, table].map(|name| quote_identifier(from_server(name)));
-        Text(format!("{schema}.{table}")).into_datum()
-    });
+    let table = row.table_schema.zip(row.table_name).map(|(schema, table)| shown.of(schema, table));
     [
         Some(Datum::from(row.at)),
         copy(row.operation),

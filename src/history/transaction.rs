@@ -36,9 +36,10 @@ fn entries(call: &Call) -> Result<Datum, Error> {
     require_reader(&extension, NAME)?;
     let mut rows = ResultRows::of(call);
     let runs = find(&extension, xid)?;
+    let mut shown = entry::ShownTable::default();
     for run in &runs {
         for_each_in_range(run.table, run.chain, run.places.clone(), |row| {
-            rows.add(&entry::columns(&columns::read(&row)));
+            rows.add(&entry::columns(&columns::read(&row), &mut shown));
         });
     }
     match runs.len() {
