@@ -39,14 +39,13 @@ pub mod undo;
 mod when;
 
 use crate::error::Error;
-use crate::extension::{Extension, OwnTable};
-use crate::pg::{compat, session};
+use crate::extension::Extension;
+use crate::tree;
 
-/// Refuses a caller who may not read the log.
+/// Refuses a caller who may not read the log, and names the function that was called.
 pub fn require_reader(extension: &Extension, function: &'static str) -> Result<(), Error> {
-    if compat::may_read(extension.table(OwnTable::Log)?, session::effective_role()) {
-        Ok(())
-    } else {
-        Err(Error::MayNotReadLog { function })
-    }
+    tree::reader::require_reader(extension).map_err(|error| match error {
+        Error::NotReader => Error::MayNotReadLog { function },
+        other => other,
+    })
 }
