@@ -1,9 +1,9 @@
 -- Capture: the trigger function of audited tables, and the functions that begin and end auditing.
 
-CREATE FUNCTION audit_chain_capture() RETURNS trigger
+CREATE FUNCTION _audit_capture() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_capture';
-COMMENT ON FUNCTION audit_chain_capture() IS 'audit_chain: trigger function that records row changes and truncation; audit_enable() installs it';
-REVOKE ALL ON FUNCTION audit_chain_capture() FROM PUBLIC;
+COMMENT ON FUNCTION _audit_capture() IS 'audit_chain: trigger function that records row changes and truncation; audit_enable() installs it';
+REVOKE ALL ON FUNCTION _audit_capture() FROM PUBLIC;
 
 CREATE FUNCTION audit_enable(
     relation        regclass,

@@ -76,7 +76,7 @@ COMMENT ON FUNCTION audit_consistency_proof(bigint, bigint) IS
     'audit_chain: the proof that the newest checkpoint, or that of new_size entries, continues the one of old_size';
 
 -- A role that may read the log may ask.
-CREATE FUNCTION audit_chain_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean
+CREATE FUNCTION audit_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_sealed';
-COMMENT ON FUNCTION audit_chain_sealed(bigint, integer, bigint) IS
+COMMENT ON FUNCTION audit_sealed(bigint, integer, bigint) IS
     'audit_chain: whether the checkpoint of tree_size entries seals an entry: whether its transaction had committed then';

@@ -4,9 +4,9 @@
 -- it fits better than that of pg_catalog. So the operands have the types of the operator.
 
 -- Reads with its own rights entries that roles which may read a view need not be allowed to read themselves.
-CREATE FUNCTION audit_chain_recorded(what text) RETURNS jsonb
+CREATE FUNCTION _audit_recorded(what text) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_recorded';
-COMMENT ON FUNCTION audit_chain_recorded(text) IS
+COMMENT ON FUNCTION _audit_recorded(text) IS
     'audit_chain: the entries about auditing (lifecycle), or about verifications; for roles that may read audit_coverage, or audit_verification_log';
 
 -- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
@@ -21,7 +21,7 @@ WITH RECURSIVE lifecycle AS (
            coalesce((l.detail ->> 'options_since'::text)::timestamptz, l.at) AS options_since,
            CASE WHEN l.detail ->> 'carried'::text IS NULL THEN l.effective_role END AS enabled_by
     FROM (SELECT r.chain, r.seq, r.at, r.operation, r.table_schema, r.table_name, r.effective_role, r.detail::json AS detail
-          FROM pg_catalog.jsonb_to_recordset(audit_chain_recorded('lifecycle')) AS r(
+          FROM pg_catalog.jsonb_to_recordset(_audit_recorded('lifecycle')) AS r(
               chain integer, seq bigint, at timestamptz, operation text, table_schema text, table_name text,
               effective_role text, detail text)) l
 ), auditing AS (
@@ -64,7 +64,7 @@ WITH RECURSIVE lifecycle AS (
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.tgfoid = 'audit_chain_capture'::regproc::oid AND NOT t.tgisinternal
+    WHERE t.tgfoid = '_audit_capture'::regproc::oid AND NOT t.tgisinternal
     GROUP BY t.tgrelid
 ), below (oid) AS (
     -- Tables that should be audited because a table above them is.
@@ -154,9 +154,9 @@ COMMENT ON COLUMN audit_coverage.key_left_out IS
 COMMENT ON COLUMN audit_coverage.left_out IS 'what was left out of its entries, since when and until when';
 
 -- Reads with its own rights what roles that may read audit_status need not be allowed to read themselves.
-CREATE FUNCTION audit_chain_status() RETURNS jsonb
+CREATE FUNCTION _audit_status() RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_chain_status';
-COMMENT ON FUNCTION audit_chain_status() IS 'audit_chain: the content of audit_status; for roles that may read that view';
+COMMENT ON FUNCTION _audit_status() IS 'audit_chain: the content of audit_status; for roles that may read that view';
 
 CREATE VIEW audit_status AS
 SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkpoint_entries, s.unsealed_entries,
@@ -165,7 +165,7 @@ SELECT s.state, s.chains, s.entries, s.newest_entry, s.last_checkpoint, s.checkp
        s.last_verified, s.last_verdict, s.verification_failures, s.verification_error,
        s.log_size, s.checkpoint_size, s.entries_per_day, s.bytes_per_day, s.chain_waits,
        s.restores, s.last_restore, s.segments, s.pruned_segments, s.pruned_entries, s.keep, s.holds
-FROM pg_catalog.jsonb_to_record(audit_chain_status()) AS s(
+FROM pg_catalog.jsonb_to_record(_audit_status()) AS s(
     state text, chains integer, entries bigint, newest_entry timestamptz,
     last_checkpoint timestamptz, checkpoint_entries bigint, unsealed_entries bigint,
     last_published timestamptz, published_entries bigint, publish_failures integer, publish_error text,

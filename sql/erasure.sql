@@ -145,16 +145,16 @@ COMMENT ON FUNCTION audit_apply_erasure_register(text, text) IS
     'audit_chain: erase in this copy of the log what the register of another copy names';
 
 -- The condition of the queries by which entries are found.
-CREATE FUNCTION audit_chain_is_to_erase(
+CREATE FUNCTION _audit_is_to_erase(
     at timestamptz, table_schema text, table_name text, row_key json, old_row json, new_row json, detail json, wanted text
 ) RETURNS boolean
     LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'audit_chain_is_to_erase';
-COMMENT ON FUNCTION audit_chain_is_to_erase(timestamptz, text, text, json, json, json, json, text) IS
+COMMENT ON FUNCTION _audit_is_to_erase(timestamptz, text, text, json, json, json, json, text) IS
     'audit_chain: a part of audit_erase(): whether an entry is about a row';
 
 REVOKE ALL ON FUNCTION audit_erase(text, jsonb, text, boolean, boolean), audit_erase_columns(text, text[], text, boolean),
     audit_erase_actor(text, text, boolean, text), audit_erase_entry(integer, bigint, text, text, boolean),
     audit_approve_erasure(uuid, boolean), audit_erasure_remains(), audit_erasure_register(),
     audit_apply_erasure_register(text, text),
-    audit_chain_is_to_erase(timestamptz, text, text, json, json, json, json, text) FROM PUBLIC;
+    _audit_is_to_erase(timestamptz, text, text, json, json, json, json, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE audit_finish_erasure() FROM PUBLIC;

@@ -6,17 +6,17 @@ REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle,
     audit_segment, audit_pruned_leaf, audit_segments, audit_retention_policy, audit_hold_log, audit_holds,
     audit_erasure, audit_erasure_request, audit_erasure_trace FROM PUBLIC;
 
-CREATE FUNCTION audit_chain_refuse() RETURNS trigger
+CREATE FUNCTION _audit_refuse() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_refuse';
-CREATE FUNCTION audit_chain_check_insert() RETURNS trigger
+CREATE FUNCTION _audit_check_insert() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_check_insert';
-CREATE FUNCTION audit_chain_on_ddl() RETURNS event_trigger
+CREATE FUNCTION _audit_on_ddl() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_on_ddl';
-REVOKE ALL ON FUNCTION audit_chain_refuse(), audit_chain_check_insert(), audit_chain_on_ddl() FROM PUBLIC;
+REVOKE ALL ON FUNCTION _audit_refuse(), _audit_check_insert(), _audit_on_ddl() FROM PUBLIC;
 
 -- Statement triggers fire even if no row matches. Row triggers fire where changes are applied row by row, as the workers of
 -- logical replication do. ENABLE ALWAYS makes them independent of session_replication_role. A dump is restored with INSERT
--- or COPY: audit_chain_check_insert() checks what a restore inserts, and refuses what is not a restore.
+-- or COPY: _audit_check_insert() checks what a restore inserts, and refuses what is not a restore.
 DO $$
 DECLARE
     own_table text;
@@ -28,11 +28,11 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER "!audit_chain_refuse" BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I.%2$I
-                FOR EACH STATEMENT EXECUTE FUNCTION %1$I.audit_chain_refuse();
+                FOR EACH STATEMENT EXECUTE FUNCTION %1$I._audit_refuse();
             CREATE TRIGGER "!audit_chain_refuse_row" BEFORE UPDATE OR DELETE ON %1$I.%2$I
-                FOR EACH ROW EXECUTE FUNCTION %1$I.audit_chain_refuse();
+                FOR EACH ROW EXECUTE FUNCTION %1$I._audit_refuse();
             CREATE TRIGGER "!audit_chain_check_insert" BEFORE INSERT ON %1$I.%2$I
-                FOR EACH ROW EXECUTE FUNCTION %1$I.audit_chain_check_insert();
+                FOR EACH ROW EXECUTE FUNCTION %1$I._audit_check_insert();
             ALTER TABLE %1$I.%2$I
                 ENABLE ALWAYS TRIGGER "!audit_chain_refuse",
                 ENABLE ALWAYS TRIGGER "!audit_chain_refuse_row",
@@ -42,9 +42,9 @@ BEGIN
 END
 $$;
 
-CREATE EVENT TRIGGER audit_chain_ddl_start ON ddl_command_start EXECUTE FUNCTION audit_chain_on_ddl();
-CREATE EVENT TRIGGER audit_chain_ddl_end ON ddl_command_end EXECUTE FUNCTION audit_chain_on_ddl();
-CREATE EVENT TRIGGER audit_chain_drop ON sql_drop EXECUTE FUNCTION audit_chain_on_ddl();
+CREATE EVENT TRIGGER audit_chain_ddl_start ON ddl_command_start EXECUTE FUNCTION _audit_on_ddl();
+CREATE EVENT TRIGGER audit_chain_ddl_end ON ddl_command_end EXECUTE FUNCTION _audit_on_ddl();
+CREATE EVENT TRIGGER audit_chain_drop ON sql_drop EXECUTE FUNCTION _audit_on_ddl();
 ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
@@ -95,10 +95,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION audit_chain_refuse() IS 'audit_chain: trigger function that refuses edits of the extension''s tables';
-COMMENT ON FUNCTION audit_chain_check_insert() IS
+COMMENT ON FUNCTION _audit_refuse() IS 'audit_chain: trigger function that refuses edits of the extension''s tables';
+COMMENT ON FUNCTION _audit_check_insert() IS
     'audit_chain: trigger function that lets INSERT and COPY into the extension''s tables restore a dump, and nothing else; skips rows that logical replication brings';
-COMMENT ON FUNCTION audit_chain_on_ddl() IS 'audit_chain: event trigger function that refuses, records and follows DDL';
+COMMENT ON FUNCTION _audit_on_ddl() IS 'audit_chain: event trigger function that refuses, records and follows DDL';
 COMMENT ON EVENT TRIGGER audit_chain_ddl_start IS 'audit_chain: a command begins';
 COMMENT ON EVENT TRIGGER audit_chain_ddl_end IS 'audit_chain: refuses, records and follows what a command has changed';
 COMMENT ON EVENT TRIGGER audit_chain_drop IS 'audit_chain: refuses and records what a command has dropped';

@@ -38,9 +38,9 @@ COMMENT ON FUNCTION audit_by(text, timestamptz, timestamptz) IS
     'audit_chain: all entries by an actor or a role, from since on and before until, by time';
 
 -- What an entry changed, by its images. It reads nothing, so everybody may call it.
-CREATE FUNCTION audit_chain_changed(old_row json, new_row json) RETURNS json
+CREATE FUNCTION _audit_changed(old_row json, new_row json) RETURNS json
     LANGUAGE c IMMUTABLE PARALLEL SAFE COST 50 AS 'MODULE_PATHNAME', 'audit_chain_changed';
-COMMENT ON FUNCTION audit_chain_changed(json, json) IS
+COMMENT ON FUNCTION _audit_changed(json, json) IS
     'audit_chain: {column: {"old": ..., "new": ...}} of the images of an entry; null if it has none';
 
 -- The log as people read it, with the rights of whoever reads it: they need SELECT on audit_log. The order is that of the time
@@ -48,7 +48,7 @@ COMMENT ON FUNCTION audit_chain_changed(json, json) IS
 CREATE VIEW audit_changes WITH (security_invoker = true) AS
 SELECT l.at, coalesce(l.actor, l.session_role) AS who, l.operation,
        CASE WHEN l.table_name IS NOT NULL THEN pg_catalog.format('%I.%I', l.table_schema, l.table_name) END AS "table",
-       l.row_key AS key, audit_chain_changed(l.old_row, l.new_row) AS changed, l.xid, l.chain, l.seq
+       l.row_key AS key, _audit_changed(l.old_row, l.new_row) AS changed, l.xid, l.chain, l.seq
 FROM audit_log l ORDER BY l.at DESC;
 COMMENT ON VIEW audit_changes IS 'audit_chain: who changed what, the newest first; for roles that may read audit_log';
 COMMENT ON COLUMN audit_changes.at IS 'when it was changed';

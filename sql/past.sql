@@ -80,9 +80,9 @@ COMMENT ON FUNCTION audit_check_table(regclass) IS
     'audit_chain: the rows of a table that are not what the log says: different, missing or extra, with the entry that says so';
 
 -- Time travel: temporary views of the tables' own names.
-CREATE FUNCTION audit_chain_past(relation text, checkpoint bigint, at timestamptz) RETURNS SETOF record
+CREATE FUNCTION _audit_past(relation text, checkpoint bigint, at timestamptz) RETURNS SETOF record
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_chain_past';
-COMMENT ON FUNCTION audit_chain_past(text, bigint, timestamptz) IS
+COMMENT ON FUNCTION _audit_past(text, bigint, timestamptz) IS
     'audit_chain: the rows of a table at a moment, for the views of audit_time_travel()';
 
 CREATE FUNCTION audit_time_travel(at timestamptz, exact boolean DEFAULT true) RETURNS integer

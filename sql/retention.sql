@@ -69,9 +69,9 @@ COMMENT ON FUNCTION audit_release(text, text) IS 'audit_chain: ends a legal hold
 REVOKE ALL ON FUNCTION audit_retention(interval, boolean, boolean, boolean, text), audit_hold(text, text), audit_release(text, text)
     FROM PUBLIC;
 
-CREATE FUNCTION audit_chain_prune(segment integer, export text, disposable boolean, reason text, dry_run boolean) RETURNS jsonb
-    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_prune';
-COMMENT ON FUNCTION audit_chain_prune(integer, text, boolean, text, boolean) IS 'audit_chain: what audit_prune() does';
+CREATE FUNCTION _audit_prune_segment(segment integer, export text, disposable boolean, reason text, dry_run boolean) RETURNS jsonb
+    LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_prune_segment';
+COMMENT ON FUNCTION _audit_prune_segment(integer, text, boolean, text, boolean) IS 'audit_chain: what audit_prune() does';
 CREATE FUNCTION audit_prune(
     segment    integer DEFAULT NULL,
     export     text    DEFAULT NULL,
@@ -85,7 +85,7 @@ CREATE FUNCTION audit_prune(
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
     SELECT p.segment, p.entries, p.chains, p.first_at, p.last_at, p.minimum_index, p.published, p.pruned
-    FROM pg_catalog.jsonb_to_recordset(audit_chain_prune(segment, export, disposable, reason, dry_run))
+    FROM pg_catalog.jsonb_to_recordset(_audit_prune_segment(segment, export, disposable, reason, dry_run))
         AS p(segment integer, entries bigint, chains bigint, first_at timestamptz, last_at timestamptz, minimum_index bigint,
              published boolean, pruned boolean);
 END;
@@ -95,7 +95,7 @@ CREATE PROCEDURE audit_finish_pruning()
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_finish_pruning';
 COMMENT ON PROCEDURE audit_finish_pruning() IS
     'audit_chain: frees the disk space of pruned segments, in small steps; the server does it by itself if the library is preloaded';
-REVOKE ALL ON FUNCTION audit_chain_prune(integer, text, boolean, text, boolean), audit_prune(integer, text, boolean, text, boolean)
+REVOKE ALL ON FUNCTION _audit_prune_segment(integer, text, boolean, text, boolean), audit_prune(integer, text, boolean, text, boolean)
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE audit_finish_pruning() FROM PUBLIC;
 

@@ -64,7 +64,7 @@ SELECT (l.detail ->> 'started'::text)::timestamptz AS started_at, l.at AS finish
        pg_catalog.make_interval(secs => (l.detail ->> 'milliseconds'::text)::double precision / 1000::double precision) AS duration,
        l.chain, l.seq
 FROM (SELECT r.chain, r.seq, r.at, r.operation, r.session_role, r.effective_role, r.detail::json AS detail
-      FROM pg_catalog.jsonb_to_recordset(audit_chain_recorded('verification')) AS r(
+      FROM pg_catalog.jsonb_to_recordset(_audit_recorded('verification')) AS r(
           chain integer, seq bigint, at timestamptz, operation text, session_role text, effective_role text, detail text)) l
 WHERE l.operation = 'VERIFY'::text;
 COMMENT ON VIEW audit_verification_log IS 'audit_chain: the recorded verifications, each an entry of the log';

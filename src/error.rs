@@ -335,7 +335,7 @@ impl Error {
             ),
             Self::WrongTrigger { table } => (
                 ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                format!("audit_chain_capture() on table \"{table}\" must be an AFTER trigger"),
+                format!("_audit_capture() on table \"{table}\" must be an AFTER trigger"),
                 "Call audit_enable() to audit a table.".into(),
             ),
             Self::BadActorSetting { reason } => (
@@ -387,7 +387,7 @@ impl Error {
                      INSERT by name may insert rows with SQL"
                 ),
                 "Restore a dump as a superuser, or GRANT INSERT on the extension's tables and EXECUTE on \
-                 audit_chain_capture() to the role that restores. Use audit_event() to add an entry."
+                 _audit_capture() to the role that restores. Use audit_event() to add an entry."
                     .into(),
             ),
             Self::NotReader => (

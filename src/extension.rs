@@ -131,16 +131,16 @@ impl Extension {
 
     /// The function of the capture triggers.
     pub fn capture_function(&self) -> Result<Oid, Error> {
-        catalog::function_in(self.schema, c"audit_chain_capture")
-            .ok_or(Error::MissingObject { what: "audit_chain_capture()" })
+        catalog::function_in(self.schema, c"_audit_capture")
+            .ok_or(Error::MissingObject { what: "_audit_capture()" })
     }
 
     /// The function by which views of the past read.
     pub fn past_function(&self) -> Result<Oid, Error> {
-        catalog::functions_named(b"audit_chain_past")
+        catalog::functions_named(b"_audit_past")
             .into_iter()
             .find(|&function| self.has_member(pg_sys::ProcedureRelationId, function))
-            .ok_or(Error::MissingObject { what: "audit_chain_past()" })
+            .ok_or(Error::MissingObject { what: "_audit_past()" })
     }
 
     /// The function that a role must be allowed to call to record verifications.

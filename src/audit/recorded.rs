@@ -14,13 +14,13 @@ use crate::pg::{compat, session, text, xact};
 use pgrx::pg_sys::Datum;
 use serde_json::{Value, json};
 
-/// `audit_chain_recorded(what text) RETURNS jsonb`, for roles that may read the view which shows the entries: an array.
+/// `_audit_recorded(what text) RETURNS jsonb`, for roles that may read the view which shows the entries: an array.
 pub fn recorded(call: Call) -> Datum {
     text::jsonb(entries(&call).or_raise())
 }
 
 fn entries(call: &Call) -> Result<Value, Error> {
-    let null = Error::NullArgument { function: "audit_chain_recorded", argument: "what" };
+    let null = Error::NullArgument { function: "_audit_recorded", argument: "what" };
     // The table of the places, the columns of chain and place in it, and the view.
     let (places, columns, view, name) = match call.text(0).ok_or(null)?.as_str() {
         "lifecycle" => (OwnTable::Lifecycle, [0, 1], OwnTable::Coverage, "audit_coverage"),
@@ -29,7 +29,7 @@ fn entries(call: &Call) -> Result<Value, Error> {
     let extension = Extension::installed()?;
     // The view calls the function as the role that reads the view.
     if !compat::may_read(extension.table(view)?, session::effective_role()) {
-        return Err(Error::NotMonitor { function: "audit_chain_recorded", view: name });
+        return Err(Error::NotMonitor { function: "_audit_recorded", view: name });
     }
     let mut found = Vec::new();
     with_relation(extension.table(places)?, |relation| {

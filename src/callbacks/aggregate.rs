@@ -1,4 +1,4 @@
-//! The support functions of the aggregate `audit_chain_check`: PostgreSQL reads the log's rows, alone or in parallel,
+//! The support functions of the aggregate `_audit_check`: PostgreSQL reads the log's rows, alone or in parallel,
 //! and hands each to [`Checker`].
 //!
 //! The state is a Rust value that the aggregate's memory context owns: it is dropped when the context is reset, also
@@ -84,7 +84,7 @@ fn keep(call: Call, checker: Checker) -> *mut Checker {
     unsafe {
         let mut context = std::ptr::null_mut();
         if pg_sys::AggCheckCallContext(call.raw(), &mut context) == 0 {
-            pgrx::error!("audit_chain_check's support functions work in the aggregate alone");
+            pgrx::error!("_audit_check's support functions work in the aggregate alone");
         }
         let callback: *mut pg_sys::MemoryContextCallback =
             pg_sys::MemoryContextAllocZero(context, std::mem::size_of::<pg_sys::MemoryContextCallback>())

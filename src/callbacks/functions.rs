@@ -33,8 +33,8 @@ entry_points! {
     (audit_chain_resume, pg_finfo_audit_chain_resume) => crate::audit::succession::resume;
     (audit_chain_rotate, pg_finfo_audit_chain_rotate) => crate::segment::rotate::rotate;
     (audit_chain_seal, pg_finfo_audit_chain_seal) => crate::segment::seal::seal;
-    (audit_chain_row, pg_finfo_audit_chain_row) => crate::segment::row_id::row;
-    (audit_chain_left_row, pg_finfo_audit_chain_left_row) => crate::segment::row_id::left_row;
+    (audit_chain_row_id, pg_finfo_audit_chain_row_id) => crate::segment::row_id::row;
+    (audit_chain_left_row_id, pg_finfo_audit_chain_left_row_id) => crate::segment::row_id::left_row;
     (audit_chain_maintain, pg_finfo_audit_chain_maintain) => crate::maintenance::maintain;
     (audit_chain_event, pg_finfo_audit_chain_event) => crate::capture::event::event;
     (audit_chain_refuse, pg_finfo_audit_chain_refuse) => crate::guard::log::refuse;
@@ -47,7 +47,7 @@ entry_points! {
     (audit_chain_recorded, pg_finfo_audit_chain_recorded) => crate::audit::recorded::recorded;
     (audit_chain_status, pg_finfo_audit_chain_status) => crate::publish::status::status;
     (audit_chain_retention, pg_finfo_audit_chain_retention) => crate::retention::policy::retention;
-    (audit_chain_prune, pg_finfo_audit_chain_prune) => crate::publish::prune::on_call;
+    (audit_chain_prune_segment, pg_finfo_audit_chain_prune_segment) => crate::publish::prune::on_call;
     (audit_chain_finish_pruning, pg_finfo_audit_chain_finish_pruning) => crate::retention::leftover::finish;
     (audit_chain_hold, pg_finfo_audit_chain_hold) => crate::retention::hold::begin;
     (audit_chain_release, pg_finfo_audit_chain_release) => crate::retention::hold::end;

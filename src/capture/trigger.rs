@@ -17,10 +17,10 @@ use crate::pg::trigger::{Firing, Trigger};
 use pgrx::pg_sys::Datum;
 use std::ops::ControlFlow;
 
-/// `audit_chain_capture() RETURNS trigger`
+/// `_audit_capture() RETURNS trigger`
 pub fn on_trigger(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else {
-        Error::NotATrigger { function: "audit_chain_capture" }.raise();
+        Error::NotATrigger { function: "_audit_capture" }.raise();
     };
     capture(trigger).or_raise();
     call.void()

@@ -132,7 +132,7 @@ pub fn forget() {
     MATCHER.take();
 }
 
-/// `audit_chain_is_to_erase(at, table_schema, table_name, row_key, old_row, new_row, detail, wanted) RETURNS boolean`
+/// `_audit_is_to_erase(at, table_schema, table_name, row_key, old_row, new_row, detail, wanted) RETURNS boolean`
 pub fn is_to_erase(call: Call) -> Datum {
     let wanted = call.bytes(7).unwrap_or_default();
     let known = MATCHER.with_borrow(|known| {

@@ -92,7 +92,7 @@ impl Subject {
                 let names = names::of_table(extension, schema, table, *named_at)?;
                 let wanted = serde_json::to_string(&Wanted { names, rows: rows.clone() });
                 let condition = format!(
-                    "{}.audit_chain_is_to_erase(l.at, l.table_schema, l.table_name, l.row_key, l.old_row, l.new_row, \
+                    "{}._audit_is_to_erase(l.at, l.table_schema, l.table_name, l.row_key, l.old_row, l.new_row, \
                      l.detail, {}::text)",
                     extension.quoted_schema()?,
                     quote_literal(wanted.expect("names and texts are JSON"))

@@ -25,10 +25,10 @@ use crate::pg::{catalog, process};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeSet;
 
-/// `audit_chain_on_ddl() RETURNS event_trigger`
+/// `_audit_on_ddl() RETURNS event_trigger`
 pub fn on_ddl(call: Call) -> Datum {
     let Some(command) = Command::of(&call) else {
-        Error::NotATrigger { function: "audit_chain_on_ddl" }.raise();
+        Error::NotATrigger { function: "_audit_on_ddl" }.raise();
     };
     // pg_upgrade makes the extension's objects one by one, and all others.
     if !is_suspended() && !process::is_upgrading() {

@@ -25,11 +25,11 @@ use std::ffi::CStr;
 /// The trigger of each of the extension's tables that calls [`check_insert`].
 const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 
-/// `audit_chain_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for the
+/// `_audit_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for the
 /// statement and for each row.
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
-        None => Error::NotATrigger { function: "audit_chain_refuse" }.raise(),
+        None => Error::NotATrigger { function: "_audit_refuse" }.raise(),
         // A publication that names the log passes on its erasures. They are another database's, as its rows are.
         Some(trigger) if trigger.is_for_row() && publication::is_applying() => {
             report_skipped(trigger.relation().oid());
@@ -49,10 +49,10 @@ pub fn checks_inserts(table: Oid) -> bool {
     catalog::fires_always(table, CHECK_TRIGGER)
 }
 
-/// `audit_chain_check_insert() RETURNS trigger`: BEFORE INSERT into one of the extension's tables with SQL.
+/// `_audit_check_insert() RETURNS trigger`: BEFORE INSERT into one of the extension's tables with SQL.
 pub fn check_insert(call: Call) -> Datum {
     let Some(trigger) = Trigger::of(&call) else {
-        Error::NotATrigger { function: "audit_chain_check_insert" }.raise();
+        Error::NotATrigger { function: "_audit_check_insert" }.raise();
     };
     if publication::is_applying() {
         report_skipped(trigger.relation().oid());

@@ -61,7 +61,7 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
     query_kept(
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
-                    coalesce(f.proname = 'audit_chain_capture' AND e.extname = 'audit_chain', false), \
+                    coalesce(f.proname = '_audit_capture' AND e.extname = 'audit_chain', false), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, s.stxrelid, \
                              CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
              FROM pg_event_trigger_ddl_commands() d \

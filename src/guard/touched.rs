@@ -379,10 +379,9 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
 /// Whether a function of the extension that a command has just replaced is again what the extension's script makes it.
 fn is_put_back(function: Oid) -> bool {
     let Some(now) = catalog::function_as_written(function) else { return false };
-    let symbol = String::from_utf8_lossy(&now.name).replacen("audit_", "audit_chain_", 1);
-    now.is_plain_c
-        && now.library == b"$libdir/audit_chain"
-        && (now.symbol == now.name || now.symbol == symbol.as_bytes())
+    let name = String::from_utf8_lossy(&now.name);
+    let symbol = name.trim_start_matches('_').replacen("audit_", "audit_chain_", 1);
+    now.is_plain_c && now.library == b"$libdir/audit_chain" && now.symbol == symbol.as_bytes()
 }
 
 /// Whether a trigger has a reserved name or a function of the extension, and is no capture trigger.

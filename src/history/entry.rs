@@ -46,7 +46,7 @@ pub fn columns(row: &StoredRow<'_>, shown: &mut ShownTable) -> [Option<Datum>; 1
     ]
 }
 
-/// `audit_chain_changed(old_row json, new_row json) RETURNS json`
+/// `_audit_changed(old_row json, new_row json) RETURNS json`
 pub fn changed_columns(call: Call) -> Datum {
     changed_by(call.bytes(0), call.bytes(1)).unwrap_or_else(|| call.null())
 }

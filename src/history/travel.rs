@@ -94,7 +94,7 @@ fn travel(call: &Call, of: As) -> Result<i32, Error> {
         let name = quote_identifier(&table.name);
         let qualified = format!("{}.{name}", quote_identifier(&table.schema));
         execute(&format!(
-            "CREATE TEMPORARY VIEW pg_temp.{name} AS SELECT {} FROM {schema}.audit_chain_past({}::text, {place}) AS {name}({}); \
+            "CREATE TEMPORARY VIEW pg_temp.{name} AS SELECT {} FROM {schema}._audit_past({}::text, {place}) AS {name}({}); \
              COMMENT ON VIEW pg_temp.{name} IS {}",
             table.columns,
             quote_literal(&qualified),
@@ -236,10 +236,10 @@ fn put_first() {
     }
 }
 
-/// `audit_chain_past(relation text, checkpoint bigint, at timestamptz) RETURNS SETOF record`, for the views.
+/// `_audit_past(relation text, checkpoint bigint, at timestamptz) RETURNS SETOF record`, for the views.
 pub fn past(call: Call) -> Datum {
     let rows = || {
-        let function = "audit_chain_past";
+        let function = "_audit_past";
         let name = call.text(0).ok_or(Error::NullArgument { function, argument: "relation" })?;
         let asked = Asked::of_name(&name)?;
         let table = asked.relation.ok_or_else(|| Error::PastOfDropped { table: name.clone() })?;

@@ -14,7 +14,7 @@ use pgrx::pg_sys::Datum;
 
 const NAME: &str = "audit_prune";
 
-/// `audit_chain_prune(segment integer, export text, disposable boolean, reason text, dry_run boolean) RETURNS jsonb`
+/// `_audit_prune_segment(segment integer, export text, disposable boolean, reason text, dry_run boolean) RETURNS jsonb`
 pub fn on_call(call: Call) -> Datum {
     text::jsonb(run(&call).or_raise().into())
 }

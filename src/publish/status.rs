@@ -21,7 +21,7 @@ use std::time::UNIX_EPOCH;
 /// A day in microseconds.
 const DAY: i64 = 86_400_000_000;
 
-/// `audit_chain_status() RETURNS jsonb`
+/// `_audit_status() RETURNS jsonb`
 pub fn status(_call: Call) -> Datum {
     text::jsonb(read_status().or_raise())
 }
@@ -31,7 +31,7 @@ fn read_status() -> Result<Value, Error> {
     let role = session::effective_role();
     // The view calls the function as the role that reads the view.
     if !compat::may_read(extension.table(OwnTable::Status)?, role) {
-        return Err(Error::NotMonitor { function: "audit_chain_status", view: "audit_status" });
+        return Err(Error::NotMonitor { function: "_audit_status", view: "audit_status" });
     }
     let mut status = serde_json::Map::new();
     let mut add = |part: Value| {

@@ -80,11 +80,11 @@ fn index(extension: &Extension, segment: u32, log: Oid, table: Oid, new: &str) -
 pub fn guard(schema: &str, table: &str) {
     execute(&format!(
         "CREATE TRIGGER \"!audit_chain_refuse\" BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} \
-             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
+             FOR EACH STATEMENT EXECUTE FUNCTION {schema}._audit_refuse(); \
          CREATE TRIGGER \"!audit_chain_refuse_row\" BEFORE UPDATE OR DELETE ON {table} \
-             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_refuse(); \
+             FOR EACH ROW EXECUTE FUNCTION {schema}._audit_refuse(); \
          CREATE TRIGGER \"!audit_chain_check_insert\" BEFORE INSERT ON {table} \
-             FOR EACH ROW EXECUTE FUNCTION {schema}.audit_chain_check_insert(); \
+             FOR EACH ROW EXECUTE FUNCTION {schema}._audit_check_insert(); \
          ALTER TABLE {table} ENABLE ALWAYS TRIGGER \"!audit_chain_refuse\", \
              ENABLE ALWAYS TRIGGER \"!audit_chain_refuse_row\", ENABLE ALWAYS TRIGGER \"!audit_chain_check_insert\""
     ));

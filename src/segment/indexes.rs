@@ -59,10 +59,10 @@ impl HistoryIndex {
 
     /// Its columns, and its condition if it has one, as PostgreSQL prints them. `schema` is the extension's, quoted for SQL.
     fn parts(self, schema: &str) -> (String, Option<String>) {
-        let left = format!("{schema}.audit_chain_left_row(table_schema, table_name, row_key, old_row)");
+        let left = format!("{schema}.audit_left_row_id(table_schema, table_name, row_key, old_row)");
         let (columns, condition) = match self {
             Self::Row => (
-                format!("{schema}.audit_chain_row(table_schema, table_name, row_key), at"),
+                format!("{schema}.audit_row_id(table_schema, table_name, row_key), at"),
                 Some("table_name IS NOT NULL".to_owned()),
             ),
             Self::LeftRow => (left.clone(), Some(format!("{left} IS NOT NULL"))),

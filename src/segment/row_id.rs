@@ -1,4 +1,4 @@
-//! The functions whose results the history indexes store: `audit_chain_row` and `audit_chain_left_row`.
+//! The functions whose results the history indexes store: `audit_row_id` and `audit_left_row_id`.
 //!
 //! Indexes call them for each entry that is written: they raise no error, whatever they are given.
 
@@ -16,14 +16,14 @@ fn argument(call: &Call, index: usize) -> Option<Cow<'_, str>> {
     })
 }
 
-/// `audit_chain_row(table_schema text, table_name text, row_key json) RETURNS bytea`
+/// `audit_row_id(table_schema text, table_name text, row_key json) RETURNS bytea`
 pub fn row(call: Call) -> Datum {
     let [schema, table] = [0, 1].map(|index| argument(&call, index));
     let (Some(schema), Some(table)) = (schema, table) else { return call.null() };
     call.returns(row_id::row_id(&schema, &table, argument(&call, 2).as_deref()))
 }
 
-/// `audit_chain_left_row(table_schema text, table_name text, row_key json, old_row json) RETURNS bytea`
+/// `audit_left_row_id(table_schema text, table_name text, row_key json, old_row json) RETURNS bytea`
 pub fn left_row(call: Call) -> Datum {
     // Most entries have none of these.
     let Some(old) = argument(&call, 3) else { return call.null() };

@@ -198,13 +198,13 @@ fn remembered(extension: &Extension, size: i64) -> Result<Rc<Moment>, Error> {
     Ok(moment)
 }
 
-/// `audit_chain_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean`
+/// `audit_sealed(tree_size bigint, chain integer, seq bigint) RETURNS boolean`
 pub fn sealed(call: Call) -> Datum {
     call.returns(is_sealed(&call).or_raise())
 }
 
 fn is_sealed(call: &Call) -> Result<bool, Error> {
-    let null = |argument| Error::NullArgument { function: "audit_chain_sealed", argument };
+    let null = |argument| Error::NullArgument { function: "audit_sealed", argument };
     let size: i64 = call.arg(0).ok_or_else(|| null("tree_size"))?;
     let chain: i32 = call.arg(1).ok_or_else(|| null("chain"))?;
     let seq: i64 = call.arg(2).ok_or_else(|| null("seq"))?;

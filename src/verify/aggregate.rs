@@ -1,4 +1,4 @@
-//! The state of the aggregate `audit_chain_check`: what it has seen of the log's entries.
+//! The state of the aggregate `_audit_check`: what it has seen of the log's entries.
 
 use crate::error::Error;
 use crate::extension::Extension;

@@ -1,6 +1,6 @@
 //! One verification: `audit_verify()` and `audit_problems()` are views of its report.
 //!
-//! The rows come through the aggregate `audit_chain_check`, so PostgreSQL reads them, in one snapshot and in parallel where
+//! The rows come through the aggregate `_audit_check`, so PostgreSQL reads them, in one snapshot and in parallel where
 //! that pays. Everything else is the core crate's: the server and the program `audit-chain` judge a log by the same code.
 //!
 //! What the check holds in memory grows with the chains, the problems, and the places where the heap's order differs from
@@ -30,7 +30,7 @@ use pgrx::pg_sys::Datum;
 /// The number of runs (about 100 bytes each) above which the log is read in order instead.
 const MAX_RUNS: usize = 200_000;
 
-/// `audit_chain_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text,
+/// `_audit_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text,
 /// since_checkpoint text) RETURNS jsonb`
 pub fn check_log(call: Call) -> Datum {
     text::jsonb(check(&call).or_raise())
@@ -151,7 +151,7 @@ fn read_entries(source: &Source, entries: &Entries, from: &str) -> Checker {
 
 fn aggregate(source: &Source, entries: &Entries, from: &str, order: &str) -> Checker {
     let (list, condition) = (columns::list(), entries.condition());
-    let query = format!("SELECT {}.audit_chain_check({list}{order}) FROM {from} {condition}", source.schema);
+    let query = format!("SELECT {}._audit_check({list}{order}) FROM {from} {condition}", source.schema);
     let arguments = [entries.chain.into(), entries.since.into(), entries.until.into()];
     let state = query_statement(&query, &arguments, |row| row.get::<Vec<u8>>(1)).into_iter().next().flatten();
     state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))

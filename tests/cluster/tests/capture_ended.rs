@@ -92,10 +92,10 @@ fn attach_partition_of_another_role_does_not_end_auditing_by_a_race() {
 
 /// The guard's functions, and what could take their place.
 const REPLACEMENTS: [(&str, &str); 4] = [
-    ("audit_chain_on_ddl()", "event_trigger LANGUAGE plpgsql AS 'BEGIN END'"),
-    ("audit_chain_refuse()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"),
-    ("audit_chain_check_insert()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"),
-    ("audit_chain_capture()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"),
+    ("_audit_on_ddl()", "event_trigger LANGUAGE plpgsql AS 'BEGIN END'"),
+    ("_audit_refuse()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"),
+    ("_audit_check_insert()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"),
+    ("_audit_capture()", "trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"),
 ];
 
 /// Checks that a superuser cannot replace or change the function.
@@ -150,7 +150,7 @@ fn capture_cannot_be_dropped_and_made_again_unseen() {
         let definition =
             database.sql("SELECT string_agg(pg_get_triggerdef(oid), '; ') FROM pg_trigger WHERE tgrelid = 'accounts'::regclass");
         database.session().outcome(
-            "CREATE OR REPLACE FUNCTION audit_chain_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+            "CREATE OR REPLACE FUNCTION _audit_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
         );
         database.session().outcome(
             "DROP TRIGGER \"!audit_chain_row\" ON accounts; DROP TRIGGER \"!audit_chain_statement\" ON accounts",
@@ -165,13 +165,15 @@ fn capture_cannot_be_dropped_and_made_again_unseen() {
 #[test]
 fn the_real_function_can_be_put_back() {
     let database = create(server(), "put_back");
-    let real = database.sql("SELECT pg_get_functiondef('audit_chain_on_ddl'::regproc)");
+    let real = database.sql("SELECT pg_get_functiondef('_audit_on_ddl'::regproc)");
     database.disable_guard();
-    database.sql("CREATE OR REPLACE FUNCTION audit_chain_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'");
+    database.sql(
+        "CREATE OR REPLACE FUNCTION _audit_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    );
     database.enable_guard();
     assert_eq!(database.session().outcome(&real), DONE);
     assert_eq!(database.session().outcome(&real), DONE, "the same function again changes nothing");
-    assert_eq!(database.sql("SELECT pg_get_functiondef('audit_chain_on_ddl'::regproc)"), real);
+    assert_eq!(database.sql("SELECT pg_get_functiondef('_audit_on_ddl'::regproc)"), real);
     assert_ne!(database.session().outcome("ALTER TABLE accounts DISABLE TRIGGER ALL"), DONE);
 }
 
@@ -524,7 +526,7 @@ fn default_privileges_give_no_right_on_the_extensions_objects() {
         "SELECT audit_event('x')",
         "SELECT audit_checkpoint()",
         "CREATE TEMP TABLE mine (id integer);
-         CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_capture()",
+         CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION _audit_capture()",
     ] {
         assert_eq!(session.attempt(statement), DENIED, "{statement}");
     }

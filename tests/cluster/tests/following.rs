@@ -142,7 +142,7 @@ fn the_owner_creates_a_child_of_an_audited_table() {
 fn the_owner_makes_no_capture_trigger() {
     let (database, mut owner) = create_owned("by_hand", "CREATE TABLE t (id integer)");
     let create = "CREATE TRIGGER \"!audit_chain_row\" AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW
-                  EXECUTE FUNCTION audit_chain_capture()";
+                  EXECUTE FUNCTION _audit_capture()";
     assert_ne!(owner.outcome(create), DONE);
     assert_eq!(audited(&database), "");
 }

@@ -66,11 +66,11 @@ fn the_open_segment_has_them_if_all_do() {
     check_btrees(&database);
     for (by, wanted) in [
         (
-            "audit_chain_row(table_schema, table_name, row_key) = audit_chain_row('public', 't', '{\"id\":70}') AND table_name = 't'",
+            "audit_row_id(table_schema, table_name, row_key) = audit_row_id('public', 't', '{\"id\":70}') AND table_name = 't'",
             3,
         ),
         (
-            "audit_chain_left_row(table_schema, table_name, row_key, old_row) = audit_chain_row('public', 't', '{\"id\":7}')",
+            "audit_left_row_id(table_schema, table_name, row_key, old_row) = audit_row_id('public', 't', '{\"id\":7}')",
             1,
         ),
         ("actor = 'somebody'", 1),
@@ -210,7 +210,7 @@ fn erased_ids_leave_the_files(server: &Server, setting: &str) {
     database.sql("ANALYZE audit_log; ANALYZE audit_log_0002");
     assert_eq!(database.sql(INDEXES), "audit_log 7, audit_log_0002 0");
     let ids = ["somebody", "renamed", "else"].map(|id| {
-        let id = database.sql(&format!("SELECT audit_chain_row('public', 'person', '{{\"id\":\"{id}\"}}')"));
+        let id = database.sql(&format!("SELECT audit_row_id('public', 'person', '{{\"id\":\"{id}\"}}')"));
         let digits = id.strip_prefix("\\x").expect("a bytea");
         (0..digits.len())
             .step_by(2)
@@ -238,7 +238,7 @@ fn erased_ids_leave_the_files(server: &Server, setting: &str) {
     check_btrees(&database);
     let erased = "SET enable_seqscan = off;
         SELECT count(*) FROM ONLY audit_log WHERE table_name IS NOT NULL AND payload_digest IS NOT NULL
-          AND audit_chain_row(table_schema, table_name, row_key) = audit_chain_row('public', 'person', NULL)";
+          AND audit_row_id(table_schema, table_name, row_key) = audit_row_id('public', 'person', NULL)";
     assert_eq!(database.sql(erased), "2");
     database.assert_intact();
 }
@@ -312,7 +312,7 @@ fn ids_are_the_same_in_every_encoding() {
         database.sql("SELECT audit_seal(); CALL audit_maintain()");
         let by_index = format!(
             "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SELECT row_key FROM ONLY audit_log
-             WHERE audit_chain_row(table_schema, table_name, row_key) = '\\x{id}' AND table_name IS NOT NULL"
+             WHERE audit_row_id(table_schema, table_name, row_key) = '\\x{id}' AND table_name IS NOT NULL"
         );
         assert_eq!(database.sql(&by_index), key, "{encoding}");
     }

@@ -16,7 +16,7 @@ fn checkpoint(database: &Database<'_>) -> i64 {
 fn rows(database: &Database<'_>, size: i64) -> String {
     database.sql(&format!(
         "SELECT string_agg(row_key ->> 'id', ' ' ORDER BY (row_key ->> 'id')::integer) FROM audit_log
-         WHERE operation = 'INSERT' AND audit_chain_sealed({size}, chain, seq)"
+         WHERE operation = 'INSERT' AND audit_sealed({size}, chain, seq)"
     ))
 }
 
@@ -119,7 +119,7 @@ fn a_checkpoint_that_was_edited_by_force_is_refused() {
         client.batch_execute("BEGIN; SET LOCAL session_replication_role = replica").unwrap();
         client.batch_execute(edit).unwrap();
         let error = client
-            .query_one(&format!("SELECT audit_chain_sealed({size}, 1, 1)"), &[])
+            .query_one(&format!("SELECT audit_sealed({size}, 1, 1)"), &[])
             .map(|row| row.get::<_, bool>(0))
             .unwrap_err();
         assert_eq!(state(&error), &SqlState::DATA_CORRUPTED, "{error}");
@@ -139,6 +139,6 @@ fn a_checkpoint_that_was_edited_by_force_is_refused() {
     let shorter = "UPDATE audit_checkpoint_span SET last_seq = last_seq - 1 WHERE leaf_index = 0";
     refused(shorter, first, "no span ends with");
     database.enable_guard();
-    assert_eq!(database.number(&format!("SELECT audit_chain_sealed({first}, 1, 1)::integer")), 1);
+    assert_eq!(database.number(&format!("SELECT audit_sealed({first}, 1, 1)::integer")), 1);
     database.assert_intact();
 }

@@ -97,7 +97,7 @@ fn the_event_triggers_cannot_be_disabled() {
             "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgrelid = 't'::regclass",
             "UPDATE pg_event_trigger SET evtenabled = 'D'",
             "UPDATE pg_class SET relhastriggers = false WHERE oid = 't'::regclass",
-            "UPDATE pg_proc SET prosrc = 'now', probin = NULL WHERE proname = 'audit_chain_capture'",
+            "UPDATE pg_proc SET prosrc = 'now', probin = NULL WHERE proname = '_audit_capture'",
             "DELETE FROM pg_depend WHERE deptype = 'e'",
             "DELETE FROM pg_extension WHERE extname = 'audit_chain'",
             "INSERT INTO pg_rewrite SELECT * FROM pg_rewrite LIMIT 0",
@@ -182,9 +182,7 @@ fn what_the_guard_relies_on_in_pg_catalog_is_not_replaced() {
         &database,
         &SqlState::INSUFFICIENT_PRIVILEGE,
         "belongs to extension audit_chain",
-        &[
-            "CREATE OR REPLACE FUNCTION audit_chain_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
-        ],
+        &["CREATE OR REPLACE FUNCTION _audit_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'"],
     );
     assert_refused(
         &database,
@@ -337,7 +335,7 @@ fn a_guard_that_was_disabled_before_still_refuses_edits() {
             "DROP TRIGGER \"!audit_chain_row\" ON t",
             "ALTER TABLE audit_log DROP COLUMN salt",
             "ALTER TABLE audit_log RENAME TO log",
-            "CREATE OR REPLACE FUNCTION audit_chain_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE OR REPLACE FUNCTION _audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
             "CREATE RULE r AS ON UPDATE TO audit_log DO INSTEAD NOTHING",
             "ALTER EXTENSION audit_chain DROP TABLE audit_log",
             "DROP TABLE t",

@@ -235,7 +235,7 @@ fn a_restore_as_the_owners_fails_at_once() {
     Database::of(&server, "restored").sql("DROP SCHEMA app, audit CASCADE");
     let file = original.dump("plain.sql", &["--use-set-session-authorization"]);
     let script = std::fs::read_to_string(&file).unwrap();
-    let granted = "GRANT USAGE ON SCHEMA audit TO regress_owner; GRANT EXECUTE ON FUNCTION audit.audit_chain_capture() TO regress_owner;";
+    let granted = "GRANT USAGE ON SCHEMA audit TO regress_owner; GRANT EXECUTE ON FUNCTION audit._audit_capture() TO regress_owner;";
     let script = script.replacen("CREATE TABLE app", &format!("RESET SESSION AUTHORIZATION; {granted} SET SESSION AUTHORIZATION regress_owner;\nCREATE TABLE app"), 1);
     std::fs::write(&file, script).unwrap();
     psql(&server, "restored", &file, &[]);
@@ -375,7 +375,7 @@ fn a_role_that_is_no_superuser_restores() {
     database.sql("DROP SCHEMA app CASCADE");
     database.sql(
         "GRANT USAGE ON SCHEMA audit TO regress_dba; GRANT INSERT ON ALL TABLES IN SCHEMA audit TO regress_dba;
-         GRANT EXECUTE ON FUNCTION audit.audit_chain_capture() TO regress_dba",
+         GRANT EXECUTE ON FUNCTION audit._audit_capture() TO regress_dba",
     );
     run(&["--exit-on-error", "-L", &path]).unwrap();
     assert_eq!(database.sql(LOG), original.log);

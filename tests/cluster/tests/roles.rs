@@ -54,7 +54,7 @@ const FUNCTIONS: &[Attempt] = &[
     ("SELECT audit_hold('matter', 'a letter')", "---------+", None),
     ("SELECT audit_release('matter', 'settled')", "---------x", None),
     ("SELECT * FROM audit_prune(dry_run => true)", "---------x", None),
-    ("SELECT audit_chain_prune(1, NULL, true, 'reason', false)", "---------x", None),
+    ("SELECT _audit_prune_segment(1, NULL, true, 'reason', false)", "---------x", None),
     ("CALL audit_finish_pruning()", "---------x", None),
     ("SELECT audit_checkpoint()", "---------+", None),
     ("SELECT * FROM audit_verify()", "--------++", None),
@@ -62,34 +62,26 @@ const FUNCTIONS: &[Attempt] = &[
     ("SELECT audit_inclusion_proof(0, 1)", "--------++", None),
     ("SELECT audit_consistency_proof((SELECT min(tree_size) FROM audit_checkpoint_log))", "--------++", None),
     ("SELECT * FROM audit_verify_and_record()", "---------+", None),
-    ("SELECT audit_chain_check_log(NULL, NULL, NULL, NULL, NULL, NULL)", "--------++", None),
+    ("SELECT _audit_check_log(NULL, NULL, NULL, NULL, NULL, NULL)", "--------++", None),
 ];
 
 // Any role may call the aggregate, which takes memory for as many chains as it is told of.
 const AGGREGATE: &[Attempt] = &[(
-    r"SELECT audit_chain_check(1, now(), '1', 0, 'x', 'x', 'x', 'x', 'x', 'x', 'x', NULL, '\x00', '\x00', '{}', '{}',
+    r"SELECT _audit_check(1, now(), '1', 0, 'x', 'x', 'x', 'x', 'x', 'x', 'x', NULL, '\x00', '\x00', '{}', '{}',
                                '{}', '{}', 'x', '\x00', '\x00', '\x00', '\x00')",
     "--------?+",
     None,
 )];
 
 const TRIGGER_FUNCTIONS: &[Attempt] = &[
-    (
-        "CREATE TRIGGER x AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION audit_chain_capture()",
-        "----------",
-        None,
-    ),
-    (
-        "CREATE TRIGGER x BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION audit_chain_refuse()",
-        "---------?",
-        None,
-    ),
+    ("CREATE TRIGGER x AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION _audit_capture()", "----------", None),
+    ("CREATE TRIGGER x BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION _audit_refuse()", "---------?", None),
     (
         "CREATE TRIGGER \"!audit_chain_row\" AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION nothing()",
         "--x------x",
         None,
     ),
-    ("CREATE EVENT TRIGGER x ON sql_drop EXECUTE FUNCTION audit_chain_on_ddl()", "---------?", None),
+    ("CREATE EVENT TRIGGER x ON sql_drop EXECUTE FUNCTION _audit_on_ddl()", "---------?", None),
     (
         "CREATE OR REPLACE FUNCTION audit.audit_verify() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
         "---------?",
@@ -114,7 +106,7 @@ const VIEWS: &[Attempt] = &[
     ("SELECT * FROM audit_holds", "--------++", None),
     ("SELECT * FROM audit_coverage", "--------++", None),
     ("SELECT * FROM audit_status", "--------++", None),
-    ("SELECT audit_chain_status()", "--------++", None),
+    ("SELECT _audit_status()", "--------++", None),
 ];
 
 // Not even pg_write_all_data and superusers insert into the extension's tables.

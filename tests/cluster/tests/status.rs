@@ -160,7 +160,7 @@ fn members_of_pg_monitor_read_the_status() {
     }
     let nobody = database.role("nobody", "");
     let mut session = Session::open(&database, &nobody);
-    for query in ["SELECT audit.audit_chain_status()", "SELECT * FROM audit.audit_status"] {
+    for query in ["SELECT audit._audit_status()", "SELECT * FROM audit.audit_status"] {
         assert_eq!(session.outcome(query), DENIED, "{query}");
     }
 }

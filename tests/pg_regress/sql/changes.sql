@@ -167,7 +167,7 @@ SET enable_sort = off;
 EXPLAIN (COSTS OFF) SELECT * FROM audit_changes LIMIT 20;
 RESET enable_seqscan;
 RESET enable_sort;
-SELECT audit_chain_changed(NULL, NULL), audit_chain_changed('[1]', NULL), audit_chain_changed('{"a": 1.50}', '{"b": 1, "a": [2]}');
+SELECT _audit_changed(NULL, NULL), _audit_changed('[1]', NULL), _audit_changed('{"a": 1.50}', '{"b": 1, "a": [2]}');
 
 -- Whoever may read the log may call the functions and read the view; nobody else. A right on the view alone gives nothing.
 SET ROLE regress_nobody;

@@ -43,14 +43,14 @@ SELECT split_part(audit_checkpoint(), E'\n', 2) AS lost \gset
 ROLLBACK TO s;
 INSERT INTO account VALUES (704, 0);
 SELECT split_part(audit_checkpoint(), E'\n', 2) AS next \gset
-SELECT operation, row_key, detail ->> 'tree_size' AS size, audit_chain_sealed(602, chain, seq) AS first, audit_chain_sealed(703, chain, seq) AS second,
-       audit_chain_sealed(:own, chain, seq) AS own, audit_chain_sealed(:next, chain, seq) AS next
+SELECT operation, row_key, detail ->> 'tree_size' AS size, audit_sealed(602, chain, seq) AS first, audit_sealed(703, chain, seq) AS second,
+       audit_sealed(:own, chain, seq) AS own, audit_sealed(:next, chain, seq) AS next
 FROM audit_log WHERE seq IN (602, 603, 703) OR seq > 703 ORDER BY seq;
 ROLLBACK;
-SELECT audit_chain_sealed(703, 0, 1), audit_chain_sealed(703, 1, 703), audit_chain_sealed(703, 1, 704), audit_chain_sealed(703, -1, 1);
-SELECT audit_chain_sealed(701, 1, 1);
-SELECT audit_chain_sealed(-1, 1, 1);
-SELECT audit_chain_sealed(NULL, 1, 1);
+SELECT audit_sealed(703, 0, 1), audit_sealed(703, 1, 703), audit_sealed(703, 1, 704), audit_sealed(703, -1, 1);
+SELECT audit_sealed(701, 1, 1);
+SELECT audit_sealed(-1, 1, 1);
+SELECT audit_sealed(NULL, 1, 1);
 
 -- In a trigger's savepoint, the row's own entry is still to be written: the checkpoint has no entry, and seals what is there.
 CREATE FUNCTION seal() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -68,7 +68,7 @@ CREATE TRIGGER seal_here AFTER INSERT ON account FOR EACH ROW EXECUTE FUNCTION s
 INSERT INTO account VALUES (703, 0), (704, 0);
 SELECT operation, row_key FROM audit_log WHERE seq > 703 ORDER BY seq;
 SELECT tree_size, chain, seq FROM audit_checkpoint_log WHERE tree_size > 703 ORDER BY tree_size;
-SELECT row_key FROM audit_log WHERE seq > 703 AND operation = 'INSERT' AND audit_chain_sealed(705, chain, seq) ORDER BY seq;
+SELECT row_key FROM audit_log WHERE seq > 703 AND operation = 'INSERT' AND audit_sealed(705, chain, seq) ORDER BY seq;
 SELECT valid, checkpoints FROM audit_verify();
 ROLLBACK;
 DROP FUNCTION seal(), seal_here();
@@ -139,13 +139,13 @@ CREATE ROLE checkpoint_auditor;
 SET ROLE checkpoint_auditor;
 SELECT audit_checkpoint();
 SELECT audit_verify();
-SELECT audit_chain_sealed(703, 1, 5);
+SELECT audit_sealed(703, 1, 5);
 RESET ROLE;
 GRANT SELECT ON audit_log, audit_log_identity, audit_checkpoint_log, audit_checkpoint_span, audit_tile TO checkpoint_auditor;
 SET ROLE checkpoint_auditor;
 SELECT valid, checkpoints FROM audit_verify(checkpoint => :'first');
 SELECT length(audit_inclusion_proof(1, 5)) > 0 AS proved;
-SELECT audit_chain_sealed(703, 1, 5);
+SELECT audit_sealed(703, 1, 5);
 RESET ROLE;
 
 -- A key that cannot be used.
@@ -172,7 +172,7 @@ SELECT count(*) > 10000 AS many,
        count(*) FILTER (WHERE sealed <> CASE WHEN l.xid = own.xid THEN l.seq <= own.seq
                                              ELSE pg_visible_in_snapshot(l.xid, (own.detail ->> 'snapshot')::pg_snapshot) END) AS against_the_snapshot
 FROM audit_checkpoint_log c JOIN audit_log own USING (chain, seq) CROSS JOIN audit_log l
-CROSS JOIN LATERAL audit_chain_sealed(c.tree_size, l.chain, l.seq) sealed;
+CROSS JOIN LATERAL audit_sealed(c.tree_size, l.chain, l.seq) sealed;
 
 DROP EXTENSION audit_chain CASCADE;
 DROP TABLE account;

@@ -66,9 +66,9 @@ SELECT table_name, state FROM audit_coverage WHERE table_schema IN ('live', 'nex
 
 -- A function of the guard cannot be replaced, not even that which sees DDL. The real one may be put back. Who owns the schema
 -- only does not drop the log with it.
-CREATE OR REPLACE FUNCTION public.audit_chain_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
-CREATE OR REPLACE FUNCTION public.audit_chain_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-SELECT pg_get_functiondef('audit_chain_on_ddl'::regproc) AS real \gset
+CREATE OR REPLACE FUNCTION public._audit_on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE OR REPLACE FUNCTION public._audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+SELECT pg_get_functiondef('_audit_on_ddl'::regproc) AS real \gset
 :real;
 CREATE ROLE regress_schema_owner;
 ALTER SCHEMA public OWNER TO regress_schema_owner;

@@ -97,7 +97,7 @@ CREATE POLICY mine ON audit_log USING (false);
 DROP TRIGGER "!audit_chain_refuse" ON audit_log;
 DROP TRIGGER "!audit_chain_check_insert" ON audit_log;
 ALTER TRIGGER "!audit_chain_refuse" ON audit_log RENAME TO x;
-CREATE OR REPLACE TRIGGER "!audit_chain_refuse" BEFORE UPDATE ON audit_log FOR EACH ROW EXECUTE FUNCTION audit_chain_refuse();
+CREATE OR REPLACE TRIGGER "!audit_chain_refuse" BEFORE UPDATE ON audit_log FOR EACH ROW EXECUTE FUNCTION _audit_refuse();
 DROP INDEX public.audit_log_pkey;
 DROP INDEX public.audit_log_identity_single;
 DROP TABLE audit_log;
@@ -108,17 +108,17 @@ DROP TABLE audit_log_identity;
 -- (How messages spell json depends on the version.)
 \set VERBOSITY sqlstate
 CREATE OR REPLACE FUNCTION public.audit_event(action text, detail json DEFAULT '{}') RETURNS void LANGUAGE sql AS '';
-CREATE OR REPLACE FUNCTION public.audit_chain_capture() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-ALTER FUNCTION public.audit_chain_capture() RENAME TO x;
+CREATE OR REPLACE FUNCTION public._audit_capture() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+ALTER FUNCTION public._audit_capture() RENAME TO x;
 ALTER FUNCTION public.audit_event(text, json) OWNER TO CURRENT_USER;
 ALTER FUNCTION public.audit_disable(regclass, text) SECURITY DEFINER;
-ALTER AGGREGATE public.audit_chain_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
+ALTER AGGREGATE public._audit_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
     text, bytea, bytea, bytea, bytea) RENAME TO x;
 \set VERBOSITY default
-DROP FUNCTION public.audit_chain_capture();
+DROP FUNCTION public._audit_capture();
 DROP FUNCTION public.audit_verify(integer, timestamptz, timestamptz, text, text, text);
 ALTER EXTENSION audit_chain DROP TABLE audit_log;
-ALTER EXTENSION audit_chain DROP FUNCTION audit_chain_capture();
+ALTER EXTENSION audit_chain DROP FUNCTION _audit_capture();
 ALTER EXTENSION audit_chain ADD TABLE plain;
 
 -- The capture triggers.
@@ -130,13 +130,13 @@ ALTER TABLE accounts ENABLE TRIGGER ALL;
 DROP TRIGGER "!audit_chain_row" ON accounts;
 DROP TRIGGER IF EXISTS "!audit_chain_statement" ON accounts;
 ALTER TRIGGER "!audit_chain_row" ON accounts RENAME TO x;
-CREATE OR REPLACE TRIGGER "!audit_chain_row" AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION audit_chain_capture();
-CREATE TRIGGER mine AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION audit_chain_capture();
+CREATE OR REPLACE TRIGGER "!audit_chain_row" AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION _audit_capture();
+CREATE TRIGGER mine AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION _audit_capture();
 CREATE TRIGGER "!audit_chain_row" AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
 CREATE TRIGGER "!audit_chain_statement" AFTER INSERT ON plain FOR EACH STATEMENT EXECUTE FUNCTION suppress_redundant_updates_trigger();
 -- The functions do not work otherwise.
-SELECT audit_chain_capture();
-SELECT audit_chain_check(1, now(), '7', 0, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
+SELECT _audit_capture();
+SELECT _audit_check(1, now(), '7', 0, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '') IS NULL;
 
 -- After all this the log is as it was.
 SELECT count(*) = :before_count AND md5(string_agg(l::text, '|' ORDER BY chain, seq)) = :'before_content' AS untouched FROM audit_log l;

@@ -12,23 +12,23 @@ SET audit_chain.history_index = 'all';
 CREATE ROLE regress_reader;
 GRANT USAGE ON SCHEMA app TO regress_reader;
 SET ROLE regress_reader;
-SELECT audit_chain_row('public', 'accounts', '{"id":1}') AS id, audit_chain_row('public', 'accounts', '{"number":"1"}') AS renamed,
-       audit_chain_row('public', 'accounts', '{"id":2}') AS other, audit_chain_row('public', 'accounts', NULL) AS without_key,
-       audit_chain_row('public', 'account', '{"id":1}') AS other_table;
-SELECT audit_chain_left_row('public', 'accounts', '{"id":2}', '{"id":1,"v":"x"}') = audit_chain_row('public', 'accounts', '{"id":1}') AS has_left,
-       audit_chain_left_row('public', 'accounts', '{"a":1,"b":2}', '{"b":3}') = audit_chain_row('public', 'accounts', '{"a":1,"b":3}') AS composite;
-SELECT audit_chain_left_row('public', 'accounts', '{"id":2}', '{"v":"x"}') AS unchanged,
-       audit_chain_left_row('public', 'accounts', '{"id":2}', NULL) AS no_old, audit_chain_left_row('public', 'accounts', NULL, '{"id":2}') AS no_key;
+SELECT audit_row_id('public', 'accounts', '{"id":1}') AS id, audit_row_id('public', 'accounts', '{"number":"1"}') AS renamed,
+       audit_row_id('public', 'accounts', '{"id":2}') AS other, audit_row_id('public', 'accounts', NULL) AS without_key,
+       audit_row_id('public', 'account', '{"id":1}') AS other_table;
+SELECT audit_left_row_id('public', 'accounts', '{"id":2}', '{"id":1,"v":"x"}') = audit_row_id('public', 'accounts', '{"id":1}') AS has_left,
+       audit_left_row_id('public', 'accounts', '{"a":1,"b":2}', '{"b":3}') = audit_row_id('public', 'accounts', '{"a":1,"b":3}') AS composite;
+SELECT audit_left_row_id('public', 'accounts', '{"id":2}', '{"v":"x"}') AS unchanged,
+       audit_left_row_id('public', 'accounts', '{"id":2}', NULL) AS no_old, audit_left_row_id('public', 'accounts', NULL, '{"id":2}') AS no_key;
 -- Odd input is no error.
-SELECT audit_chain_row(NULL, 'accounts', '{"id":1}') AS no_schema, audit_chain_row('public', NULL, '{"id":1}') AS no_table,
-       audit_chain_row('', '', '{}') IS NOT NULL AS empty, audit_chain_row('s', 't', '[1]') = audit_chain_row('s', 't', NULL) AS no_object,
-       audit_chain_row('s', 't', '{"id":"\ud800"}') <> audit_chain_row('s', 't', '{"id":"\ud801"}') AS half_a_character,
-       audit_chain_left_row('s', 't', '[1]', '{"id":1}') AS odd, audit_chain_left_row('s', 't', '{"id":1}', '"id"') AS odd_too,
-       audit_chain_left_row(NULL, NULL, NULL, NULL) AS nothing;
-SELECT audit_chain_row('s', 't', (repeat('[', 4000) || repeat(']', 4000))::json) = audit_chain_row('s', 't', NULL) AS deep;
+SELECT audit_row_id(NULL, 'accounts', '{"id":1}') AS no_schema, audit_row_id('public', NULL, '{"id":1}') AS no_table,
+       audit_row_id('', '', '{}') IS NOT NULL AS empty, audit_row_id('s', 't', '[1]') = audit_row_id('s', 't', NULL) AS no_object,
+       audit_row_id('s', 't', '{"id":"\ud800"}') <> audit_row_id('s', 't', '{"id":"\ud801"}') AS half_a_character,
+       audit_left_row_id('s', 't', '[1]', '{"id":1}') AS odd, audit_left_row_id('s', 't', '{"id":1}', '"id"') AS odd_too,
+       audit_left_row_id(NULL, NULL, NULL, NULL) AS nothing;
+SELECT audit_row_id('s', 't', (repeat('[', 4000) || repeat(']', 4000))::json) = audit_row_id('s', 't', NULL) AS deep;
 RESET ROLE;
 SELECT p.oid::regprocedure AS function, p.provolatile, p.proparallel, p.proisstrict, obj_description(p.oid, 'pg_proc') IS NOT NULL AS described
-FROM pg_proc p WHERE p.proname ~ '^audit_chain_(left_)?row$' ORDER BY 1;
+FROM pg_proc p WHERE p.proname ~ '^audit_(left_)?row_id$' ORDER BY 1;
 
 -- Entries of every kind.
 CREATE TABLE t (id int PRIMARY KEY, v text);
@@ -46,14 +46,14 @@ TRUNCATE no_key;
 ALTER TABLE t ADD w int;
 SELECT audit_event('nothing of a table', '{}');
 CREATE VIEW ids AS
-    SELECT operation, table_name, row_key ->> 'id' AS id, audit_chain_row(table_schema, table_name, row_key) AS row_id,
-           audit_chain_left_row(table_schema, table_name, row_key, old_row) AS left_id
+    SELECT operation, table_name, row_key ->> 'id' AS id, audit_row_id(table_schema, table_name, row_key) AS row_id,
+           audit_left_row_id(table_schema, table_name, row_key, old_row) AS left_id
     FROM audit_log ORDER BY chain, seq;
 SELECT operation, table_name, id, length(row_id) = 8 AS without_key, row_id IS NULL AS no_table, left_id IS NOT NULL AS has_left FROM ids;
 SELECT count(DISTINCT substr(row_id, 1, 8)) AS tables FROM ids;
-SELECT (SELECT array_agg(operation) FROM ids WHERE row_id = audit_chain_row('app', 't', '{"id":5}')) AS as_5,
-       (SELECT array_agg(operation) FROM ids WHERE row_id = audit_chain_row('app', 't', '{"id":6}')) AS as_6,
-       (SELECT array_agg(operation) FROM ids WHERE left_id = audit_chain_row('app', 't', '{"id":5}')) AS left_5;
+SELECT (SELECT array_agg(operation) FROM ids WHERE row_id = audit_row_id('app', 't', '{"id":5}')) AS as_5,
+       (SELECT array_agg(operation) FROM ids WHERE row_id = audit_row_id('app', 't', '{"id":6}')) AS as_6,
+       (SELECT array_agg(operation) FROM ids WHERE left_id = audit_row_id('app', 't', '{"id":5}')) AS left_5;
 
 -- Sealed segments get them, the open one does not.
 CREATE VIEW indexes AS
@@ -91,9 +91,9 @@ BEGIN
     END LOOP;
 END
 $$;
-SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_chain_row(table_schema, table_name, row_key) = '\x01' AND table_name = 't'$$);
-SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_chain_left_row(table_schema, table_name, row_key, old_row) = '\x01'
-              AND audit_chain_left_row(table_schema, table_name, row_key, old_row) IS NOT NULL$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_row_id(table_schema, table_name, row_key) = '\x01' AND table_name = 't'$$);
+SELECT uses($$SELECT * FROM audit_log_0002 WHERE audit_left_row_id(table_schema, table_name, row_key, old_row) = '\x01'
+              AND audit_left_row_id(table_schema, table_name, row_key, old_row) IS NOT NULL$$);
 SELECT uses($$SELECT * FROM audit_log_0002 WHERE at > '2000-01-01' AND at < '2199-01-02' ORDER BY at$$);
 SELECT uses($$SELECT * FROM audit_log_0002 WHERE xid = '9'$$);
 SELECT uses($$SELECT * FROM audit_log_0002 WHERE actor = 'x' ORDER BY at$$);

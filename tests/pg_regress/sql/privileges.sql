@@ -33,11 +33,11 @@ SELECT coalesce(string_agg(grantee || ' ' || privilege_type, ', '), 'none') AS p
 WHERE table_name IN ('audit_log', 'audit_log_identity') AND grantee = 'PUBLIC';
 SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
 WHERE d.classid = 'pg_proc'::regclass AND e.extname = 'audit_chain' AND has_function_privilege('regress_nobody', p.oid, 'EXECUTE')
-  AND p.proname IN ('audit_enable', 'audit_disable', 'audit_event', 'audit_verify', 'audit_problems', 'audit_chain_capture',
-                    'audit_retention', 'audit_hold', 'audit_release', 'audit_prune', 'audit_chain_prune', 'audit_finish_pruning',
-                    'audit_chain_refuse', 'audit_chain_check_insert', 'audit_chain_on_ddl', 'audit_erase', 'audit_erase_columns',
+  AND p.proname IN ('audit_enable', 'audit_disable', 'audit_event', 'audit_verify', 'audit_problems', '_audit_capture',
+                    'audit_retention', 'audit_hold', 'audit_release', 'audit_prune', '_audit_prune_segment', 'audit_finish_pruning',
+                    '_audit_refuse', '_audit_check_insert', '_audit_on_ddl', 'audit_erase', 'audit_erase_columns',
                     'audit_erase_actor', 'audit_erase_entry', 'audit_approve_erasure', 'audit_finish_erasure', 'audit_erasure_remains',
-                    'audit_erasure_register', 'audit_apply_erasure_register', 'audit_chain_is_to_erase') ORDER BY 1;
+                    'audit_erasure_register', 'audit_apply_erasure_register', '_audit_is_to_erase') ORDER BY 1;
 
 SET ROLE regress_nobody;
 SELECT count(*) FROM audit_log;
@@ -60,12 +60,12 @@ SELECT audit_hold('x', 'x');
 SELECT audit_release('x', 'x');
 SELECT * FROM audit_holds;
 SELECT * FROM audit_prune(dry_run => true);
-SELECT audit_chain_prune(1, NULL, true, 'x', false);
+SELECT _audit_prune_segment(1, NULL, true, 'x', false);
 CALL audit_finish_pruning();
 SELECT audit_enable('t');
 CREATE TEMP TABLE mine (id int);
-CREATE TRIGGER x AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_capture();
-CREATE TRIGGER x BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION audit_chain_refuse();
+CREATE TRIGGER x AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION _audit_capture();
+CREATE TRIGGER x BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION _audit_refuse();
 RESET ROLE;
 
 -- The owner, and a member of the owner's role, may begin auditing; not end it, nor drop or disable what captures.
@@ -119,7 +119,7 @@ SELECT count(*) FROM audit_lifecycle;
 RESET ROLE;
 SET ROLE regress_nobody;
 TABLE audit_status;
-SELECT audit_chain_status();
+SELECT _audit_status();
 RESET ROLE;
 DROP ROLE regress_monitor;
 

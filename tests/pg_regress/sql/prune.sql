@@ -59,7 +59,7 @@ SELECT audit_prune(dry_run => true);
 SELECT audit_release('matter', 'settled');
 CREATE ROLE regress_records;
 GRANT USAGE ON SCHEMA app TO regress_records;
-GRANT EXECUTE ON FUNCTION audit_prune(integer, text, boolean, text, boolean), audit_chain_prune(integer, text, boolean, text, boolean)
+GRANT EXECUTE ON FUNCTION audit_prune(integer, text, boolean, text, boolean), _audit_prune_segment(integer, text, boolean, text, boolean)
     TO regress_records;
 GRANT EXECUTE ON PROCEDURE audit_finish_pruning() TO regress_records;
 SET ROLE regress_records;
@@ -222,7 +222,7 @@ SELECT count(*) FILTER (WHERE audit_inclusion_proof(l.chain, l.seq) IS NOT NULL)
     FROM audit_log l JOIN audit_checkpoint_span s ON s.chain = l.chain AND l.seq BETWEEN s.first_seq AND s.last_seq;
 SELECT count(*) < 256 AS few FROM audit_pruned_leaf;
 SELECT table_name, state, since = :'t_since' AS as_before FROM audit_coverage WHERE table_name = 't';
-REVOKE ALL ON FUNCTION audit_prune(integer, text, boolean, text, boolean), audit_chain_prune(integer, text, boolean, text, boolean)
+REVOKE ALL ON FUNCTION audit_prune(integer, text, boolean, text, boolean), _audit_prune_segment(integer, text, boolean, text, boolean)
     FROM regress_records;
 REVOKE ALL ON PROCEDURE audit_finish_pruning() FROM regress_records;
 REVOKE ALL ON SCHEMA app FROM regress_records;

@@ -68,8 +68,8 @@ INSERT INTO audit_log_identity SELECT * FROM kept.audit_log_identity;
 -- A session that replays a dump, by the settings of pg_dump, records nothing, whatever it does.
 INSERT INTO audit_checkpoint_span SELECT * FROM kept.audit_checkpoint_span;
 SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false);
-CREATE TRIGGER "!audit_chain_row" AFTER INSERT OR DELETE OR UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
-CREATE TRIGGER "!audit_chain_statement" AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON app.t FOR EACH STATEMENT EXECUTE FUNCTION public.audit_chain_capture('{}', 'id');
+CREATE TRIGGER "!audit_chain_row" AFTER INSERT OR DELETE OR UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION public._audit_capture('{}', 'id');
+CREATE TRIGGER "!audit_chain_statement" AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON app.t FOR EACH STATEMENT EXECUTE FUNCTION public._audit_capture('{}', 'id');
 ALTER TABLE app.t ENABLE ALWAYS TRIGGER "!audit_chain_row";
 ALTER TABLE app.t ENABLE ALWAYS TRIGGER "!audit_chain_statement";
 ALTER TABLE app.t ADD COLUMN v int;
@@ -79,7 +79,7 @@ ALTER TABLE app.t ENABLE TRIGGER ALL;
 ALTER TABLE public.audit_log DISABLE TRIGGER ALL;
 SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger
     WHERE tgname ~ '^!audit_chain' AND tgrelid IN ('app.t'::regclass, 'public.audit_log'::regclass) ORDER BY 1, 2;
-CREATE TRIGGER other AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION public.audit_chain_capture();
+CREATE TRIGGER other AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION public._audit_capture();
 ALTER TABLE public.audit_log ADD COLUMN v int;
 ALTER TABLE app.t ADD CHECK (id > 0);
 SET search_path = app, public;

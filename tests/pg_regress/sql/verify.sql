@@ -184,20 +184,20 @@ SELECT (SELECT array_agg(attname::text || ' ' || atttypid::regtype ORDER BY attn
         WHERE attrelid = 'audit_log'::regclass AND attnum > 0)
      = (SELECT array_agg(name || ' ' || type::regtype ORDER BY place)
         FROM pg_proc, unnest(proargnames, proargtypes::oid[]) WITH ORDINALITY AS argument(name, type, place)
-        WHERE proname = 'audit_chain_check') AS same_columns;
+        WHERE proname = '_audit_check') AS same_columns;
 
 -- The aggregate is for roles that may read the log, and for no more chains than a log can have.
 CREATE ROLE regress_reader;
 GRANT USAGE ON SCHEMA app TO regress_reader;
 SET ROLE regress_reader;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT _audit_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 10) g;
 RESET ROLE;
 GRANT SELECT ON audit_log TO regress_reader;
 SET ROLE regress_reader;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT _audit_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 65536) g;
-SELECT audit_chain_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
+SELECT _audit_check(1, now(), '7', g, 'EVENT', NULL, NULL, 'x', 'x', NULL, NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, '', '')
     IS NOT NULL AS checked FROM generate_series(1, 1048577) g;
 RESET ROLE;
 -- Rights on all columns are enough.
