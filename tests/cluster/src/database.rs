@@ -2,6 +2,8 @@
 
 use harness::Server;
 use harness::postgres::Client;
+use std::io::Write;
+use std::process::Stdio;
 
 /// A database with the extension in it.
 pub struct Database<'a> {
@@ -82,6 +84,18 @@ impl<'a> Database<'a> {
     /// Runs SQL by psql and returns the unaligned output. An error fails the test.
     pub fn sql(&self, sql: &str) -> String {
         self.server.psql(&self.name, sql).unwrap_or_else(|error| panic!("{error}\nin {sql}"))
+    }
+
+    /// Runs commands of psql and SQL one after the other, as a reader pastes them into psql, and returns what psql prints.
+    /// Stops at the first error.
+    pub fn script(&self, script: &str) -> String {
+        let mut psql = self.server.command("psql");
+        psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &self.name]);
+        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{script}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs SQL that must fail, and returns what psql prints.

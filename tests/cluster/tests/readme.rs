@@ -1,30 +1,30 @@
 //! The examples of README.md, as a reader pastes them into an empty database.
 
 use cluster_tests::Database;
-use harness::Server;
-use std::io::Write;
-use std::process::Stdio;
 
 const README: &str = include_str!("../../../README.md");
 
+/// The first screen: a log that is intact, and a forged entry that is found.
 #[test]
-fn the_first_example_prints_what_the_readme_says() {
+fn the_first_examples_print_what_the_readme_says() {
     let server = cluster_tests::server();
     let database = Database::empty(&server, "readme");
-    let (_, rest) = README.split_once("```sql\n").expect("an example");
-    let (example, rest) = rest.split_once("```\n").expect("the end of the example");
-    let expected: Vec<&str> = rest
-        .lines()
-        .take_while(|line| !line.starts_with("**"))
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect();
-    assert!(expected.len() > 6, "{expected:?}");
+    for block in README.split("```sql\n").skip(1).take(2) {
+        let (example, rest) = block.split_once("```\n").expect("the end of the example");
+        // Its output is indented, and what follows is not.
+        let is_output = |line: &&str| line.is_empty() || line.starts_with("    ");
+        let expected: Vec<&str> =
+            rest.lines().take_while(is_output).map(str::trim).filter(|l| !l.is_empty()).collect();
+        assert!(expected.len() >= 3, "{expected:?}");
 
-    let printed = psql(&server, example);
-    let mut lines = printed.lines().map(str::trim);
-    for line in expected {
-        assert!(lines.any(|printed| printed == line), "{line:?} is not printed, or not there:\n{printed}");
+        let printed = database.script(example);
+        let mut lines = printed.lines().map(str::trim);
+        for line in expected {
+            assert!(
+                lines.any(|printed| printed == line),
+                "{line:?} is not printed, or not there:\n{printed}"
+            );
+        }
     }
     drop(database);
 }
@@ -47,7 +47,7 @@ fn everyday_questions_are_answered_as_the_readme_says() {
         expected
             .extend(rest.lines().filter(|line| line.starts_with("    ")).map(|line| (number, line.trim())));
     }
-    let printed = psql(&server, &script);
+    let printed = database.script(&script);
     let answer = |number: usize| {
         let (_, rest) = printed.split_once(&format!("question {number}\n")).expect("an answer");
         rest.split("question ").next().unwrap()
@@ -73,44 +73,6 @@ fn all_examples_run() {
         .map(|rest| rest.split_once("```\n").expect("the end of the example").0)
         .collect();
     assert!(blocks.len() >= 3, "{blocks:?}");
-    psql(&server, &blocks.join("SET search_path = audit, public;\n"));
+    database.script(&blocks.join("SET search_path = audit, public;\n"));
     assert_eq!(database.sql("SELECT valid FROM audit.audit_verify()"), "t");
-}
-
-/// ALTER SYSTEM does not know the settings in a session that has not loaded the library.
-#[test]
-fn settings_are_changed_as_documented() {
-    let server = cluster_tests::server();
-    let database = Database::create(&server, "readme");
-    let block = README.split("```sql\n").find(|block| block.starts_with("LOAD ")).expect("the example");
-    let example = block.split_once("```\n").expect("the end of the example").0;
-    let (load, rest) = example.split_once('\n').unwrap();
-    assert_eq!(load, "LOAD 'audit_chain';");
-    let message = database.refused(rest);
-    assert!(message.contains("unrecognized configuration parameter \"audit_chain."), "{message}");
-    psql(&server, example);
-    // In a new session, which loads the library by its first write.
-    database.sql("CREATE TABLE t (v text); SELECT audit_enable('t')");
-    cluster_tests::eventually("the new settings", || {
-        let insert =
-            "SET request.jwt.claims = '{\"sub\": \"alice\"}'; INSERT INTO t SELECT repeat('x', 2000000)";
-        database.sql(insert);
-        database.entries("actor = 'alice' AND new_row::text LIKE '%sha256%'") > 0
-    });
-    for (kind, name) in [("DATABASE", "readme"), ("ROLE", "postgres")] {
-        database.sql(&format!("ALTER {kind} {name} SET audit_chain.log_statement = on"));
-        assert_eq!(database.sql("SHOW audit_chain.log_statement"), "on");
-        database.sql(&format!("ALTER {kind} {name} RESET audit_chain.log_statement"));
-    }
-}
-
-/// Runs SQL by psql as a reader does, and returns what it prints.
-fn psql(server: &Server, sql: &str) -> String {
-    let mut psql = server.command("psql");
-    psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", "readme"]);
-    let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{sql}");
-    String::from_utf8(output.stdout).unwrap()
 }
