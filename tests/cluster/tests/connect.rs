@@ -298,6 +298,7 @@ fn services_and_hosts(scene: &Scene) {
     let variables =
         [("PGHOST", "localhost"), ("PGPORT", "$port"), ("PGUSER", "postgres"), ("PGDATABASE", "app")];
     scene.connects("postgres://", &variables);
+    scene.connects("", &variables);
     scene.fails("dbname=nonexistent", &variables, "\"nonexistent\" does not exist");
 
     // The first host does not answer, the second does.

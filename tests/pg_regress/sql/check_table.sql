@@ -331,14 +331,14 @@ DROP TABLE person;
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TYPE inner_pair AS (n numeric, t text);
 CREATE TABLE types (id int PRIMARY KEY, f float8, r real, n numeric, m money, ts timestamptz, i interval, bits bit(3), e mood, p positive,
-    c inner_pair, a int[], tr tstzrange, x xml, u uuid, net inet, ch char(4), jb jsonb, rc regclass, o oid, by bytea, tv tsvector, arr mood[]);
+    c inner_pair, a int[], tr tstzrange, x pg_lsn, u uuid, net inet, ch char(4), jb jsonb, rc regclass, o oid, by bytea, tv tsvector, arr mood[]);
 SELECT audit_enable('types');
 SET DateStyle = 'German';
 SET IntervalStyle = 'iso_8601';
 SET extra_float_digits = 0;
 SET bytea_output = 'escape';
 INSERT INTO types VALUES (1, 0.1::float8 + 0.2::float8, 0.1, 1.10, 5, '2026-02-03 04:05:06.789+00', '1 day 2 hours', '101', 'ok', 1, '(1.0,"a b")', '{1,NULL}',
-    '[2026-01-01,2026-02-01)', '<a/>', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.0.0.1/8', 'ab', '{"b": 1, "a": 1.0}', 'types', 7, '\x00ff', 'a:1', '{ok}');
+    '[2026-01-01,2026-02-01)', '16/B374D848', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.0.0.1/8', 'ab', '{"b": 1, "a": 1.0}', 'types', 7, '\x00ff', 'a:1', '{ok}');
 INSERT INTO types VALUES (2);
 SET DateStyle = 'ISO, MDY';
 SET TimeZone = 'Asia/Tokyo';

@@ -164,12 +164,12 @@ CREATE TYPE "Odd ""S".pair AS (a int, b text);
 CREATE TABLE "Odd ""S"."Tab ""le; --" (
     id int PRIMARY KEY, "Col ""umn" text COLLATE "C", gone int, e "Odd ""S".mood, p "Odd ""S".positive, c "Odd ""S".pair, es "Odd ""S".mood[], v varchar(3),
     n numeric(5, 2), ch char, ch3 char(3), qc "char", b bit(3), i interval day to second(2), ts timestamptz(3), iv int[], g int GENERATED ALWAYS AS (id * 2) STORED,
-    j json, jb jsonb, x xml, nm name, tr tstzrange);
+    j json, jb jsonb, x pg_lsn, nm name, tr tstzrange);
 ALTER TABLE "Odd ""S"."Tab ""le; --" DROP COLUMN gone;
 SET search_path = "Odd ""S", app, public;
 SELECT audit_enable('"Tab ""le; --"');
 INSERT INTO "Tab ""le; --" VALUES (1, 'é', 'ok', 1, '(1,"x y")', '{sad,ok}', 'abc', 1.5, 'c', 'cc', 'q', '101', '1 day 02:03:04.05', '2026-01-02 03:04:05.678+00',
-    '{1,NULL}', DEFAULT, '{"a": 1 }', '{"a": 1}', '<a/>', 'nm', '[2026-01-01,2026-01-02)');
+    '{1,NULL}', DEFAULT, '{"a": 1 }', '{"a": 1}', '16/B374D848', 'nm', '[2026-01-01,2026-01-02)');
 CREATE TEMPORARY TABLE before AS SELECT * FROM "Tab ""le; --";
 SELECT split_part(audit_checkpoint(), E'\n', 2) AS fourth \gset
 UPDATE "Tab ""le; --" SET "Col ""umn" = 'later', iv = NULL;
