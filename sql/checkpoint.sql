@@ -1,5 +1,5 @@
--- Checkpoints: the log as one Merkle tree, of which only the parts that never change are stored. docs/checkpoints.md says
--- what a checkpoint is, docs/operations.md how to publish it.
+-- Checkpoints: the log as one Merkle tree, of which only the parts that never change are stored.
+-- docs/checkpoints.md says what a checkpoint is, docs/operations.md how to publish it.
 
 CREATE TABLE audit_checkpoint_log (
     tree_size bigint      PRIMARY KEY CHECK (tree_size > 0),

@@ -1,7 +1,7 @@
 -- Coverage: which tables are audited, and which should be but are not. The log in one row.
 --
--- Operators are resolved when the extension is created, and one that others have put into its schema would be chosen where
--- it fits better than that of pg_catalog. So the operands have the types of the operator.
+-- Operators are resolved when the extension is created, and one that others have put into its schema would be
+-- chosen where it fits better than that of pg_catalog. So the operands have the types of the operator.
 
 -- Reads with its own rights entries that roles which may read a view need not be allowed to read themselves.
 CREATE FUNCTION _audit_recorded(what text) RETURNS jsonb
@@ -9,8 +9,8 @@ CREATE FUNCTION _audit_recorded(what text) RETURNS jsonb
 COMMENT ON FUNCTION _audit_recorded(text) IS
     'audit_chain: the entries about auditing (lifecycle), or about verifications; for roles that may read audit_coverage, or audit_verification_log';
 
--- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not by the table's
--- name: a table may be renamed, and another may take its name.
+-- An auditing is followed by its identity, which is in the arguments of its triggers and in its entries, not
+-- by the table's name: a table may be renamed, and another may take its name.
 CREATE VIEW audit_coverage AS
 WITH RECURSIVE lifecycle AS (
     SELECT coalesce(l.detail ->> 'id'::text, pg_catalog.format('%I.%I', l.table_schema, l.table_name)) AS id,

@@ -1,5 +1,5 @@
--- Erasure by law: entries lose their payload or their who-part, and keep the digest that their hash covers. docs/retention.md says
--- how to use this.
+-- Erasure by law: entries lose their payload or their who-part, and keep the digest that their hash covers.
+-- docs/retention.md says how to use this.
 
 -- The places of the ERASE entries, so that nobody need search the log for them.
 CREATE TABLE audit_erasure (
@@ -21,8 +21,9 @@ COMMENT ON COLUMN audit_erasure.request IS 'the request by which it was erased: 
 
 SELECT pg_catalog.pg_extension_config_dump('audit_erasure', '');
 
--- Erasures that wait for a second role's approval, and those that were decided: a row for each state. A dump does not contain them:
--- what is asked for may name a person, and a copy must not execute what the original was asked for.
+-- Erasures that wait for a second role's approval, and those that were decided: a row for each state. A dump
+-- does not contain them: what is asked for may name a person, and a copy must not execute what the original
+-- was asked for.
 CREATE TABLE audit_erasure_request (
     request      uuid        NOT NULL,
     state        text        NOT NULL CHECK (state IN ('requested', 'executed', 'rejected')),
@@ -44,8 +45,8 @@ COMMENT ON COLUMN audit_erasure_request.login_role IS 'the role that had logged 
 COMMENT ON COLUMN audit_erasure_request.subject IS 'what is to be erased; removed when the request is decided, because it may name a person';
 COMMENT ON COLUMN audit_erasure_request.reason IS 'the reason';
 
--- The tables in whose files erased values remain, until they are written anew: a row for each event. It is about this database's
--- files, so a dump does not contain it.
+-- The tables in whose files erased values remain, until they are written anew: a row for each event. It is
+-- about this database's files, so a dump does not contain it.
 CREATE TABLE audit_erasure_trace (
     segment   integer     NOT NULL CHECK (segment >= 0),
     at        timestamptz NOT NULL,

@@ -1,5 +1,5 @@
--- The guard: nobody edits the log, and capture ends only by audit_disable(). docs/threat-model.md says who is stopped by
--- which layer.
+-- The guard: nobody edits the log, and capture ends only by audit_disable(). docs/threat-model.md says who is
+-- stopped by which layer.
 
 REVOKE ALL ON audit_log, audit_log_identity, audit_incarnation, audit_lifecycle, audit_schema_policy, audit_coverage, audit_status,
     audit_checkpoint_log, audit_checkpoint_span, audit_tile, audit_verification_place, audit_verification_log,
@@ -14,9 +14,10 @@ CREATE FUNCTION _audit_on_ddl() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'audit_chain_on_ddl';
 REVOKE ALL ON FUNCTION _audit_refuse(), _audit_check_insert(), _audit_on_ddl() FROM PUBLIC;
 
--- Statement triggers fire even if no row matches. Row triggers fire where changes are applied row by row, as the workers of
--- logical replication do. ENABLE ALWAYS makes them independent of session_replication_role. A dump is restored with INSERT
--- or COPY: _audit_check_insert() checks what a restore inserts, and refuses what is not a restore.
+-- Statement triggers fire even if no row matches. Row triggers fire where changes are applied row by row, as
+-- the workers of logical replication do. ENABLE ALWAYS makes them independent of session_replication_role. A
+-- dump is restored with INSERT or COPY: _audit_check_insert() checks what a restore inserts, and refuses what
+-- is not a restore.
 DO $$
 DECLARE
     own_table text;
@@ -49,8 +50,8 @@ ALTER EVENT TRIGGER audit_chain_ddl_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_ddl_end ENABLE ALWAYS;
 ALTER EVENT TRIGGER audit_chain_drop ENABLE ALWAYS;
 
--- Default privileges, which apply to objects that an extension creates too, give no role a right on the extension's tables and
--- functions. PUBLIC keeps what the scripts leave to it.
+-- Default privileges, which apply to objects that an extension creates too, give no role a right on the
+-- extension's tables and functions. PUBLIC keeps what the scripts leave to it.
 DO $$
 DECLARE
     granted record;
@@ -78,10 +79,12 @@ BEGIN
 END
 $$;
 
--- Monitoring needs no right on the log. The views show numbers, times, and names that the catalogs show everybody.
+-- Monitoring needs no right on the log. The views show numbers, times, and names that the catalogs show
+-- everybody.
 GRANT SELECT ON audit_status, audit_coverage, audit_segments TO pg_monitor;
 
--- A publication of the schema publishes the log too, which its subscribers may not expect. docs/operations.md says more.
+-- A publication of the schema publishes the log too, which its subscribers may not expect. docs/operations.md
+-- says more.
 DO $$
 BEGIN
     IF EXISTS (

@@ -1,4 +1,5 @@
--- History: what the log says, for people. Each function checks that its caller may read audit_log; EXECUTE stays with PUBLIC.
+-- History: what the log says, for people. Each function checks that its caller may read audit_log; EXECUTE
+-- stays with PUBLIC.
 
 -- One entry point for three types: '123', 123 and pg_current_xact_id() all mean something.
 CREATE FUNCTION audit_transaction(
@@ -43,8 +44,8 @@ CREATE FUNCTION _audit_changed(old_row json, new_row json) RETURNS json
 COMMENT ON FUNCTION _audit_changed(json, json) IS
     'audit_chain: {column: {"old": ..., "new": ...}} of the images of an entry; null if it has none';
 
--- The log as people read it, with the rights of whoever reads it: they need SELECT on audit_log. The order is that of the time
--- alone, so that indexes on it give the newest entries.
+-- The log as people read it, with the rights of whoever reads it: they need SELECT on audit_log. The order is
+-- that of the time alone, so that indexes on it give the newest entries.
 CREATE VIEW audit_changes WITH (security_invoker = true) AS
 SELECT l.at, coalesce(l.actor, l.session_role) AS who, l.operation,
        CASE WHEN l.table_name IS NOT NULL THEN pg_catalog.format('%I.%I', l.table_schema, l.table_name) END AS "table",

@@ -11,8 +11,8 @@ BEGIN
 END
 $$;
 
--- Whoever may create objects in the extension's schema can put a function or operator there that is called instead of one of
--- the extension's, and its owner can drop it with the log.
+-- Whoever may create objects in the extension's schema can put a function or operator there that is called
+-- instead of one of the extension's, and its owner can drop it with the log.
 DO $$
 DECLARE
     others text;
@@ -43,7 +43,8 @@ END
 $$;
 
 CREATE TABLE audit_log (
-    -- The place is (chain, seq); chain is placed where it needs no padding. src/log/columns.rs knows this order.
+    -- The place is (chain, seq); chain is placed where it needs no padding. src/log/columns.rs knows this
+    -- order.
     seq              bigint      NOT NULL CHECK (seq >= 1),
     at               timestamptz NOT NULL,
     xid              xid8        NOT NULL,
@@ -106,15 +107,16 @@ COMMENT ON COLUMN audit_log.salt IS '16 random bytes, hashed with the payload';
 COMMENT ON COLUMN audit_log.prev_hash IS 'the hash of the entry before in the chain; for its first entry, one that follows from log_id and chain';
 COMMENT ON COLUMN audit_log.hash IS 'SHA-256 over the content of the entry, prev_hash included';
 
--- The log's identities: that of its first entry, and one for each audit_fork(). It has no row until the first entry is written,
--- so that a restored dump brings its own.
+-- The log's identities: that of its first entry, and one for each audit_fork(). It has no row until the first
+-- entry is written, so that a restored dump brings its own.
 CREATE TABLE audit_log_identity (
     log_id      uuid        PRIMARY KEY,
     created_at  timestamptz NOT NULL,
     forked_from uuid        UNIQUE,
     forked_at   bigint      CHECK (forked_at >= 0),
     CHECK ((forked_from IS NULL) = (forked_at IS NULL)),
-    -- At most one first identity. A constraint, because its index cannot be dropped without altering the table.
+    -- At most one first identity. A constraint, because its index cannot be dropped without altering the
+    -- table.
     CONSTRAINT audit_log_identity_single EXCLUDE USING btree ((true) WITH =) WHERE (forked_from IS NULL)
 );
 COMMENT ON TABLE audit_log_identity IS 'audit_chain: the identity from which the chains of this log begin, and those that audit_fork() gave it';
@@ -123,8 +125,9 @@ COMMENT ON COLUMN audit_log_identity.created_at IS 'when the first entry was wri
 COMMENT ON COLUMN audit_log_identity.forked_from IS 'the identity before; null for the first one';
 COMMENT ON COLUMN audit_log_identity.forked_at IS 'how many entries checkpoints of the identity before seal; null for the first one';
 
--- Where this log was written: a row for each database, server and timeline that wrote entries (src/log/incarnation.rs). A dump
--- does not contain it, so that a restored database knows that it is a copy. As long as it is empty, a dump can be restored.
+-- Where this log was written: a row for each database, server and timeline that wrote entries
+-- (src/log/incarnation.rs). A dump does not contain it, so that a restored database knows that it is a copy.
+-- As long as it is empty, a dump can be restored.
 CREATE TABLE audit_incarnation (
     incarnation       uuid        PRIMARY KEY,
     previous          uuid,

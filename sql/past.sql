@@ -1,5 +1,5 @@
--- A table's past, from the log: the changes of a row, the rows at a moment, what changed between two. Whoever may read audit_log may call
--- these functions, which check that themselves.
+-- A table's past, from the log: the changes of a row, the rows at a moment, what changed between two. Whoever
+-- may read audit_log may call these functions, which check that themselves.
 
 CREATE FUNCTION audit_history(
     relation text, key jsonb DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL,

@@ -1,5 +1,5 @@
--- Retention: how long entries are kept, and legal holds, during which nothing is pruned or erased. docs/retention.md says what
--- each of them means.
+-- Retention: how long entries are kept, and legal holds, during which nothing is pruned or erased.
+-- docs/retention.md says what each of them means.
 
 -- A change adds a row: the newest one counts. A locked policy can only become stricter.
 CREATE TABLE audit_retention_policy (

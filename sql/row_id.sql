@@ -1,5 +1,5 @@
--- Row ids: bytes that stand for a row in the indexes of sealed segments (crates/core/src/row_id.rs). Every role that may read the log
--- may use those indexes, so every role may call these functions.
+-- Row ids: bytes that stand for a row in the indexes of sealed segments (crates/core/src/row_id.rs). Every
+-- role that may read the log may use those indexes, so every role may call these functions.
 
 CREATE FUNCTION audit_row_id(table_schema text, table_name text, row_key json) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'audit_chain_row_id';

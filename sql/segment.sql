@@ -1,5 +1,6 @@
--- Segments: the log is cut by ranges of chain numbers, so that old entries can leave it and a busy index stays small. Segment 1 is
--- audit_log itself; the others are tables that inherit from it, which rotation makes. docs/design.md gives the reasons.
+-- Segments: the log is cut by ranges of chain numbers, so that old entries can leave it and a busy index
+-- stays small. Segment 1 is audit_log itself; the others are tables that inherit from it, which rotation
+-- makes. docs/design.md gives the reasons.
 
 CREATE TABLE audit_segment (
     segment    integer     NOT NULL CHECK (segment >= 1),

@@ -1,5 +1,5 @@
--- Taking back what a transaction did, and bringing a row to a state of the past. Whoever may read audit_log may call these functions, which
--- check that themselves; their statements are run with the caller's rights.
+-- Taking back what a transaction did, and bringing a row to a state of the past. Whoever may read audit_log
+-- may call these functions, which check that themselves; their statements are run with the caller's rights.
 
 CREATE FUNCTION audit_undo(
     xid xid8, dry_run boolean DEFAULT true, force boolean DEFAULT false,

@@ -1,6 +1,8 @@
--- Recorded verifications. Each is an entry of the log, so that nobody can claim later that the log was verified.
+-- Recorded verifications. Each is an entry of the log, so that nobody can claim later that the log was
+-- verified.
 
--- The places of the VERIFY entries, so that nobody need search the log for them: those about the whole log apart.
+-- The places of the VERIFY entries, so that nobody need search the log for them: those about the whole log
+-- apart.
 CREATE TABLE audit_verification_place (
     whole boolean     NOT NULL,
     at    timestamptz NOT NULL,

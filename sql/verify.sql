@@ -1,5 +1,5 @@
--- Verification: an aggregate over the log's rows, so that PostgreSQL reads them, in parallel where that pays. Its arguments
--- are the columns of audit_log in their order.
+-- Verification: an aggregate over the log's rows, so that PostgreSQL reads them, in parallel where that pays.
+-- Its arguments are the columns of audit_log in their order.
 
 CREATE FUNCTION _audit_check_transition(
     internal,
@@ -47,8 +47,8 @@ COMMENT ON FUNCTION _audit_check_final(internal) IS 'audit_chain: a part of _aud
 COMMENT ON AGGREGATE _audit_check(bigint, timestamptz, xid8, integer, text, text, text, text, text, text, text, inet, bytea, bytea, json, json, json, json,
     text, bytea, bytea, bytea, bytea) IS 'audit_chain: checks entries; a part of audit_verify()';
 
--- Returns the report as one object, which audit_verify() and audit_problems() unpack. For all roles that may read the log's
--- tables.
+-- Returns the report as one object, which audit_verify() and audit_problems() unpack. For all roles that may
+-- read the log's tables.
 CREATE FUNCTION _audit_check_log(
     only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text, since_checkpoint text
 ) RETURNS jsonb

@@ -175,7 +175,8 @@ pub enum Error {
     KeyColumn { table: String, column: String },
     /// The column is both excluded and masked.
     ExcludedAndMasked { table: String, column: String },
-    /// The capture trigger's options name a column that does not exist: the column may be there under another name.
+    /// The capture trigger's options name a column that does not exist: the column may be there under another
+    /// name.
     OptionColumnGone { table: String, column: String },
     /// The capture trigger's arguments cannot be read.
     BadOptions { table: String, reason: String },

@@ -161,9 +161,10 @@ impl Extension {
         self.has_member(pg_sys::RelationRelationId, relation) || self.has_segment(relation)
     }
 
-    /// Whether the relation is a segment of the log other than the first, which is a member, or what is left of one that was
-    /// pruned. A segment is no member of the extension, so that pg_dump dumps it: it inherits from the log, or has the name of one
-    /// and the trigger that refuses edits. An application's table may have such a name, too.
+    /// Whether the relation is a segment of the log other than the first, which is a member, or what is left
+    /// of one that was pruned. A segment is no member of the extension, so that pg_dump dumps it: it inherits
+    /// from the log, or has the name of one and the trigger that refuses edits. An application's table may
+    /// have such a name, too.
     pub fn has_segment(&self, relation: Oid) -> bool {
         let log = catalog::relation_in(self.schema, OwnTable::Log.name());
         if log.is_some_and(|log| relation::parents(relation).contains(&log)) {
@@ -181,8 +182,8 @@ impl Extension {
         catalog::running_extension_script() == Some(self.oid)
     }
 
-    /// Makes the extension's owner the current role until the value is dropped, for work that the caller's rights
-    /// have been checked for.
+    /// Makes the extension's owner the current role until the value is dropped, for work that the caller's
+    /// rights have been checked for.
     pub fn act_as_owner(&self) -> AsRole {
         AsRole::become_role(self.owner)
     }

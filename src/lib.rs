@@ -1,10 +1,10 @@
 //! audit_chain: tamper-evident auditing for PostgreSQL.
 //!
-//! How a change flows: PostgreSQL fires a trigger ([`callbacks`]), the row becomes JSON ([`capture`]), and the entry gets its
-//! place, its hash and its row in the log ([`mod@log`]). [`verify`] reads the log back. [`tree`] seals it with checkpoints, which
-//! [`publish`] takes off the server. [`audit`] begins and ends the auditing of a table, [`guard`] protects all of it.
-//! [`erasure`] erases entries by law. [`history`] tells what the log says of a transaction, or of somebody.
-//! `docs/architecture.md` has the map.
+//! How a change flows: PostgreSQL fires a trigger ([`callbacks`]), the row becomes JSON ([`capture`]), and
+//! the entry gets its place, its hash and its row in the log ([`mod@log`]). [`verify`] reads the log back.
+//! [`tree`] seals it with checkpoints, which [`publish`] takes off the server. [`audit`] begins and ends the
+//! auditing of a table, [`guard`] protects all of it. [`erasure`] erases entries by law. [`history`] tells
+//! what the log says of a transaction, or of somebody. `docs/architecture.md` has the map.
 
 mod audit;
 mod callbacks;

@@ -1,8 +1,8 @@
-//! What is due for the log: another segment, sealing, pruning by policy, removing what is left of pruned segments and erased
-//! values. For `audit_maintain()`, and for the server's own worker.
+//! What is due for the log: another segment, sealing, pruning by policy, removing what is left of pruned
+//! segments and erased values. For `audit_maintain()`, and for the server's own worker.
 //!
-//! **Invariant**: each step is a transaction of its own, which an error undoes, and can be repeated: a crash, or a lock that is not
-//! free, leaves it for the next time.
+//! **Invariant**: each step is a transaction of its own, which an error undoes, and can be repeated: a crash,
+//! or a lock that is not free, leaves it for the next time.
 
 use crate::erasure::finish;
 use crate::error::Error;

@@ -1,7 +1,7 @@
 //! Tests that PostgreSQL runs inside a backend, for `cargo pgrx test`.
 //!
-//! The suites below `tests/` cover the extension. These tests show that it installs and works under pgrx's own test
-//! framework, and they are the place for code that only a backend can run.
+//! The suites below `tests/` cover the extension. These tests show that it installs and works under pgrx's
+//! own test framework, and they are the place for code that only a backend can run.
 
 /// Called by the framework before the first test.
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The settings, all of which begin with `audit_chain.`. The prefix is reserved, so a misspelled name is an error.
+//! The settings, all of which begin with `audit_chain.`. The prefix is reserved, so a misspelled name is an
+//! error.
 
 mod actor;
 
@@ -14,7 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How many chains a segment of the log can have, and so how many transactions can write at once without waiting, at most.
+/// How many chains a segment of the log can have, and so how many transactions can write at once without
+/// waiting, at most.
 pub const CHAINS_LIMIT: u32 = SEGMENT_CHAINS;
 
 static MAX_CHAINS: GucSetting<i32> = GucSetting::<i32>::new(1024);
@@ -29,7 +31,8 @@ static ACTOR: Text = Text::new(c"");
 static ACTOR_SETTING: Text = Text::new(c"");
 /// A JSON object that the application adds to every entry.
 static CONTEXT: Text = Text::new(c"{}");
-/// The size in kB above which a value is recorded as its digest. 0: no limit, as far as PostgreSQL can store the image.
+/// The size in kB above which a value is recorded as its digest. 0: no limit, as far as PostgreSQL can store
+/// the image.
 static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// The file of the key that signs checkpoints.
@@ -57,7 +60,8 @@ static PRUNE: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// The size at which a segment of the log is closed, in MB. 0: none.
 static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
-/// The age at which a segment of the log is closed, in minutes. 0: none. Ten years make 91 segments of the default age.
+/// The age at which a segment of the log is closed, in minutes. 0: none. Ten years make 91 segments of the
+/// default age.
 static SEGMENT_AGE: GucSetting<i32> = GucSetting::<i32>::new(40 * 24 * 60);
 
 /// Which segments of the log have the history indexes.
@@ -84,7 +88,8 @@ pub const MAX_CONTEXT: usize = 65536;
 
 /// Declares the settings; to be called once in each backend.
 pub fn register() {
-    // Of any length: a session that has not loaded the library could set it anyhow. A long one is cut when it is recorded.
+    // Of any length: a session that has not loaded the library could set it anyhow. A long one is cut when it
+    // is recorded.
     settings::define_text::<Anything>(
         c"audit_chain.actor",
         c"Sets the application's user on whose behalf the session writes.",
@@ -317,13 +322,15 @@ fn check_context(value: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// `audit_chain.actor`, or else what `audit_chain.actor_setting` leads to; `None` where both are empty. It may be of any length.
+/// `audit_chain.actor`, or else what `audit_chain.actor_setting` leads to; `None` where both are empty. It
+/// may be of any length.
 pub fn actor<'a>() -> Option<Cow<'a, [u8]>> {
     let own = ACTOR.get().map(Cow::Borrowed);
     own.or_else(|| ACTOR_SETTING.get().and_then(actor::actor).map(Cow::Owned))
 }
 
-/// `audit_chain.context`; `None` where it is empty. One that is not valid in the database's encoding becomes a JSON string.
+/// `audit_chain.context`; `None` where it is empty. One that is not valid in the database's encoding becomes
+/// a JSON string.
 pub fn context<'a>() -> Option<Cow<'a, [u8]>> {
     let context = CONTEXT.get().filter(|context| *context != b"{}")?;
     Some(if encoding::is_valid(context) {

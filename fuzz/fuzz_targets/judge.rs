@@ -1,5 +1,5 @@
-//! The check of a log: whatever is stored, it ends without a panic, and says the same for every size of batches. A log
-//! that nobody damaged is intact.
+//! The check of a log: whatever is stored, it ends without a panic, and says the same for every size of
+//! batches. A log that nobody damaged is intact.
 #![no_main]
 
 use audit_chain_core::{

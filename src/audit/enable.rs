@@ -64,8 +64,8 @@ fn enable_table(call: Call) -> Result<(), Error> {
     Ok(())
 }
 
-/// Begins to audit a table on behalf of the current role, or changes its options. Returns the number of rows that were
-/// recorded as its baseline; `None` if the table is audited with these options already.
+/// Begins to audit a table on behalf of the current role, or changes its options. Returns the number of rows
+/// that were recorded as its baseline; `None` if the table is audited with these options already.
 pub fn enable_checked(
     extension: &Extension,
     table: &Table,
@@ -128,8 +128,8 @@ pub fn enable_checked(
     Ok(Some(if baseline { record_baseline(extension, &members)? } else { 0 }))
 }
 
-/// Locks a table and its descendants, and reads them again: they may have been changed, or given to others, while the call
-/// waited. Nobody else writes to them, or changes their triggers, until the transaction ends.
+/// Locks a table and its descendants, and reads them again: they may have been changed, or given to others,
+/// while the call waited. Nobody else writes to them, or changes their triggers, until the transaction ends.
 fn lock_members(extension: &Extension, table: Oid, caller: Oid) -> Result<Vec<Table>, Error> {
     relation::lock(table, Lock::ShareRowExclusive);
     // The table itself first: its descendants are locked only for its owner.
@@ -158,7 +158,8 @@ fn part_of_audited(table: &Table, root: Oid) -> Error {
     Error::PartOfAudited { name: table.name.clone(), relationship, root }
 }
 
-/// Records the rows that the tables have, each with its own options, and returns their number. The tables are locked.
+/// Records the rows that the tables have, each with its own options, and returns their number. The tables are
+/// locked.
 pub fn record_baseline(extension: &Extension, tables: &[Table]) -> Result<u64, Error> {
     let caller = session::effective_role();
     let mut total = 0;
@@ -206,7 +207,8 @@ pub fn check_reason(reason: &str, function: &'static str) -> Result<(), Error> {
     if text::is_blank(reason) { Err(Error::EmptyReason { function }) } else { Ok(()) }
 }
 
-/// Ends a table's auditing, and that of its descendants which are audited only with it; false if the table was not audited.
+/// Ends a table's auditing, and that of its descendants which are audited only with it; false if the table
+/// was not audited.
 pub fn disable_checked(extension: &Extension, table: &Table, reason: &str) -> Result<bool, Error> {
     relation::lock(table.oid, Lock::ShareRowExclusive);
     let descendants = relation::descendants(table.oid, Lock::ShareRowExclusive).split_off(1);

@@ -1,5 +1,5 @@
-//! The entries about auditing itself: those by which the auditing of a table began, changed or ended, by which it was renamed or dropped,
-//! and by which its columns changed. `audit_lifecycle` has their places.
+//! The entries about auditing itself: those by which the auditing of a table began, changed or ended, by
+//! which it was renamed or dropped, and by which its columns changed. `audit_lifecycle` has their places.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};

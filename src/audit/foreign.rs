@@ -1,11 +1,12 @@
 //! Foreign tables are audited only where that is asked for, and does no harm.
 //!
-//! A row trigger makes PostgreSQL change the rows of a foreign table one by one, by the row's identity of the wrapper. That of
-//! postgres_fdw is the remote row's `ctid`, which names a row of one table only: where the remote table is partitioned or has
-//! children, the change hits rows of others too. A remote view has no `ctid` at all.
+//! A row trigger makes PostgreSQL change the rows of a foreign table one by one, by the row's identity of the
+//! wrapper. That of postgres_fdw is the remote row's `ctid`, which names a row of one table only: where the
+//! remote table is partitioned or has children, the change hits rows of others too. A remote view has no
+//! `ctid` at all.
 //!
-//! **Invariant**: a foreign table of postgres_fdw is given capture triggers only if its server has said, to the current role, that
-//! it is an ordinary table on which no other depends.
+//! **Invariant**: a foreign table of postgres_fdw is given capture triggers only if its server has said, to
+//! the current role, that it is an ordinary table on which no other depends.
 
 use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
@@ -13,8 +14,8 @@ use crate::error::{Error, warning};
 use crate::pg::foreign::{ForeignTable, RemoteRelation};
 use crate::pg::xact::undo;
 
-/// Refuses a foreign table whose rows could not be changed one by one, and warns of what auditing any other means. Does nothing
-/// for other tables.
+/// Refuses a foreign table whose rows could not be changed one by one, and warns of what auditing any other
+/// means. Does nothing for other tables.
 pub fn check(table: &Table) -> Result<(), Error> {
     if !table.is_foreign() {
         return Ok(());
@@ -40,8 +41,8 @@ pub fn check(table: &Table) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses to let an audited foreign table mean another remote table, whose rows could not be changed one by one. Warns where that
-/// cannot be seen.
+/// Refuses to let an audited foreign table mean another remote table, whose rows could not be changed one by
+/// one. Warns where that cannot be seen.
 pub fn check_again(table: &Table) -> Result<(), Error> {
     let foreign = ForeignTable::of(table.oid, &table.schema, &table.name);
     if !foreign.is_postgres {
@@ -85,7 +86,8 @@ pub fn warn_left_out(table: &Table, why: &str) {
     );
 }
 
-/// What the table is on its server, as the current role may see it; or why that cannot be seen. Nothing remains of the question.
+/// What the table is on its server, as the current role may see it; or why that cannot be seen. Nothing
+/// remains of the question.
 fn remote_relation(foreign: &ForeignTable) -> Result<Option<RemoteRelation>, String> {
     undo(|| {
         {

@@ -1,7 +1,7 @@
 //! What inherits from an audited table, or is a partition of it, is audited with it.
 //!
-//! **Invariant**: after [`settle`], a table below audited ones is audited, unless it is a foreign table, and what the entries of a table above it leave
-//! out, its own leave out too.
+//! **Invariant**: after [`settle`], a table below audited ones is audited, unless it is a foreign table, and
+//! what the entries of a table above it leave out, its own leave out too.
 
 use crate::audit::foreign::warn_left_out;
 use crate::audit::record::record_enable;
@@ -16,7 +16,8 @@ use crate::pg::relation::{self, Lock};
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
-/// The tables above a table: those that it inherits from or is a partition of, theirs, and so on; the nearest first.
+/// The tables above a table: those that it inherits from or is a partition of, theirs, and so on; the nearest
+/// first.
 fn ancestors(table: Oid) -> Vec<Oid> {
     let mut found = relation::parents(table);
     let mut at = 0;
@@ -99,8 +100,8 @@ pub fn warn_left_out_below(extension: &Extension, table: &Table) -> Result<(), E
     Ok(())
 }
 
-/// Whether a table surely has no rows, nor what is audited with it: then all of its rows are in the log from the beginning. Locks
-/// them, so that nobody else writes to them until the transaction ends.
+/// Whether a table surely has no rows, nor what is audited with it: then all of its rows are in the log from
+/// the beginning. Locks them, so that nobody else writes to them until the transaction ends.
 pub fn is_empty(table: Oid) -> Result<bool, Error> {
     for member in relation::descendants(table, Lock::ShareRowExclusive) {
         let found = Table::load(member)?;
@@ -113,8 +114,8 @@ pub fn is_empty(table: Oid) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns whether the
-/// table is audited. A temporary table is not, and a foreign table only if it is by itself.
+/// Gives a table the capture that the audited tables above it ask for, and records what that changes. Returns
+/// whether the table is audited. A temporary table is not, and a foreign table only if it is by itself.
 pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Result<bool, Error> {
     if table.is_temporary() {
         return Ok(false);

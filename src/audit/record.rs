@@ -34,8 +34,8 @@ pub fn record(
     Ok(place.expect("a detail is always recorded"))
 }
 
-/// Appends an entry by which a table's auditing begins, changes or ends, or by which the table is dropped, and notes its
-/// place in `audit_lifecycle`, where `audit_coverage` looks for it.
+/// Appends an entry by which a table's auditing begins, changes or ends, or by which the table is dropped,
+/// and notes its place in `audit_lifecycle`, where `audit_coverage` looks for it.
 pub fn record_lifecycle(
     extension: &Extension,
     operation: &'static str,
@@ -52,8 +52,8 @@ pub fn record_lifecycle(
     insert_lifecycle(extension, &place)
 }
 
-/// Appends a DDL entry about a table. If it says what became of the table's columns or key, its place is noted, so that who asks for
-/// the table's past need not search the log for it.
+/// Appends a DDL entry about a table. If it says what became of the table's columns or key, its place is
+/// noted, so that who asks for the table's past need not search the log for it.
 pub fn record_ddl(
     extension: &Extension,
     table: (&str, &str),
@@ -74,7 +74,8 @@ pub fn insert_lifecycle(extension: &Extension, place: &Place) -> Result<(), Erro
     Ok(())
 }
 
-/// The columns of a table's primary key that are excluded or masked, so that `row_key` does not say which row an entry is about.
+/// The columns of a table's primary key that are excluded or masked, so that `row_key` does not say which row
+/// an entry is about.
 pub fn key_left_out(table: Oid, options: &Options) -> Vec<String> {
     if options.exclude_columns.is_empty() && options.mask_columns.is_empty() {
         return Vec::new();

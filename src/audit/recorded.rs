@@ -1,7 +1,8 @@
-//! The entries that views show, found by their places: those that began, changed or ended auditing (`audit_coverage`), and those
-//! about verifications (`audit_verification_log`).
+//! The entries that views show, found by their places: those that began, changed or ended auditing
+//! (`audit_coverage`), and those about verifications (`audit_verification_log`).
 //!
-//! A join of places with `audit_log` would look for each of them in all segments. A chain says in which one it is.
+//! A join of places with `audit_log` would look for each of them in all segments. A chain says in which one
+//! it is.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
@@ -14,7 +15,8 @@ use crate::pg::{compat, session, text, xact};
 use pgrx::pg_sys::Datum;
 use serde_json::{Value, json};
 
-/// `_audit_recorded(what text) RETURNS jsonb`, for roles that may read the view which shows the entries: an array.
+/// `_audit_recorded(what text) RETURNS jsonb`, for roles that may read the view which shows the entries: an
+/// array.
 pub fn recorded(call: Call) -> Datum {
     text::jsonb(entries(&call).or_raise())
 }

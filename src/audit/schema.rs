@@ -24,7 +24,8 @@ use serde_json::json;
 /// The length of all patterns of a schema together, in bytes.
 const MAX_PATTERNS: usize = 65536;
 
-/// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged, include_foreign_tables) RETURNS integer`
+/// `audit_enable_schema(schema, exclude_tables, baseline, skip_unchanged, include_foreign_tables) RETURNS
+/// integer`
 pub fn enable(call: Call) -> Datum {
     call.returns(enable_schema(call).or_raise())
 }
@@ -187,7 +188,8 @@ pub fn has_policy(extension: &Extension, schema: Oid) -> Result<bool, Error> {
     Ok(newest(extension, &name)?.is_some())
 }
 
-/// The options that a schema's policy gives to a table which was created there, moved there, or renamed from `before`.
+/// The options that a schema's policy gives to a table which was created there, moved there, or renamed from
+/// `before`.
 pub fn policy_for(
     extension: &Extension,
     table: &Table,
@@ -198,7 +200,8 @@ pub fn policy_for(
     }
     let Some(policy) = policy_of(extension, &table.schema)? else { return Ok(None) };
     let is_excluded = |name: &str| policy.exclude_tables.iter().any(|pattern| matches(name, pattern));
-    // A table that the policy has covered under its old name, and that is not audited, is not audited for a reason.
+    // A table that the policy has covered under its old name, and that is not audited, is not audited for a
+    // reason.
     let mut applies = !is_excluded(&table.name) && before.is_none_or(is_excluded);
     if applies && table.is_foreign() {
         applies = policy.include_foreign_tables;

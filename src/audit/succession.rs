@@ -1,8 +1,8 @@
 //! `audit_fork()` and `audit_resume()`: what a copy of the log is to be.
 //!
-//! **Invariant**: checkpoints of one name never contradict one another. Two databases that write the same log further therefore
-//! must not both make checkpoints by its name: a copy makes none until its administrator has said that it replaces the original,
-//! or has given it a name of its own. Both are entries of the log.
+//! **Invariant**: checkpoints of one name never contradict one another. Two databases that write the same log
+//! further therefore must not both make checkpoints by its name: a copy makes none until its administrator
+//! has said that it replaces the original, or has given it a name of its own. Both are entries of the log.
 
 use crate::audit::enable::{check_reason, require_extension_owner};
 use crate::audit::record::record;

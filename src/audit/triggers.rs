@@ -1,8 +1,8 @@
 //! The capture triggers of a table: which it has, making and dropping them, all by OID.
 //!
-//! Every table that holds rows has a row trigger and a statement trigger of its own. A partitioned table holds none, and has
-//! a statement trigger only: PostgreSQL would copy a row trigger to each partition that is created or attached, in the name
-//! of a role that may not execute the capture function.
+//! Every table that holds rows has a row trigger and a statement trigger of its own. A partitioned table
+//! holds none, and has a statement trigger only: PostgreSQL would copy a row trigger to each partition that
+//! is created or attached, in the name of a role that may not execute the capture function.
 //!
 //! **Invariant**: whoever calls this has checked the current role's rights on the table, which is locked.
 

@@ -1,8 +1,8 @@
-//! The support functions of the aggregate `_audit_check`: PostgreSQL reads the log's rows, alone or in parallel,
-//! and hands each to [`Checker`].
+//! The support functions of the aggregate `_audit_check`: PostgreSQL reads the log's rows, alone or in
+//! parallel, and hands each to [`Checker`].
 //!
-//! The state is a Rust value that the aggregate's memory context owns: it is dropped when the context is reset, also
-//! after an error.
+//! The state is a Rust value that the aggregate's memory context owns: it is dropped when the context is
+//! reset, also after an error.
 
 use crate::error::OrRaise;
 use crate::log::columns::{self, Fields};
@@ -20,7 +20,8 @@ impl<'a> Fields<'a> for Arguments<'a> {
     }
 
     fn bytes(&self, index: usize) -> Option<&'a [u8]> {
-        // SAFETY: sql/verify.sql declares the arguments with the types of the columns; the value lives during the call.
+        // SAFETY: sql/verify.sql declares the arguments with the types of the columns; the value lives during
+        // the call.
         self.0.datum(index + 1).map(|datum| unsafe { varlena::bytes(datum) })
     }
 }
@@ -80,7 +81,8 @@ fn keep(call: Call, checker: Checker) -> *mut Checker {
         // SAFETY: the pointer of `Box::into_raw` below; the callback runs once.
         drop(unsafe { Box::from_raw(checker.cast::<Checker>()) });
     }
-    // SAFETY: AggCheckCallContext fills `context` where it answers other than 0; the callback's memory is the context's.
+    // SAFETY: AggCheckCallContext fills `context` where it answers other than 0; the callback's memory is the
+    // context's.
     unsafe {
         let mut context = std::ptr::null_mut();
         if pg_sys::AggCheckCallContext(call.raw(), &mut context) == 0 {

@@ -1,5 +1,5 @@
-//! The server's hooks. `object_access_hook` sees every object that DDL touches. A preloaded library also sees every statement's
-//! target, whether or not triggers fire.
+//! The server's hooks. `object_access_hook` sees every object that DDL touches. A preloaded library also sees
+//! every statement's target, whether or not triggers fire.
 
 use crate::guard::hooks::{self, Access};
 use crate::guard::touched;
@@ -20,8 +20,8 @@ static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 /// Whether the library was preloaded.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
-/// Sets the hooks: all of them where the library is preloaded, so that all backends have them. Otherwise the event triggers
-/// load the library when a session's first DDL begins, in time for the hook that follows it.
+/// Sets the hooks: all of them where the library is preloaded, so that all backends have them. Otherwise the
+/// event triggers load the library when a session's first DDL begins, in time for the hook that follows it.
 pub fn register() {
     // SAFETY: when the library is loaded; the hooks live as long as the library, which is never unloaded.
     unsafe {
@@ -75,7 +75,8 @@ unsafe extern "C-unwind" fn on_access(
     argument: *mut c_void,
 ) {
     use pg_sys::ObjectAccessType::*;
-    // SAFETY: the argument is null or what belongs to the kind of access; the earlier hook gets all as it came.
+    // SAFETY: the argument is null or what belongs to the kind of access; the earlier hook gets all as it
+    // came.
     unsafe {
         if let Some(hook) = PREVIOUS.get().and_then(|previous| previous.access) {
             hook(access, class, object, part, argument);

@@ -1,4 +1,5 @@
-//! Cache invalidation: tells capture when what it remembers of a table, of the log or of a role is out of date.
+//! Cache invalidation: tells capture when what it remembers of a table, of the log or of a role is out of
+//! date.
 
 use crate::capture::audited_table;
 use crate::log::{self, context};

@@ -1,5 +1,5 @@
-//! What PostgreSQL calls: SQL functions, the ends of transactions, hooks, invalidations, background workers. Here and in
-//! [`crate::pg`] `unsafe` is allowed.
+//! What PostgreSQL calls: SQL functions, the ends of transactions, hooks, invalidations, background workers.
+//! Here and in [`crate::pg`] `unsafe` is allowed.
 //!
 //! It may use everything, and nothing but `lib.rs` uses it.
 //!

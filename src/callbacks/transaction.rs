@@ -1,7 +1,7 @@
 //! The ends of transactions and savepoints.
 //!
-//! One permanent pair of callbacks in each backend. pgrx's own closures do not fit: they outlive a rolled-back savepoint
-//! and PREPARE TRANSACTION.
+//! One permanent pair of callbacks in each backend. pgrx's own closures do not fit: they outlive a
+//! rolled-back savepoint and PREPARE TRANSACTION.
 
 use crate::error::OrRaise;
 use crate::guard::{follow, touched};

@@ -1,7 +1,8 @@
-//! `ProcessUtility_hook`, which a preloaded library sets: LOCK TABLE fires no event trigger and asks no other hook.
+//! `ProcessUtility_hook`, which a preloaded library sets: LOCK TABLE fires no event trigger and asks no other
+//! hook.
 //!
-//! **Invariant**: the call of the next hook is not guarded, and nothing in its frame has a destructor. So an error of any other
-//! command passes as PostgreSQL has raised it, with all its fields.
+//! **Invariant**: the call of the next hook is not guarded, and nothing in its frame has a destructor. So an
+//! error of any other command passes as PostgreSQL has raised it, with all its fields.
 
 use crate::guard::hooks;
 use crate::pg::{command, process};

@@ -1,4 +1,5 @@
-//! The background workers' entry points: one launcher for the server, and a short-lived worker for each database.
+//! The background workers' entry points: one launcher for the server, and a short-lived worker for each
+//! database.
 
 use crate::maintenance;
 use crate::pg::slices::OfWorker;
@@ -55,8 +56,8 @@ pub extern "C-unwind" fn audit_chain_worker(argument: Datum) {
     }
 }
 
-/// The entry point of the worker that does what is due for the log of a database; the argument is the database. A failure ends it;
-/// what is left is done the next time.
+/// The entry point of the worker that does what is due for the log of a database; the argument is the
+/// database. A failure ends it; what is left is done the next time.
 #[doc(hidden)]
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
@@ -70,7 +71,8 @@ pub extern "C-unwind" fn audit_chain_maintainer(argument: Datum) {
     }
 }
 
-/// The entry point of the worker that verifies a database; the argument is the database. A failure is counted, and raised.
+/// The entry point of the worker that verifies a database; the argument is the database. A failure is
+/// counted, and raised.
 #[doc(hidden)]
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]

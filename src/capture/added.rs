@@ -6,8 +6,8 @@ use crate::pg::session::OutputSettings;
 use crate::settings;
 use pgrx::pg_sys::Oid;
 
-/// The value, written as a row's image has it, if PostgreSQL keeps one for the rows that were stored before the column was added.
-/// `column` is the attribute number.
+/// The value, written as a row's image has it, if PostgreSQL keeps one for the rows that were stored before
+/// the column was added. `column` is the attribute number.
 pub fn constant(table: Oid, column: usize) -> Option<Vec<u8>> {
     with_relation(table, |relation| {
         let value = relation.missing_value(column - 1)?;

@@ -124,7 +124,8 @@ impl AuditedTable {
         object.end();
     }
 
-    /// Sets the key to the primary key's columns as a JSON object; leaves it where the table has no primary key.
+    /// Sets the key to the primary key's columns as a JSON object; leaves it where the table has no primary
+    /// key.
     pub fn write_key(&self, row: &Row<'_>, key: &mut TextBuffer) {
         if self.key.is_empty() {
             return;
@@ -153,8 +154,8 @@ impl AuditedTable {
         })
     }
 
-    /// Appends the new row, without the out-of-line values that the change left as they are, and the old values of the
-    /// columns that it changed. Returns whether it changed any recorded column.
+    /// Appends the new row, without the out-of-line values that the change left as they are, and the old
+    /// values of the columns that it changed. Returns whether it changed any recorded column.
     pub fn write_change(
         &self,
         old: &Row<'_>,

@@ -1,7 +1,8 @@
-//! The baseline: the rows that a table had before auditing began, so that its history is complete from the first day.
+//! The baseline: the rows that a table had before auditing began, so that its history is complete from the
+//! first day.
 //!
-//! The caller holds the table's SHARE ROW EXCLUSIVE lock, so nobody else writes to it until the transaction ends. The
-//! rows read here, with a snapshot taken after the lock, are those that the first change will find.
+//! The caller holds the table's SHARE ROW EXCLUSIVE lock, so nobody else writes to it until the transaction
+//! ends. The rows read here, with a snapshot taken after the lock, are those that the first change will find.
 
 use crate::capture::audited_table::AuditedTable;
 use crate::capture::options::Options;
@@ -14,9 +15,11 @@ use crate::pg::{catalog, relation, scan, text};
 use pgrx::pg_sys::{self, Oid};
 use std::ops::ControlFlow;
 
-/// Records every row of the table itself (not of its descendants) as a BASELINE entry, and returns their number.
+/// Records every row of the table itself (not of its descendants) as a BASELINE entry, and returns their
+/// number.
 ///
-/// `role` is the caller's effective role. A foreign table is read by a query, with the caller's rights on its server.
+/// `role` is the caller's effective role. A foreign table is read by a query, with the caller's rights on its
+/// server.
 pub fn record(table: Oid, options: &Options, role: Oid) -> Result<u64, Error> {
     scan::with_relation(table, |relation| {
         let audited = AuditedTable::new(relation, options)?;

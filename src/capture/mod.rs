@@ -9,7 +9,8 @@
 //!
 //! It may use `log` and what lies below.
 //!
-//! **Invariant**: a change commits with its entry or not at all, because the entry is a part of its transaction.
+//! **Invariant**: a change commits with its entry or not at all, because the entry is a part of its
+//! transaction.
 
 pub mod added;
 pub mod audited_table;

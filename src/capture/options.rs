@@ -1,11 +1,12 @@
-//! A table's auditing: its identity and its options. They are the arguments of its triggers, so that PostgreSQL keeps, dumps
-//! and restores them.
+//! A table's auditing: its identity and its options. They are the arguments of its triggers, so that
+//! PostgreSQL keeps, dumps and restores them.
 
 use crate::pg::encoding::to_utf8;
 use crate::pg::session::random;
 use serde::{Deserialize, Serialize};
 
-/// What is recorded of a table. Columns are identified by name, because attribute numbers do not survive a dump.
+/// What is recorded of a table. Columns are identified by name, because attribute numbers do not survive a
+/// dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
@@ -35,7 +36,8 @@ impl Options {
         self
     }
 
-    /// What either leaves out is left out, and an UPDATE that changes nothing makes no entry only if neither wants one.
+    /// What either leaves out is left out, and an UPDATE that changes nothing makes no entry only if neither
+    /// wants one.
     pub fn join(mut self, other: &Self) -> Self {
         self.exclude_columns.extend_from_slice(&other.exclude_columns);
         self.mask_columns.extend_from_slice(&other.mask_columns);
@@ -75,8 +77,8 @@ impl Options {
 pub struct Auditing {
     /// Names this auditing in the log's ENABLE and DISABLE entries: random, and kept until it ends.
     pub id: String,
-    /// Whether the table is audited only because a table that it inherits from, or is a partition of, is. It has the
-    /// identity of that table's auditing.
+    /// Whether the table is audited only because a table that it inherits from, or is a partition of, is. It
+    /// has the identity of that table's auditing.
     pub inherited: bool,
     /// What is recorded.
     pub options: Options,
@@ -90,7 +92,8 @@ impl Auditing {
         Self { id: hex::encode(id), inherited: false, options }
     }
 
-    /// Reads a trigger's arguments in the server's encoding: the options as a JSON object, the identity, and `inherited`.
+    /// Reads a trigger's arguments in the server's encoding: the options as a JSON object, the identity, and
+    /// `inherited`.
     pub fn from_arguments(arguments: &[impl AsRef<[u8]>]) -> Result<Self, String> {
         let text = |at: usize| arguments.get(at).map(|argument| to_utf8(argument.as_ref()));
         let options = match text(0) {

@@ -1,9 +1,9 @@
 //! The capture trigger: a row change becomes an entry.
 //!
-//! The triggers' names sort before all other names, so a row's own change is recorded before the changes that its other
-//! AFTER triggers and cascades make. What these do to the statement's other rows is recorded before the statement's own change of
-//! such a row, whose entry then says that it is superseded. Row triggers only collect entries; the statement trigger, which fires when the
-//! statement is complete, writes them.
+//! The triggers' names sort before all other names, so a row's own change is recorded before the changes that
+//! its other AFTER triggers and cascades make. What these do to the statement's other rows is recorded before
+//! the statement's own change of such a row, whose entry then says that it is superseded. Row triggers only
+//! collect entries; the statement trigger, which fires when the statement is complete, writes them.
 
 use crate::capture::audited_table::{self, AuditedTable};
 use crate::error::{Error, OrRaise};
@@ -55,7 +55,8 @@ fn capture(trigger: Trigger<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what is special of a change that is recorded after later changes of the same transaction (docs/format.md).
+/// Says what is special of a change that is recorded after later changes of the same transaction
+/// (docs/format.md).
 fn write_order(detail: &mut TextBuffer, trigger: Trigger<'_>, table: &AuditedTable, firing: &Firing<'_>) {
     let is_in_use = |old: &Row<'_>| {
         trigger.old_key_is_in_use(|other| {

@@ -1,10 +1,10 @@
 //! Erasures that a second role approves (`audit_chain.erase_needs_approval`).
 //!
-//! `audit_erasure_request` has a row for each state that a request has reached. What is asked for may be a person's key, so it is
-//! kept only as long as the request waits.
+//! `audit_erasure_request` has a row for each state that a request has reached. What is asked for may be a
+//! person's key, so it is kept only as long as the request waits.
 //!
-//! **Invariant**: who asks and who approves have no role in common: neither the current one, nor that of the session, nor the one
-//! that logged in. So nobody approves their own request by SET ROLE.
+//! **Invariant**: who asks and who approves have no role in common: neither the current one, nor that of the
+//! session, nor the one that logged in. So nobody approves their own request by SET ROLE.
 
 use crate::erasure::call;
 use crate::erasure::run::{self, Order};

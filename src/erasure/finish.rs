@@ -1,7 +1,8 @@
 //! `audit_finish_erasure()`: writes the tables anew in whose files erased values remain.
 //!
-//! An erased entry's old version stays in the table, as after any UPDATE, and vacuum would leave its bytes in free space. So the
-//! whole table is written anew, once nobody writes to it: when its segment is sealed. Each segment takes a transaction of its own.
+//! An erased entry's old version stays in the table, as after any UPDATE, and vacuum would leave its bytes in
+//! free space. So the whole table is written anew, once nobody writes to it: when its segment is sealed. Each
+//! segment takes a transaction of its own.
 
 use crate::audit::suspend::GuardSuspended;
 use crate::erasure::trace::Remaining;
@@ -54,7 +55,8 @@ fn finish_all(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-/// In a database's worker: does the same for all segments that are sealed. One that is in use is left for the next time.
+/// In a database's worker: does the same for all segments that are sealed. One that is in use is left for the
+/// next time.
 pub fn serve(slices: &mut impl Slices) {
     let remaining = slices.run(|| match Extension::find() {
         Some(extension) => trace::remaining(&extension).or_raise(),
@@ -66,7 +68,8 @@ pub fn serve(slices: &mut impl Slices) {
     }
 }
 
-/// Builds the history indexes again that were dropped before a segment's storage was exchanged. Others read it meanwhile.
+/// Builds the history indexes again that were dropped before a segment's storage was exchanged. Others read
+/// it meanwhile.
 fn index_again(slices: &mut impl Slices, segment: u32) {
     if segment != trace::REQUESTS
         && let Some(extension) = slices.run(Extension::find)
@@ -101,8 +104,9 @@ fn finish_one(number: u32) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Writes the table of one segment anew, if erased values remain in its files. To be called as the extension's owner, in a
-/// transaction that does nothing else, when the segment is sealed. After an error that transaction must not be committed.
+/// Writes the table of one segment anew, if erased values remain in its files. To be called as the
+/// extension's owner, in a transaction that does nothing else, when the segment is sealed. After an error
+/// that transaction must not be committed.
 pub fn rewrite_segment(extension: &Extension, table: Oid) -> Result<(), Error> {
     for remaining in trace::remaining(extension)?.into_iter().filter(|remaining| remaining.segment > 0) {
         if segment::table_of(extension, remaining.segment)? == Some(table) {

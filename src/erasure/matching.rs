@@ -22,7 +22,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rows {
-    /// The row of this key, which is the JSON text of an object. Where an entry has no key, the rows that contain it.
+    /// The row of this key, which is the JSON text of an object. Where an entry has no key, the rows that
+    /// contain it.
     Key(String),
     /// All rows that contain this.
     Content(String),
@@ -132,7 +133,8 @@ pub fn forget() {
     MATCHER.take();
 }
 
-/// `_audit_is_to_erase(at, table_schema, table_name, row_key, old_row, new_row, detail, wanted) RETURNS boolean`
+/// `_audit_is_to_erase(at, table_schema, table_name, row_key, old_row, new_row, detail, wanted) RETURNS
+/// boolean`
 pub fn is_to_erase(call: Call) -> Datum {
     let wanted = call.bytes(7).unwrap_or_default();
     let known = MATCHER.with_borrow(|known| {

@@ -1,5 +1,5 @@
-//! Erasure by law: the payload or the who-part of entries is replaced by its digest, which the entry's hash covers as well. The chain
-//! and every checkpoint stay as they are.
+//! Erasure by law: the payload or the who-part of entries is replaced by its digest, which the entry's hash
+//! covers as well. The chain and every checkpoint stay as they are.
 //!
 //! * [`call`]: the SQL functions that erase, and what they return.
 //! * [`subject`]: what is to be erased, as it is asked for and as a request keeps it.
@@ -15,10 +15,13 @@
 //! This folder may use `retention`, `tree` and what lies below.
 //!
 //! **Invariants**
-//! * Entries are erased in the transaction that appends the ERASE entries which name their places, or not at all.
-//! * An ERASE entry is in no older segment than the entries that it is about, so it is not pruned before them.
+//! * Entries are erased in the transaction that appends the ERASE entries which name their places, or not at
+//!   all.
+//! * An ERASE entry is in no older segment than the entries that it is about, so it is not pruned before
+//!   them.
 //! * One transaction erases at a time. It erases what is committed when it has got its turn.
-//! * What the log itself needs is never erased: only entries about rows, TRUNCATE and EVENT lose their payload.
+//! * What the log itself needs is never erased: only entries about rows, TRUNCATE and EVENT lose their
+//!   payload.
 //! * No key, value or name that was asked for is recorded, but in a request that waits for its approval.
 
 pub mod approval;

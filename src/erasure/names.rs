@@ -1,8 +1,9 @@
 //! What a table was called when: entries name it as it was called then.
 //!
-//! ENABLE entries follow an auditing through its table's names: each names the table, and the name before. So the names are
-//! found backwards from the given one. Before a table came to its name, another one may have had it and given it up; its
-//! entries are not meant. A table that was dropped while it had the name is: nothing tells it from its successor.
+//! ENABLE entries follow an auditing through its table's names: each names the table, and the name before. So
+//! the names are found backwards from the given one. Before a table came to its name, another one may have
+//! had it and given it up; its entries are not meant. A table that was dropped while it had the name is:
+//! nothing tells it from its successor.
 
 use crate::audit::events::split;
 use crate::error::Error;
@@ -15,7 +16,8 @@ use crate::pg::{catalog, xact};
 use pgrx::datum::TimestampWithTimeZone;
 use serde::{Deserialize, Serialize};
 
-/// A name that a table had, and when: times in microseconds since 2000-01-01 UTC, both included; `None` without an end.
+/// A name that a table had, and when: times in microseconds since 2000-01-01 UTC, both included; `None`
+/// without an end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableName {
     pub schema: String,
@@ -48,8 +50,8 @@ struct Renaming {
     before: (String, String),
 }
 
-/// The schema and the name of the table that the caller means: one that exists, found as `regclass` finds it, or one of which
-/// the log tells. To be called with the caller's search path.
+/// The schema and the name of the table that the caller means: one that exists, found as `regclass` finds it,
+/// or one of which the log tells. To be called with the caller's search path.
 pub fn resolve(function: &'static str, relation: &str) -> Result<(Option<String>, String), Error> {
     let named = relation::parse_name(relation);
     if let Some((schema, name)) = named.oid.and_then(catalog::qualified_name) {
@@ -78,8 +80,8 @@ pub fn schema_of_dropped(extension: &Extension, name: &str) -> Result<String, Er
     }
 }
 
-/// The names that a table had and has, which had this name at that time (in microseconds since 2000-01-01 UTC). To be called as the
-/// extension's owner.
+/// The names that a table had and has, which had this name at that time (in microseconds since 2000-01-01
+/// UTC). To be called as the extension's owner.
 pub fn of_table(extension: &Extension, schema: &str, name: &str, at: i64) -> Result<Vec<TableName>, Error> {
     let query = format!(
         "SELECT l.at, l.table_schema, l.table_name, l.detail::text FROM {} p JOIN {} l USING (chain, seq) \

@@ -1,5 +1,5 @@
-//! The register of erasures: a signed text that names the places of all erased parts and nothing of what was there. Whoever holds a
-//! backup or another copy of the log erases the same there.
+//! The register of erasures: a signed text that names the places of all erased parts and nothing of what was
+//! there. Whoever holds a backup or another copy of the log erases the same there.
 
 use crate::audit::enable::check_reason;
 use crate::erasure::call;

@@ -1,4 +1,5 @@
-//! `audit_erasure_remains()`: where erased values may remain, on this server and beyond it, as far as the server knows.
+//! `audit_erasure_remains()`: where erased values may remain, on this server and beyond it, as far as the
+//! server knows.
 
 use crate::erasure::names::shown;
 use crate::erasure::trace;
@@ -109,8 +110,8 @@ fn find() -> Result<Vec<Place>, Error> {
     Ok(places)
 }
 
-/// The queries. `newest` is the time of the newest erasure or rewrite, `wal` the end of the WAL then; `remains` is whether old values
-/// are in tables, from where any page may come into the WAL again.
+/// The queries. `newest` is the time of the newest erasure or rewrite, `wal` the end of the WAL then;
+/// `remains` is whether old values are in tables, from where any page may come into the WAL again.
 fn kinds(log: u32, newest: &str, wal: &str, remains: bool) -> Vec<Kind> {
     let before =
         |lsn: &str| if remains { "true".to_owned() } else { format!("coalesce({lsn} < {wal}, true)") };

@@ -91,8 +91,8 @@ pub fn preview(extension: &Extension, subject: &Subject) -> Result<Vec<Group>, E
     Ok(groups.into_values().collect())
 }
 
-/// Erases what is committed now, and what this transaction has written. To be called as the extension's owner, after the caller's
-/// rights have been checked. Returns what was erased.
+/// Erases what is committed now, and what this transaction has written. To be called as the extension's
+/// owner, after the caller's rights have been checked. Returns what was erased.
 pub fn execute(extension: &Extension, subject: &Subject, order: &Order<'_>) -> Result<Vec<Group>, Error> {
     let _forget = Forget;
     let _silent = WithoutStatement::begin();
@@ -213,7 +213,8 @@ impl<'a> Run<'a> {
         };
         for rest in all.into_iter().flat_map(of_segment) {
             for_each_numbers(["l.chain", "l.seq"], &rest, |[chain, seq]| {
-                // Indexes that an administrator has added to the log may call functions: not with the owner's rights.
+                // Indexes that an administrator has added to the log may call functions: not with the owner's
+                // rights.
                 let _caller = AsRole::become_role(self.order.role);
                 let erased = self.erase_entry(selection.part, chain as u32, seq);
                 if let Err(error) = erased {
@@ -297,7 +298,8 @@ impl<'a> Run<'a> {
             Ok(ControlFlow::Continue(()))
         })?;
         let place = place.expect("a detail is always recorded");
-        // Segments are pruned from the oldest on: the entry must not go before those whose erasure it explains.
+        // Segments are pruned from the oldest on: the entry must not go before those whose erasure it
+        // explains.
         let newest = erasure.places.last().map_or(0, |range| segment_of(range.chain));
         if segment_of(place.chain) < newest {
             return Err(Error::NewerSegment { segment: newest });

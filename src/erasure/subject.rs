@@ -64,8 +64,8 @@ pub enum Subject {
     Who { column: WhoColumn, value: String },
     /// A part of one entry; of the others that share it, too.
     Entry { chain: i32, seq: i64, part: ErasedPart },
-    /// What a register names: its text, whose signature has been verified. Entries since `before`, in microseconds since 2000-01-01
-    /// UTC, are not those of the register's log.
+    /// What a register names: its text, whose signature has been verified. Entries since `before`, in
+    /// microseconds since 2000-01-01 UTC, are not those of the register's log.
     Register { text: String, before: Option<i64> },
 }
 
@@ -105,7 +105,8 @@ impl Subject {
                 one(ErasedPart::Who, Source::Condition(condition))
             }
             Self::Entry { chain, seq, part: ErasedPart::Who } => {
-                // The entries of a transaction share a who-part. In another entry it, or its salt, would tell what was erased here.
+                // The entries of a transaction share a who-part. In another entry it, or its salt, would tell
+                // what was erased here.
                 let salt = |entry: &StoredRow<'_>| entry.who_salt.map(hex::encode);
                 let salt = table::entry(extension, *chain, *seq, salt)?.flatten();
                 let condition = salt.map_or_else(

@@ -1,8 +1,9 @@
-//! `audit_erasure_trace`: the tables in whose files erased values remain, because the old versions of their rows do.
+//! `audit_erasure_trace`: the tables in whose files erased values remain, because the old versions of their
+//! rows do.
 //!
-//! A segment has a row for each erasure, and one for each time that it was written anew; the newest one counts. Both hold a lock on the
-//! segment's table that excludes the other, so the order of the times is that of the events. The table is about this database's
-//! files: a dump does not contain it.
+//! A segment has a row for each erasure, and one for each time that it was written anew; the newest one
+//! counts. Both hold a lock on the segment's table that excludes the other, so the order of the times is that
+//! of the events. The table is about this database's files: a dump does not contain it.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -77,8 +78,8 @@ pub fn remaining(extension: &Extension) -> Result<Vec<Remaining>, Error> {
     Ok(since.into_iter().map(|(segment, since)| Remaining { segment, since }).collect())
 }
 
-/// When the files of a segment were last changed because of an erasure, in microseconds since 2000-01-01 UTC, and the end of the WAL
-/// then; `None` if nothing was ever erased here.
+/// When the files of a segment were last changed because of an erasure, in microseconds since 2000-01-01 UTC,
+/// and the end of the WAL then; `None` if nothing was ever erased here.
 pub fn newest(extension: &Extension) -> Result<Option<(i64, u64)>, Error> {
     Ok(rows(extension)?.into_iter().map(|row| (row.at, row.wal)).max())
 }

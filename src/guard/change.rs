@@ -1,10 +1,11 @@
-//! What a command did to the columns and the key of audited tables, as DDL entries say it (`docs/format.md`, section 3).
+//! What a command did to the columns and the key of audited tables, as DDL entries say it (`docs/format.md`,
+//! section 3).
 //!
-//! Definitions from the catalogs are compared, by attribute number, so it does not matter which command it was and how it was
-//! written.
+//! Definitions from the catalogs are compared, by attribute number, so it does not matter which command it
+//! was and how it was written.
 //!
-//! **Invariant**: each change is said once, by one entry, in the order of the changes. A command that an event trigger runs ends
-//! before the one that fired it: its entry then says what both have changed so far.
+//! **Invariant**: each change is said once, by one entry, in the order of the changes. A command that an
+//! event trigger runs ends before the one that fired it: its entry then says what both have changed so far.
 
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;
@@ -44,8 +45,8 @@ impl PartialEq for Json {
     }
 }
 
-/// What has become of a table's columns. `renamed` and `dropped` begin with names before the command; all others are those after
-/// it.
+/// What has become of a table's columns. `renamed` and `dropped` begin with names before the command; all
+/// others are those after it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Columns {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -89,7 +90,8 @@ impl Retyped {
 /// What has become of a table's definition.
 struct Change {
     columns: Columns,
-    /// The columns of the new primary key, or of the one whose values have other texts now; empty without one.
+    /// The columns of the new primary key, or of the one whose values have other texts now; empty without
+    /// one.
     key: Option<Vec<String>>,
     /// What it is now.
     now: Rc<Definition>,
@@ -104,8 +106,8 @@ fn type_of(column: &ColumnDefinition) -> String {
 }
 
 impl Change {
-    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default meanwhile, `computed`
-    /// which columns got values by an expression.
+    /// Compares a table's definition with what it was. `makes_defaults` says whether any column got a default
+    /// meanwhile, `computed` which columns got values by an expression.
     fn since(before: &Definition, table: Oid, makes_defaults: bool, computed: &[String]) -> Self {
         let now = Rc::new(Definition::of(table));
         let mut columns = Columns::default();
@@ -155,8 +157,8 @@ impl Change {
     }
 }
 
-/// What the existing rows have in a new column, as an image has it, if that is one constant: PostgreSQL has kept it for them, or
-/// it is null.
+/// What the existing rows have in a new column, as an image has it, if that is one constant: PostgreSQL has
+/// kept it for them, or it is null.
 fn value_of_existing_rows(table: Oid, column: usize, is_null: bool) -> Option<Json> {
     // The rows of a foreign table are elsewhere.
     if relation::describe(table)?.kind != pg_sys::RELKIND_RELATION {
@@ -178,7 +180,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares the tables whose columns or keys a command has touched; the command itself, if it is known, tells what they do not.
+    /// Compares the tables whose columns or keys a command has touched; the command itself, if it is known,
+    /// tells what they do not.
     pub fn of(touched: &Touched, command: Option<Command<'_>>) -> Self {
         let makes_defaults = touched.makes_defaults();
         let computed = command.map(Command::computed_columns).unwrap_or_default();
@@ -241,9 +244,9 @@ impl Changes {
         Ok(next)
     }
 
-    /// Adds to the detail of an entry about a table what has become of the table, unless that was said before. If the table is
-    /// audited by itself, it holds for those that are audited with it too, but for those that it names, to which something else
-    /// has happened, or nothing.
+    /// Adds to the detail of an entry about a table what has become of the table, unless that was said
+    /// before. If the table is audited by itself, it holds for those that are audited with it too, but for
+    /// those that it names, to which something else has happened, or nothing.
     pub fn say(&mut self, extension: &Extension, table: Oid, detail: Value) -> Result<Detail, Error> {
         let Value::Object(members) = detail else { unreachable!("a detail is an object") };
         let mut detail: Detail = members.into_iter().map(|(name, value)| (name, Json::of(&value))).collect();

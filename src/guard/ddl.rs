@@ -1,8 +1,8 @@
 //! The event triggers: DDL that would change the log, or end capture, is refused.
 //!
-//! Event triggers look at what a command has *done*, not at how it was written: they see the objects that it changed, and
-//! an error undoes it. [`crate::guard::hooks`] stop a superuser who disables the event triggers, where the library is
-//! preloaded. Verification detects what gets past both (`docs/threat-model.md`).
+//! Event triggers look at what a command has *done*, not at how it was written: they see the objects that it
+//! changed, and an error undoes it. [`crate::guard::hooks`] stop a superuser who disables the event triggers,
+//! where the library is preloaded. Verification detects what gets past both (`docs/threat-model.md`).
 
 use crate::audit::record::record_lifecycle;
 use crate::audit::suspend::is_suspended;
@@ -45,7 +45,8 @@ pub fn on_ddl(call: Call) -> Datum {
     call.void()
 }
 
-/// Before the command, of which PostgreSQL has checked nothing yet: refuses what can be told only now, and changes nothing.
+/// Before the command, of which PostgreSQL has checked nothing yet: refuses what can be told only now, and
+/// changes nothing.
 fn on_start(command: Command<'_>) -> Result<(), Error> {
     touched::begin(command.tag());
     if command.extension_contents() == Some(b"audit_chain") {
@@ -99,8 +100,8 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     let touched = touched.unwrap_or_default();
     let replays = restoring || session::replays_dump() && restore::acts_for_owner(extension);
     let _path = LocalSettings::safe_search_path();
-    // A dump makes the log's segments, their keys and their triggers. One that replaces a log, which pg_restore --clean drops bit by
-    // bit before the extension, is recorded.
+    // A dump makes the log's segments, their keys and their triggers. One that replaces a log, which
+    // pg_restore --clean drops bit by bit before the extension, is recorded.
     let (of_dump, changed): (Vec<_>, Vec<_>) = changed_objects(extension)
         .into_iter()
         .partition(|object| replays && object.belongs_to_segment(extension));
@@ -172,7 +173,8 @@ fn table_with_disabled_trigger(extension: &Extension, relation: Oid) -> Option<S
     .map(|name| name.0)
 }
 
-/// After objects were dropped: refuses the loss of the extension's triggers, and records what an audited table has lost.
+/// After objects were dropped: refuses the loss of the extension's triggers, and records what an audited
+/// table has lost.
 fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if !touched::drops() {
         return Ok(());

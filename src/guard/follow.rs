@@ -1,10 +1,10 @@
 //! DDL on audited tables is recorded, and followed, so that auditing stays with the table.
 //!
-//! **Invariant**: after every command, each audited table and each of its descendants has both capture triggers, and its
-//! options name the same columns as before, by their new names.
+//! **Invariant**: after every command, each audited table and each of its descendants has both capture
+//! triggers, and its options name the same columns as before, by their new names.
 //!
-//! Nothing is recorded while the log has no entries: a dump is being restored then, and a new entry would take the place
-//! of the first restored one.
+//! Nothing is recorded while the log has no entries: a dump is being restored then, and a new entry would
+//! take the place of the first restored one.
 
 use crate::audit::enable::record_baseline;
 use crate::audit::foreign;
@@ -32,8 +32,8 @@ use pgrx::spi::quote_identifier;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The relations that a command names which `object_access_hook` does not report, resolved by the session's own search path:
-/// what PostgreSQL has just resolved in the same way, and holds locked.
+/// The relations that a command names which `object_access_hook` does not report, resolved by the session's
+/// own search path: what PostgreSQL has just resolved in the same way, and holds locked.
 pub struct NamedRelations {
     altered: Option<Oid>,
     commented: Option<(Oid, Oid)>,
@@ -125,7 +125,8 @@ pub fn after(
     Ok(())
 }
 
-/// Before the transaction commits: records and follows what it has touched without the announcement of an event trigger.
+/// Before the transaction commits: records and follows what it has touched without the announcement of an
+/// event trigger.
 pub fn unannounced() -> Result<(), Error> {
     let Some(extension) = Extension::find() else { return Ok(()) };
     if restore::is_under_way()? {
@@ -218,7 +219,8 @@ fn record_command(
     changes: &mut Changes,
 ) -> Result<(), Error> {
     let role = session::effective_role();
-    // A new primary key may have columns that are not recorded. The application's DDL is not refused because of that.
+    // A new primary key may have columns that are not recorded. The application's DDL is not refused because
+    // of that.
     let mut keys = Vec::new();
     for table in touched.tables_with_new_keys() {
         let capture = Capture::of(extension, table)?;
@@ -258,7 +260,8 @@ fn record_command(
             || relation::describe(table).is_some_and(|d| d.is_partition)
                 && audited_ancestor(extension, table)?.is_some())
     };
-    // A dump that is being restored creates the capture triggers: their ENABLE entries are in the log already.
+    // A dump that is being restored creates the capture triggers: their ENABLE entries are in the log
+    // already.
     let restores = |object: &&ChangedObject| object.is_capture_trigger() || command.only_enables_always();
     for object in changed.iter().filter(|object| !restores(object)) {
         if let Some(table) = object.subject
@@ -307,8 +310,9 @@ fn record_command(
     Ok(())
 }
 
-/// The audited tables that a command has reached from elsewhere: from a parent, which need not be audited, or from the type of
-/// a column. The entry of a recorded table is also that of the tables which are audited with it.
+/// The audited tables that a command has reached from elsewhere: from a parent, which need not be audited, or
+/// from the type of a column. The entry of a recorded table is also that of the tables which are audited with
+/// it.
 fn reached_tables(extension: &Extension, touched: &Touched, recorded: &[Oid]) -> Result<Vec<Oid>, Error> {
     let mut reached: Vec<Oid> = Vec::new();
     for (relation, change) in touched.relations() {
@@ -390,8 +394,8 @@ fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(
     record_enable(extension, table, auditing, json!({ "renamed_from": before }))
 }
 
-/// Records below which audited table one is now that keeps its own auditing: its rows are those of that table too.
-/// Where an entry tells of another auditing or other options, it says so too.
+/// Records below which audited table one is now that keeps its own auditing: its rows are those of that table
+/// too. Where an entry tells of another auditing or other options, it says so too.
 fn record_place(extension: &Extension, table: &Table, before: Option<&Auditing>) -> Result<(), Error> {
     let capture = Capture::of(extension, table.oid)?;
     let Some(auditing) = capture.auditing().filter(|own| !own.inherited && Some(*own) == before) else {

@@ -1,9 +1,9 @@
-//! The guard where the library is preloaded: hooks refuse what the log's triggers refuse, whether or not those fire, and
-//! keep the event triggers enabled.
+//! The guard where the library is preloaded: hooks refuse what the log's triggers refuse, whether or not
+//! those fire, and keep the event triggers enabled.
 //!
-//! **Invariant**: no statement edits the log or writes to the catalogs that define objects, no DDL bypasses the event triggers
-//! or changes what PostgreSQL itself needs, and no function of pg_surgery runs. The scripts of extensions may do all but the
-//! first.
+//! **Invariant**: no statement edits the log or writes to the catalogs that define objects, no DDL bypasses
+//! the event triggers or changes what PostgreSQL itself needs, and no function of pg_surgery runs. The
+//! scripts of extensions may do all but the first.
 
 use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
@@ -88,12 +88,13 @@ pub fn before_call(function: Oid) {
     }
 }
 
-/// The functions of pg_surgery, which change rows past everything. The hook learns which function is called, and not for
-/// which table.
+/// The functions of pg_surgery, which change rows past everything. The hook learns which function is called,
+/// and not for which table.
 const SURGERY: [&[u8]; 2] = [b"heap_force_kill", b"heap_force_freeze"];
 
-/// Refuses DDL that changes what the guard's own queries and functions use: objects that PostgreSQL itself needs, and
-/// functions and operators of `pg_catalog`, where a new one could be chosen instead of the built-in one.
+/// Refuses DDL that changes what the guard's own queries and functions use: objects that PostgreSQL itself
+/// needs, and functions and operators of `pg_catalog`, where a new one could be chosen instead of the
+/// built-in one.
 fn refuse_changed_server(access: Access, class: Oid, object: Oid) {
     let mods = session::may_alter_catalogs();
     let changes = access != Access::Dropped
@@ -117,8 +118,8 @@ pub fn after_lock(mode: pg_sys::LOCKMODE) {
     refuse_lock(mode, |table| relation::holds_lock(table, mode));
 }
 
-/// Refuses a lock by which others than the extension's owner, such as members of `pg_write_all_data`, would stop all writers
-/// to audited tables.
+/// Refuses a lock by which others than the extension's owner, such as members of `pg_write_all_data`, would
+/// stop all writers to audited tables.
 fn refuse_lock(mode: pg_sys::LOCKMODE, is_locked: impl Fn(Oid) -> bool) {
     if !relation::blocks_writers(mode) {
         return;
@@ -158,8 +159,8 @@ fn refuse_unseen_ddl() {
     }
 }
 
-/// Refuses what would keep one of the guard's event triggers from firing. PostgreSQL itself drops none of them without the
-/// extension.
+/// Refuses what would keep one of the guard's event triggers from firing. PostgreSQL itself drops none of
+/// them without the extension.
 fn keep_event_trigger(oid: Oid) {
     let is_kept = |extension: &Extension| {
         !extension.script_is_running() && extension.has_member(pg_sys::EventTriggerRelationId, oid)

@@ -1,5 +1,5 @@
-//! The extension's tables are append-only: their triggers refuse edits, and rows that SQL inserts other than to restore a
-//! dump. Rows that logical replication brings are left out: they are another database's.
+//! The extension's tables are append-only: their triggers refuse edits, and rows that SQL inserts other than
+//! to restore a dump. Rows that logical replication brings are left out: they are another database's.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
@@ -25,12 +25,13 @@ use std::ffi::CStr;
 /// The trigger of each of the extension's tables that calls [`check_insert`].
 const CHECK_TRIGGER: &CStr = c"!audit_chain_check_insert";
 
-/// `_audit_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for the
-/// statement and for each row.
+/// `_audit_refuse() RETURNS trigger`: BEFORE UPDATE, DELETE or TRUNCATE of one of the extension's tables, for
+/// the statement and for each row.
 pub fn refuse(call: Call) -> Datum {
     match Trigger::of(&call) {
         None => Error::NotATrigger { function: "_audit_refuse" }.raise(),
-        // A publication that names the log passes on its erasures. They are another database's, as its rows are.
+        // A publication that names the log passes on its erasures. They are another database's, as its rows
+        // are.
         Some(trigger) if trigger.is_for_row() && publication::is_applying() => {
             report_skipped(trigger.relation().oid());
             trigger.skip()
@@ -44,7 +45,8 @@ pub fn refuse_edit(table: String, operation: &'static str) -> ! {
     Error::AppendOnly { table, operation }.raise();
 }
 
-/// Whether one of the extension's tables has the trigger that checks what INSERT and COPY bring, and it always fires.
+/// Whether one of the extension's tables has the trigger that checks what INSERT and COPY bring, and it
+/// always fires.
 pub fn checks_inserts(table: Oid) -> bool {
     catalog::fires_always(table, CHECK_TRIGGER)
 }
@@ -80,11 +82,11 @@ fn report_skipped(table: Oid) {
     }
 }
 
-/// Refuses a row that SQL inserts, unless a dump is being restored and the row can be from it. The extension's own rows come
-/// past triggers.
+/// Refuses a row that SQL inserts, unless a dump is being restored and the row can be from it. The
+/// extension's own rows come past triggers.
 ///
-/// A dump is restored before this database has written entries of its own, by whoever may ([`restore::may_restore`]). Which row
-/// comes first, and in which session, does not matter.
+/// A dump is restored before this database has written entries of its own, by whoever may
+/// ([`restore::may_restore`]). Which row comes first, and in which session, does not matter.
 fn check_restored(trigger: Trigger<'_>) -> Result<(), Error> {
     let table = from_server(trigger.relation().name());
     let extension = Extension::installed()?;
@@ -150,8 +152,8 @@ fn check_place(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A place in `audit_verification_place` must be that of an entry about a verification, and of its time, if the entry is
-/// there already.
+/// A place in `audit_verification_place` must be that of an entry about a verification, and of its time, if
+/// the entry is there already.
 fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (at, chain, seq) = (row.integer(1), row.integer(2) as i32, row.integer(3));
     let fits = log::table::entry(extension, chain, seq, |entry| {
@@ -164,8 +166,8 @@ fn check_verification(extension: &Extension, row: &Row<'_>) -> Result<(), Error>
     Ok(())
 }
 
-/// A row that names the entry which records it, by chain, place and time in these columns, must name an entry of such an
-/// operation and that time, if the entry is there already.
+/// A row that names the entry which records it, by chain, place and time in these columns, must name an entry
+/// of such an operation and that time, if the entry is there already.
 fn check_origin(
     extension: &Extension,
     table: &str,
@@ -185,7 +187,8 @@ fn check_origin(
     Ok(())
 }
 
-/// A place in `audit_erasure` must be that of an ERASE entry of its time, part and request, if the entry is there already.
+/// A place in `audit_erasure` must be that of an ERASE entry of its time, part and request, if the entry is
+/// there already.
 fn check_erasure(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (chain, seq, at) = (row.integer(0) as i32, row.integer(1), row.integer(2));
     let (part, entries, request) = (row.bytes(3), row.integer(4), row.uuid(5));
@@ -206,7 +209,8 @@ fn check_erasure(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A checkpoint's note must name its size and root, and its place be that of the entry about it, if the entry is there already.
+/// A checkpoint's note must name its size and root, and its place be that of the entry about it, if the entry
+/// is there already.
 fn check_checkpoint(extension: &Extension, row: &Row<'_>) -> Result<(), Error> {
     let (size, root, note) = (row.integer(0), row.bytes(1), row.bytes(3));
     let named = note

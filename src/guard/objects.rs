@@ -32,8 +32,8 @@ pub struct ChangedObject {
     pub subject: Option<Oid>,
     /// Whether it is a member of the extension.
     pub is_ours: bool,
-    /// The table that a trigger, rule, policy or constraint is on. For a table that inherits from one of the extension's
-    /// tables, that one.
+    /// The table that a trigger, rule, policy or constraint is on. For a table that inherits from one of the
+    /// extension's tables, that one.
     pub on: Option<Oid>,
     /// A trigger's name, and whether its function is the capture function.
     pub trigger: Option<(String, bool)>,
@@ -128,8 +128,8 @@ pub struct DroppedObject {
     pub on: Option<Oid>,
     /// Whether the command named it.
     pub is_named: bool,
-    /// Whether it was dropped because the command named it, or because it used a dropped object; not as a mere part of
-    /// one.
+    /// Whether it was dropped because the command named it, or because it used a dropped object; not as a
+    /// mere part of one.
     pub is_separate: bool,
     /// Whether it is a trigger with a function of the extension.
     pub is_our_trigger: bool,
@@ -151,8 +151,8 @@ impl DroppedObject {
     }
 }
 
-/// The objects that the current command has dropped. The tables that they were on are read from the catalogs as they were
-/// before the command.
+/// The objects that the current command has dropped. The tables that they were on are read from the catalogs
+/// as they were before the command.
 pub fn dropped_objects(extension: &Extension) -> Vec<DroppedObject> {
     let _before = ActiveSnapshot::push_before_command();
     query_kept(

@@ -1,9 +1,9 @@
 //! Sessions that replay a dump: what pg_dump's scripts and pg_restore do to triggers.
 //!
-//! `--disable-triggers` turns all triggers of a table off and on again; `--clean` drops triggers before their tables. Neither
-//! may keep the extension's triggers from firing: those that were turned off are turned on again at once, and a capture trigger
-//! that is dropped in a log which has entries of its own ends auditing with an entry, as `audit_disable()` does. What is done to a
-//! segment of the log is an entry, too.
+//! `--disable-triggers` turns all triggers of a table off and on again; `--clean` drops triggers before their
+//! tables. Neither may keep the extension's triggers from firing: those that were turned off are turned on
+//! again at once, and a capture trigger that is dropped in a log which has entries of its own ends auditing
+//! with an entry, as `audit_disable()` does. What is done to a segment of the log is an entry, too.
 
 use crate::audit::record::{record, record_lifecycle};
 use crate::audit::triggers::STATEMENT_TRIGGER;
@@ -17,8 +17,8 @@ use crate::pg::triggers::{self, triggers_of};
 use pgrx::pg_sys::{self, Oid};
 use serde_json::json;
 
-/// Makes the extension's triggers on the table that an ALTER TABLE names fire again. Returns the table, if the command does
-/// nothing else than turning triggers on or off.
+/// Makes the extension's triggers on the table that an ALTER TABLE names fire again. Returns the table, if
+/// the command does nothing else than turning triggers on or off.
 pub fn put_triggers_back(extension: &Extension, command: Command<'_>) -> Option<Oid> {
     let table = command.altered_table().filter(|_| command.only_changes_trigger_state())?;
     for trigger in triggers_of(table) {
@@ -29,7 +29,8 @@ pub fn put_triggers_back(extension: &Extension, command: Command<'_>) -> Option<
     Some(table)
 }
 
-/// Records that a capture trigger was dropped. Every audited table has one statement trigger, which stands for both.
+/// Records that a capture trigger was dropped. Every audited table has one statement trigger, which stands
+/// for both.
 pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<(), Error> {
     if trigger.part.as_bytes() != STATEMENT_TRIGGER.to_bytes() {
         return Ok(());
@@ -41,8 +42,8 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
     record_lifecycle(extension, "DISABLE", name, &auditing, detail, session::effective_role())
 }
 
-/// Records what the replay of a dump does to a segment of a log that has entries of its own: pg_restore --clean drops its triggers,
-/// its key and the segment before the extension.
+/// Records what the replay of a dump does to a segment of a log that has entries of its own: pg_restore
+/// --clean drops its triggers, its key and the segment before the extension.
 pub fn record_segment(command: Command<'_>, identity: &str, kind: &str) -> Result<(), Error> {
     let mut detail = follow::detail(command, identity, kind);
     detail["reason"] = "the replay of a dump (pg_restore --clean)".into();

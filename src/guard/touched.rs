@@ -1,12 +1,13 @@
 //! What the current DDL command has touched, as `object_access_hook` reports it.
 //!
-//! The hook names each object by its OID when PostgreSQL has resolved, checked and locked it: nothing is looked up by name
-//! again, and a command that touches nothing audited costs a few look-ups. A command begins with its `ddl_command_start` and
-//! ends with its `ddl_command_end`; commands may be nested. What no event trigger announces (REASSIGN OWNED, ALTER ROLE,
-//! EXPLAIN ANALYZE CREATE TABLE AS) is kept until the transaction is about to commit.
+//! The hook names each object by its OID when PostgreSQL has resolved, checked and locked it: nothing is
+//! looked up by name again, and a command that touches nothing audited costs a few look-ups. A command begins
+//! with its `ddl_command_start` and ends with its `ddl_command_end`; commands may be nested. What no event
+//! trigger announces (REASSIGN OWNED, ALTER ROLE, EXPLAIN ANALYZE CREATE TABLE AS) is kept until the
+//! transaction is about to commit.
 //!
-//! **Invariant**: an error forgets what was touched by what it undoes. The end of a transaction leaves nothing but a command
-//! that goes on in another one, such as CREATE INDEX CONCURRENTLY.
+//! **Invariant**: an error forgets what was touched by what it undoes. The end of a transaction leaves
+//! nothing but a command that goes on in another one, such as CREATE INDEX CONCURRENTLY.
 
 use crate::audit::inheritance::audited_ancestor;
 use crate::audit::schema;
@@ -55,8 +56,8 @@ impl TouchedRelation {
 #[derive(Clone, Debug)]
 struct Defined {
     before: Rc<Definition>,
-    /// What entries have said since that it has become: those of commands that event triggers ran meanwhile, each with the nesting
-    /// level of transactions at which it was written.
+    /// What entries have said since that it has become: those of commands that event triggers ran meanwhile,
+    /// each with the nesting level of transactions at which it was written.
     said: Vec<(i32, Rc<Definition>)>,
 }
 
@@ -79,7 +80,8 @@ pub struct Touched {
     pub schemas: Vec<(Oid, Vec<u8>)>,
     /// Altered roles, and their names before.
     pub roles: Vec<(Oid, Vec<u8>)>,
-    /// Other objects, `(class, OID)`, and whether they were altered or replaced. Of created ones only parts of tables are kept.
+    /// Other objects, `(class, OID)`, and whether they were altered or replaced. Of created ones only parts
+    /// of tables are kept.
     objects: BTreeMap<(u32, u32), bool>,
     /// Whether something of the extension or of an audited table is dropped.
     pub drops: bool,
@@ -118,7 +120,8 @@ pub fn end(tag: &'static str) -> Option<Touched> {
     (command.tag == Some(tag)).then_some(command.touched)
 }
 
-/// Whether the innermost command has dropped something of the extension or of an audited table, as far as is known.
+/// Whether the innermost command has dropped something of the extension or of an audited table, as far as is
+/// known.
 pub fn drops() -> bool {
     COMMANDS.with_borrow(|commands| commands.last().is_none_or(|command| command.touched.drops))
 }
@@ -176,7 +179,8 @@ pub fn is_said(table: Oid, definition: &Rc<Definition>) {
     });
 }
 
-/// The definition, before they are touched, of audited tables whose columns or keys may be. Only what is not known yet is read.
+/// The definition, before they are touched, of audited tables whose columns or keys may be. Only what is not
+/// known yet is read.
 fn definitions(access: Access, class: Oid, object: Oid, part: i16) -> Vec<(Oid, Rc<Definition>)> {
     let mut tables = match class {
         pg_sys::RelationRelationId if part > 0 => vec![object],
@@ -224,7 +228,8 @@ fn definitions(access: Access, class: Oid, object: Oid, part: i16) -> Vec<(Oid, 
     definitions
 }
 
-/// An object was created or altered, or is about to be dropped. `part` is the number of a relation's column, or 0.
+/// An object was created or altered, or is about to be dropped. `part` is the number of a relation's column,
+/// or 0.
 pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     if is_suspended() || process::is_upgrading() || access == Access::Truncated {
         return;
@@ -301,7 +306,8 @@ pub fn on_access(access: Access, class: Oid, object: Oid, part: i16) {
     });
 }
 
-/// Whether what an unannounced command does to an object may have to be told: to a table, or to a role's name.
+/// Whether what an unannounced command does to an object may have to be told: to a table, or to a role's
+/// name.
 fn is_told_without_command(access: Access, class: Oid, object: Oid, part: i16) -> bool {
     let is_table = || relation::describe(object).is_some_and(|description| description.is_table());
     let told = match (class, access) {
@@ -329,9 +335,10 @@ fn begin_unannounced(level: i32) {
     });
 }
 
-/// Refuses what the end of the command would be too late for: a function of the guard that is replaced would not refuse
-/// its own replacement, and an extension that is dropped takes the event triggers with it. Refuses also what would be taken
-/// for the extension's: functions of the same names, and another schema of the name of the extension's.
+/// Refuses what the end of the command would be too late for: a function of the guard that is replaced would
+/// not refuse its own replacement, and an extension that is dropped takes the event triggers with it. Refuses
+/// also what would be taken for the extension's: functions of the same names, and another schema of the name
+/// of the extension's.
 fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     let may_be_refused = match class {
         pg_sys::ExtensionRelationId => access == Access::Dropped && tag != "DROP EXTENSION",
@@ -376,7 +383,8 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     }
 }
 
-/// Whether a function of the extension that a command has just replaced is again what the extension's script makes it.
+/// Whether a function of the extension that a command has just replaced is again what the extension's script
+/// makes it.
 fn is_put_back(function: Oid) -> bool {
     let Some(now) = catalog::function_as_written(function) else { return false };
     let name = String::from_utf8_lossy(&now.name);
@@ -419,7 +427,8 @@ impl Touched {
         self.relations.iter().map(|(&oid, relation)| (Oid::from(oid), relation))
     }
 
-    /// The audited tables whose columns or keys were touched, and the definition as of which nothing is said yet.
+    /// The audited tables whose columns or keys were touched, and the definition as of which nothing is said
+    /// yet.
     pub fn definitions(&self) -> impl Iterator<Item = (Oid, &Definition)> {
         self.definitions.iter().map(|(&table, defined)| (Oid::from(table), &**defined.last_said()))
     }
@@ -431,8 +440,9 @@ impl Touched {
         makes(self) || COMMANDS.with_borrow(|commands| commands.iter().any(|command| makes(&command.touched)))
     }
 
-    /// Whether the command has touched an object of the extension, or something on one of its tables, or made a trigger that
-    /// only looks like one of the extension's, or uses one of its functions otherwise than the capture triggers do.
+    /// Whether the command has touched an object of the extension, or something on one of its tables, or made
+    /// a trigger that only looks like one of the extension's, or uses one of its functions otherwise than the
+    /// capture triggers do.
     pub fn touches_guard(&self, extension: &Extension) -> Result<bool, Error> {
         for &(class, object) in self.objects.keys() {
             let (class, object) = (Oid::from(class), Oid::from(object));
@@ -469,7 +479,8 @@ impl Touched {
         types.flat_map(parts::tables_using_type).collect()
     }
 
-    /// Whether the command has touched anything of the extension or of an audited table, or a table that is to be audited.
+    /// Whether the command has touched anything of the extension or of an audited table, or a table that is
+    /// to be audited.
     pub fn is_relevant(&self, extension: &Extension) -> Result<bool, Error> {
         if self.drops || !self.schemas.is_empty() {
             return Ok(true);

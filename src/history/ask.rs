@@ -80,7 +80,8 @@ impl Asked {
         names.all(|name| columns.contains(name))
     }
 
-    /// The values of a key as entries have them: read as values of the columns, and written as capture writes them.
+    /// The values of a key as entries have them: read as values of the columns, and written as capture writes
+    /// them.
     pub fn key_values(&self, key: &str, columns: &[String]) -> Result<Vec<String>, Error> {
         let given = image::columns(key).unwrap_or_default();
         let relation = self.relation.expect("a table with a key exists");

@@ -65,7 +65,8 @@ enum Wanted {
 /// The entries that a call asks for.
 #[derive(Default)]
 struct Found {
-    /// The entries, in the order in which they are shown, each with the number of its table among the members.
+    /// The entries, in the order in which they are shown, each with the number of its table among the
+    /// members.
     entries: Vec<(usize, Entry)>,
     /// By table, all entries about the rows that were asked for: they have the values that others leave out.
     histories: BTreeMap<usize, BTreeMap<Key, Vec<Entry>>>,

@@ -1,8 +1,10 @@
-//! `audit_check_table()`: every row of a table that is not what the log says, and every one that is missing or too many.
+//! `audit_check_table()`: every row of a table that is not what the log says, and every one that is missing
+//! or too many.
 //!
-//! Rows are written as capture writes them, and compared with the images in the log as texts: what was recorded of a value, be it the
-//! value, a mask or a digest, is recorded again in the same way. The table and the log are read with one snapshot: a change and its entry
-//! commit together, so that writers at work make no difference.
+//! Rows are written as capture writes them, and compared with the images in the log as texts: what was
+//! recorded of a value, be it the value, a mask or a digest, is recorded again in the same way. The table and
+//! the log are read with one snapshot: a change and its entry commit together, so that writers at work make
+//! no difference.
 
 use crate::audit::triggers::Capture;
 use crate::capture::audited_table::AuditedTable;
@@ -122,7 +124,8 @@ fn require_may_read(relation: Oid) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the table, those below it and the log's segments from being altered, truncated or dropped. Writers go on.
+/// Keeps the table, those below it and the log's segments from being altered, truncated or dropped. Writers
+/// go on.
 fn lock(extension: &Extension, relation: Oid) -> Result<(), Error> {
     relation::lock(relation, Lock::AccessShare);
     relation::descendants(relation, Lock::AccessShare);
@@ -132,8 +135,9 @@ fn lock(extension: &Extension, relation: Oid) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a table that changed since the snapshot in a way that a snapshot does not show, which only one that is older than the locks
-/// can meet; and one whose changes by the statement that is under way are not captured yet.
+/// Refuses a table that changed since the snapshot in a way that a snapshot does not show, which only one
+/// that is older than the locks can meet; and one whose changes by the statement that is under way are not
+/// captured yet.
 fn refuse_unseen_change(table: Oid) -> Result<(), Error> {
     let shape = "SELECT c.relfilenode::pg_catalog.text || ' ' || pg_catalog.string_agg( \
             pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attisdropped), ',' ORDER BY a.attnum) \
@@ -187,9 +191,11 @@ struct Table<'a> {
 struct Knowledge {
     /// Whether it has all of them.
     is_complete: bool,
-    /// An entry before this one is about a row that may have changed, or gone, since: auditing was interrupted after it.
+    /// An entry before this one is about a row that may have changed, or gone, since: auditing was
+    /// interrupted after it.
     since: Position,
-    /// When the newest entry was captured whose payload was erased: what an older one says may have been changed by it.
+    /// When the newest entry was captured whose payload was erased: what an older one says may have been
+    /// changed by it.
     erased: i64,
     /// Whether changes of the table are not in the log, or have been erased.
     is_interrupted: bool,
@@ -306,8 +312,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Checks the rows in a range of keys: those of the table, which are sorted as the ranges are, against those of the log. Returns how
-    /// many the table has.
+    /// Checks the rows in a range of keys: those of the table, which are sorted as the ranges are, against
+    /// those of the log. Returns how many the table has.
     fn range(
         &mut self,
         table: &Table<'_>,
@@ -353,7 +359,8 @@ impl Check<'_> {
         Ok(seen)
     }
 
-    /// A row of the table that the log does not have; `is_gone` if it says that the row was deleted, or another one came to its key.
+    /// A row of the table that the log does not have; `is_gone` if it says that the row was deleted, or
+    /// another one came to its key.
     fn extra(&mut self, stored: &Stored, knowledge: Knowledge, is_gone: bool) {
         if knowledge.is_complete || is_gone && !knowledge.is_interrupted {
             self.put(Problem::Extra, stored.key.as_deref(), Some(&stored.row), None, &[]);
@@ -526,8 +533,8 @@ impl Check<'_> {
 const VAGUE: &str = "not all entries have its values as they are now";
 
 impl Table<'_> {
-    /// Whether a column's value, `now`, is what the entry at a position says, or why that cannot be told. `found` is what other
-    /// entries have of it.
+    /// Whether a column's value, `now`, is what the entry at a position says, or why that cannot be told.
+    /// `found` is what other entries have of it.
     fn compare(
         &self,
         name: &str,
@@ -580,7 +587,8 @@ impl Table<'_> {
             };
         }
         if old != "null" {
-            // Types may have another text for the value now: a label of an enum that was renamed, or another precision.
+            // Types may have another text for the value now: a label of an enum that was renamed, or another
+            // precision.
             let _settings = OutputSettings::enter(true);
             match form::rewritten(self.oid, name, &image::text(old)) {
                 None if retyping.computed.is_some() && !retyping.is_retyped => return Err(COMPUTED),
@@ -621,7 +629,8 @@ impl Table<'_> {
     }
 }
 
-/// Calls `visit` with the key, empty without one, and the image of every row of a table, as capture writes them, in UTF-8.
+/// Calls `visit` with the key, empty without one, and the image of every row of a table, as capture writes
+/// them, in UTF-8.
 fn for_each_written_row(table: &Table<'_>, opened: Relation<'_>, visit: &mut dyn FnMut(&str, &str)) {
     let (mut key, mut image) = (TextBuffer::default(), Vec::new());
     scan::for_each_stored_row(opened, |row: &Row<'_>| {
@@ -685,7 +694,8 @@ fn lacking(lineage: &Lineage, now: &str, known: &Image) -> Vec<String> {
         .collect()
 }
 
-/// Whether what stands for a large value is about this one: its SHA-256, of the text, or of the bytes of a bytea.
+/// Whether what stands for a large value is about this one: its SHA-256, of the text, or of the bytes of a
+/// bytea.
 fn is_digest_of(marker: &str, value: &str) -> bool {
     let text = image::text(value);
     let is_of = |bytes: &[u8]| {

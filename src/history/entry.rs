@@ -9,8 +9,8 @@ use audit_chain_core::changed::changed;
 use pgrx::pg_sys::Datum;
 use pgrx::spi::quote_identifier;
 
-/// The name of the table that was shown last, as the log has it and as it is shown: quoting takes longer than all else, and most
-/// entries that follow one another are about few tables.
+/// The name of the table that was shown last, as the log has it and as it is shown: quoting takes longer than
+/// all else, and most entries that follow one another are about few tables.
 #[derive(Default)]
 pub struct ShownTable(Option<[Vec<u8>; 3]>);
 
@@ -25,7 +25,8 @@ impl ShownTable {
     }
 }
 
-/// The columns of `audit_transaction()`, in their order (`sql/history.sql`). All is in the current memory context.
+/// The columns of `audit_transaction()`, in their order (`sql/history.sql`). All is in the current memory
+/// context.
 pub fn columns(row: &StoredRow<'_>, shown: &mut ShownTable) -> [Option<Datum>; 13] {
     let copy = |bytes: Option<&[u8]>| bytes.map(varlena::datum);
     let table = row.table_schema.zip(row.table_name).map(|(schema, table)| shown.of(schema, table));

@@ -1,9 +1,9 @@
-//! What the log knows of a table itself: what it was called when, what became of its columns, when it was audited, and which tables
-//! were below it.
+//! What the log knows of a table itself: what it was called when, what became of its columns, when it was
+//! audited, and which tables were below it.
 //!
-//! Entries name a table as it was called then. ENABLE entries follow it through its names, and DDL entries say what was done to its
-//! columns. Before a table came to its name, another one may have had it and given it up: its entries are not meant. One that
-//! was dropped while it had the name is: its rows went then.
+//! Entries name a table as it was called then. ENABLE entries follow it through its names, and DDL entries
+//! say what was done to its columns. Before a table came to its name, another one may have had it and given
+//! it up: its entries are not meant. One that was dropped while it had the name is: its rows went then.
 
 use crate::audit::events::{Event, events, split};
 use crate::audit::inheritance::audited_ancestor;
@@ -62,13 +62,14 @@ pub struct Lineage {
     pub periods: Vec<Period>,
     /// When it was dropped.
     pub drops: Vec<Turn>,
-    /// When all rows went that entries before tell of: it was dropped, or all its rows were recorded once more.
+    /// When all rows went that entries before tell of: it was dropped, or all its rows were recorded once
+    /// more.
     pub clears: Vec<Turn>,
-    /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above, and which auditing above
-    /// it is below otherwise.
+    /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above,
+    /// and which auditing above it is below otherwise.
     auditings: Vec<(Turn, String, bool, Option<String>)>,
-    /// Whether no entry of its own says that its auditing began, at most that it goes on under another name: it was there when the
-    /// auditing of a table above began.
+    /// Whether no entry of its own says that its auditing began, at most that it goes on under another name:
+    /// it was there when the auditing of a table above began.
     began_above: bool,
     /// Whether its primary key has been another one, or is not recorded as a whole.
     pub key_has_changed: bool,
@@ -89,7 +90,8 @@ struct Alteration {
 }
 
 impl Lineage {
-    /// Follows a table back from the name that it had at the end of what is read of `events`, which are in their order.
+    /// Follows a table back from the name that it had at the end of what is read of `events`, which are in
+    /// their order.
     fn back_from(events: &[Event], name: QualifiedName) -> Self {
         let mut lineage = Self::default();
         let (mut name, mut until) = (name, None);
@@ -470,7 +472,8 @@ impl Family {
     }
 }
 
-/// What the table that was called so then is called now; `None` if it was dropped since, as far as `events` tell.
+/// What the table that was called so then is called now; `None` if it was dropped since, as far as `events`
+/// tell.
 pub fn name_since(events: &[Event], mut name: QualifiedName, then: Position) -> Option<QualifiedName> {
     for event in events.iter().filter(|event| event.position > then) {
         if event.is_enable()

@@ -9,16 +9,19 @@
 //! * [`lineage`]: what a table was called when, what became of its columns, when it was audited.
 //! * [`when`]: the moment of which a question is asked, and which entries count then.
 //! * [`reader`]: entries about rows, read from the log's segments.
-//! * [`state`]: the rows of a table at a moment, by their keys; [`table_at`]: that for a table with all below it.
+//! * [`state`]: the rows of a table at a moment, by their keys; [`table_at`]: that for a table with all below
+//!   it.
 //! * [`typed`]: images as rows of the table's type of now; [`report`]: what an answer lacks.
 //! * [`undo`]: `audit_undo()` and `audit_restore()`.
 //!
-//! Segments are read one by one and by their indexes, past the executor: a plan for the log takes longer than the search, because it
-//! has to look at each segment. Therefore the functions check that the caller may read the log.
+//! Segments are read one by one and by their indexes, past the executor: a plan for the log takes longer than
+//! the search, because it has to look at each segment. Therefore the functions check that the caller may read
+//! the log.
 //!
 //! It may use `retention`, `tree`, `segment`, `audit`, `log` and what lies below.
 //!
-//! **Invariant**: what is shown comes from the log, in one snapshot; what it does not have is said, never guessed.
+//! **Invariant**: what is shown comes from the log, in one snapshot; what it does not have is said, never
+//! guessed.
 
 pub mod as_of;
 mod ask;

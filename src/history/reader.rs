@@ -1,5 +1,5 @@
-//! Entries about the rows of tables, read from the log's segments: by the history indexes where a segment has them, by reading all of it
-//! where not.
+//! Entries about the rows of tables, read from the log's segments: by the history indexes where a segment has
+//! them, by reading all of it where not.
 //!
 //! It reads as the active snapshot sees the log, and asks for no privileges: the caller has checked them.
 
@@ -66,7 +66,8 @@ pub struct Entry {
     pub operation: Operation,
     /// The table's name then.
     pub table: (String, String),
-    /// The key of the row after it, or of the one that it deleted; `None` if the table had none, or the payload was erased.
+    /// The key of the row after it, or of the one that it deleted; `None` if the table had none, or the
+    /// payload was erased.
     pub key: Option<Key>,
     /// The key that the row had before, if it was another one.
     pub left: Option<Key>,
@@ -191,7 +192,8 @@ impl Reader {
         Ok(Self { segments })
     }
 
-    /// Visits the entries about rows of a table, and those that name none. They come in no particular order, and some may come twice.
+    /// Visits the entries about rows of a table, and those that name none. They come in no particular order,
+    /// and some may come twice.
     pub fn visit(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
         self.visit_unnamed(lineage, visitor);
         self.visit_unindexed(lineage, rows, visitor);
@@ -214,7 +216,8 @@ impl Reader {
         }
     }
 
-    /// Visits the entries about rows of a table in the segments without indexes, those that name no row included.
+    /// Visits the entries about rows of a table in the segments without indexes, those that name no row
+    /// included.
     pub fn visit_unindexed(&self, lineage: &Lineage, rows: &Rows<'_>, visitor: &mut dyn FnMut(Entry)) {
         let mut see = |entry: Entry| {
             let is_meant =
@@ -250,9 +253,10 @@ impl Reader {
         }
     }
 
-    /// Of the segments with indexes: visits, for each row in the range, the entries that the choices ask for, and all by which a row left
-    /// its key. The indexes alone say which segment has the newest entry about a row; they are read side by side, and jump over entries
-    /// where there are many about one row. So each row takes a few descents, however many entries and segments there are.
+    /// Of the segments with indexes: visits, for each row in the range, the entries that the choices ask for,
+    /// and all by which a row left its key. The indexes alone say which segment has the newest entry about a
+    /// row; they are read side by side, and jump over entries where there are many about one row. So each row
+    /// takes a few descents, however many entries and segments there are.
     pub fn visit_chosen(
         &self,
         lineage: &Lineage,
@@ -395,7 +399,8 @@ impl Cursor {
 
 /// Which entries about a row are wanted.
 pub enum Choice<'a> {
-    /// Those captured at this time or before, the newest first, until `wants` has one and all of its time have been seen.
+    /// Those captured at this time or before, the newest first, until `wants` has one and all of its time
+    /// have been seen.
     Newest { limit: i64, is_last: &'a dyn Fn(&Entry) -> bool },
     /// Those in their order, until one is the last.
     Oldest { is_last: &'a dyn Fn(&Entry) -> bool },
@@ -414,8 +419,8 @@ impl Choice<'_> {
         matches!(self, Self::Newest { .. })
     }
 
-    /// Visits the entries about a row in one segment, where the newest one that may be wanted was captured at `newest`; returns when the last
-    /// one that is wanted was.
+    /// Visits the entries about a row in one segment, where the newest one that may be wanted was captured at
+    /// `newest`; returns when the last one that is wanted was.
     fn visit(
         &self,
         scan: &mut OrderedIndex,
@@ -463,8 +468,8 @@ impl IdRange {
     }
 }
 
-/// Texts of which the `row_key` or `old_row` of an entry about the rows must have one; `None` if that cannot be said: a value may be
-/// written with escapes.
+/// Texts of which the `row_key` or `old_row` of an entry about the rows must have one; `None` if that cannot
+/// be said: a value may be written with escapes.
 fn needles(rows: &Rows<'_>) -> Option<Vec<Finder<'static>>> {
     const MOST: usize = 8;
     let Rows::Keys(keys) = rows else { return None };
@@ -530,8 +535,8 @@ fn ranges(lineage: &Lineage, rows: &Rows<'_>) -> Vec<IdRange> {
     ranges
 }
 
-/// The entries about rows of these keys, by key, each in the order of the row's versions; those that took a row from a key to another one
-/// are with both, and truncations with all.
+/// The entries about rows of these keys, by key, each in the order of the row's versions; those that took a
+/// row from a key to another one are with both, and truncations with all.
 pub fn by_key(reader: &Reader, lineage: &Lineage, keys: &BTreeSet<Key>) -> BTreeMap<Key, Vec<Entry>> {
     let mut found: BTreeMap<Key, Vec<Entry>> = BTreeMap::new();
     let mut truncations = Vec::new();

@@ -1,7 +1,7 @@
 //! The segments of the log, one by one, and what finds entries in each of them without reading it.
 //!
-//! A sealed segment has indexes. In every segment the primary key is (chain, seq), and times never decrease along a chain, so
-//! that the entries of a time are found by bisection.
+//! A sealed segment has indexes. In every segment the primary key is (chain, seq), and times never decrease
+//! along a chain, so that the entries of a time are found by bisection.
 
 use crate::error::Error;
 use crate::extension::Extension;
@@ -21,7 +21,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Locks a segment; `None` if it has been pruned, or dropped by force, or if a dump has not made its key yet.
+    /// Locks a segment; `None` if it has been pruned, or dropped by force, or if a dump has not made its key
+    /// yet.
     pub fn lock(extension: &Extension, number: u32) -> Result<Option<Self>, Error> {
         let Some(table) = segment::table_of(extension, number)? else { return Ok(None) };
         relation::lock(table, Lock::AccessShare);
@@ -90,7 +91,8 @@ impl Chains {
             .map(|(_, entry)| entry)
     }
 
-    /// The first place, up to one after `last`, from which on `holds` is true of all entries of the chain, if it is so ordered.
+    /// The first place, up to one after `last`, from which on `holds` is true of all entries of the chain, if
+    /// it is so ordered.
     pub fn first(&mut self, chain: i32, last: i64, mut holds: impl FnMut(&Entry) -> bool) -> i64 {
         let (mut low, mut high) = (1, last + 1);
         while low < high {

@@ -1,10 +1,11 @@
 //! The rows of a table at one or two moments, from the log alone.
 //!
-//! **Invariant**: of a row's entries that count, the last one says how the row was. An entry about a version that its own transaction had
-//! already replaced is never that one.
+//! **Invariant**: of a row's entries that count, the last one says how the row was. An entry about a version
+//! that its own transaction had already replaced is never that one.
 //!
-//! Memory is bounded: rows are worked on by ranges of their keys. Where there are too many, the rest is only counted, and a sample of
-//! the keys says into which ranges to divide them, because segments without indexes are read as a whole for each range.
+//! Memory is bounded: rows are worked on by ranges of their keys. Where there are too many, the rest is only
+//! counted, and a sample of the keys says into which ranges to divide them, because segments without indexes
+//! are read as a whole for each range.
 
 use crate::error::Error;
 use crate::history::lineage::{Lineage, Turn};
@@ -139,7 +140,8 @@ impl<'a> State<'a> {
         }
     }
 
-    /// How the table's rows are known; to be asked after [`Self::visit`], which finds entries that name none in all segments.
+    /// How the table's rows are known; to be asked after [`Self::visit`], which finds entries that name none
+    /// in all segments.
     pub fn identity(&self) -> Identity {
         if self.unnamed > 0 || self.lineage.key_has_changed { Identity::Content } else { Identity::Key }
     }
@@ -154,8 +156,9 @@ impl<'a> State<'a> {
         self.erased
     }
 
-    /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment; `None` if it was not there. Rows that were at no
-    /// moment are not visited. Breaks off, and returns false, if rows are not known by keys.
+    /// Visits the rows that are known by keys, all or one: the key, and how the row was at each moment;
+    /// `None` if it was not there. Rows that were at no moment are not visited. Breaks off, and returns
+    /// false, if rows are not known by keys.
     pub fn visit(
         &mut self,
         only: Option<&Key>,
@@ -286,7 +289,8 @@ impl<'a> State<'a> {
             }
         };
         self.reader.visit_unindexed(self.lineage, &range, &mut see);
-        // The entries that matter, by the indexes: for each moment the last that counts, and the first that does not.
+        // The entries that matter, by the indexes: for each moment the last that counts, and the first that
+        // does not.
         let counts = |when: &'a When| move |entry: &Entry| when.counts(&entry.position, entry.xid);
         let counting: Vec<_> = moments
             .iter()
@@ -315,8 +319,8 @@ impl<'a> State<'a> {
     }
 }
 
-/// Some of the keys that were seen, chosen by their hashes so that it does not matter how often a key was seen, and how many different
-/// ones there are by that: those with the least hashes (K minimum values).
+/// Some of the keys that were seen, chosen by their hashes so that it does not matter how often a key was
+/// seen, and how many different ones there are by that: those with the least hashes (K minimum values).
 struct Sample(BTreeMap<u64, Vec<u8>>);
 
 impl Sample {
@@ -363,7 +367,8 @@ impl Sample {
 }
 
 impl Known {
-    /// Takes note of an entry; `is_left` if it took the row to another key. Returns by how many bytes it grew.
+    /// Takes note of an entry; `is_left` if it took the row to another key. Returns by how many bytes it
+    /// grew.
     fn learn(&mut self, entry: &Entry, is_left: bool, counts: bool, is_partial: bool) -> isize {
         let size = |image: &Option<Image>| image.as_ref().map_or(0, |image| image.row.len() as isize);
         if counts {

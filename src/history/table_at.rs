@@ -387,8 +387,8 @@ pub fn histories(reader: &Reader, lineage: &Lineage, keys: BTreeSet<Key>) -> BTr
     known
 }
 
-/// Finds the values that the entry at a position left unchanged, by the columns' names of now: in the nearest entry before it about the
-/// same row, or as the old value in the nearest one after it.
+/// Finds the values that the entry at a position left unchanged, by the columns' names of now: in the nearest
+/// entry before it about the same row, or as the old value in the nearest one after it.
 pub fn find(
     lineage: &Lineage,
     histories: &BTreeMap<Key, Vec<Entry>>,
@@ -463,8 +463,9 @@ pub fn find(
     found
 }
 
-/// Of the entries about a key, in the order of versions, those up to a position that the row had behind it which left the key by the
-/// entry `by`. Where a statement moves several rows, another row may have come to the key before that was recorded.
+/// Of the entries about a key, in the order of versions, those up to a position that the row had behind it
+/// which left the key by the entry `by`. Where a statement moves several rows, another row may have come to
+/// the key before that was recorded.
 pub fn before_arrival<'a>(
     lineage: &Lineage,
     entries: &'a [Entry],

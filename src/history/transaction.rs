@@ -1,11 +1,11 @@
 //! `audit_transaction()`: all that a transaction did.
 //!
-//! A transaction's entries are contiguous in one chain of one segment. The ID alone does not say where: sealed segments have an
-//! index for that. In others it is guessed, because IDs grow along a chain unless transactions last long; only where the guess
-//! fails is the segment read.
+//! A transaction's entries are contiguous in one chain of one segment. The ID alone does not say where:
+//! sealed segments have an index for that. In others it is guessed, because IDs grow along a chain unless
+//! transactions last long; only where the guess fails is the segment read.
 //!
-//! A log that was restored from a dump has entries of another server, which counted its transactions by itself: an ID may then be
-//! that of several, and all segments are searched.
+//! A log that was restored from a dump has entries of another server, which counted its transactions by
+//! itself: an ID may then be that of several, and all segments are searched.
 
 use crate::error::{Error, OrRaise, notice, notice_with_hint};
 use crate::extension::{Extension, OwnTable};
@@ -146,7 +146,8 @@ pub fn find(extension: &Extension, xid: u64) -> Result<Vec<Run>, Error> {
     Ok(found)
 }
 
-/// The first segment, of some by number, whose greatest ID is at least this, as if IDs grew from segment to segment.
+/// The first segment, of some by number, whose greatest ID is at least this, as if IDs grew from segment to
+/// segment.
 fn guess(extension: &Extension, indexed: &[u32], xid: u64) -> Result<usize, Error> {
     let (mut low, mut high) = (0, indexed.len());
     while low < high {
@@ -169,7 +170,8 @@ fn guess(extension: &Extension, indexed: &[u32], xid: u64) -> Result<usize, Erro
 /// How many places around the one where an ID should be are looked at.
 const NEAR: i64 = 64;
 
-/// Looks in each chain of some segments where the transaction should be, if IDs grew along the chain. Returns whether it was found.
+/// Looks in each chain of some segments where the transaction should be, if IDs grew along the chain. Returns
+/// whether it was found.
 fn search_chains(
     extension: &Extension,
     segments: &[u32],

@@ -1,8 +1,9 @@
-//! `audit_time_travel()`: temporary views of the audited tables' own names, which come first on the search path, so that queries that name
-//! tables without a schema run in the past, unchanged.
+//! `audit_time_travel()`: temporary views of the audited tables' own names, which come first on the search
+//! path, so that queries that name tables without a schema run in the past, unchanged.
 //!
-//! A view reads the log by a function that names the table by a text. So it does not depend on the table, and nobody's DDL has to wait
-//! for, or is refused because of, a session that is in the past. Views are made by SQL as the caller, with qualified names.
+//! A view reads the log by a function that names the table by a text. So it does not depend on the table, and
+//! nobody's DDL has to wait for, or is refused because of, a session that is in the past. Views are made by
+//! SQL as the caller, with qualified names.
 
 use crate::audit::events::{Event, events};
 use crate::error::{Error, OrRaise, notice};
@@ -124,7 +125,8 @@ fn travel(call: &Call, of: As) -> Result<i32, Error> {
     Ok(made)
 }
 
-/// The tables that the log knows, and that the search path finds by their names alone: audited ones, and those that were audited.
+/// The tables that the log knows, and that the search path finds by their names alone: audited ones, and
+/// those that were audited.
 fn travellers(extension: &Extension) -> Result<Vec<Traveller>, Error> {
     let audited: BTreeSet<(String, String)> =
         events(extension)?.into_iter().filter(Event::is_enable).map(|event| event.name).collect();
@@ -157,7 +159,8 @@ fn travellers(extension: &Extension) -> Result<Vec<Traveller>, Error> {
     Ok(tables.into_iter().filter_map(traveller).collect())
 }
 
-/// The columns of a table, with their collations, and with their types, for SQL that is run with a safe search path.
+/// The columns of a table, with their collations, and with their types, for SQL that is run with a safe
+/// search path.
 fn columns(table: Oid) -> Option<(String, String)> {
     let _path = LocalSettings::safe_search_path();
     let columns = query_latest(
@@ -212,7 +215,8 @@ fn forget_plans() {
     session::forget_plans();
 }
 
-/// Follows the end of the transaction, or of a savepoint: after a rollback names mean what they did before. Cannot fail.
+/// Follows the end of the transaction, or of a savepoint: after a rollback names mean what they did before.
+/// Cannot fail.
 pub fn on_end(end: End) {
     if !HAS_CHANGED.get() {
         return;
@@ -225,7 +229,8 @@ pub fn on_end(end: End) {
     }
 }
 
-/// Puts temporary views first on the search path, where a path has them later. They come first by themselves if the path does not name them.
+/// Puts temporary views first on the search path, where a path has them later. They come first by themselves
+/// if the path does not name them.
 fn put_first() {
     let Some(path) = session::setting(b"search_path").and_then(identifiers) else { return };
     if path.iter().skip(1).any(|schema| schema == "pg_temp") && path[0] != "pg_temp" {

@@ -72,7 +72,8 @@ impl Typed {
         Self { row_type, sources: HashMap::new(), settings }
     }
 
-    /// The columns, by their names of now, that an image of that position should have and does not: unchanged out-of-line values.
+    /// The columns, by their names of now, that an image of that position should have and does not: unchanged
+    /// out-of-line values.
     pub fn missing(&mut self, lineage: &Lineage, image: &str, position: Position) -> Vec<String> {
         let sources = self.sources(lineage, lineage.columns.era(position));
         let recorded = image::columns(image).unwrap_or_default();
@@ -88,7 +89,8 @@ impl Typed {
         missing
     }
 
-    /// The values of the row that an entry at that position left, at a moment; `found` has what its image lacks.
+    /// The values of the row that an entry at that position left, at a moment; `found` has what its image
+    /// lacks.
     pub fn values(
         &mut self,
         lineage: &Lineage,
@@ -196,7 +198,8 @@ impl Typed {
             .collect()
     }
 
-    /// What tells apart the values of a row at a moment: texts, or what stands for a value that was not recorded; `None` for null.
+    /// What tells apart the values of a row at a moment: texts, or what stands for a value that was not
+    /// recorded; `None` for null.
     pub fn texts(
         &mut self,
         lineage: &Lineage,
@@ -311,7 +314,8 @@ pub fn recorded(value: &str, is_json: bool) -> Recorded<'_> {
     }
 }
 
-/// Whether the JSON is written as capture writes what stands for a value: without white space, which jsonb never is.
+/// Whether the JSON is written as capture writes what stands for a value: without white space, which jsonb
+/// never is.
 fn is_marker(value: &str) -> bool {
     !value.contains(": ")
 }

@@ -19,14 +19,15 @@ pub enum When {
     Checkpoint { moment: Moment, asked: Option<i64> },
     /// Now: what the statement sees.
     Now,
-    /// A time: what was captured until then, in microseconds since 2000-01-01 UTC. Transactions that went on then do not count, so that
-    /// none counts by halves. When a transaction committed is not known, so it may be a state that nobody saw.
+    /// A time: what was captured until then, in microseconds since 2000-01-01 UTC. Transactions that went on
+    /// then do not count, so that none counts by halves. When a transaction committed is not known, so it may
+    /// be a state that nobody saw.
     Time { at: i64, under_way: BTreeSet<u64> },
 }
 
 impl When {
-    /// What a caller means by a time: now, if it has not yet passed; else when the newest checkpoint before it was made, or, without one
-    /// and if `exact` is false, the time itself.
+    /// What a caller means by a time: now, if it has not yet passed; else when the newest checkpoint before
+    /// it was made, or, without one and if `exact` is false, the time itself.
     pub fn of_time(extension: &Extension, at: i64, exact: bool) -> Result<Self, Error> {
         if at >= xact::transaction_start() {
             return Ok(Self::Now);
@@ -102,8 +103,8 @@ impl When {
     }
 }
 
-/// The transactions that had captured entries by then, and captured more later: their entries are contiguous in their chains, so that each
-/// chain has at most one.
+/// The transactions that had captured entries by then, and captured more later: their entries are contiguous
+/// in their chains, so that each chain has at most one.
 fn transactions_under_way(extension: &Extension, at: i64) -> Result<BTreeSet<u64>, Error> {
     let mut found = BTreeSet::new();
     for (_, table) in segment::all(extension)? {

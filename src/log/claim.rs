@@ -1,16 +1,18 @@
 //! Which chain a transaction gets, and which one its session keeps for the next transaction.
 //!
-//! Taking a chain costs a lock in shared memory and two descents of the index to find the chain's newest entry. A session
-//! that keeps its chain when the transaction ends saves both, because the newest entry is the one that it wrote last.
+//! Taking a chain costs a lock in shared memory and two descents of the index to find the chain's newest
+//! entry. A session that keeps its chain when the transaction ends saves both, because the newest entry is
+//! the one that it wrote last.
 //!
 //! **Invariants**
-//! * Every transaction holds a transaction-level lock on its chain, whether or not its session keeps the chain: nobody
-//!   else writes to the chain until the transaction has ended.
-//! * Only odd chains are kept (where `audit_chain.keep_chain` is on). A transaction that must wait for a chain waits for an
-//!   even one, and so for a transaction, never for an idle session.
-//! * The newest entry is known without a search only if the session has held the chain's lock without a break since it
-//!   wrote that entry; PostgreSQL says so when the lock is requested again. Anything else that may change the log makes it
-//!   unknown: a rollback, PREPARE TRANSACTION, DDL on the log, rows inserted with SQL.
+//! * Every transaction holds a transaction-level lock on its chain, whether or not its session keeps the
+//!   chain: nobody else writes to the chain until the transaction has ended.
+//! * Only odd chains are kept (where `audit_chain.keep_chain` is on). A transaction that must wait for a
+//!   chain waits for an even one, and so for a transaction, never for an idle session.
+//! * The newest entry is known without a search only if the session has held the chain's lock without a break
+//!   since it wrote that entry; PostgreSQL says so when the lock is requested again. Anything else that may
+//!   change the log makes it unknown: a rollback, PREPARE TRANSACTION, DDL on the log, rows inserted with
+//!   SQL.
 //!
 //! Correctness never depends on the session-level lock.
 
@@ -28,9 +30,11 @@ struct Claim {
     chain: Option<u32>,
     /// Whether the session keeps it, unless its user has released all advisory locks since.
     kept: bool,
-    /// The chain's newest entry (`None` within for an empty chain), as long as nobody else can have written to the chain.
+    /// The chain's newest entry (`None` within for an empty chain), as long as nobody else can have written
+    /// to the chain.
     newest: Option<Option<Newest>>,
-    /// The place of an entry that was in the chain at some time: where to begin the search for the newest one.
+    /// The place of an entry that was in the chain at some time: where to begin the search for the newest
+    /// one.
     seen: Option<i64>,
 }
 
@@ -47,12 +51,12 @@ thread_local! {
     static CLAIM: Cell<Claim> = const { Cell::new(Claim::on(LogTable::NONE)) };
 }
 
-/// Locks a chain of the open segment for the transaction and finds its newest entry. Blocks only when all max_chains chains are
-/// taken.
+/// Locks a chain of the open segment for the transaction and finds its newest entry. Blocks only when all
+/// max_chains chains are taken.
 ///
-/// A chain's entries never go back in time, so one whose newest entry is dated after `latest` is passed over while there are
-/// others: the clock was wrong then, and would date what follows. So is one that has no places left, which only a log that was
-/// tampered with has.
+/// A chain's entries never go back in time, so one whose newest entry is dated after `latest` is passed over
+/// while there are others: the clock was wrong then, and would date what follows. So is one that has no
+/// places left, which only a log that was tampered with has.
 pub fn take(log: LogTable, latest: TimestampTz) -> (u32, Option<Newest>) {
     let is_usable = |newest: Option<Newest>| {
         newest.is_none_or(|newest| newest.at <= latest && newest.seq < i64::MAX - PLACES)
@@ -94,7 +98,8 @@ fn take_free(log: LogTable) -> (u32, Option<Newest>) {
     }
 }
 
-/// The chains of a segment, from 0, in the order in which they are tried: first those that a session may keep.
+/// The chains of a segment, from 0, in the order in which they are tried: first those that a session may
+/// keep.
 fn nth(n: u32, bound: u32, keeps: bool) -> u32 {
     let odd = bound / 2;
     match n {
@@ -152,13 +157,14 @@ pub fn committed(chain: u32, newest: Option<Newest>) {
     }
 }
 
-/// Makes the next transaction search for the newest entry: the one that took the chain was rolled back or prepared.
+/// Makes the next transaction search for the newest entry: the one that took the chain was rolled back or
+/// prepared.
 pub fn forget_newest() {
     CLAIM.set(Claim { newest: None, ..CLAIM.get() });
 }
 
-/// Leaves the session's chain to its transaction, which is about to be prepared: PostgreSQL cannot prepare a transaction
-/// that holds a lock for its session too.
+/// Leaves the session's chain to its transaction, which is about to be prepared: PostgreSQL cannot prepare a
+/// transaction that holds a lock for its session too.
 pub fn leave_to_transaction() {
     let claim = CLAIM.get();
     release(claim);

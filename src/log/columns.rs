@@ -1,8 +1,8 @@
 //! The columns of `audit_log`: the one place that knows their order, names and types (`sql/log.sql`).
 //!
 //! **Invariant**: [`COLUMNS`] has the order of the table and of the arguments of the aggregate `_audit_check`
-//! (`sql/verify.sql`). [`values`] writes this order, [`read`] reads it, and [`super::table`] compares it with the table
-//! before it writes.
+//! (`sql/verify.sql`). [`values`] writes this order, [`read`] reads it, and [`super::table`] compares it with
+//! the table before it writes.
 
 use crate::log::stored::StoredRow;
 use crate::pg::row::Row;

@@ -56,7 +56,8 @@ struct Address {
     known: bool,
 }
 
-/// The salt and the digest of a who-part, which all entries of a transaction share as long as it does not change.
+/// The salt and the digest of a who-part, which all entries of a transaction share as long as it does not
+/// change.
 #[derive(Clone, Copy)]
 pub struct SaltedWho {
     xid: u64,
@@ -117,8 +118,8 @@ impl SessionContext {
         self.who = who.filter(|_| !is_other);
     }
 
-    /// The salt and the digest of the who-part. A transaction never uses a salt of another one, nor one salt for two who-parts:
-    /// the salt of one that is still there would help to guess one that was erased.
+    /// The salt and the digest of the who-part. A transaction never uses a salt of another one, nor one salt
+    /// for two who-parts: the salt of one that is still there would help to guess one that was erased.
     pub fn salted_who(&mut self, xid: u64, salts: &mut Salts, buffer: &mut Vec<u8>) -> SaltedWho {
         if let Some(who) = self.who.filter(|who| who.xid == xid) {
             return who;
@@ -150,7 +151,8 @@ impl SessionContext {
     }
 }
 
-/// A text that nobody has checked, as entries record it. A long one is cut: a write never fails because of it.
+/// A text that nobody has checked, as entries record it. A long one is cut: a write never fails because of
+/// it.
 fn recorded(text: &[u8], limit: usize) -> Cow<'_, [u8]> {
     match cut(text, limit) {
         Cow::Borrowed(text) => outside(text),

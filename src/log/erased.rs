@@ -1,4 +1,5 @@
-//! `audit_erasure`: where the ERASE entries are in the log, so that nobody need search for them. What was erased is in the entries.
+//! `audit_erasure`: where the ERASE entries are in the log, so that nobody need search for them. What was
+//! erased is in the entries.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -26,10 +27,11 @@ pub fn insert_place(erasures: Oid, place: &Place, erasure: &Erasure) {
     insert(erasures, Some([1, 2]), vec![Tuple::new(&row, key)]);
 }
 
-/// Calls `visit` with each ERASE entry that is noted, in the order of their places; nobody has checked its hash here. Asks for no
-/// privileges.
+/// Calls `visit` with each ERASE entry that is noted, in the order of their places; nobody has checked its
+/// hash here. Asks for no privileges.
 ///
-/// Sees what is committed now, whatever snapshot is active: once a table was written anew, what was erased is gone for every snapshot.
+/// Sees what is committed now, whatever snapshot is active: once a table was written anew, what was erased is
+/// gone for every snapshot.
 pub fn for_each_entry(extension: &Extension, mut visit: impl FnMut(&StoredRow<'_>)) -> Result<(), Error> {
     let read = |row: StoredTuple<'_>| (row.integer(1) as i32, row.integer(2));
     let mut places = scan_all_as_written(extension.table(OwnTable::Erasures)?, read);

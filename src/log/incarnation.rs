@@ -1,16 +1,16 @@
 //! Where the log is written: which database, on which server and timeline.
 //!
-//! A log goes on in another place when its database is cloned or restored from a dump, when a standby is promoted, after
-//! recovery to a point in time, and after pg_upgrade. Each such period is an incarnation of the log. `audit_incarnation` has a
-//! row for each that wrote here; a dump does not contain the table, everything else that copies a database does. So the
-//! database that writes knows whether it is a copy.
+//! A log goes on in another place when its database is cloned or restored from a dump, when a standby is
+//! promoted, after recovery to a point in time, and after pg_upgrade. Each such period is an incarnation of
+//! the log. `audit_incarnation` has a row for each that wrote here; a dump does not contain the table,
+//! everything else that copies a database does. So the database that writes knows whether it is a copy.
 //!
 //! **Invariants**
-//! * The first transaction that writes an entry in a new place adds a row and, before its first entry, an entry that says so.
-//!   Nobody waits: of several transactions that are the first, each adds its own.
-//! * A copy of a database makes no checkpoint, which would contradict those of the original, until `audit_fork()` or
-//!   `audit_resume()` says what it is. A promoted standby, a recovered or an upgraded server does: nothing tells that there is
-//!   another one.
+//! * The first transaction that writes an entry in a new place adds a row and, before its first entry, an
+//!   entry that says so. Nobody waits: of several transactions that are the first, each adds its own.
+//! * A copy of a database makes no checkpoint, which would contradict those of the original, until
+//!   `audit_fork()` or `audit_resume()` says what it is. A promoted standby, a recovered or an upgraded
+//!   server does: nothing tells that there is another one.
 //! * While the table is empty, no entry was written here, and a dump can be restored.
 
 use crate::error::Error;
@@ -81,8 +81,8 @@ impl Kind {
         } else if before.system == here.system {
             Self::Timeline
         } else if before.version < here.version || here.version < 17 {
-            // pg_upgrade keeps the OIDs of databases. Otherwise only pg_createsubscriber, from version 17 on, gives a copy of a
-            // server another system identifier.
+            // pg_upgrade keeps the OIDs of databases. Otherwise only pg_createsubscriber, from version 17 on,
+            // gives a copy of a server another system identifier.
             Self::Upgrade
         } else {
             Self::Clone
@@ -112,8 +112,8 @@ pub struct Announcement {
     pub detail: Value,
 }
 
-/// All incarnations that wrote here, oldest first. Sees what is committed and what this transaction has done, whatever the
-/// isolation level.
+/// All incarnations that wrote here, oldest first. Sees what is committed and what this transaction has done,
+/// whatever the isolation level.
 fn all(table: Oid) -> Vec<Incarnation> {
     let read = |row: StoredTuple<'_>| Incarnation {
         id: Uuid::from_bytes(row.array(1).expect("incarnation is not null")),
@@ -189,15 +189,16 @@ pub fn state(extension: &Extension) -> Result<State, Error> {
     Ok(State { word: state, begun: all.into_iter().map(|row| (row.kind, row.at)).collect() })
 }
 
-/// The incarnation whose entries are all that the log has, where pg_upgrade has moved the log since, and nothing was written
-/// here yet. Nobody else seals them: pg_upgrade leaves one of both servers.
+/// The incarnation whose entries are all that the log has, where pg_upgrade has moved the log since, and
+/// nothing was written here yet. Nobody else seals them: pg_upgrade leaves one of both servers.
 pub fn before_upgrade(extension: &Extension) -> Result<Option<Incarnation>, Error> {
     let last = all(extension.table(OwnTable::Incarnation)?).pop();
     let here = Place::here();
     Ok(last.filter(|last| last.place != here && Kind::between(last.place, here) == Kind::Upgrade))
 }
 
-/// Begins an incarnation if this transaction is the first one that writes in this place. Returns what an entry must say about it.
+/// Begins an incarnation if this transaction is the first one that writes in this place. Returns what an
+/// entry must say about it.
 pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     let here = Place::here();
     let all = all(extension.table(OwnTable::Incarnation)?);
@@ -249,7 +250,8 @@ pub fn begin(extension: &Extension) -> Result<Option<Announcement>, Error> {
     Ok(Some(Announcement { operation, detail }))
 }
 
-/// Begins an incarnation in the same place as the one before: a copy is told what it is. Returns the detail of its entry.
+/// Begins an incarnation in the same place as the one before: a copy is told what it is. Returns the detail
+/// of its entry.
 pub fn declare(extension: &Extension, kind: Kind) -> Result<Value, Error> {
     let previous = current(extension)?.map(|current| current.id);
     let mut detail = insert(extension, kind, previous, true)?;
@@ -304,8 +306,9 @@ fn newest_checkpoint(extension: &Extension) -> Result<Option<(i64, Option<Uuid>)
     Ok(rows::last_of_primary_key(extension.table(OwnTable::Checkpoints)?, read))
 }
 
-/// When this log parted from another copy of itself, the newest time, in microseconds since 2000-01-01 UTC: what it has written since
-/// is in no other copy from before. `None` for one that never did. A copy that has written nothing yet parts with its first entry.
+/// When this log parted from another copy of itself, the newest time, in microseconds since 2000-01-01 UTC:
+/// what it has written since is in no other copy from before. `None` for one that never did. A copy that has
+/// written nothing yet parts with its first entry.
 pub fn parted_at(extension: &Extension) -> Result<Option<i64>, Error> {
     let all = all(extension.table(OwnTable::Incarnation)?);
     let parts = |row: &&Incarnation| matches!(row.kind, Kind::Restore | Kind::Clone | Kind::Timeline);
@@ -336,8 +339,8 @@ fn has_remains(extension: &Extension) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Removes what a dump without entries has brought (`pg_dump --exclude-table-data`): it proves nothing, and a log that continued
-/// it would contradict the original.
+/// Removes what a dump without entries has brought (`pg_dump --exclude-table-data`): it proves nothing, and a
+/// log that continued it would contradict the original.
 fn discard_remains(extension: &Extension) -> Result<Option<Announcement>, Error> {
     let identity = extension.table(OwnTable::Identity)?;
     if !has_remains(extension)? {

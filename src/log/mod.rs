@@ -16,8 +16,8 @@
 //!
 //! It may use `extension`, `settings`, `error`, `pg` and the core crate.
 //!
-//! **Invariant**: every entry comes through [`append`], with cleared images and the session's current context, so that no
-//! entry can carry another one's image.
+//! **Invariant**: every entry comes through [`append`], with cleared images and the session's current
+//! context, so that no entry can carry another one's image.
 
 pub mod buffer;
 pub mod claim;
@@ -65,8 +65,9 @@ impl Drop for WithoutStatement {
     }
 }
 
-/// Appends an entry to the transaction's chain, for a statement that runs as `role`. `fill` writes the images, which are
-/// null at first, or breaks off where there is nothing to record; then the result is `None`.
+/// Appends an entry to the transaction's chain, for a statement that runs as `role`. `fill` writes the
+/// images, which are null at first, or breaks off where there is nothing to record; then the result is
+/// `None`.
 ///
 /// The entry is written by [`flush`], or before commit.
 pub fn append(
@@ -75,16 +76,16 @@ pub fn append(
     fill: impl FnOnce(&mut Images) -> Result<ControlFlow<()>, Error>,
 ) -> Result<Option<Place>, Error> {
     begin(role)?;
-    // The buffers are reused from one entry to the next. Where an entry is appended while another one is (an output
-    // function or an index's expression may do anything), it gets buffers of its own.
+    // The buffers are reused from one entry to the next. Where an entry is appended while another one is (an
+    // output function or an index's expression may do anything), it gets buffers of its own.
     let mut buffers = BUFFERS.take().unwrap_or_default();
     let result = append_in(&mut buffers, header, role, fill);
     BUFFERS.set(Some(buffers));
     result
 }
 
-/// Makes this database's log its own, if no transaction has written to it in this place: an entry says what has become of it.
-/// From now on no dump can be restored into it. Returns whether there is such an entry.
+/// Makes this database's log its own, if no transaction has written to it in this place: an entry says what
+/// has become of it. From now on no dump can be restored into it. Returns whether there is such an entry.
 pub fn begin(role: Oid) -> Result<bool, Error> {
     if !transaction::has_begun()
         && let Some(announcement) = transaction::begin_here()?

@@ -1,8 +1,9 @@
-//! While a dump is restored: its rows and objects are what the log already tells about, so nothing is recorded.
+//! While a dump is restored: its rows and objects are what the log already tells about, so nothing is
+//! recorded.
 //!
-//! **Invariant**: this is the case only for sessions that replay a dump, by the settings that pg_dump's scripts and pg_restore
-//! make, for a role that may restore the log, and only until this database has written an entry of its own. The first entry
-//! of any other session ends it, for all sessions.
+//! **Invariant**: this is the case only for sessions that replay a dump, by the settings that pg_dump's
+//! scripts and pg_restore make, for a role that may restore the log, and only until this database has written
+//! an entry of its own. The first entry of any other session ends it, for all sessions.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -21,8 +22,8 @@ pub fn is_under_way() -> Result<bool, Error> {
     }
 }
 
-/// Whether the role may restore the log: a superuser, the extension's owner, or a role that was granted INSERT on the log by
-/// name. Members of `pg_write_all_data` may not, as such.
+/// Whether the role may restore the log: a superuser, the extension's owner, or a role that was granted
+/// INSERT on the log by name. Members of `pg_write_all_data` may not, as such.
 pub fn may_restore(extension: &Extension, role: Oid) -> Result<bool, Error> {
     let log = extension.table(OwnTable::Log)?;
     Ok(compat::owns_extension(extension.oid, role) || catalog::grants_insert(log, role))
@@ -33,7 +34,8 @@ pub fn acts_for_owner(extension: &Extension) -> bool {
     session::roles().into_iter().any(|role| compat::owns_extension(extension.oid, role))
 }
 
-/// Whether the session is that of a role that may restore: pg_restore also works as the owners of what it restores.
+/// Whether the session is that of a role that may restore: pg_restore also works as the owners of what it
+/// restores.
 fn acts_for_restorer(extension: &Extension) -> Result<bool, Error> {
     for role in session::roles() {
         if may_restore(extension, role)? {

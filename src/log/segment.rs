@@ -1,15 +1,17 @@
 //! The log's segments: which table has which chains.
 //!
-//! Segment n has the chains from `(n - 1) * SEGMENT_CHAINS` on. Segment 1 is `audit_log` itself, so that a log that was never
-//! rotated is one table; the others are tables `audit_log_0002`, `audit_log_0003`, … that inherit from it. `audit_segment` says
-//! what has become of each.
+//! Segment n has the chains from `(n - 1) * SEGMENT_CHAINS` on. Segment 1 is `audit_log` itself, so that a
+//! log that was never rotated is one table; the others are tables `audit_log_0002`, `audit_log_0003`, … that
+//! inherit from it. `audit_segment` says what has become of each.
 //!
 //! **Invariants**
-//! * A chain never leaves its segment: each segment's chains begin with the log's identity, and can be verified by themselves.
-//! * The open segment is the one with the greatest number that has a row `open`; the first one, without any. New transactions
-//!   write there. A transaction writes to one segment, however long it lasts.
-//! * A transaction locks its segment before it decides to write there, and keeps the lock to its end. So whoever gets a lock that
-//!   conflicts, after the next segment was opened by a committed transaction, knows that nobody writes there any more.
+//! * A chain never leaves its segment: each segment's chains begin with the log's identity, and can be
+//!   verified by themselves.
+//! * The open segment is the one with the greatest number that has a row `open`; the first one, without any.
+//!   New transactions write there. A transaction writes to one segment, however long it lasts.
+//! * A transaction locks its segment before it decides to write there, and keeps the lock to its end. So
+//!   whoever gets a lock that conflicts, after the next segment was opened by a committed transaction, knows
+//!   that nobody writes there any more.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -98,7 +100,8 @@ thread_local! {
     static CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Notes that a table may have changed; any table, for `None`. Whoever adds rows to `audit_segment` announces that.
+/// Notes that a table may have changed; any table, for `None`. Whoever adds rows to `audit_segment` announces
+/// that.
 pub fn on_relation_change(relation: Option<Oid>) {
     CHANGES.set(CHANGES.get() + 1);
     // It is borrowed only where nothing can come here.
@@ -108,8 +111,8 @@ pub fn on_relation_change(relation: Option<Oid>) {
 }
 
 impl Segments {
-    /// What this session has read of `audit_segment`, if nobody has announced a change since: what was edited by force may not be
-    /// seen. For what is shown, not for what is decided.
+    /// What this session has read of `audit_segment`, if nobody has announced a change since: what was edited
+    /// by force may not be seen. For what is shown, not for what is decided.
     pub fn known(extension: &Extension) -> Result<Rc<Self>, Error> {
         let table = extension.table(OwnTable::Segments)?;
         if let Some(known) = KNOWN
@@ -125,7 +128,8 @@ impl Segments {
         Ok(read)
     }
 
-    /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the isolation level.
+    /// Reads `audit_segment`. Sees what is committed and what this transaction has done, whatever the
+    /// isolation level.
     pub fn read(extension: &Extension) -> Result<Self, Error> {
         let read = |row: StoredTuple<'_>| {
             let columns: [Option<i64>; 12] = row.integers();
@@ -195,7 +199,8 @@ impl Segments {
     }
 }
 
-/// The tables of the segments that were not pruned, by number. One whose table was dropped by force is left out.
+/// The tables of the segments that were not pruned, by number. One whose table was dropped by force is left
+/// out.
 pub fn all(extension: &Extension) -> Result<Vec<(u32, Oid)>, Error> {
     tables(extension, Segments::read(extension)?.remaining())
 }

@@ -51,7 +51,8 @@ impl AddressText {
 }
 
 impl StoredRow<'_> {
-    /// Calls `body` with the row as the core crate reads it: texts in UTF-8, the address as text, the time since 1970.
+    /// Calls `body` with the row as the core crate reads it: texts in UTF-8, the address as text, the time
+    /// since 1970.
     pub fn with_entry<T>(&self, addresses: &mut AddressText, body: impl FnOnce(&StoredEntry<'_>) -> T) -> T {
         // In a UTF-8 database nothing is converted.
         let texts = [

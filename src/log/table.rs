@@ -40,7 +40,8 @@ impl LogTable {
     /// No log.
     pub const NONE: Self = Self { log: Oid::INVALID, segment: 1, table: Oid::INVALID };
 
-    /// Looks up the open segment. Refuses one whose columns are not [`columns::COLUMNS`], or that has no primary key.
+    /// Looks up the open segment. Refuses one whose columns are not [`columns::COLUMNS`], or that has no
+    /// primary key.
     pub fn open(extension: &Extension) -> Result<Self, Error> {
         let log = extension.table(OwnTable::Log)?;
         let segment = Segments::read(extension)?.open();
@@ -72,12 +73,12 @@ impl LogTable {
         segment::first_chain(self.segment)
     }
 
-    /// The chain's newest entry, whatever the isolation level: what the last holder of the chain's lock committed. The
-    /// caller holds the chain's lock.
+    /// The chain's newest entry, whatever the isolation level: what the last holder of the chain's lock
+    /// committed. The caller holds the chain's lock.
     ///
-    /// `known` is the place of an entry that was in the chain at some time. A scan takes all matches from a page of the
-    /// index at once, some hundred places of the chain; `known` bounds that. Where nothing is found from there on (the
-    /// log was tampered with, or restored in place), the whole chain is searched.
+    /// `known` is the place of an entry that was in the chain at some time. A scan takes all matches from a
+    /// page of the index at once, some hundred places of the chain; `known` bounds that. Where nothing is
+    /// found from there on (the log was tampered with, or restored in place), the whole chain is searched.
     pub fn newest(self, chain: u32, known: Option<i64>) -> Option<Newest> {
         known.and_then(|seq| self.newest_from(chain, seq)).or_else(|| self.newest_from(chain, i64::MIN))
     }
@@ -126,8 +127,8 @@ pub struct ChainEnd {
     pub hash: Hash,
 }
 
-/// The newest entry of each chain of a segment, from the greatest chain down, as the active snapshot sees them. Takes one descent
-/// of the primary key for each chain.
+/// The newest entry of each chain of a segment, from the greatest chain down, as the active snapshot sees
+/// them. Takes one descent of the primary key for each chain.
 pub fn for_each_end(segment: Oid, mut visit: impl FnMut(ChainEnd)) {
     let mut ends = KeyEnds::open(segment);
     let mut bound = i32::MAX;
@@ -183,7 +184,8 @@ pub fn entry<T>(
     Ok(result)
 }
 
-/// Reads entries of the log, as the active snapshot sees them, in the order in which their places are given. Asks for no privileges.
+/// Reads entries of the log, as the active snapshot sees them, in the order in which their places are given.
+/// Asks for no privileges.
 pub fn entries(
     extension: &Extension,
     places: impl IntoIterator<Item = (i32, i64)>,
@@ -218,7 +220,8 @@ pub struct Identity {
     pub forked: Option<([u8; 16], u64)>,
 }
 
-/// The log's identities, in any order. Sees what is committed and what this transaction has done, whatever the isolation level.
+/// The log's identities, in any order. Sees what is committed and what this transaction has done, whatever
+/// the isolation level.
 pub fn identities(table: Oid) -> Vec<Identity> {
     table::scan_all_as_written(table, |row| Identity {
         id: row.array(1).expect("log_id is not null"),
@@ -231,8 +234,8 @@ pub fn begun_at(table: Oid) -> Option<i64> {
     table::scan_all_as_written(table, |row| row.integer(2)).into_iter().min()
 }
 
-/// The identity on which the first links of the chains depend; `None` before the first entry. Sees what is committed, whatever
-/// the isolation level.
+/// The identity on which the first links of the chains depend; `None` before the first entry. Sees what is
+/// committed, whatever the isolation level.
 pub fn first_identity(table: Oid) -> Option<[u8; 16]> {
     identities(table).into_iter().find(|identity| identity.forked.is_none()).map(|identity| identity.id)
 }

@@ -1,16 +1,17 @@
-//! A transaction's part of the log: the chain that it holds, the chain's newest entry, and the entries not yet written.
+//! A transaction's part of the log: the chain that it holds, the chain's newest entry, and the entries not
+//! yet written.
 //!
 //! **Invariants**
-//! * The newest entry kept here is the chain's newest entry as this transaction will leave it: the newest committed one
-//!   when the chain was taken, then this transaction's own. Nobody else adds to the chain, because the transaction holds
-//!   the chain's lock until it ends.
-//! * The rollback of a savepoint restores the newest entry from before the savepoint's first entry, and drops the
-//!   savepoint's unwritten entries; PostgreSQL undoes the written ones.
-//! * An entry is written in the savepoint in which it was captured, or in an outer one into which that was released; never
-//!   in a deeper one, whose rollback would lose it.
+//! * The newest entry kept here is the chain's newest entry as this transaction will leave it: the newest
+//!   committed one when the chain was taken, then this transaction's own. Nobody else adds to the chain,
+//!   because the transaction holds the chain's lock until it ends.
+//! * The rollback of a savepoint restores the newest entry from before the savepoint's first entry, and drops
+//!   the savepoint's unwritten entries; PostgreSQL undoes the written ones.
+//! * An entry is written in the savepoint in which it was captured, or in an outer one into which that was
+//!   released; never in a deeper one, whose rollback would lose it.
 //! * All entries of a transaction are in one segment. One that opens a segment has written nothing before.
-//! * Entries that are unwritten when the transaction is about to commit are written then. No state outlives the
-//!   transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
+//! * Entries that are unwritten when the transaction is about to commit are written then. No state outlives
+//!   the transaction; PREPARE TRANSACTION leaves the lock to the prepared transaction.
 //!
 //! [`crate::log::claim`] decides which chain a transaction gets, and that no writer waits for another.
 
@@ -33,7 +34,8 @@ use std::cell::{Cell, RefCell};
 const MAX_PENDING: usize = 1000;
 const MAX_PENDING_BYTES: usize = 1 << 20;
 
-/// How far a chain's newest entry may be dated in the future, in microseconds, before another chain is preferred: a minute.
+/// How far a chain's newest entry may be dated in the future, in microseconds, before another chain is
+/// preferred: a minute.
 const MAX_CLOCK_SKEW: i64 = 60_000_000;
 
 /// The state before a savepoint's first entry.
@@ -70,7 +72,8 @@ struct KnownLog {
 thread_local! {
     static TRANSACTION: RefCell<Option<Transaction>> = const { RefCell::new(None) };
     static KNOWN: Cell<Option<KnownLog>> = const { Cell::new(None) };
-    /// Set where one of the log's tables may have changed, or another segment was opened: the next transaction looks it up again.
+    /// Set where one of the log's tables may have changed, or another segment was opened: the next
+    /// transaction looks it up again.
     static STALE: Cell<bool> = const { Cell::new(false) };
     /// Whether the log's incarnation has begun, by a row that is committed.
     static BEGUN: Cell<bool> = const { Cell::new(false) };
@@ -78,8 +81,8 @@ thread_local! {
     static OPENED: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
-/// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written by [`flush`],
-/// or before commit.
+/// Adds an entry to the transaction's chain; takes a chain if the transaction has none. The entry is written
+/// by [`flush`], or before commit.
 pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place, Error> {
     take_chain()?;
     let first = TRANSACTION.with_borrow(|tx| {
@@ -121,8 +124,8 @@ pub fn add(header: &EntryHeader<'_>, buffers: &mut EntryBuffers) -> Result<Place
     Ok(place)
 }
 
-/// Takes a chain for the transaction, if it has none. Blocks while all chains are taken: so whoever needs a lock for which
-/// transactions with entries may wait takes a chain before that lock.
+/// Takes a chain for the transaction, if it has none. Blocks while all chains are taken: so whoever needs a
+/// lock for which transactions with entries may wait takes a chain before that lock.
 pub fn take_chain() -> Result<(), Error> {
     if TRANSACTION.with_borrow(Option::is_none) {
         let transaction = begin()?;
@@ -158,8 +161,8 @@ pub fn has_begun() -> bool {
     TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.begun))
 }
 
-/// Begins the log's incarnation, if this transaction is the first one that writes in this place. Returns what an entry must
-/// say about it.
+/// Begins the log's incarnation, if this transaction is the first one that writes in this place. Returns what
+/// an entry must say about it.
 pub fn begin_here() -> Result<Option<Announcement>, Error> {
     take_chain()?;
     let noted = |tx: &mut Option<Transaction>| {
@@ -179,8 +182,8 @@ pub fn begin_here() -> Result<Option<Announcement>, Error> {
     }
 }
 
-/// Makes the transaction write to a segment that it is about to open. Refuses a transaction that has written entries, which
-/// belong to the segment before.
+/// Makes the transaction write to a segment that it is about to open. Refuses a transaction that has written
+/// entries, which belong to the segment before.
 pub fn open_segment() -> Result<(), Error> {
     if TRANSACTION.with_borrow(|tx| tx.as_ref().is_some_and(|tx| tx.added)) {
         return Err(Error::RotateAfterWriting);
@@ -256,7 +259,8 @@ pub fn on_end(end: End) {
         }),
         End::SavepointRolledBack(level) => TRANSACTION.with_borrow_mut(|tx| {
             if OPENED.get().is_some_and(|opened| opened >= level) {
-                // The segment is gone, with all that this transaction has written: it may begin again in the one before.
+                // The segment is gone, with all that this transaction has written: it may begin again in the
+                // one before.
                 OPENED.set(None);
                 STALE.set(true);
                 claim::forget_newest();
@@ -331,8 +335,8 @@ pub fn on_relation_change(relation: Option<Oid>) {
     }
 }
 
-/// The log's identity. It is made when the first entry is written, so that a restored dump brings its own. Only the first
-/// entries of a new log can wait for one another here.
+/// The log's identity. It is made when the first entry is written, so that a restored dump brings its own.
+/// Only the first entries of a new log can wait for one another here.
 fn log_identity(log: KnownLog) -> Result<[u8; 16], Error> {
     let identity = log.extension.table(OwnTable::Identity)?;
     if let Some(id) = table::first_identity(identity) {

@@ -1,5 +1,5 @@
-//! `audit_verification_place`: where the VERIFY entries are in the log, so that nobody need search for them. What a
-//! verification found is in its entry.
+//! `audit_verification_place`: where the VERIFY entries are in the log, so that nobody need search for them.
+//! What a verification found is in its entry.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -25,14 +25,15 @@ pub fn insert_place(places: Oid, place: &Place, whole: bool) {
     insert(places, None, vec![Tuple::new(&row, (0, 0))]);
 }
 
-/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, and its entry's place.
+/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, and its
+/// entry's place.
 fn last_place(places: Oid) -> Option<(i64, i32, i64)> {
     let read = |row: StoredTuple<'_>| (row.integer(2), row.integer(3) as i32, row.integer(4));
     KeyEnds::open(places).last([Bound::True(1)], read)
 }
 
-/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, as the active snapshot
-/// sees it.
+/// When the last recorded verification of the whole log ended, in microseconds since 2000-01-01 UTC, as the
+/// active snapshot sees it.
 pub fn last_at(places: Oid) -> Option<i64> {
     last_place(places).map(|(at, ..)| at)
 }
@@ -48,8 +49,8 @@ pub fn last(extension: &Extension) -> Result<Option<(i64, Value)>, Error> {
     Ok(Some((at, detail.flatten().unwrap_or_default())))
 }
 
-/// Whether the last recorded verification of the whole log began after this time, found it intact, and ended no longer ago than
-/// `age`; both in microseconds, the time since 2000-01-01 UTC.
+/// Whether the last recorded verification of the whole log began after this time, found it intact, and ended
+/// no longer ago than `age`; both in microseconds, the time since 2000-01-01 UTC.
 pub fn is_intact_since(extension: &Extension, since: i64, age: i64) -> Result<bool, Error> {
     let Some((at, detail)) = last(extension)? else { return Ok(false) };
     let duration = detail["milliseconds"]

@@ -73,7 +73,8 @@ pub fn name_in(relation: Oid, namespace: Oid) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether the relation has that trigger, and the trigger always fires. The caller holds a lock on the relation.
+/// Whether the relation has that trigger, and the trigger always fires. The caller holds a lock on the
+/// relation.
 pub fn fires_always(relation: Oid, trigger: &CStr) -> bool {
     // SAFETY: the relation's cache entry is pinned meanwhile; its triggers are as many as it says.
     unsafe {
@@ -105,8 +106,8 @@ pub struct EventTrigger {
 
 /// All event triggers of the database.
 pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
-    // SAFETY: a scan that is ended before the catalog is closed; rows are copied from meanwhile. A null snapshot is the
-    // catalogs' own.
+    // SAFETY: a scan that is ended before the catalog is closed; rows are copied from meanwhile. A null
+    // snapshot is the catalogs' own.
     unsafe {
         let snapshot = match as_of {
             AsOf::Now => &raw mut pg_sys::SnapshotSelfData,
@@ -136,8 +137,8 @@ pub fn event_triggers(as_of: AsOf) -> Vec<EventTrigger> {
     }
 }
 
-/// Whether the relation is a system catalog that says what objects there are and how they behave: all but those that hold
-/// comments, statistics, large objects, and the settings of roles and databases.
+/// Whether the relation is a system catalog that says what objects there are and how they behave: all but
+/// those that hold comments, statistics, large objects, and the settings of roles and databases.
 pub fn defines_objects(relation: Oid) -> bool {
     relation.to_u32() < pg_sys::FirstUnpinnedObjectId
         && ![
@@ -159,8 +160,8 @@ pub fn is_built_in(class: Oid, object: Oid) -> bool {
     unsafe { pg_sys::IsPinnedObject(class, object) }
 }
 
-/// Whether the function or operator is in schema `pg_catalog`, with what the current command has written so far; false for
-/// objects of other kinds.
+/// Whether the function or operator is in schema `pg_catalog`, with what the current command has written so
+/// far; false for objects of other kinds.
 pub fn is_in_pg_catalog(class: Oid, object: Oid) -> bool {
     let (index, namespace) = match class {
         pg_sys::ProcedureRelationId => (pg_sys::ProcedureOidIndexId, pg_sys::Anum_pg_proc_pronamespace),
@@ -172,7 +173,8 @@ pub fn is_in_pg_catalog(class: Oid, object: Oid) -> bool {
     scan_catalog_as_written(class, index.into(), key, read).contains(&true)
 }
 
-/// The C symbol of a function that is written in C; `None` for all others, and for those of the server itself.
+/// The C symbol of a function that is written in C; `None` for all others, and for those of the server
+/// itself.
 pub fn c_symbol(function: Oid) -> Option<Vec<u8>> {
     if function.to_u32() < pg_sys::FirstNormalObjectId {
         return None;
@@ -196,7 +198,8 @@ pub fn c_symbol(function: Oid) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether event triggers can fire for objects of that catalog. They do not for shared objects, nor for large objects.
+/// Whether event triggers can fire for objects of that catalog. They do not for shared objects, nor for large
+/// objects.
 pub fn event_triggers_cover(class: Oid) -> bool {
     // SAFETY: a comparison with the list of such catalogs.
     class != LARGE_OBJECT && !unsafe { pg_sys::IsSharedRelation(class) }
@@ -297,8 +300,8 @@ pub fn extension_of(class: Oid, object: Oid) -> Option<Oid> {
     Some(unsafe { pg_sys::getExtensionOfObject(class, object) }).filter(|&oid| oid != Oid::INVALID)
 }
 
-/// The attribute numbers of the primary key, in the key's order; empty without one. And whether two rows may have one key until the
-/// transaction ends (DEFERRABLE).
+/// The attribute numbers of the primary key, in the key's order; empty without one. And whether two rows may
+/// have one key until the transaction ends (DEFERRABLE).
 pub fn primary_key(relation: Relation<'_>) -> (Vec<usize>, bool) {
     // SAFETY: the relation is open; the index's catalog row is valid until released.
     unsafe {
@@ -395,7 +398,8 @@ fn quote(identifier: &[u8]) -> String {
     pgrx::spi::quote_identifier(from_server(identifier))
 }
 
-/// An object as messages name it, for example `function f(integer)`; `None` for one that the current command has created.
+/// An object as messages name it, for example `function f(integer)`; `None` for one that the current command
+/// has created.
 pub fn describe(class: Oid, object: Oid) -> Option<String> {
     let address = pg_sys::ObjectAddress { classId: class, objectId: object, objectSubId: 0 };
     // SAFETY: a look-up that answers null for an unknown object.
@@ -414,8 +418,8 @@ pub fn announce_change(relation: Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
-/// Whether the role, or one that it is a member of, was granted INSERT on the relation by name. What predefined roles such as
-/// `pg_write_all_data` and superusers may do does not count.
+/// Whether the role, or one that it is a member of, was granted INSERT on the relation by name. What
+/// predefined roles such as `pg_write_all_data` and superusers may do does not count.
 pub fn grants_insert(relation: Oid, role: Oid) -> bool {
     // SAFETY: the relation's catalog row is valid until released; relacl is null or an array of aclitem.
     unsafe {

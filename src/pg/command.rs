@@ -75,9 +75,10 @@ fn is_trigger_state(subtype: pg_sys::AlterTableType::Type) -> bool {
     )
 }
 
-/// Whether a subcommand of ALTER TABLE changes only how a table is stored and maintained. All others may change what the
-/// table holds, what can be written to it, or what happens then: columns, constraints, triggers, rules, inheritance, owner,
-/// row security, and an access method, which decides what rows there are. UNLOGGED would lose the rows in a crash.
+/// Whether a subcommand of ALTER TABLE changes only how a table is stored and maintained. All others may
+/// change what the table holds, what can be written to it, or what happens then: columns, constraints,
+/// triggers, rules, inheritance, owner, row security, and an access method, which decides what rows there
+/// are. UNLOGGED would lose the rows in a crash.
 ///
 /// # Safety
 /// Of a parse tree.
@@ -97,7 +98,8 @@ unsafe fn changes_storage(command: &pg_sys::AlterTableCmd) -> bool {
         Type::AT_SetTableSpace | Type::AT_SetRelOptions | Type::AT_ResetRelOptions | Type::AT_SetLogged => {
             true
         }
-        // It names the columns by which a subscriber finds the rows of UPDATE and DELETE, of which there are none.
+        // It names the columns by which a subscriber finds the rows of UPDATE and DELETE, of which there are
+        // none.
         Type::AT_ReplicaIdentity => true,
         _ => false,
     }
@@ -184,8 +186,8 @@ impl<'a> Command<'a> {
         let (kind, object) = comment.or(label)?;
         let mut relation: pg_sys::Relation = std::ptr::null_mut();
         let lock = pg_sys::AccessShareLock as i32;
-        // SAFETY: what the command has just resolved; a relation that comes open is closed, and stays locked as the command
-        // has locked it.
+        // SAFETY: what the command has just resolved; a relation that comes open is closed, and stays locked
+        // as the command has locked it.
         unsafe {
             let address = pg_sys::get_object_address(kind, object, &mut relation, lock, true);
             if !relation.is_null() {
@@ -200,14 +202,15 @@ impl<'a> Command<'a> {
         matches!(self.tag(), "CREATE TABLE AS" | "SELECT INTO")
     }
 
-    /// Whether it is an ALTER TABLE that only makes triggers always fire, as a dump does with the extension's.
+    /// Whether it is an ALTER TABLE that only makes triggers always fire, as a dump does with the
+    /// extension's.
     pub fn only_enables_always(self) -> bool {
         use pg_sys::AlterTableType::AT_EnableAlwaysTrig as ALWAYS;
         self.alters(|subtype| subtype == ALWAYS) && !self.alters(|subtype| subtype != ALWAYS)
     }
 
-    /// Whether it is an ALTER TABLE that changes how tables are stored and maintained: neither their rows, nor what may be
-    /// written to them, nor who may do what.
+    /// Whether it is an ALTER TABLE that changes how tables are stored and maintained: neither their rows,
+    /// nor what may be written to them, nor who may do what.
     pub fn only_changes_storage(self) -> bool {
         if self.node::<pg_sys::AlterTableMoveAllStmt>(NodeTag::T_AlterTableMoveAllStmt).is_some() {
             return true;
@@ -240,11 +243,12 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The columns for whose values an ALTER TABLE has an expression of its own (ALTER COLUMN … TYPE … USING).
+    /// The columns for whose values an ALTER TABLE has an expression of its own (ALTER COLUMN … TYPE …
+    /// USING).
     pub fn computed_columns(self) -> Vec<String> {
         let Some(statement) = self.alter_table() else { return Vec::new() };
-        // SAFETY: `cmds` is a list of AlterTableCmd, and the definition of such a subcommand a ColumnDef; names are C strings. The list
-        // is the parse tree's, not ours to free.
+        // SAFETY: `cmds` is a list of AlterTableCmd, and the definition of such a subcommand a ColumnDef;
+        // names are C strings. The list is the parse tree's, not ours to free.
         unsafe {
             let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
             commands

@@ -297,8 +297,8 @@ pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Calls `write` for each relation that a statement writes to, with the operation. UPDATE without columns only locks rows
-/// (SELECT FOR UPDATE).
+/// Calls `write` for each relation that a statement writes to, with the operation. UPDATE without columns
+/// only locks rows (SELECT FOR UPDATE).
 ///
 /// # Safety
 /// `list` holds what `ExecutorCheckPerms_hook` gets: range table entries in 15, RTEPermissionInfo later.
@@ -380,8 +380,8 @@ pub unsafe fn reindex(table: pg_sys::Oid) {
     }
 }
 
-/// Notes that a table has got storage that this transaction has created for another one, which has got that of the table: as
-/// `swap_relation_files` does (`src/backend/commands/cluster.c`).
+/// Notes that a table has got storage that this transaction has created for another one, which has got that
+/// of the table: as `swap_relation_files` does (`src/backend/commands/cluster.c`).
 ///
 /// # Safety
 /// Both are locked, and their rows in `pg_class` are about to be changed.

@@ -1,8 +1,8 @@
 //! The database's encoding, and texts that may not be in it.
 //!
-//! PostgreSQL checks what a client sends, but not settings of a startup packet, the names of roles and databases, which
-//! databases of different encodings share, and settings in files. [`outside`] makes a text of the database of what comes from
-//! there. Nothing here raises an error for a text.
+//! PostgreSQL checks what a client sends, but not settings of a startup packet, the names of roles and
+//! databases, which databases of different encodings share, and settings in files. [`outside`] makes a text
+//! of the database of what comes from there. Nothing here raises an error for a text.
 
 use super::unguarded;
 use pgrx::pg_sys::{self, Oid};
@@ -27,8 +27,8 @@ pub fn is_utf8() -> bool {
     unguarded::GetDatabaseEncoding() == UTF8
 }
 
-/// `text` as UTF-8, which is what is hashed. In a UTF-8 database this is `text` itself. What UTF-8 has no character for is
-/// escaped.
+/// `text` as UTF-8, which is what is hashed. In a UTF-8 database this is `text` itself. What UTF-8 has no
+/// character for is escaped.
 pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if is_utf8() || text.is_ascii() {
         return Cow::Borrowed(text);
@@ -42,8 +42,8 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(converted)
 }
 
-/// UTF-8 in the database's encoding. A character that the encoding does not have is written as `\u` and four hexadecimal
-/// digits or more in braces.
+/// UTF-8 in the database's encoding. A character that the encoding does not have is written as `\u` and four
+/// hexadecimal digits or more in braces.
 pub fn from_utf8(text: &str) -> Cow<'_, [u8]> {
     if is_utf8() || text.is_ascii() {
         return Cow::Borrowed(text.as_bytes());
@@ -64,8 +64,9 @@ pub fn is_valid(text: &[u8]) -> bool {
     valid_prefix(text) == text.len()
 }
 
-/// Makes a text of the database of one that does not come from its tables (`docs/format.md`, section 3). A valid text that
-/// does not look like an escaped one remains as it is; another becomes `E'…'`, with `\xHH` for each byte that is not valid.
+/// Makes a text of the database of one that does not come from its tables (`docs/format.md`, section 3). A
+/// valid text that does not look like an escaped one remains as it is; another becomes `E'…'`, with `\xHH`
+/// for each byte that is not valid.
 pub fn outside(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.starts_with(b"E'") && is_valid(text) { Cow::Borrowed(text) } else { Cow::Owned(escape(text)) }
 }
@@ -129,8 +130,8 @@ enum Direction {
     FromUtf8,
 }
 
-/// Appends the text, converted between the database's encoding and UTF-8, as far as it can be, and returns how many bytes of it
-/// that is. Outside of transactions only ASCII is converted.
+/// Appends the text, converted between the database's encoding and UTF-8, as far as it can be, and returns
+/// how many bytes of it that is. Outside of transactions only ASCII is converted.
 fn convert(text: &[u8], direction: Direction, out: &mut Vec<u8>) -> usize {
     thread_local!(static CONVERSIONS: Cell<[Option<Oid>; 2]> = const { Cell::new([None; 2]) });
     // Most texts are ASCII, which all encodings of servers contain.
@@ -146,9 +147,9 @@ fn convert(text: &[u8], direction: Direction, out: &mut Vec<u8>) -> usize {
         Direction::FromUtf8 => (UTF8, encoding),
     };
     let conversion = CONVERSIONS.get()[direction as usize].unwrap_or_else(|| {
-        // A backend never changes its database. PostgreSQL's own conversion: one of another schema may come first in the
-        // session's search path.
-        // SAFETY: a look-up, within a transaction; what it raises is caught at the boundary.
+        // A backend never changes its database. PostgreSQL's own conversion: one of another schema may come
+        // first in the session's search path. SAFETY: a look-up, within a transaction; what it raises is
+        // caught at the boundary.
         let found = unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 FindDefaultConversion(Oid::from(pg_sys::PG_CATALOG_NAMESPACE), from, to)
@@ -166,8 +167,9 @@ fn convert(text: &[u8], direction: Direction, out: &mut Vec<u8>) -> usize {
         let chunk = &text[done..text.len().min(done + CHUNK)];
         let start = out.len();
         out.resize(start + chunk.len() * GROWTH + 1, 0);
-        // SAFETY: reads the chunk, and writes at most GROWTH times its length and a NUL. Without errors it returns the number
-        // of bytes up to the first character that it cannot convert, or that the chunk has only a part of.
+        // SAFETY: reads the chunk, and writes at most GROWTH times its length and a NUL. Without errors it
+        // returns the number of bytes up to the first character that it cannot convert, or that the chunk has
+        // only a part of.
         let converted = unsafe {
             pg_sys::pg_do_encoding_conversion_buf(
                 conversion,

@@ -1,5 +1,5 @@
-//! The ends of index ranges: rows with the greatest key below a bound, one descent of an index each, whatever the planner
-//! would do.
+//! The ends of index ranges: rows with the greatest key below a bound, one descent of an index each, whatever
+//! the planner would do.
 
 use super::compat;
 use super::table::StoredTuple;
@@ -40,7 +40,8 @@ impl Bound {
     }
 }
 
-/// An open scan of a table's primary key, or of another unique index, from its end, which sees what the active snapshot sees. It asks for no privileges.
+/// An open scan of a table's primary key, or of another unique index, from its end, which sees what the
+/// active snapshot sees. It asks for no privileges.
 pub struct KeyEnds<const N: usize> {
     relation: pg_sys::Relation,
     index: pg_sys::Relation,
@@ -57,9 +58,11 @@ impl<const N: usize> KeyEnds<N> {
         Self::open_by(table, key).expect("the table has no primary key")
     }
 
-    /// Opens the unique index of these columns, which are given by their numbers in the table, from 1; `None` if there is none.
+    /// Opens the unique index of these columns, which are given by their numbers in the table, from 1; `None`
+    /// if there is none.
     pub fn open_unique(table: Oid, columns: &[i16]) -> Option<Self> {
-        // SAFETY: the table is open; the list and the descriptions of its indexes are copies, or the cache's own.
+        // SAFETY: the table is open; the list and the descriptions of its indexes are copies, or the cache's
+        // own.
         let key = |relation| unsafe {
             let indexes = pg_sys::RelationGetIndexList(relation);
             let found = (0..pg_sys::list_length(indexes))
@@ -72,7 +75,8 @@ impl<const N: usize> KeyEnds<N> {
     }
 
     fn open_by(table: Oid, key: impl FnOnce(pg_sys::Relation) -> Option<Oid>) -> Option<Self> {
-        // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource owner.
+        // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource
+        // owner.
         unsafe {
             let lock = pg_sys::AccessShareLock as c_int;
             let relation = pg_sys::table_open(table, lock);
@@ -125,7 +129,8 @@ impl<const N: usize> Drop for KeyEnds<N> {
 
 /// Whether an index is a valid unique one of these columns, without expressions or a condition.
 fn has_unique_key(index: Oid, columns: &[i16]) -> bool {
-    // SAFETY: the index is of a table that is open; closed again. `indkey` has as many columns as `indnatts` says.
+    // SAFETY: the index is of a table that is open; closed again. `indkey` has as many columns as `indnatts`
+    // says.
     unsafe {
         let lock = pg_sys::AccessShareLock as c_int;
         let relation = pg_sys::index_open(index, lock);

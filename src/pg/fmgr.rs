@@ -42,14 +42,15 @@ impl Call {
         }
     }
 
-    /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that is
-    /// requested here.
+    /// The argument as a Rust value; `None` for null. The SQL declaration gives each argument the type that
+    /// is requested here.
     pub fn arg<T: FromDatum>(&self, index: usize) -> Option<T> {
         // SAFETY: a non-null datum of the declared type, alive during the call.
         self.datum(index).and_then(|datum| unsafe { T::from_datum(datum, false) })
     }
 
-    /// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for null.
+    /// An argument that is declared as text, json or bytea: its bytes, valid during the call; `None` for
+    /// null.
     pub fn bytes(&self, index: usize) -> Option<&[u8]> {
         // SAFETY: the SQL declaration makes it a varlena; detoasted, it lives in the call's memory context.
         self.datum(index).map(|datum| unsafe { varlena::bytes(datum) })
@@ -88,8 +89,8 @@ impl Call {
     /// # Panics
     /// Where a row has another number of columns.
     pub fn returns_rows(&self, rows: Vec<Vec<Option<pg_sys::Datum>>>) -> pg_sys::Datum {
-        // SAFETY: the function is declared to return a set of rows; InitMaterializedSRF refuses callers that cannot take one, and
-        // makes a tuplestore and a description that live as long as the query.
+        // SAFETY: the function is declared to return a set of rows; InitMaterializedSRF refuses callers that
+        // cannot take one, and makes a tuplestore and a description that live as long as the query.
         unsafe {
             pg_sys::InitMaterializedSRF(self.fcinfo, 0);
             let result: *mut pg_sys::ReturnSetInfo = (*self.fcinfo).resultinfo.cast();

@@ -29,7 +29,8 @@ pub struct RemoteRelation {
 }
 
 impl ForeignTable {
-    /// Looks up a foreign table, whose schema and name are given as postgres_fdw takes them where it has no options.
+    /// Looks up a foreign table, whose schema and name are given as postgres_fdw takes them where it has no
+    /// options.
     pub fn of(relation: Oid, schema: &str, name: &str) -> Self {
         // SAFETY: look-ups of a foreign table that exists; what they return is palloc'd.
         unsafe {
@@ -59,14 +60,15 @@ impl ForeignTable {
         format!("{}.{}", self.remote.0, self.remote.1)
     }
 
-    /// Creates foreign tables over three catalogs of the server, in the session's temporary schema, as the current role, and fires
-    /// no event trigger. PostgreSQL checks the role's rights. The caller rolls this back.
+    /// Creates foreign tables over three catalogs of the server, in the session's temporary schema, as the
+    /// current role, and fires no event trigger. PostgreSQL checks the role's rights. The caller rolls this
+    /// back.
     pub fn create_catalogs(&self) {
         CATALOGS.iter().for_each(|catalog| self.create(catalog));
     }
 
-    /// Asks the server what the table is there, with the current role's rights; `None` if it is not there. The catalogs have
-    /// been created.
+    /// Asks the server what the table is there, with the current role's rights; `None` if it is not there.
+    /// The catalogs have been created.
     pub fn remote_relation(&self) -> Option<RemoteRelation> {
         let [class, namespace, inherits] =
             CATALOGS.map(|catalog| format!("pg_temp.\"{}\"", catalog.name.to_str().unwrap_or_default()));
@@ -84,8 +86,8 @@ impl ForeignTable {
     fn create(&self, catalog: &Catalog) {
         let server = CString::new(&*to_server(&self.server_name)).expect("a name without NUL");
         let statement_size = std::mem::size_of::<pg_sys::CreateForeignTableStmt>();
-        // SAFETY: a statement node whose parts live in the current memory context. The server is found by its name, which nobody
-        // else's can be mistaken for: it is compared with the OID afterwards.
+        // SAFETY: a statement node whose parts live in the current memory context. The server is found by its
+        // name, which nobody else's can be mistaken for: it is compared with the OID afterwards.
         unsafe {
             let copy = |text: &CStr| pg_sys::pstrdup(text.as_ptr());
             let statement: *mut pg_sys::CreateForeignTableStmt = pg_sys::palloc0(statement_size).cast();

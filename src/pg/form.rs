@@ -68,7 +68,8 @@ pub struct RowType {
 impl RowType {
     /// The type of a relation's rows. To be used until the end of the call.
     pub fn of_relation(relation: Oid) -> Self {
-        // SAFETY: a copy of the description, in the current memory context; the relation exists, or this is an ereport.
+        // SAFETY: a copy of the description, in the current memory context; the relation exists, or this is
+        // an ereport.
         let descriptor = unsafe {
             let lock = pg_sys::AccessShareLock as i32;
             let opened = pg_sys::relation_open(relation, lock);
@@ -107,8 +108,8 @@ impl RowType {
                     depends_on_settings |= known.depends_on_settings;
                     field.is_certain = CERTAIN.contains(&known.base);
                     field.is_json = matches!(known.base, pg_sys::JSONOID | pg_sys::JSONBOID);
-                    // A value of the past need not fulfil the constraints that a domain has now.
-                    // SAFETY: look-ups by the type's OID; what the function keeps is in the current memory context.
+                    // A value of the past need not fulfil the constraints that a domain has now. SAFETY:
+                    // look-ups by the type's OID; what the function keeps is in the current memory context.
                     unsafe {
                         let mut modifier = form.atttypmod;
                         let base = pg_sys::getBaseTypeAndTypmod(form.atttypid, &mut modifier);
@@ -124,8 +125,8 @@ impl RowType {
         Self { fields, depends_on_settings, descriptor }
     }
 
-    /// Makes a value of a column from its text, in the server's encoding; `None` if its input function does not take it, which may be
-    /// so for a type that has changed, or `is_retyped`.
+    /// Makes a value of a column from its text, in the server's encoding; `None` if its input function does
+    /// not take it, which may be so for a type that has changed, or `is_retyped`.
     pub fn read(&mut self, column: usize, text: &[u8], is_retyped: bool) -> Option<Datum> {
         let field = &mut self.fields[column];
         let text = CString::new(text).ok()?;
@@ -149,7 +150,8 @@ impl RowType {
 
     /// The text of a value of a column, in the server's encoding.
     pub fn text(&self, column: usize, value: Datum) -> Vec<u8> {
-        // SAFETY: the description has the column, and the value is of its type; the output function returns a C string.
+        // SAFETY: the description has the column, and the value is of its type; the output function returns a
+        // C string.
         unsafe {
             let form = compat::attribute(self.descriptor, column);
             let (mut output, mut is_varlena) = (Oid::INVALID, false);
@@ -158,7 +160,8 @@ impl RowType {
         }
     }
 
-    /// The row of these values, one for each column, as a value of the row type, in the current memory context.
+    /// The row of these values, one for each column, as a value of the row type, in the current memory
+    /// context.
     pub fn row(&self, values: &[Option<Datum>]) -> Datum {
         let (mut values, mut nulls) = split(values);
         // SAFETY: the description has as many columns as there are values, which are of their types.
@@ -254,8 +257,8 @@ pub fn relation_of_argument(call: &Call, argument: i32) -> Option<Oid> {
     }
 }
 
-/// A value of a relation's column as capture writes it, from a text that its type's input function takes by the session's settings;
-/// `None` for another text.
+/// A value of a relation's column as capture writes it, from a text that its type's input function takes by
+/// the session's settings; `None` for another text.
 pub fn rewritten(relation: Oid, column: &str, text: &str) -> Option<String> {
     in_row_memory(|| rewrite(relation, column, text))
 }

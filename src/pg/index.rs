@@ -1,5 +1,5 @@
-//! Rows of a table in the order of one of its B-tree indexes, read past the executor: one descent of the index each time, whatever
-//! the planner would do.
+//! Rows of a table in the order of one of its B-tree indexes, read past the executor: one descent of the
+//! index each time, whatever the planner would do.
 //!
 //! It asks for no privileges, and takes no more than a few microseconds to begin anew with other bounds.
 
@@ -90,8 +90,8 @@ pub enum Direction {
 
 /// An open scan of a B-tree index, which sees what the snapshot sees that is active when it is opened.
 ///
-/// Rows with the same values come in no particular order. A partial index gives the rows that fulfil its condition: use one only where
-/// the bounds imply it.
+/// Rows with the same values come in no particular order. A partial index gives the rows that fulfil its
+/// condition: use one only where the bounds imply it.
 pub struct OrderedIndex {
     relation: pg_sys::Relation,
     index: pg_sys::Relation,
@@ -109,8 +109,8 @@ impl OrderedIndex {
     /// # Panics
     /// Where it is no B-tree index of that table.
     pub fn open(table: Oid, index: Oid) -> Self {
-        // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource owner and with the
-        // transaction's memory.
+        // SAFETY: within a transaction with an active snapshot; closed in `drop`, in an error by the resource
+        // owner and with the transaction's memory.
         unsafe {
             let lock = pg_sys::AccessShareLock as c_int;
             let relation = pg_sys::table_open(table, lock);
@@ -136,11 +136,13 @@ impl OrderedIndex {
         }
     }
 
-    /// Visits the rows within the bounds, one or more, in the order of the index or the other way round, until the visitor breaks. What
-    /// the visitor allocates in the current memory context is gone after each row.
+    /// Visits the rows within the bounds, one or more, in the order of the index or the other way round,
+    /// until the visitor breaks. What the visitor allocates in the current memory context is gone after each
+    /// row.
     ///
     /// # Panics
-    /// Without bounds or with more than [`MAX_BOUNDS`], and where a column is of another type than a bound's value.
+    /// Without bounds or with more than [`MAX_BOUNDS`], and where a column is of another type than a bound's
+    /// value.
     pub fn visit(
         &mut self,
         bounds: &[Bound<'_>],
@@ -151,8 +153,8 @@ impl OrderedIndex {
             Direction::Forward => pg_sys::ScanDirection::ForwardScanDirection,
             Direction::Backward => pg_sys::ScanDirection::BackwardScanDirection,
         };
-        // SAFETY: open by the invariant of the type. The scan copies its keys; a text that one points to lives in `context` until the
-        // next visit. The slot holds the row while it is visited.
+        // SAFETY: open by the invariant of the type. The scan copies its keys; a text that one points to
+        // lives in `context` until the next visit. The slot holds the row while it is visited.
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(self.context);
             let mut texts = [std::ptr::null_mut::<pg_sys::text>(); MAX_BOUNDS];
@@ -179,12 +181,14 @@ impl OrderedIndex {
         }
     }
 
-    /// Begins to read the index alone, from the first entry within the bounds on: [`Self::next_in_index`] returns one after the other.
+    /// Begins to read the index alone, from the first entry within the bounds on: [`Self::next_in_index`]
+    /// returns one after the other.
     ///
     /// # Panics
     /// As [`Self::visit`].
     pub fn read_index(&mut self, bounds: &[Bound<'_>]) {
-        // SAFETY: as in `visit`. The values that the keys point to are freed when the reading begins anew, or with the context.
+        // SAFETY: as in `visit`. The values that the keys point to are freed when the reading begins anew, or
+        // with the context.
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(self.context);
             pg_sys::MemoryContextReset(self.memory);
@@ -198,8 +202,8 @@ impl OrderedIndex {
         }
     }
 
-    /// The next entry of an index on a bytea and a timestamptz, forward or backward, whether the row that it is about is visible or not: the
-    /// values, in microseconds since 2000-01-01 UTC.
+    /// The next entry of an index on a bytea and a timestamptz, forward or backward, whether the row that it
+    /// is about is visible or not: the values, in microseconds since 2000-01-01 UTC.
     ///
     /// # Panics
     /// Where the index does not begin with such columns.
@@ -209,8 +213,8 @@ impl OrderedIndex {
             Direction::Backward => pg_sys::ScanDirection::BackwardScanDirection,
         };
         pgrx::check_for_interrupts!();
-        // SAFETY: open by the invariant of the type, and begun with `read_index`. The tuple stays until the next call; a value this short is
-        // stored as it is.
+        // SAFETY: open by the invariant of the type, and begun with `read_index`. The tuple stays until the
+        // next call; a value this short is stored as it is.
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(self.context);
             let found = pg_sys::index_getnext_tid(self.scan, direction);
@@ -250,7 +254,8 @@ impl OrderedIndex {
         let mut keys = [pg_sys::ScanKeyData::default(); MAX_BOUNDS];
         for ((key, bound), text) in keys.iter_mut().zip(sorted).zip(texts) {
             let (of, strategy, function) = bound.comparison();
-            // SAFETY: by the contract; the arrays of the relation's cache entry have one element for each column.
+            // SAFETY: by the contract; the arrays of the relation's cache entry have one element for each
+            // column.
             unsafe {
                 let columns = (*(*self.index).rd_index).indnkeyatts;
                 assert!((1..=columns).contains(&bound.column), "the index has no column {}", bound.column);
@@ -309,11 +314,11 @@ pub struct Index {
     pub name: Vec<u8>,
     pub is_primary: bool,
     pub is_unique: bool,
-    /// What `CREATE INDEX` says after `USING`: the access method, the columns, and so on. Names are qualified and quoted as the
-    /// settings demand.
+    /// What `CREATE INDEX` says after `USING`: the access method, the columns, and so on. Names are qualified
+    /// and quoted as the settings demand.
     pub definition: String,
-    /// Where there were chains of row versions with different values, those who see what is older than this transaction must not use it
-    /// (`indcheckxmin`).
+    /// Where there were chains of row versions with different values, those who see what is older than this
+    /// transaction must not use it (`indcheckxmin`).
     after: Option<pg_sys::TransactionId>,
 }
 

@@ -14,7 +14,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The interval as text, which does not depend on the session's settings and which PostgreSQL reads with any.
+    /// The interval as text, which does not depend on the session's settings and which PostgreSQL reads with
+    /// any.
     pub fn text(self) -> String {
         let _settings = OutputSettings::enter(false);
         let mut interval = self.raw();

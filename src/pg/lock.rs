@@ -1,12 +1,12 @@
 //! Locks on chains: advisory locks in a key space of their own.
 //!
-//! `LOCKTAG_ADVISORY` has four fields. Users' locks have 1 or 2 in the last one (`src/backend/utils/adt/lockfuncs.c`);
-//! these have the values below. They show in `pg_locks`, take part in deadlock detection, and survive PREPARE TRANSACTION
-//! and a crash.
+//! `LOCKTAG_ADVISORY` has four fields. Users' locks have 1 or 2 in the last one
+//! (`src/backend/utils/adt/lockfuncs.c`); these have the values below. They show in `pg_locks`, take part in
+//! deadlock detection, and survive PREPARE TRANSACTION and a crash.
 //!
-//! **Invariant**: a transaction's lock belongs to the top-level transaction, so a rolled-back savepoint does not release
-//! it. A session-level lock may go at any time, by `pg_advisory_unlock_all()` or DISCARD ALL: correctness never depends on
-//! it.
+//! **Invariant**: a transaction's lock belongs to the top-level transaction, so a rolled-back savepoint does
+//! not release it. A session-level lock may go at any time, by `pg_advisory_unlock_all()` or DISCARD ALL:
+//! correctness never depends on it.
 
 use super::compat;
 use pgrx::pg_sys;
@@ -101,8 +101,8 @@ fn acquire(log: pg_sys::Oid, what: Lockable, no_wait: bool) -> Attempt {
     }
 }
 
-/// Locks a table for writing until the top-level transaction ends, as a rolled-back savepoint does not. Afterwards, what was
-/// committed before the lock was granted is known: invalidations have been processed.
+/// Locks a table for writing until the top-level transaction ends, as a rolled-back savepoint does not.
+/// Afterwards, what was committed before the lock was granted is known: invalidations have been processed.
 pub fn lock_for_writing(table: pg_sys::Oid) {
     // SAFETY: within a transaction; TopTransactionResourceOwner lives until it ends.
     unsafe {
@@ -118,7 +118,8 @@ pub fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE) }
 }
 
-/// Takes a session-level lock on `what` besides the transaction-level one that is held: it outlasts the transaction.
+/// Takes a session-level lock on `what` besides the transaction-level one that is held: it outlasts the
+/// transaction.
 pub fn hold_for_session(log: pg_sys::Oid, what: Lockable) {
     // SAFETY: held already, so this only counts.
     unsafe { pg_sys::LockAcquire(&what.tag(log), MODE, true, true) };

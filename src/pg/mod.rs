@@ -1,10 +1,11 @@
-//! What audit_chain calls in PostgreSQL: thin, safe wrappers. Here and in [`crate::callbacks`] `unsafe` is allowed.
+//! What audit_chain calls in PostgreSQL: thin, safe wrappers. Here and in [`crate::callbacks`] `unsafe` is
+//! allowed.
 //!
 //! It uses nothing above it: neither the extension's errors nor its tables.
 //!
 //! **Invariants**
-//! * pgrx turns an `ereport(ERROR)` inside a call into a Rust panic, and back into an error at the outer boundary, so
-//!   destructors run. PostgreSQL's own abort undoes what no destructor here undoes.
+//! * pgrx turns an `ereport(ERROR)` inside a call into a Rust panic, and back into an error at the outer
+//!   boundary, so destructors run. PostgreSQL's own abort undoes what no destructor here undoes.
 //! * A backend has one thread, so its use of PostgreSQL's global variables is sound.
 #![allow(unsafe_code)]
 

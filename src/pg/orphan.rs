@@ -1,7 +1,8 @@
-//! A table that has become useless: taken out of an inheritance, shrunk in small steps, and dropped. All by OID.
+//! A table that has become useless: taken out of an inheritance, shrunk in small steps, and dropped. All by
+//! OID.
 //!
-//! To unlink a file of a gigabyte makes the file system busy, and everybody who waits for the WAL's disk waits for that. To cut
-//! some megabytes off its end, again and again, does not.
+//! To unlink a file of a gigabyte makes the file system busy, and everybody who waits for the WAL's disk
+//! waits for that. To cut some megabytes off its end, again and again, does not.
 
 use super::swap::{indexes, toast_table};
 use super::{catalog, relation};
@@ -11,8 +12,8 @@ use std::ffi::{CString, c_int};
 const EXCLUSIVE: c_int = pg_sys::AccessExclusiveLock as c_int;
 const NO_LOCK: c_int = pg_sys::NoLock as c_int;
 
-/// Locks a table against everybody until the transaction ends, unless that would mean to wait. It may not exist any more when
-/// the lock is granted.
+/// Locks a table against everybody until the transaction ends, unless that would mean to wait. It may not
+/// exist any more when the lock is granted.
 pub fn try_lock(table: Oid) -> bool {
     // SAFETY: within a transaction; the lock manager knows OIDs only.
     unsafe { pg_sys::ConditionalLockRelationOid(table, EXCLUSIVE) }
@@ -24,7 +25,8 @@ pub fn end_inheritance(table: Oid, parent: Oid) {
     let (schema, name) = catalog::qualified_name(parent).expect("the parent is locked");
     let text = |bytes: Vec<u8>| CString::new(bytes).expect("a name without NUL");
     let (schema, name) = (text(schema), text(name));
-    // SAFETY: a subcommand of ALTER TABLE in the current memory context (src/backend/commands/tablecmds.c, ATExecDropInherit).
+    // SAFETY: a subcommand of ALTER TABLE in the current memory context (src/backend/commands/tablecmds.c,
+    // ATExecDropInherit).
     unsafe {
         let command: *mut pg_sys::AlterTableCmd =
             pg_sys::palloc0(std::mem::size_of::<pg_sys::AlterTableCmd>()).cast();
@@ -55,7 +57,8 @@ pub fn drop_with(table: Oid, other: Oid) {
 /// Makes the planner use none of the table's indexes any more: they will soon name rows that are gone.
 pub fn retire_indexes(table: Oid) {
     for index in indexes(table) {
-        // SAFETY: the caller holds an AccessExclusiveLock on the table; the row of pg_index is changed in the transaction.
+        // SAFETY: the caller holds an AccessExclusiveLock on the table; the row of pg_index is changed in the
+        // transaction.
         unsafe {
             pg_sys::LockRelationOid(index, EXCLUSIVE);
             pg_sys::index_set_state_flags(index, pg_sys::IndexStateFlagsAction::INDEX_DROP_CLEAR_VALID);
@@ -65,8 +68,8 @@ pub fn retire_indexes(table: Oid) {
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// Cuts some megabytes off the table, rows first, then their out-of-line values, then the indexes. Returns false once nothing
-/// is left. That cannot be undone. The caller holds an AccessExclusiveLock.
+/// Cuts some megabytes off the table, rows first, then their out-of-line values, then the indexes. Returns
+/// false once nothing is left. That cannot be undone. The caller holds an AccessExclusiveLock.
 pub fn shrink(table: Oid) -> bool {
     let toast = toast_table(table);
     let of_toast = toast.map(|toast| {
@@ -96,8 +99,8 @@ fn cut(relation: Oid) -> bool {
     }
 }
 
-/// Drops a table, unless something other than its parts depends on it: then PostgreSQL's own error is raised. No event trigger
-/// fires, and nobody's rights are checked.
+/// Drops a table, unless something other than its parts depends on it: then PostgreSQL's own error is raised.
+/// No event trigger fires, and nobody's rights are checked.
 pub fn drop(table: Oid) {
     let object =
         pg_sys::ObjectAddress { classId: pg_sys::RelationRelationId, objectId: table, objectSubId: 0 };

@@ -1,8 +1,8 @@
 //! Values as JSON: the text that is recorded.
 //!
-//! `new_row ->> 'column'` returns the value's own text; a cast to the column's type returns the value. Numbers and booleans
-//! are not quoted. A json or jsonb document that is an object or an array without \u escapes is copied as it is. Everything
-//! else is a string.
+//! `new_row ->> 'column'` returns the value's own text; a cast to the column's type returns the value.
+//! Numbers and booleans are not quoted. A json or jsonb document that is an object or an array without \u
+//! escapes is copied as it is. Everything else is a string.
 
 use super::catalog;
 use super::encoding::{self, to_utf8};
@@ -48,8 +48,9 @@ pub struct Writer {
     depends_on_settings: bool,
 }
 
-/// The largest image, in bytes: larger values are recorded as their digests. PostgreSQL limits a tuple, and its text when the log
-/// is dumped, to 1 GiB: an old and a new row fit both, even if all of their characters are escaped.
+/// The largest image, in bytes: larger values are recorded as their digests. PostgreSQL limits a tuple, and
+/// its text when the log is dumped, to 1 GiB: an old and a new row fit both, even if all of their characters
+/// are escaped.
 const MAX_IMAGE: usize = 200 << 20;
 
 /// A stored value of this size, in bytes, may have a text that PostgreSQL cannot make.
@@ -77,7 +78,8 @@ impl Writer {
             _ => Form::Quoted,
         };
         let mut function = Box::<pg_sys::FmgrInfo>::default();
-        // SAFETY: look-ups by the type's oid; what the function caches lives in `context`, which outlives the writer.
+        // SAFETY: look-ups by the type's oid; what the function caches lives in `context`, which outlives the
+        // writer.
         unsafe {
             let (mut output, mut is_varlena) = (Oid::INVALID, false);
             pg_sys::getTypeOutputInfo(attribute.type_oid, &mut output, &mut is_varlena);
@@ -96,8 +98,8 @@ impl Writer {
         self.depends_on_settings
     }
 
-    /// Appends `value`, which is of this writer's column, as JSON. Appends its digest instead if it is larger than `limit`
-    /// bytes, or if the image would become larger than PostgreSQL can store.
+    /// Appends `value`, which is of this writer's column, as JSON. Appends its digest instead if it is larger
+    /// than `limit` bytes, or if the image would become larger than PostgreSQL can store.
     pub fn write(&mut self, value: Value<'_>, limit: usize, out: &mut Vec<u8>) {
         let Some(datum) = value.0 else {
             out.extend_from_slice(b"null");
@@ -122,8 +124,8 @@ impl Writer {
         self.write_digest(datum, size, out);
     }
 
-    /// `{"sha256": …, "length": …}`: of a bytea's bytes, of any other value's text in UTF-8. Of a value whose text PostgreSQL
-    /// cannot make, of the bytes that it stores, with `"of": "stored"`.
+    /// `{"sha256": …, "length": …}`: of a bytea's bytes, of any other value's text in UTF-8. Of a value whose
+    /// text PostgreSQL cannot make, of the bytes that it stores, with `"of": "stored"`.
     fn write_digest(&mut self, datum: Datum, size: usize, out: &mut Vec<u8>) {
         // SAFETY: called for varlenas only: a value of another kind is short.
         let stored = || unsafe { varlena::bytes(datum) };
@@ -143,7 +145,8 @@ impl Writer {
         out.push(b'}');
     }
 
-    /// `{"bytes": …}`: the bytes of a text that is not valid, or has no form in UTF-8, as the text of a bytea.
+    /// `{"bytes": …}`: the bytes of a text that is not valid, or has no form in UTF-8, as the text of a
+    /// bytea.
     fn write_bytes(&mut self, datum: Datum, out: &mut Vec<u8>) {
         let bytes = match self.form {
             // SAFETY: the column's type is a varlena.
@@ -155,7 +158,8 @@ impl Writer {
         out.extend_from_slice(b"\"}");
     }
 
-    /// Returns false where the value's text cannot be made. The JSON may be incomplete where it is longer than [`MAX_IMAGE`].
+    /// Returns false where the value's text cannot be made. The JSON may be incomplete where it is longer
+    /// than [`MAX_IMAGE`].
     fn write_value(&mut self, datum: Datum, size: usize, out: &mut Vec<u8>) -> bool {
         match self.form {
             Form::Bool => out.extend_from_slice(if datum.value() != 0 { b"true" } else { b"false" }),
@@ -192,8 +196,8 @@ impl Writer {
                     (text.first(), text.last()),
                     (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
                 );
-                // `->>` decodes every escape of the image, and fails for one that is not a character of the database's
-                // encoding (\u0000, half a surrogate pair), which json allows.
+                // `->>` decodes every escape of the image, and fails for one that is not a character of the
+                // database's encoding (\u0000, half a surrogate pair), which json allows.
                 let bare = bare && !text.windows(2).any(|pair| pair == b"\\u");
                 if bare { out.extend_from_slice(text) } else { write_image_string(text, out) }
             }
@@ -210,8 +214,9 @@ impl Writer {
         true
     }
 
-    /// The output function's text of a value that is stored in `size` bytes; `None` if PostgreSQL cannot make it: it has no text
-    /// beyond 1 GB, and an array of bits or a composite type may have a text many times as long as what is stored.
+    /// The output function's text of a value that is stored in `size` bytes; `None` if PostgreSQL cannot make
+    /// it: it has no text beyond 1 GB, and an array of bits or a composite type may have a text many times as
+    /// long as what is stored.
     fn guarded_text<'a>(&mut self, datum: Datum, size: usize) -> Option<&'a [u8]> {
         match size {
             0..GUARDED => Some(self.text(datum)),
@@ -227,10 +232,11 @@ impl Writer {
     }
 }
 
-/// Appends a `timestamp` or `timestamptz` as its output function writes it with ISO dates in UTC, without looking up the
-/// zone's rules each time. Returns false, and appends nothing, for infinity.
+/// Appends a `timestamp` or `timestamptz` as its output function writes it with ISO dates in UTC, without
+/// looking up the zone's rules each time. Returns false, and appends nothing, for infinity.
 fn write_moment(value: i64, zone: bool, out: &mut Vec<u8>) -> bool {
-    // SAFETY: timestamp2tm takes null for no zone; EncodeDateTime writes a C string of at most MAXDATELEN bytes.
+    // SAFETY: timestamp2tm takes null for no zone; EncodeDateTime writes a C string of at most MAXDATELEN
+    // bytes.
     unsafe {
         let mut parts = pg_sys::pg_tm::default();
         let mut microseconds: pg_sys::fsec_t = 0;
@@ -310,8 +316,8 @@ fn write_image_string(text: &[u8], out: &mut Vec<u8>) {
     write_bounded(text, out, MAX_IMAGE);
 }
 
-/// Appends `text` as a JSON string. Works in every server encoding: all are supersets of ASCII in which no byte of a
-/// multi-byte character is an ASCII byte.
+/// Appends `text` as a JSON string. Works in every server encoding: all are supersets of ASCII in which no
+/// byte of a multi-byte character is an ASCII byte.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     write_bounded(text, out, usize::MAX);
 }

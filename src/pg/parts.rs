@@ -7,8 +7,8 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// `pg_depend` (`src/include/catalog/pg_depend.h`).
 const DEPEND: Oid = Oid::from_u32(2608);
 
-/// Of each catalog whose objects are parts of tables: its OID, that of its index on `oid`, and the column with the table's
-/// OID (`src/include/catalog/pg_*.h`).
+/// Of each catalog whose objects are parts of tables: its OID, that of its index on `oid`, and the column
+/// with the table's OID (`src/include/catalog/pg_*.h`).
 const PARTS_OF_TABLES: [(Oid, u32, i16); 6] = [
     (pg_sys::TriggerRelationId, 2702, 2),
     // pg_rewrite, pg_policy, pg_constraint, pg_statistic_ext, pg_attrdef
@@ -25,7 +25,8 @@ const ATTRIBUTE_DEFAULT: Oid = Oid::from_u32(2604);
 /// `pg_constraint`.
 const CONSTRAINT: Oid = Oid::from_u32(2606);
 
-/// The table whose primary key an object is, with what the current command has written so far; `None` for other objects.
+/// The table whose primary key an object is, with what the current command has written so far; `None` for
+/// other objects.
 pub fn table_of_primary_key(class: Oid, object: Oid) -> Option<Oid> {
     const KIND: i16 = 4;
     let &(catalog, index, table) = PARTS_OF_TABLES.iter().find(|(catalog, ..)| *catalog == CONSTRAINT)?;
@@ -49,8 +50,8 @@ pub fn are_of_tables(class: Oid) -> bool {
     PARTS_OF_TABLES.iter().any(|(catalog, ..)| *catalog == class)
 }
 
-/// The table that an object is, or is a part of: a trigger, a rule, a policy, a constraint, an index, extended statistics, a
-/// default. `None` for others, and for what does not exist.
+/// The table that an object is, or is a part of: a trigger, a rule, a policy, a constraint, an index,
+/// extended statistics, a default. `None` for others, and for what does not exist.
 pub fn table_of(class: Oid, object: Oid) -> Option<Oid> {
     if class == pg_sys::RelationRelationId {
         return match relation::describe(object)?.kind {

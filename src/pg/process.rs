@@ -2,8 +2,9 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-/// Whether the library is being loaded by `shared_preload_libraries`, in the postmaster and before there are backends.
-/// False in the servers that pg_upgrade starts: it moves objects and writes to catalogs as nobody else may.
+/// Whether the library is being loaded by `shared_preload_libraries`, in the postmaster and before there are
+/// backends. False in the servers that pg_upgrade starts: it moves objects and writes to catalogs as nobody
+/// else may.
 pub fn is_preloading() -> bool {
     // SAFETY: flags of this process.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
@@ -21,7 +22,8 @@ pub fn current_database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Waits for `time`, unless the process is asked to end or its query is cancelled: then PostgreSQL's own error is raised.
+/// Waits for `time`, unless the process is asked to end or its query is cancelled: then PostgreSQL's own
+/// error is raised.
 pub fn pause(time: std::time::Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let milliseconds = time.as_millis() as std::ffi::c_long;

@@ -21,8 +21,8 @@ impl Record {
     /// A column, counted from 1; `None` for null.
     pub fn get<T: FromDatum>(&self, column: i32) -> Option<T> {
         let mut is_null = false;
-        // SAFETY: a tuple of SPI's result and its descriptor, which live while `rows` reads; a column that is not there
-        // gives null. `T` copies what it keeps.
+        // SAFETY: a tuple of SPI's result and its descriptor, which live while `rows` reads; a column that is
+        // not there gives null. `T` copies what it keeps.
         unsafe {
             let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &raw mut is_null);
             T::from_polymorphic_datum(datum, is_null, pg_sys::SPI_gettypeid(self.descriptor, column))
@@ -45,8 +45,8 @@ impl Record {
     }
 }
 
-/// Runs a query and reads each row. It sees what is committed now and what this transaction has done, whatever the isolation
-/// level: what was committed during a wait for a lock counts.
+/// Runs a query and reads each row. It sees what is committed now and what this transaction has done,
+/// whatever the isolation level: what was committed during a wait for a lock counts.
 pub fn query_latest<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Record) -> T) -> Vec<T> {
     // Makes visible what this command has done so far.
     // SAFETY: within a transaction.
@@ -55,7 +55,8 @@ pub fn query_latest<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl F
     query_statement(query, arguments, read)
 }
 
-/// Runs a query and reads each row, as the active snapshot sees it: that of the statement that calls the extension.
+/// Runs a query and reads each row, as the active snapshot sees it: that of the statement that calls the
+/// extension.
 pub fn query_statement<T>(
     query: &str,
     arguments: &[DatumWithOid<'_>],
@@ -66,8 +67,8 @@ pub fn query_statement<T>(
     spi_execute(query, arguments, || unsafe { read_rows(read) })
 }
 
-/// Runs commands, separated by semicolons, as they would be run for the current role; event triggers and hooks see them. Names in
-/// them must be qualified, so that nothing else can be meant.
+/// Runs commands, separated by semicolons, as they would be run for the current role; event triggers and
+/// hooks see them. Names in them must be qualified, so that nothing else can be meant.
 pub fn execute(commands: &str) {
     let commands = sql(commands);
     // SAFETY: the SPI protocol; not read-only. An error's abort cleans up after SPI.
@@ -96,8 +97,8 @@ pub fn value<T: FromDatum>(query: &str, arguments: &[DatumWithOid<'_>]) -> Optio
     query_latest(query, arguments, |row| row.get(1)).into_iter().next().flatten()
 }
 
-/// Runs a query that is often run, and reads each row, as [`query_statement`] does. Its plan is kept as long as the session:
-/// planning takes several times as long as running it.
+/// Runs a query that is often run, and reads each row, as [`query_statement`] does. Its plan is kept as long
+/// as the session: planning takes several times as long as running it.
 pub fn query_kept<T>(
     query: &'static str,
     arguments: &[DatumWithOid<'_>],
@@ -106,8 +107,8 @@ pub fn query_kept<T>(
     thread_local!(static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default());
     let mut arguments = Arguments::of(arguments);
     let known = PLANS.with_borrow(|plans| plans.get(query).copied());
-    // SAFETY: the SPI protocol (src/backend/executor/spi.c). A kept plan is never freed; PostgreSQL plans it again when what it
-    // depends on has changed. An error's abort cleans up after SPI.
+    // SAFETY: the SPI protocol (src/backend/executor/spi.c). A kept plan is never freed; PostgreSQL plans it
+    // again when what it depends on has changed. An error's abort cleans up after SPI.
     unsafe {
         connect();
         let plan = known.unwrap_or_else(|| {
@@ -175,8 +176,8 @@ unsafe fn read_rows<T>(read: impl Fn(&Record) -> T) -> Vec<T> {
 fn spi_execute<T>(query: &str, arguments: &[DatumWithOid<'_>], read: impl FnOnce() -> T) -> T {
     let query = sql(query);
     let mut arguments = Arguments::of(arguments);
-    // SAFETY: the SPI protocol (src/backend/executor/spi.c); the arrays have one element for each argument. An error's
-    // abort cleans up after SPI.
+    // SAFETY: the SPI protocol (src/backend/executor/spi.c); the arrays have one element for each argument.
+    // An error's abort cleans up after SPI.
     unsafe {
         connect();
         check(pg_sys::SPI_execute_with_args(

@@ -1,4 +1,5 @@
-//! Relations in the catalogs, by OID: locks, names, kinds, ancestors and descendants. Nothing here resolves a name.
+//! Relations in the catalogs, by OID: locks, names, kinds, ancestors and descendants. Nothing here resolves a
+//! name.
 
 use super::scan::with_relation;
 use super::table::{StoredTuple, scan_catalog};

@@ -1,9 +1,10 @@
-//! A table's storage, written anew: its heap, its TOAST table and its indexes hold what its rows hold now, and nothing that they
-//! held before.
+//! A table's storage, written anew: its heap, its TOAST table and its indexes hold what its rows hold now,
+//! and nothing that they held before.
 //!
-//! VACUUM FULL and CLUSTER do not do: they keep row versions that an old snapshot may still see. This goes the way of REFRESH
-//! MATERIALIZED VIEW (`src/backend/commands/matview.c`): the live rows are written as frozen, so that every snapshot sees them. The
-//! table keeps its OID, and with it its rights, triggers and publications.
+//! VACUUM FULL and CLUSTER do not do: they keep row versions that an old snapshot may still see. This goes
+//! the way of REFRESH MATERIALIZED VIEW (`src/backend/commands/matview.c`): the live rows are written as
+//! frozen, so that every snapshot sees them. The table keeps its OID, and with it its rights, triggers and
+//! publications.
 //!
 //! **Invariant**: nobody writes to the table from before the first row is read until the transaction ends.
 
@@ -44,15 +45,15 @@ const ATTEMPT: &CStr = c"500ms";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Writes the table's storage anew. Others may read it until the storages are exchanged and the indexes built, before which
-/// `lighten` may drop some. Returns false, with nothing left to do but to end the transaction, if readers do not let go of the table.
-/// `command` is for messages.
+/// Writes the table's storage anew. Others may read it until the storages are exchanged and the indexes
+/// built, before which `lighten` may drop some. Returns false, with nothing left to do but to end the
+/// transaction, if readers do not let go of the table. `command` is for messages.
 pub fn rewrite(table: Oid, command: &CStr, lighten: impl FnOnce()) -> bool {
     if !with_attempts(|| lock(table, pg_sys::ExclusiveLock as c_int)) {
         return false;
     }
-    // SAFETY: within a transaction, which has locked the table against all who would write to it. Relations are closed before the
-    // storages are exchanged, in an error by the resource owner.
+    // SAFETY: within a transaction, which has locked the table against all who would write to it. Relations
+    // are closed before the storages are exchanged, in an error by the resource owner.
     unsafe {
         let (new, persistence) = {
             let lock = pg_sys::NoLock as c_int;
@@ -91,8 +92,9 @@ pub fn rewrite(table: Oid, command: &CStr, lighten: impl FnOnce()) -> bool {
 /// `old` is open, and nobody else writes to it; `new` is its new heap.
 unsafe fn copy(old: pg_sys::Relation, new: Oid) {
     let _now = ActiveSnapshot::push_latest();
-    // SAFETY: by the contract. The slot is dropped, the scan ended and the state of the insertion freed before this returns, in an
-    // error by the transaction's abort. Values that lie in the TOAST table of `old` are fetched and stored in that of `new`.
+    // SAFETY: by the contract. The slot is dropped, the scan ended and the state of the insertion freed
+    // before this returns, in an error by the transaction's abort. Values that lie in the TOAST table of
+    // `old` are fetched and stored in that of `new`.
     unsafe {
         let new = pg_sys::table_open(new, pg_sys::AccessExclusiveLock as c_int);
         // Logical decoding has passed on these rows, or ignored them, when they were written first.
@@ -139,7 +141,8 @@ fn with_attempts(lock: impl Fn()) -> bool {
     })
 }
 
-/// Collects a table's statistics anew: those that it has hold values of its rows. `table` is its name, quoted for SQL.
+/// Collects a table's statistics anew: those that it has hold values of its rows. `table` is its name, quoted
+/// for SQL.
 pub fn analyze(table: &str) {
     super::query::execute(&format!("ANALYZE {table}"));
 }

@@ -60,9 +60,11 @@ impl<'a> Relation<'a> {
 }
 
 impl<'a> Relation<'a> {
-    /// What column `index`, counted from 0, has in the rows that were stored before it was added; `None` if that is not kept.
+    /// What column `index`, counted from 0, has in the rows that were stored before it was added; `None` if
+    /// that is not kept.
     pub fn missing_value(self, index: usize) -> Option<Value<'a>> {
-        // SAFETY: open by the invariant of the type. The value is a part of the relation's description, which a lock keeps.
+        // SAFETY: open by the invariant of the type. The value is a part of the relation's description, which
+        // a lock keeps.
         unsafe {
             let descriptor = (*self.relation).rd_att;
             assert!(index < (*descriptor).natts as usize);
@@ -95,8 +97,8 @@ pub struct Attribute {
 
 impl Attribute {
     fn new(form: &pg_sys::FormData_pg_attribute) -> Self {
-        // A generated column is stored ('s') or virtual ('v', PostgreSQL 18). A virtual one has no value in a trigger's rows
-        // (CREATE TRIGGER, Notes).
+        // A generated column is stored ('s') or virtual ('v', PostgreSQL 18). A virtual one has no value in a
+        // trigger's rows (CREATE TRIGGER, Notes).
         let is_virtual = form.attgenerated == b'v' as std::ffi::c_char;
         Self {
             // SAFETY: a NameData is NUL-terminated.

@@ -1,5 +1,5 @@
-//! The rows that a function returns, one by one: they go to a tuplestore, which needs no more memory than `work_mem`, or first
-//! through PostgreSQL's sort.
+//! The rows that a function returns, one by one: they go to a tuplestore, which needs no more memory than
+//! `work_mem`, or first through PostgreSQL's sort.
 
 use super::fmgr::Call;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -21,8 +21,8 @@ struct Sort {
 impl ResultRows {
     /// Begins the result of a call.
     pub fn of(call: &Call) -> Self {
-        // SAFETY: the function is declared to return a set of rows; InitMaterializedSRF refuses callers that cannot take one, and
-        // makes a tuplestore and a description that live as long as the query.
+        // SAFETY: the function is declared to return a set of rows; InitMaterializedSRF refuses callers that
+        // cannot take one, and makes a tuplestore and a description that live as long as the query.
         unsafe {
             pg_sys::InitMaterializedSRF(call.raw(), 0);
             let result: *mut pg_sys::ReturnSetInfo = (*call.raw()).resultinfo.cast();
@@ -33,8 +33,8 @@ impl ResultRows {
     /// Begins the result of a call, which is to be sorted by these columns, counted from 1, ascending.
     pub fn sorted(call: &Call, columns: &[i16]) -> Self {
         let mut rows = Self::of(call);
-        // SAFETY: the columns are those of the description, and their types have an order. The sort's memory and files are released
-        // in `finish`, in an error by PostgreSQL's abort.
+        // SAFETY: the columns are those of the description, and their types have an order. The sort's memory
+        // and files are released in `finish`, in an error by PostgreSQL's abort.
         unsafe {
             let mut columns = columns.to_vec();
             let types: Vec<Oid> =

@@ -9,20 +9,22 @@ use std::ffi::{CStr, c_int};
 /// The number of rows that are fetched at once.
 const FETCH: i64 = 1000;
 
-/// Calls `visit` with every row of the query, as the active snapshot sees it. Memory does not grow with the rows.
+/// Calls `visit` with every row of the query, as the active snapshot sees it. Memory does not grow with the
+/// rows.
 pub fn for_each_row(query: &CStr, visit: impl FnMut(&Row<'_>)) {
     visit_rows(query, true, visit);
 }
 
-/// Calls `visit` with every row of a query that may lock rows, as it sees them when it begins: by a new snapshot, unless the isolation
-/// level says otherwise.
+/// Calls `visit` with every row of a query that may lock rows, as it sees them when it begins: by a new
+/// snapshot, unless the isolation level says otherwise.
 pub fn for_each_row_latest(query: &CStr, visit: impl FnMut(&Row<'_>)) {
     visit_rows(query, false, visit);
 }
 
 fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
-    // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each batch of tuples
-    // lives until it is freed, the slot as long as its descriptor. An error's abort cleans up after SPI.
+    // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each
+    // batch of tuples lives until it is freed, the slot as long as its descriptor. An error's abort cleans up
+    // after SPI.
     unsafe {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
             pgrx::error!("SPI_connect failed");
@@ -63,12 +65,12 @@ fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
     }
 }
 
-/// Calls `visit` with every row of the table itself, as the active snapshot sees it; false if the table has no storage of its
-/// own, as a foreign table. No row security applies. Memory does not grow with the rows.
+/// Calls `visit` with every row of the table itself, as the active snapshot sees it; false if the table has
+/// no storage of its own, as a foreign table. No row security applies. Memory does not grow with the rows.
 pub fn for_each_stored_row(relation: Relation<'_>, mut visit: impl FnMut(&Row<'_>)) -> bool {
     let relation = relation.raw();
-    // SAFETY: the relation is open; the scan is ended, and the slot dropped, before this returns, in an error by the
-    // resource owner. Without an access method the scan must not begin.
+    // SAFETY: the relation is open; the scan is ended, and the slot dropped, before this returns, in an error
+    // by the resource owner. Without an access method the scan must not begin.
     unsafe {
         if (*relation).rd_tableam.is_null() {
             return false;
@@ -90,8 +92,8 @@ pub fn for_each_stored_row(relation: Relation<'_>, mut visit: impl FnMut(&Row<'_
     true
 }
 
-/// Whether the table itself has a row, as the active snapshot sees it; `None` if the table has no storage of its own, as a foreign
-/// table. No row security applies.
+/// Whether the table itself has a row, as the active snapshot sees it; `None` if the table has no storage of
+/// its own, as a foreign table. No row security applies.
 pub fn has_row(relation: Relation<'_>) -> Option<bool> {
     let relation = relation.raw();
     // SAFETY: as above.
@@ -108,8 +110,9 @@ pub fn has_row(relation: Relation<'_>) -> Option<bool> {
     }
 }
 
-/// Calls `visit` with the rows of a table whose primary key, an integer and a bigint, has `first` and a number of this range, in
-/// order, as the active snapshot sees them. It asks for no privileges. Memory does not grow with the rows.
+/// Calls `visit` with the rows of a table whose primary key, an integer and a bigint, has `first` and a
+/// number of this range, in order, as the active snapshot sees them. It asks for no privileges. Memory does
+/// not grow with the rows.
 pub fn for_each_in_range(
     table: Oid,
     first: i32,
@@ -122,9 +125,9 @@ pub fn for_each_in_range(
         (2, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, Datum::from(*range.start())),
         (2, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, Datum::from(*range.end())),
     ];
-    // SAFETY: within a transaction with an active snapshot. The scan has three keys, on columns of the index, which are copied; it
-    // is ended, and the relations closed, before this returns, in an error by the resource owner. The slot holds the row while it
-    // is read.
+    // SAFETY: within a transaction with an active snapshot. The scan has three keys, on columns of the index,
+    // which are copied; it is ended, and the relations closed, before this returns, in an error by the
+    // resource owner. The slot holds the row while it is read.
     unsafe {
         for (key, (column, strategy, function, value)) in keys.iter_mut().zip(bounds) {
             pg_sys::ScanKeyInit(key, column, strategy as u16, function.into(), value);

@@ -1,4 +1,5 @@
-//! The session: its roles, the settings that capture reads, and the settings that must not affect what is recorded.
+//! The session: its roles, the settings that capture reads, and the settings that must not affect what is
+//! recorded.
 
 use super::{compat, unguarded};
 use pgrx::pg_sys;
@@ -33,7 +34,8 @@ pub fn setting<'a>(name: &[u8]) -> Option<&'a [u8]> {
     unsafe { c_bytes(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
 }
 
-/// Whether event triggers fire. They do not in single-user mode, nor with `event_triggers = off` (PostgreSQL 17 and later).
+/// Whether event triggers fire. They do not in single-user mode, nor with `event_triggers = off` (PostgreSQL
+/// 17 and later).
 pub fn event_triggers_fire() -> bool {
     // SAFETY: flags of this process.
     unsafe { pg_sys::IsUnderPostmaster && compat::event_triggers() }
@@ -105,8 +107,9 @@ impl Drop for LocalSettings {
 
 /// While it lives, a type's output does not depend on the session: the same row always has the same bytes.
 ///
-/// The variables behind the settings are set directly, because `set_config_option` would cost microseconds for each row.
-/// `search_path` and `lc_monetary` have further state, and are set properly, for types that depend on them only.
+/// The variables behind the settings are set directly, because `set_config_option` would cost microseconds
+/// for each row. `search_path` and `lc_monetary` have further state, and are set properly, for types that
+/// depend on them only.
 pub struct OutputSettings {
     date_style: c_int,
     date_order: c_int,
@@ -146,8 +149,8 @@ impl OutputSettings {
             pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
             // pg_dump uses it too: every setting of IntervalStyle can read it.
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
-            // The most: types of other extensions may print as many digits as this adds to 15. That it is more than 0 makes the
-            // built-in types print the shortest text that gives the value back.
+            // The most: types of other extensions may print as many digits as this adds to 15. That it is
+            // more than 0 makes the built-in types print the shortest text that gives the value back.
             pg_sys::extra_float_digits = 3;
             bytea_output = BYTEA_HEX;
             pg_sys::session_timezone = utc;
@@ -183,8 +186,8 @@ fn utc() -> *mut pg_sys::pg_tz {
     })
 }
 
-/// Another current role, until the value is dropped: the extension's owner, for work for which the caller's rights have been
-/// checked.
+/// Another current role, until the value is dropped: the extension's owner, for work for which the caller's
+/// rights have been checked.
 pub struct AsRole {
     role: pg_sys::Oid,
     context: c_int,
@@ -213,8 +216,9 @@ impl Drop for AsRole {
     }
 }
 
-/// Whether the session has the settings with which pg_dump's scripts and pg_restore begin (`_doSetFixedOutputState` in
-/// `src/bin/pg_dump/pg_backup_archiver.c`): no search path, and no checks of function bodies.
+/// Whether the session has the settings with which pg_dump's scripts and pg_restore begin
+/// (`_doSetFixedOutputState` in `src/bin/pg_dump/pg_backup_archiver.c`): no search path, and no checks of
+/// function bodies.
 pub fn replays_dump() -> bool {
     // SAFETY: variables of this process; the search path is null or a C string.
     unsafe {
@@ -225,7 +229,8 @@ pub fn replays_dump() -> bool {
 
 /// Makes the session plan all its queries again, prepared ones too, before they are run next.
 pub fn forget_plans() {
-    // SAFETY: marks what this process keeps, and looks nothing up, so that it may be called while a transaction ends.
+    // SAFETY: marks what this process keeps, and looks nothing up, so that it may be called while a
+    // transaction ends.
     unsafe { pg_sys::ResetPlanCache() };
 }
 

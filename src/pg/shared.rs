@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 /// The number of databases that are counted for.
 const DATABASES: usize = 256;
 
-/// For each database, by its OID, how often a writer had to wait for a chain. The OID is 0 where there is no database yet.
+/// For each database, by its OID, how often a writer had to wait for a chain. The OID is 0 where there is no
+/// database yet.
 // SAFETY: nothing else has the name.
 static CHAIN_WAITS: PgLwLock<[(u32, u64); DATABASES]> = unsafe { PgLwLock::new(c"audit_chain") };
 
 /// Whether there is shared memory: the library was preloaded.
 static EXISTS: AtomicBool = AtomicBool::new(false);
 
-/// Reserves the memory; to be called once in each process. Does nothing where the library is not being preloaded.
+/// Reserves the memory; to be called once in each process. Does nothing where the library is not being
+/// preloaded.
 pub fn register() {
     if process::is_preloading() {
         pgrx::pg_shmem_init!(CHAIN_WAITS = [(0, 0); DATABASES]);
@@ -34,7 +36,8 @@ pub fn count_chain_wait(database: Oid) {
     }
 }
 
-/// How often a writer of the database has waited for a chain since the server started; `None` where that is not known.
+/// How often a writer of the database has waited for a chain since the server started; `None` where that is
+/// not known.
 pub fn chain_waits(database: Oid) -> Option<u64> {
     if !EXISTS.load(Relaxed) {
         return None;

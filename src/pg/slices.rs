@@ -44,8 +44,8 @@ impl OfProcedure {
 
 impl Slices for OfProcedure {
     fn run<T>(&mut self, slice: impl FnOnce() -> T) -> T {
-        // SAFETY: connected by `begin`. What the slice allocates lives until the commit; its snapshot is popped before,
-        // as SPI_commit requires. In an error the transaction's abort pops it and ends SPI.
+        // SAFETY: connected by `begin`. What the slice allocates lives until the commit; its snapshot is
+        // popped before, as SPI_commit requires. In an error the transaction's abort pops it and ends SPI.
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());

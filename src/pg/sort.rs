@@ -14,8 +14,8 @@ pub struct Sort<const N: usize> {
 impl<const N: usize> Sort<N> {
     /// Begins a sort that takes this much memory, in bytes.
     pub fn begin(memory: usize) -> Self {
-        // SAFETY: a description of `N` bytea columns, and an order of the type. All is in the current memory context; memory and files
-        // are released in `end`, in an error by PostgreSQL's abort.
+        // SAFETY: a description of `N` bytea columns, and an order of the type. All is in the current memory
+        // context; memory and files are released in `end`, in an error by PostgreSQL's abort.
         unsafe {
             let descriptor = pg_sys::CreateTemplateTupleDesc(N as c_int);
             for column in 1..=N as i16 {

@@ -50,7 +50,8 @@ pub unsafe fn has_own(slot: *mut pg_sys::TupleTableSlot) -> bool {
     }
 }
 
-/// Whether a command of the current transaction may have written something since it updated or deleted the tuple.
+/// Whether a command of the current transaction may have written something since it updated or deleted the
+/// tuple.
 ///
 /// # Safety
 /// As for [`has_own`].
@@ -61,8 +62,8 @@ pub unsafe fn is_late(slot: *mut pg_sys::TupleTableSlot) -> bool {
     }
 }
 
-/// Whether a row has the primary key of the tuple now, as this transaction sees it, and `is_same` says so too. False without a primary
-/// key, or with one whose index is no B-tree.
+/// Whether a row has the primary key of the tuple now, as this transaction sees it, and `is_same` says so
+/// too. False without a primary key, or with one whose index is no B-tree.
 ///
 /// # Safety
 /// An open and locked relation, and a slot with a tuple of it.
@@ -71,8 +72,8 @@ pub unsafe fn has_key_of(
     slot: *mut pg_sys::TupleTableSlot,
     is_same: impl FnOnce(*mut pg_sys::TupleTableSlot) -> bool,
 ) -> bool {
-    // SAFETY: by the contract; what is opened is closed again, in an error by the resource owner. The scan has as many keys as it is
-    // told, whose values live in the slot.
+    // SAFETY: by the contract; what is opened is closed again, in an error by the resource owner. The scan
+    // has as many keys as it is told, whose values live in the slot.
     unsafe {
         let key = compat::primary_key(relation);
         if key == Oid::INVALID {
@@ -97,8 +98,8 @@ pub unsafe fn has_key_of(
     }
 }
 
-/// The scan keys by which a B-tree finds the key columns of the tuple in the slot (`build_replindex_scan_key` in
-/// `src/backend/executor/execReplication.c`).
+/// The scan keys by which a B-tree finds the key columns of the tuple in the slot (`build_replindex_scan_key`
+/// in `src/backend/executor/execReplication.c`).
 ///
 /// # Safety
 /// An open B-tree on columns of a table, and a slot with a tuple of it. The keys are valid as long as that.

@@ -1,7 +1,8 @@
 //! What a table stores, moved to another table at once: no row is copied.
 //!
-//! `swap_relation_files` and `finish_heap_swap` of `src/backend/commands/cluster.c` are the model. CLUSTER and VACUUM FULL drop the
-//! old storage in the end. Here it becomes that of a new table, which can be shrunk and dropped at leisure.
+//! `swap_relation_files` and `finish_heap_swap` of `src/backend/commands/cluster.c` are the model. CLUSTER
+//! and VACUUM FULL drop the old storage in the end. Here it becomes that of a new table, which can be shrunk
+//! and dropped at leisure.
 
 use super::compat;
 use super::rewrite::make_new_heap;
@@ -10,13 +11,14 @@ use std::ffi::{CStr, CString, c_int};
 
 const NO_LOCK: c_int = pg_sys::NoLock as c_int;
 
-/// Gives the rows of a table to a new table of this name in the same schema, whose OID is returned: the first one is empty
-/// afterwards. The new table has the same columns and owner, and neither indexes nor triggers.
+/// Gives the rows of a table to a new table of this name in the same schema, whose OID is returned: the first
+/// one is empty afterwards. The new table has the same columns and owner, and neither indexes nor triggers.
 ///
-/// The caller has an AccessExclusiveLock on the table, and nobody in this session is using it ([`refuse_if_in_use`]).
+/// The caller has an AccessExclusiveLock on the table, and nobody in this session is using it
+/// ([`refuse_if_in_use`]).
 pub fn move_rows(table: Oid, name: &CStr) -> Oid {
-    // SAFETY: within a transaction that holds the lock; the calls are those of CLUSTER, in its order. What they leave behind in
-    // an error is undone with the transaction.
+    // SAFETY: within a transaction that holds the lock; the calls are those of CLUSTER, in its order. What
+    // they leave behind in an error is undone with the transaction.
     unsafe {
         let relation = pg_sys::table_open(table, NO_LOCK);
         let form = &*(*relation).rd_rel;
@@ -54,7 +56,8 @@ pub fn refuse_if_in_use(table: Oid, what: &CStr) {
 /// # Safety
 /// The transaction holds AccessExclusiveLocks on both, and has created the second one.
 unsafe fn swap_storage(table: Oid, new: Oid) {
-    // SAFETY: copies of two rows of pg_class are changed and written; the swapped TOAST tables then depend on their new owners.
+    // SAFETY: copies of two rows of pg_class are changed and written; the swapped TOAST tables then depend on
+    // their new owners.
     unsafe {
         let catalog = pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::RowExclusiveLock as c_int);
         let [mut one, mut other] = [table, new].map(|oid| {

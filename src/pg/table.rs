@@ -1,9 +1,10 @@
-//! Rows of our own tables, read and written past the executor: without privileges and triggers, which are for everybody
-//! else, and with every index that the table has.
+//! Rows of our own tables, read and written past the executor: without privileges and triggers, which are for
+//! everybody else, and with every index that the table has.
 //!
 //! Indexes that a DBA has added, partial and expression ones too, are maintained as the executor does it
-//! (`ExecSimpleRelationInsert` in `src/backend/executor/execReplication.c` is the model). Where the primary key
-//! `(integer, bigint)` is the only index, it is called directly: the executor's state costs more than one row.
+//! (`ExecSimpleRelationInsert` in `src/backend/executor/execReplication.c` is the model). Where the primary
+//! key `(integer, bigint)` is the only index, it is called directly: the executor's state costs more than one
+//! row.
 
 use super::compat::{self, Touched};
 use super::ends::Bound;
@@ -17,7 +18,8 @@ use std::ffi::{CStr, c_int};
 /// A primary key of an integer and a bigint: the numbers of its columns, from 1.
 pub type PairKey = [i16; 2];
 
-/// A row that was formed and not yet written. Its memory is the transaction's: it must not be used after its end.
+/// A row that was formed and not yet written. Its memory is the transaction's: it must not be used after its
+/// end.
 pub struct Tuple {
     row: pg_sys::HeapTuple,
     key: [Datum; 2],
@@ -87,8 +89,8 @@ impl<'a> StoredTuple<'a> {
         self.datum(column).map_or(0, |datum| datum.value() as i64)
     }
 
-    /// The first `N` columns, `None` for null: numbers, where the column has an integer type or is a timestamp. What they are for other
-    /// columns means nothing. Faster than one by one.
+    /// The first `N` columns, `None` for null: numbers, where the column has an integer type or is a
+    /// timestamp. What they are for other columns means nothing. Faster than one by one.
     ///
     /// # Panics
     /// Where the table has more than 32 columns.
@@ -168,8 +170,9 @@ pub enum AsOf {
     BeforeCommand,
 }
 
-/// Reads the rows of a catalog for which a column equals a value (column number, equality function, value), by an index that
-/// begins with the column. Sees what is committed now and what this transaction's earlier commands have done.
+/// Reads the rows of a catalog for which a column equals a value (column number, equality function, value),
+/// by an index that begins with the column. Sees what is committed now and what this transaction's earlier
+/// commands have done.
 pub fn scan_catalog<T>(
     catalog: Oid,
     index: Oid,
@@ -215,8 +218,8 @@ fn scan<T>(
     as_of: AsOf,
     read: &mut dyn FnMut(StoredTuple<'_>) -> T,
 ) -> Vec<T> {
-    // SAFETY: a scan that is ended before the table is closed; rows are read from meanwhile. A null snapshot is the catalogs'
-    // own.
+    // SAFETY: a scan that is ended before the table is closed; rows are read from meanwhile. A null snapshot
+    // is the catalogs' own.
     unsafe {
         let lock = pg_sys::AccessShareLock as c_int;
         let relation = pg_sys::table_open(table, lock);
@@ -246,8 +249,8 @@ fn scan<T>(
     }
 }
 
-/// The names and types of a table's columns, and whether it has a primary key. Locks the table for writing until the transaction
-/// ends.
+/// The names and types of a table's columns, and whether it has a primary key. Locks the table for writing
+/// until the transaction ends.
 pub fn lock_columns(table: Oid) -> (Vec<(Vec<u8>, Oid)>, bool) {
     // SAFETY: within a transaction; the relation is closed again and stays locked.
     unsafe {
@@ -267,8 +270,8 @@ pub fn lock_columns(table: Oid) -> (Vec<(Vec<u8>, Oid)>, bool) {
 
 /// The row with the greatest primary key whose first part is `first` and whose second is at least `from`.
 ///
-/// SnapshotSelf sees what committed last, whatever the isolation level, and takes no predicate locks. The caller holds a
-/// lock under which nobody else writes rows with this `first`.
+/// SnapshotSelf sees what committed last, whatever the isolation level, and takes no predicate locks. The
+/// caller holds a lock under which nobody else writes rows with this `first`.
 pub fn last_by_key<T>(
     table: Oid,
     key: PairKey,
@@ -327,8 +330,8 @@ pub fn has_primary_key(table: Oid) -> bool {
     }
 }
 
-/// The row with the greatest primary key, whatever that is; `None` where the table is empty. Sees what committed last,
-/// whatever the isolation level.
+/// The row with the greatest primary key, whatever that is; `None` where the table is empty. Sees what
+/// committed last, whatever the isolation level.
 pub fn last_of_primary_key<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option<T> {
     // SAFETY: relations are closed again; the tuple is read before the scan ends.
     unsafe {
@@ -360,8 +363,8 @@ pub fn delete_all(table: Oid) -> u64 {
     delete_where(table, |_| true)
 }
 
-/// Deletes the rows of a table that are wanted, and returns their number. The caller has excluded that others do the same. Logical
-/// decoding does not learn which rows they were, unless a publication names the table.
+/// Deletes the rows of a table that are wanted, and returns their number. The caller has excluded that others
+/// do the same. Logical decoding does not learn which rows they were, unless a publication names the table.
 pub fn delete_where(table: Oid, wanted: impl Fn(StoredTuple<'_>) -> bool) -> u64 {
     let is_undecoded = publication::is_undecoded(table);
     // SAFETY: relations are closed again; a tuple is deleted by its place while the scan holds its page.
@@ -401,12 +404,14 @@ pub fn insert_row(table: Oid, values: &[ColumnValue<'_>]) {
     insert(table, None, vec![Tuple::new(&row, (0, 0))]);
 }
 
-/// Deletes the rows within these bounds on the first columns of the primary key, which are the first ones of the table too, as
-/// far as they are `doomed`. Returns their number. The caller has excluded that others do the same.
+/// Deletes the rows within these bounds on the first columns of the primary key, which are the first ones of
+/// the table too, as far as they are `doomed`. Returns their number. The caller has excluded that others do
+/// the same.
 pub fn delete_within(table: Oid, bounds: &[Bound], mut doomed: impl FnMut(StoredTuple<'_>) -> bool) -> u64 {
     let mut keys = vec![pg_sys::ScanKeyData::default(); bounds.len()];
     keys.iter_mut().zip(bounds).for_each(|(key, bound)| bound.write_to(key));
-    // SAFETY: as in `delete_all`; the scan has as many keys as it is told. A row that is read is not yet deleted.
+    // SAFETY: as in `delete_all`; the scan has as many keys as it is told. A row that is read is not yet
+    // deleted.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
         let key_index = compat::primary_key(relation);
@@ -462,15 +467,15 @@ pub fn any_row<T>(table: Oid, read: impl FnOnce(StoredTuple<'_>) -> T) -> Option
 /// The number of rows that are handed to the table at once.
 const BATCH: usize = 256;
 
-/// Writes rows, in order, in the current (sub)transaction, and releases their memory. `key` names the columns of the
-/// tuples' keys; `None` where the table has no such key.
+/// Writes rows, in order, in the current (sub)transaction, and releases their memory. `key` names the columns
+/// of the tuples' keys; `None` where the table has no such key.
 ///
 /// Logical decoding ignores the rows, unless a publication names the table.
 pub fn insert(table: Oid, key: Option<PairKey>, tuples: Vec<Tuple>) {
     let options = if publication::is_undecoded(table) { pg_sys::TABLE_INSERT_NO_LOGICAL as c_int } else { 0 };
-    // SAFETY: the tuples were formed of the table's columns, are alive, and are given away here. What an error leaves
-    // behind is released by the transaction's abort: memory with its context, relations and what they lend by the
-    // resource owner.
+    // SAFETY: the tuples were formed of the table's columns, are alive, and are given away here. What an
+    // error leaves behind is released by the transaction's abort: memory with its context, relations and what
+    // they lend by the resource owner.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
         let indexes = Indexes::open(relation, key);
@@ -499,8 +504,8 @@ unsafe fn insert_into(relation: pg_sys::Relation, indexes: &Indexes, options: c_
 
 /// A table whose rows are replaced, one by one, found by their primary key.
 ///
-/// A row is replaced as by UPDATE: snapshots that are older see the old row, and a rollback brings it back. Logical decoding
-/// ignores it, unless a publication names the table.
+/// A row is replaced as by UPDATE: snapshots that are older see the old row, and a rollback brings it back.
+/// Logical decoding ignores it, unless a publication names the table.
 pub struct Replacer {
     relation: pg_sys::Relation,
     key: PairKey,
@@ -513,7 +518,8 @@ pub struct Replacer {
 }
 
 impl Replacer {
-    /// Opens the table, whose primary key is `key`. The caller has excluded that others replace or delete its rows.
+    /// Opens the table, whose primary key is `key`. The caller has excluded that others replace or delete its
+    /// rows.
     pub fn open(table: Oid, key: PairKey) -> Self {
         let is_undecoded = publication::is_undecoded(table);
         // SAFETY: within a transaction; closed in `drop`, in an error by the resource owner.
@@ -539,15 +545,16 @@ impl Replacer {
         }
     }
 
-    /// Replaces the row of this key by the one that `make` makes of it; leaves it if that makes none. Returns what `make`
-    /// returns besides; `None` without such a row. Sees what is committed and what this transaction has done.
+    /// Replaces the row of this key by the one that `make` makes of it; leaves it if that makes none. Returns
+    /// what `make` returns besides; `None` without such a row. Sees what is committed and what this
+    /// transaction has done.
     pub fn replace<T>(
         &mut self,
         (first, second): (i32, i64),
         make: impl FnOnce(StoredTuple<'_>) -> (Option<Tuple>, T),
     ) -> Option<T> {
-        // SAFETY: open by the invariant of the type. The scan ends before this returns, in an error by the resource owner; what
-        // `make` reads lives until then, in memory that is emptied afterwards.
+        // SAFETY: open by the invariant of the type. The scan ends before this returns, in an error by the
+        // resource owner; what `make` reads lives until then, in memory that is emptied afterwards.
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(self.memory);
             let mut keys = [pg_sys::ScanKeyData::default(); 2];
@@ -587,8 +594,8 @@ impl Replacer {
         }
     }
 
-    /// Deletes the row and inserts the other one. An UPDATE would be decoded: pgoutput, for one, would send it to all subscribers
-    /// of FOR ALL TABLES, which never got the row.
+    /// Deletes the row and inserts the other one. An UPDATE would be decoded: pgoutput, for one, would send
+    /// it to all subscribers of FOR ALL TABLES, which never got the row.
     fn put_silently(&self, place: &mut pg_sys::ItemPointerData, replacement: Tuple) {
         // SAFETY: a row of the open relation; the replacement was formed of its columns.
         unsafe {
@@ -605,7 +612,8 @@ impl Replacer {
 
     /// Updates the row. What a publication filters, or leaves out, is decided as for any UPDATE.
     fn update(&self, place: &mut pg_sys::ItemPointerData, replacement: Tuple) {
-        // SAFETY: as above. The slot owns the tuple, and is dropped before this returns, in an error with the memory.
+        // SAFETY: as above. The slot owns the tuple, and is dropped before this returns, in an error with the
+        // memory.
         unsafe {
             let slot =
                 pg_sys::MakeSingleTupleTableSlot((*self.relation).rd_att, &raw const pg_sys::TTSOpsHeapTuple);
@@ -641,7 +649,8 @@ impl Drop for Replacer {
     }
 }
 
-/// While it lives, what this process deletes from a table is written to the WAL without the row's replica identity.
+/// While it lives, what this process deletes from a table is written to the WAL without the row's replica
+/// identity.
 struct WithoutIdentity(pg_sys::Form_pg_class, std::ffi::c_char);
 
 impl WithoutIdentity {
@@ -864,12 +873,13 @@ impl ExecutorIndexes {
         }
     }
 
-    /// Prepares expressions and conditions, as the first insertion would. PostgreSQL checks then, and only then, who may call their
-    /// functions: here it is the table's owner. Whoever writes to an audited table need not be allowed to call what indexes of the
-    /// log call.
+    /// Prepares expressions and conditions, as the first insertion would. PostgreSQL checks then, and only
+    /// then, who may call their functions: here it is the table's owner. Whoever writes to an audited table
+    /// need not be allowed to call what indexes of the log call.
     ///
-    /// Only those that call functions in C for columns: to prepare them runs nothing. A function in SQL may be inlined, and what it calls
-    /// by way of the session's search path be called, which must not happen as the owner.
+    /// Only those that call functions in C for columns: to prepare them runs nothing. A function in SQL may
+    /// be inlined, and what it calls by way of the session's search path be called, which must not happen as
+    /// the owner.
     ///
     /// # Safety
     /// Opened for that relation, in the memory of `estate`.

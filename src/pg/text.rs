@@ -54,7 +54,8 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
     encoding::from_utf8(text)
 }
 
-/// The text of an error or a notice. pgrx passes messages as UTF-8, so in other databases what is not ASCII is escaped.
+/// The text of an error or a notice. pgrx passes messages as UTF-8, so in other databases what is not ASCII
+/// is escaped.
 pub fn message(text: &str) -> Cow<'_, str> {
     if encoding::is_utf8() || text.is_ascii() {
         return Cow::Borrowed(text);
@@ -65,8 +66,8 @@ pub fn message(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.collect())
 }
 
-/// Whether nobody can see anything of the text: it is empty, or of white space, control characters, and characters that leave
-/// no mark (Unicode's property Default_Ignorable_Code_Point, and the braille blank).
+/// Whether nobody can see anything of the text: it is empty, or of white space, control characters, and
+/// characters that leave no mark (Unicode's property Default_Ignorable_Code_Point, and the braille blank).
 pub fn is_blank(text: &str) -> bool {
     let leaves_no_mark = |character: char| {
         matches!(
@@ -127,7 +128,8 @@ pub fn json_datum(json: &str) -> Datum {
     Text(json.to_owned()).into_datum().expect("a text is not null")
 }
 
-/// A timestamptz from its text, by the session's settings, in microseconds since 2000-01-01 UTC; `None` for what is none.
+/// A timestamptz from its text, by the session's settings, in microseconds since 2000-01-01 UTC; `None` for
+/// what is none.
 pub fn timestamp(text: &str) -> Option<i64> {
     let text = CString::new(&*to_server(text)).ok()?;
     super::xact::try_in_savepoint(
@@ -226,8 +228,8 @@ pub fn refuse_unconvertible(text: &[u8]) {
     }
 }
 
-/// Raises PostgreSQL's own error if a json text has an escape that no text value can store (`\\u0000`, half a surrogate
-/// pair). The type json accepts it, but every `->>` would fail.
+/// Raises PostgreSQL's own error if a json text has an escape that no text value can store (`\\u0000`, half a
+/// surrogate pair). The type json accepts it, but every `->>` would fail.
 pub fn refuse_unreadable_json(json: &[u8]) {
     let json = CString::new(json).expect("a json value has no NUL");
     // SAFETY: as in `jsonb`.

@@ -100,28 +100,31 @@ impl<'a> Trigger<'a> {
         }
     }
 
-    /// Whether the row version that an AFTER ROW trigger for INSERT or UPDATE is about has been updated or deleted by its own
-    /// transaction since, so that another one has replaced it, or none. Rows that are not stored in a heap: not known, so false.
+    /// Whether the row version that an AFTER ROW trigger for INSERT or UPDATE is about has been updated or
+    /// deleted by its own transaction since, so that another one has replaced it, or none. Rows that are not
+    /// stored in a heap: not known, so false.
     pub fn is_superseded(self) -> bool {
         let slot = match self.data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
             pg_sys::TRIGGER_EVENT_INSERT => self.data.tg_trigslot,
             pg_sys::TRIGGER_EVENT_UPDATE => self.data.tg_newslot,
             _ => return false,
         };
-        // SAFETY: a filled slot, as in `firing`. The version is uncommitted: nobody else can lock or change it.
+        // SAFETY: a filled slot, as in `firing`. The version is uncommitted: nobody else can lock or change
+        // it.
         unsafe { successor::is_of_heap(slot) && successor::has_own(slot) }
     }
 
-    /// Whether a command may have run since an UPDATE or DELETE that an AFTER ROW trigger is about, so that another row may have got
-    /// the key of the old one. Rows that are not stored in a heap: not known, so false.
+    /// Whether a command may have run since an UPDATE or DELETE that an AFTER ROW trigger is about, so that
+    /// another row may have got the key of the old one. Rows that are not stored in a heap: not known, so
+    /// false.
     pub fn is_late(self) -> bool {
         // SAFETY: as above. The old version was replaced by this transaction, for which others wait.
         unsafe { successor::is_of_heap(self.data.tg_trigslot) && successor::is_late(self.data.tg_trigslot) }
     }
 
-    /// Whether a row has the primary key of the old row of an UPDATE or DELETE now, as this transaction sees it, and `is_same` says
-    /// so too, who is given that row: equal values may be written in different ways. Rows that are not stored in a heap: not known,
-    /// so false.
+    /// Whether a row has the primary key of the old row of an UPDATE or DELETE now, as this transaction sees
+    /// it, and `is_same` says so too, who is given that row: equal values may be written in different ways.
+    /// Rows that are not stored in a heap: not known, so false.
     pub fn old_key_is_in_use(self, is_same: impl FnOnce(&Row<'_>) -> bool) -> bool {
         // SAFETY: as above; the table is open and locked while its triggers run.
         unsafe {
@@ -138,7 +141,8 @@ impl<'a> Trigger<'a> {
         unsafe { Row::new(self.data.tg_trigslot) }
     }
 
-    /// The result of a BEFORE trigger that lets the change pass as it is. An AFTER trigger's result is ignored.
+    /// The result of a BEFORE trigger that lets the change pass as it is. An AFTER trigger's result is
+    /// ignored.
     pub fn pass(self) -> pg_sys::Datum {
         let event = self.data.tg_event;
         if event & pg_sys::TRIGGER_EVENT_ROW == 0 {

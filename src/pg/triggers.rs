@@ -58,8 +58,8 @@ pub struct NewTrigger<'a> {
 
 /// Creates a trigger on a table, or replaces the one of the same name. No event trigger fires.
 ///
-/// The caller has checked that the current role may have it. PostgreSQL's own check is made for the bootstrap superuser,
-/// because other roles may not execute the function.
+/// The caller has checked that the current role may have it. PostgreSQL's own check is made for the bootstrap
+/// superuser, because other roles may not execute the function.
 pub fn create(table: Oid, trigger: &NewTrigger<'_>) {
     let arguments: Vec<CString> = trigger
         .arguments
@@ -70,8 +70,9 @@ pub fn create(table: Oid, trigger: &NewTrigger<'_>) {
         pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_UPDATE | pg_sys::TRIGGER_TYPE_DELETE;
     let truncate = if trigger.on_truncate { pg_sys::TRIGGER_TYPE_TRUNCATE } else { 0 };
     let _superuser = super::session::AsRole::become_role(Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID));
-    // SAFETY: a statement node whose parts live in the current memory context. The table and the function are given by
-    // their OIDs, so that no name in it is looked up (src/backend/commands/trigger.c, CreateTriggerFiringOn).
+    // SAFETY: a statement node whose parts live in the current memory context. The table and the function are
+    // given by their OIDs, so that no name in it is looked up (src/backend/commands/trigger.c,
+    // CreateTriggerFiringOn).
     unsafe {
         let statement: *mut pg_sys::CreateTrigStmt =
             pg_sys::palloc0(std::mem::size_of::<pg_sys::CreateTrigStmt>()).cast();
@@ -118,7 +119,8 @@ pub fn drop(trigger: Oid) {
     }
 }
 
-/// Makes a trigger fire whatever `session_replication_role` is. No event trigger fires. The name is in the server's encoding.
+/// Makes a trigger fire whatever `session_replication_role` is. No event trigger fires. The name is in the
+/// server's encoding.
 pub fn enable_always(table: Oid, name: &[u8]) {
     let name = CString::new(name).expect("a name without NUL");
     // SAFETY: the relation is locked as ALTER TABLE … ENABLE TRIGGER locks it, and closed again.

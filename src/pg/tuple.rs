@@ -145,7 +145,8 @@ impl RowBuffer {
         let bitmap = &bitmap[..if has_nulls { (self.columns as usize).div_ceil(8) } else { 0 }];
         let data_at = (HEADER + bitmap.len()).next_multiple_of(MAX_ALIGN);
         let length = data_at + self.bytes.len();
-        // SAFETY: room for both headers, the bitmap and the values is allocated, zeroed as far as it is not written.
+        // SAFETY: room for both headers, the bitmap and the values is allocated, zeroed as far as it is not
+        // written.
         unsafe {
             let tuple: pg_sys::HeapTuple =
                 pg_sys::MemoryContextAlloc(pg_sys::TopTransactionContext, OUTER + length).cast();

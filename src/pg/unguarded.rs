@@ -1,5 +1,5 @@
-//! Functions of PostgreSQL that never raise an error, called directly. pgrx guards each call with a `setjmp`, which costs more
-//! than these functions do, and capture calls them for each row.
+//! Functions of PostgreSQL that never raise an error, called directly. pgrx guards each call with a `setjmp`,
+//! which costs more than these functions do, and capture calls them for each row.
 
 use pgrx::pg_sys::{Oid, Timestamp, TimestampTz, fsec_t, pg_tm, pg_tz};
 use std::ffi::{c_char, c_int};

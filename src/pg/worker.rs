@@ -1,4 +1,5 @@
-//! Background workers (`src/backend/postmaster/bgworker.c`): starting one for a database, sleeping, transactions.
+//! Background workers (`src/backend/postmaster/bgworker.c`): starting one for a database, sleeping,
+//! transactions.
 
 use pgrx::IntoDatum;
 use pgrx::PgTryBuilder;
@@ -54,8 +55,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a worker with this entry point for a database; `None` if `max_worker_processes` background workers are running.
-    /// Its end wakes this process up. Its errors go to the server's log.
+    /// Starts a worker with this entry point for a database; `None` if `max_worker_processes` background
+    /// workers are running. Its end wakes this process up. Its errors go to the server's log.
     pub fn start(database: &Database, entry_point: &'static str) -> Option<Self> {
         let kind = entry_point.replace('_', " ").replacen("audit chain", "audit_chain", 1);
         let worker = BackgroundWorkerBuilder::new(&format!("{kind} for database {}", database.oid.to_u32()))
@@ -111,8 +112,8 @@ pub fn run_for(database: &Database, timeout: Duration) -> Ended {
     }
 }
 
-/// The settings that a worker works with, whatever ALTER DATABASE and ALTER ROLE say: names cannot be shadowed, writes are
-/// allowed, and nothing ends or blocks the worker but [`run_for`].
+/// The settings that a worker works with, whatever ALTER DATABASE and ALTER ROLE say: names cannot be
+/// shadowed, writes are allowed, and nothing ends or blocks the worker but [`run_for`].
 const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),
@@ -129,8 +130,9 @@ const SETTINGS: [(&CStr, &CStr); 11] = [
 
 /// Connects a worker to a database as the bootstrap superuser, with settings that the database cannot change.
 pub fn connect(database: Oid) {
-    // SAFETY: as every background worker does before it works. A setting with the source PGC_S_OVERRIDE is not overridden by
-    // those of a database or role, which are applied during the connection with lower sources.
+    // SAFETY: as every background worker does before it works. A setting with the source PGC_S_OVERRIDE is
+    // not overridden by those of a database or role, which are applied during the connection with lower
+    // sources.
     unsafe {
         // PostgreSQL's own handler for SIGTERM ends the worker at once, even while it waits for a lock.
         pg_sys::BackgroundWorkerUnblockSignals();
@@ -187,7 +189,8 @@ pub fn catch<R>(
         .execute()
 }
 
-/// Sleeps for `time`, or until the configuration is reloaded. Returns false once the server asks the process to end.
+/// Sleeps for `time`, or until the configuration is reloaded. Returns false once the server asks the process
+/// to end.
 pub fn sleep(time: Duration) -> bool {
     if !STOPPING.get() && !BackgroundWorker::wait_latch(Some(time)) {
         STOPPING.set(true);
@@ -196,8 +199,8 @@ pub fn sleep(time: Duration) -> bool {
     !STOPPING.get()
 }
 
-/// Reads the configuration if the server has asked for it. [`sleep`] does that, too, but sleeps on if the request came while
-/// the process waited for something else.
+/// Reads the configuration if the server has asked for it. [`sleep`] does that, too, but sleeps on if the
+/// request came while the process waited for something else.
 pub fn reload() {
     if BackgroundWorker::sighup_received() {
         // SAFETY: in the main loop of a background worker, as its handler for SIGHUP would.

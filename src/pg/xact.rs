@@ -53,8 +53,8 @@ pub fn now() -> pg_sys::TimestampTz {
     unguarded::GetCurrentTimestamp()
 }
 
-/// A time, in microseconds since 2000-01-01 UTC, as JSON has it, in UTC whatever the settings are; PostgreSQL reads it with
-/// any settings.
+/// A time, in microseconds since 2000-01-01 UTC, as JSON has it, in UTC whatever the settings are; PostgreSQL
+/// reads it with any settings.
 pub fn json_time(at: pg_sys::TimestampTz) -> String {
     let utc = 0;
     // SAFETY: returns a palloc'd C string.
@@ -126,8 +126,9 @@ pub fn refuse_if_read_only(what: &std::ffi::CStr) {
     }
 }
 
-/// Runs `body` in a savepoint. If it raises an error that is `expected`, by its code and message, the savepoint is rolled back
-/// and the result is `None`; other errors are raised. Its result may be in the current memory context.
+/// Runs `body` in a savepoint. If it raises an error that is `expected`, by its code and message, the
+/// savepoint is rolled back and the result is `None`; other errors are raised. Its result may be in the
+/// current memory context.
 pub fn try_in_savepoint<T>(
     body: impl FnOnce() -> T,
     expected: impl Fn(PgSqlErrorCode, &str) -> bool,
@@ -140,8 +141,8 @@ pub fn try_in_savepoint<T>(
         .ok()
 }
 
-/// Runs `body` in a savepoint that is rolled back, whatever it has done. Its result must not be in PostgreSQL's memory. An error
-/// is returned as its message, unless the statement was cancelled.
+/// Runs `body` in a savepoint that is rolled back, whatever it has done. Its result must not be in
+/// PostgreSQL's memory. An error is returned as its message, unless the statement was cancelled.
 pub fn undo<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     in_savepoint(body, false).map_err(|error| match &*error {
         CaughtError::PostgresError(report) if !ends_statement(report.sql_error_code()) => {
@@ -159,8 +160,9 @@ pub fn ends_statement(code: PgSqlErrorCode) -> bool {
 
 /// Runs `body` in a savepoint, and keeps what it has done if it raises no error and `keep` is set.
 fn in_savepoint<T>(body: impl FnOnce() -> T, keep: bool) -> Result<T, Box<CaughtError>> {
-    // SAFETY: as a PL/pgSQL block with an exception handler does (src/pl/plpgsql/src/pl_exec.c, exec_stmt_block): the savepoint
-    // is ended in either case, and memory context and resource owner are those from before.
+    // SAFETY: as a PL/pgSQL block with an exception handler does (src/pl/plpgsql/src/pl_exec.c,
+    // exec_stmt_block): the savepoint is ended in either case, and memory context and resource owner are
+    // those from before.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
@@ -198,11 +200,12 @@ impl ActiveSnapshot {
         Self(())
     }
 
-    /// Pushes a snapshot of this moment that does not see what the current command has done. In an event trigger it
-    /// shows the catalogs as they were before the command.
+    /// Pushes a snapshot of this moment that does not see what the current command has done. In an event
+    /// trigger it shows the catalogs as they were before the command.
     pub fn push_before_command() -> Self {
-        // SAFETY: as above. The copy, which alone is changed, is the stack's own. Where a command that commits on its way
-        // (DROP INDEX CONCURRENTLY) left no snapshot, all that this transaction did is the command's.
+        // SAFETY: as above. The copy, which alone is changed, is the stack's own. Where a command that
+        // commits on its way (DROP INDEX CONCURRENTLY) left no snapshot, all that this transaction did is the
+        // command's.
         unsafe {
             let before = if pg_sys::ActiveSnapshotSet() {
                 (*pg_sys::GetActiveSnapshot()).curcid
@@ -215,7 +218,8 @@ impl ActiveSnapshot {
         Self(())
     }
 
-    /// Makes it see what this transaction has done since, and nothing else. Only for the snapshot that was pushed last.
+    /// Makes it see what this transaction has done since, and nothing else. Only for the snapshot that was
+    /// pushed last.
     pub fn update(&mut self) {
         make_visible();
         // SAFETY: it is the active snapshot, a copy that nobody else has: all that push here push one.
@@ -224,8 +228,8 @@ impl ActiveSnapshot {
 
     /// The snapshot that is active now, as `pg_current_snapshot()` prints it: `xmin:xmax:xip,…`.
     pub fn text() -> String {
-        // SAFETY: within a transaction, with an active snapshot; the first result is what the second takes, and that is a
-        // palloc'd C string.
+        // SAFETY: within a transaction, with an active snapshot; the first result is what the second takes,
+        // and that is a palloc'd C string.
         unsafe {
             let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
             let text = pgrx::direct_function_call::<&std::ffi::CStr>(pg_sys::pg_snapshot_out, &[snapshot]);

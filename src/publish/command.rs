@@ -34,8 +34,9 @@ pub fn expand(command: &[u8], path: &Path) -> OsString {
     OsString::from_vec(expanded)
 }
 
-/// The characters of a database's name that are passed as they are. The others, `/` and the shell's among them, are passed as
-/// `%` and two hexadecimal digits, so that the owner of a database cannot make a command write elsewhere.
+/// The characters of a database's name that are passed as they are. The others, `/` and the shell's among
+/// them, are passed as `%` and two hexadecimal digits, so that the owner of a database cannot make a command
+/// write elsewhere.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 
 /// A database's name as one safe word, which can be used as a file name.
@@ -47,8 +48,8 @@ fn file_name(database: &[u8]) -> String {
     }
 }
 
-/// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes to `output`; the
-/// error of a failed command has the beginning of that.
+/// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes
+/// to `output`; the error of a failed command has the beginning of that.
 pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String> {
     let file = File::create(output).map_err(|error| error.to_string())?;
     let copy = file.try_clone().map_err(|error| error.to_string())?;

@@ -1,7 +1,8 @@
-//! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published` the one that was
-//! published last, `.failed` says why one still waits, `.checkpoint_failed` why no checkpoint could be made, and
-//! `.verification_failed` why the log could not be verified. Where standbys must have a checkpoint before it is published,
-//! `.newer` is the newest one, if one waits already, and `.delayed` says for which standbys they wait.
+//! A database's files: `pg_audit_chain/OID.note` is the checkpoint that waits to be published, `.published`
+//! the one that was published last, `.failed` says why one still waits, `.checkpoint_failed` why no
+//! checkpoint could be made, and `.verification_failed` why the log could not be verified. Where standbys
+//! must have a checkpoint before it is published, `.newer` is the newest one, if one waits already, and
+//! `.delayed` says for which standbys they wait.
 //!
 //! They are no evidence: removing them makes the server publish a checkpoint again.
 

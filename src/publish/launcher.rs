@@ -1,11 +1,14 @@
 //! The launcher: at an interval it has each database make a checkpoint, and hands the newest to
-//! `audit_chain.publish_command`. Meanwhile it has each database do what is due for its log, and, at another interval, verify it.
+//! `audit_chain.publish_command`. Meanwhile it has each database do what is due for its log, and, at another
+//! interval, verify it.
 //!
 //! **Invariants**
-//! * No transaction and no connection to a database lasts while a command runs. The worker that makes a checkpoint leaves it
-//!   as a file and ends; the launcher, which is connected to no database, runs the command.
-//! * At least once, in order: a checkpoint counts as published when the command has succeeded. A newer checkpoint replaces
-//!   one that still waits, because it covers more; but not one that waits for standbys ([`after`]).
+//! * No transaction and no connection to a database lasts while a command runs. The worker that makes a
+//!   checkpoint leaves it as a file and ends; the launcher, which is connected to no database, runs the
+//!   command.
+//! * At least once, in order: a checkpoint counts as published when the command has succeeded. A newer
+//!   checkpoint replaces one that still waits, because it covers more; but not one that waits for standbys
+//!   ([`after`]).
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
@@ -81,8 +84,8 @@ const ROUND: Duration = Duration::from_secs(600);
 /// The time that the upkeep of one database may take.
 const UPKEEP: Duration = Duration::from_secs(6 * 3600);
 
-/// Work that the server does in one database after the other, while checkpoints are made and published. The worker of a database
-/// itself knows what is due.
+/// Work that the server does in one database after the other, while checkpoints are made and published. The
+/// worker of a database itself knows what is due.
 struct Rounds {
     entry_point: &'static str,
     /// How often a round begins; `None` if it is not to be done.
@@ -127,7 +130,8 @@ impl Rounds {
         }
     }
 
-    /// Starts, and ends, what is due; returns after which time to come again. The end of a worker wakes the launcher up.
+    /// Starts, and ends, what is due; returns after which time to come again. The end of a worker wakes the
+    /// launcher up.
     fn advance(&mut self) -> Duration {
         let Some(interval) = (self.interval)() else {
             if let Some((_, running)) = self.running.take() {
@@ -201,8 +205,8 @@ fn make_checkpoint(database: &Database) {
     Files(database.oid).record_failure(Kind::CheckpointFailed, error);
 }
 
-/// In a database's worker: makes a checkpoint if there is anything new, and leaves it as a file where it must be published.
-/// A failure is counted, and raised.
+/// In a database's worker: makes a checkpoint if there is anything new, and leaves it as a file where it must
+/// be published. A failure is counted, and raised.
 pub fn serve(database: Oid) {
     let files = Files(database);
     let record = |message: &str| {

@@ -1,5 +1,5 @@
-//! `audit_checkpoint()`: makes a checkpoint for a caller. Where it cannot, `audit_status` says so, whoever called it: a
-//! job of a server that is not preloaded may fail every time unseen.
+//! `audit_checkpoint()`: makes a checkpoint for a caller. Where it cannot, `audit_status` says so, whoever
+//! called it: a job of a server that is not preloaded may fail every time unseen.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;

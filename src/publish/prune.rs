@@ -14,7 +14,8 @@ use pgrx::pg_sys::Datum;
 
 const NAME: &str = "audit_prune";
 
-/// `_audit_prune_segment(segment integer, export text, disposable boolean, reason text, dry_run boolean) RETURNS jsonb`
+/// `_audit_prune_segment(segment integer, export text, disposable boolean, reason text, dry_run boolean)
+/// RETURNS jsonb`
 pub fn on_call(call: Call) -> Datum {
     text::jsonb(run(&call).or_raise().into())
 }
@@ -57,8 +58,8 @@ fn published() -> Published {
 /// The reason that the entries of the server's own prunings have.
 const BY_RULE: &str = "due by the policy (audit_chain.prune)";
 
-/// In a database's worker: prunes what is due, one segment in a transaction, if `audit_chain.prune` is on; then removes what is
-/// left of pruned segments.
+/// In a database's worker: prunes what is due, one segment in a transaction, if `audit_chain.prune` is on;
+/// then removes what is left of pruned segments.
 pub fn serve(slices: &mut impl Slices) {
     while settings::prune() && slices.run(|| prune_one().or_raise()) {}
     leftover::remove_all(slices);

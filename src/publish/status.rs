@@ -1,7 +1,7 @@
 //! `audit_status`: the log, its checkpoints, and what was published of them, in one row.
 //!
-//! **Invariant**: what it costs does not grow with the log: it descends indexes, and reads files of a few hundred bytes. It
-//! scans nothing, and asks no planner.
+//! **Invariant**: what it costs does not grow with the log: it descends indexes, and reads files of a few
+//! hundred bytes. It scans nothing, and asks no planner.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
@@ -113,8 +113,8 @@ fn retention(extension: &Extension) -> Result<Value, Error> {
     }))
 }
 
-/// What was published last, and why something still waits. Only members of pg_monitor see the errors: a command's output may
-/// hold what others should not see.
+/// What was published last, and why something still waits. Only members of pg_monitor see the errors: a
+/// command's output may hold what others should not see.
 fn publication(monitors: bool) -> Value {
     let files = Files(process::current_database());
     let published = files.path(File::Published);

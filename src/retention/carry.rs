@@ -1,4 +1,5 @@
-//! What is still true of the entries that are pruned is said again: which tables are audited, since when, and with which options.
+//! What is still true of the entries that are pruned is said again: which tables are audited, since when, and
+//! with which options.
 
 use crate::audit::record::{insert_lifecycle, record};
 use crate::error::Error;
@@ -36,8 +37,9 @@ impl Lifecycle {
     }
 }
 
-/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, and removes the places of entries
-/// that are pruned. Those of auditings that have ended go together: one alone would be misunderstood.
+/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, and removes
+/// the places of entries that are pruned. Those of auditings that have ended go together: one alone would be
+/// misunderstood.
 pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(), Error> {
     let places = extension.table(OwnTable::Lifecycle)?;
     let (first, last) = (first_chain(segment) as i32, last_chain(segment) as i32);

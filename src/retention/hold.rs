@@ -55,8 +55,8 @@ pub fn end(call: Call) -> Datum {
     call.void()
 }
 
-/// The names of the holds in force, as a list, if there are any. From now on until the transaction ends, nobody else begins a
-/// hold: the caller may prune or erase what no hold protects.
+/// The names of the holds in force, as a list, if there are any. From now on until the transaction ends,
+/// nobody else begins a hold: the caller may prune or erase what no hold protects.
 pub fn active(extension: &Extension) -> Result<Option<String>, Error> {
     retention::lock(extension)?;
     let names = in_force(extension)?;

@@ -21,8 +21,8 @@ use audit_chain_core::{
 };
 use pgrx::pg_sys::Oid;
 
-/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is that hash; there are
-/// no others, and none is newer than what was noted when the segment was sealed.
+/// Whether each entry that the tree has of the segment is there, its content gives its hash, and its leaf is
+/// that hash; there are no others, and none is newer than what was noted when the segment was sealed.
 ///
 /// What was erased of them was erased by record.
 pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool, Error> {
@@ -72,7 +72,8 @@ pub fn is_intact(store: &TreeStore, sealed: &Reached, table: Oid) -> Result<bool
     Ok(intact && !without_record && entries == contents.entries && has_as_many(sealed, table))
 }
 
-/// Whether the chains of the segment end where they ended when it was sealed: as many entries, if none is missing.
+/// Whether the chains of the segment end where they ended when it was sealed: as many entries, if none is
+/// missing.
 pub fn has_as_many(sealed: &Reached, table: Oid) -> bool {
     let mut newest = 0;
     for_each_end(table, |end| newest += end.seq);

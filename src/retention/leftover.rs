@@ -1,7 +1,8 @@
-//! What is left of pruned segments: tables that do not belong to the log any more. They are shrunk in small steps, and then
-//! dropped, so that nobody waits for the disk.
+//! What is left of pruned segments: tables that do not belong to the log any more. They are shrunk in small
+//! steps, and then dropped, so that nobody waits for the disk.
 //!
-//! **Invariant**: each step is a transaction of its own, and can be repeated. What a crash leaves is removed the next time.
+//! **Invariant**: each step is a transaction of its own, and can be repeated. What a crash leaves is removed
+//! the next time.
 
 use crate::audit::enable::require_extension_owner;
 use crate::audit::suspend::GuardSuspended;

@@ -1,8 +1,9 @@
 //! The policy: how long entries are kept at least, and what else must be given before they are pruned.
 //!
 //! **Invariants**
-//! * What is kept is a number of seconds: the longest time that the policy's interval can last, in UTC. So two policies can be
-//!   compared, and one that keeps more seconds keeps every entry at least as long, whatever the date is.
+//! * What is kept is a number of seconds: the longest time that the policy's interval can last, in UTC. So
+//!   two policies can be compared, and one that keeps more seconds keeps every entry at least as long,
+//!   whatever the date is.
 //! * A locked policy is followed by stricter ones only: for superusers too.
 
 use crate::audit::enable::{check_reason, require_extension_owner};
@@ -75,7 +76,8 @@ impl Policy {
     }
 }
 
-/// The policy in force; `None` where none was ever set. Sees what is committed and what this transaction has done.
+/// The policy in force; `None` where none was ever set. Sees what is committed and what this transaction has
+/// done.
 pub fn current(extension: &Extension) -> Result<Option<Recorded>, Error> {
     let mut all = scan_all_as_written(extension.table(OwnTable::RetentionPolicy)?, read);
     all.sort_by_key(|recorded| recorded.version);
@@ -245,12 +247,13 @@ fn insert(extension: &Extension, version: i64, policy: &Policy, place: &Place) -
     Ok(())
 }
 
-/// The longest that an interval may be, in seconds: 1000 years. A locked policy cannot be taken back, and a time that is added
-/// to a date must remain one.
+/// The longest that an interval may be, in seconds: 1000 years. A locked policy cannot be taken back, and a
+/// time that is added to a date must remain one.
 const MAX_KEEP: i64 = 365_250 * 86_400;
 
-/// The longest time that an interval can last, in whole seconds: `n` months last longest between certain dates, a day has
-/// 24 hours. That of a longer interval is never less: an interval is longer if none of its parts is less.
+/// The longest time that an interval can last, in whole seconds: `n` months last longest between certain
+/// dates, a day has 24 hours. That of a longer interval is never less: an interval is longer if none of its
+/// parts is less.
 fn longest_seconds(keep: Interval) -> Result<i64, Error> {
     /// How many days so many months have at most.
     const MONTHS: [i64; 12] = [0, 31, 62, 92, 123, 153, 184, 215, 245, 276, 306, 337];

@@ -1,10 +1,14 @@
 //! `audit_prune()`: removes the oldest sealed segment of the log, if the policy lets it go.
 //!
 //! **Invariants**
-//! * Only whole sealed segments go, the oldest first; so what is gone are the first segments, and their chains.
-//! * All of it is one transaction: the PRUNE entry, the row of `audit_segment`, the rows about what is gone, and the segment itself.
-//! * What remains proves itself: the right edge of the tree of every size from the minimum index on can be rebuilt.
-//! * Nobody waits for it: the segment is locked only if nobody uses it. What it stored is removed later ([`super::leftover`]).
+//! * Only whole sealed segments go, the oldest first; so what is gone are the first segments, and their
+//!   chains.
+//! * All of it is one transaction: the PRUNE entry, the row of `audit_segment`, the rows about what is gone,
+//!   and the segment itself.
+//! * What remains proves itself: the right edge of the tree of every size from the minimum index on can be
+//!   rebuilt.
+//! * Nobody waits for it: the segment is locked only if nobody uses it. What it stored is removed later
+//!   ([`super::leftover`]).
 //! * A segment that is not intact is not pruned: that would remove the evidence.
 
 use crate::audit::record::record;
@@ -145,7 +149,8 @@ struct Run<'a> {
     policy: &'a Policy,
 }
 
-/// How long a recorded verification of the whole log spares reading the segment once more, in microseconds: a week.
+/// How long a recorded verification of the whole log spares reading the segment once more, in microseconds: a
+/// week.
 const VERIFIED: i64 = 7 * 86_400_000_000;
 
 /// How often the segment's lock is tried, and how long it is waited between: readers come and go.
@@ -153,9 +158,11 @@ const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
-    /// The segments that are to be pruned, oldest first. They are intact, unless nothing is to be done but to check.
+    /// The segments that are to be pruned, oldest first. They are intact, unless nothing is to be done but to
+    /// check.
     ///
-    /// A sealed segment changes by erasure alone, which waits for the lock that is held; so checkpoints need not wait meanwhile.
+    /// A sealed segment changes by erasure alone, which waits for the lock that is held; so checkpoints need
+    /// not wait meanwhile.
     fn due(&self) -> Result<Vec<Reached>, Error> {
         let segments = Segments::read(self.extension)?;
         let mut due = Vec::new();
@@ -279,7 +286,8 @@ impl Run<'_> {
         Ok(self.row(sealed, minimum_index))
     }
 
-    /// The root of the tree of the first `minimum_index` entries, if the stored tree has the newest checkpoint's root.
+    /// The root of the tree of the first `minimum_index` entries, if the stored tree has the newest
+    /// checkpoint's root.
     fn proved_root(&self, store: &TreeStore, newest: &Recorded, minimum_index: u64) -> Result<Hash, Error> {
         let mut reader = Reader::new(store);
         if reader.frontier(newest.size)?.root()[..] != newest.root[..] {
@@ -380,7 +388,8 @@ fn pruned_leaves(store: &TreeStore, segment: u32, size: u64) -> Result<Vec<(u64,
     Ok(leaves)
 }
 
-/// Takes a segment's table out of the log: the first one's rows move to a table of their own, another one inherits no more.
+/// Takes a segment's table out of the log: the first one's rows move to a table of their own, another one
+/// inherits no more.
 fn take_out(extension: &Extension, log: Oid, segment: u32, table: Oid) -> Result<(), Error> {
     let mut attempts = ATTEMPTS;
     while !orphan::try_lock(table) {

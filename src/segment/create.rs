@@ -1,7 +1,8 @@
-//! A segment's table: it inherits from `audit_log`, and has the same indexes, triggers, storage options and readers.
+//! A segment's table: it inherits from `audit_log`, and has the same indexes, triggers, storage options and
+//! readers.
 //!
-//! It is no member of the extension, because pg_dump dumps members without their definition. It is made by SQL, as the extension's
-//! owner, with qualified names in a schema that others cannot write to.
+//! It is no member of the extension, because pg_dump dumps members without their definition. It is made by
+//! SQL, as the extension's owner, with qualified names in a schema that others cannot write to.
 
 use crate::audit::suspend::GuardSuspended;
 use crate::error::{Error, warning};
@@ -54,8 +55,8 @@ pub fn create(extension: &Extension, segment: u32) -> Result<Oid, Error> {
     Ok(table)
 }
 
-/// Leaves the new segment the indexes that a DBA has added to `audit_log`, not those that it has because it is a sealed segment; gives
-/// it the history indexes, if open segments have them.
+/// Leaves the new segment the indexes that a DBA has added to `audit_log`, not those that it has because it
+/// is a sealed segment; gives it the history indexes, if open segments have them.
 fn index(extension: &Extension, segment: u32, log: Oid, table: Oid, new: &str) -> Result<(), Error> {
     let (own, _) = indexes::of_log(extension, log)?;
     let mut copies = indexes::of(table);
@@ -75,8 +76,8 @@ fn index(extension: &Extension, segment: u32, log: Oid, table: Oid, new: &str) -
     Ok(())
 }
 
-/// Gives a table, whose name and schema are given quoted, the triggers that keep the log append-only. To be called as the extension's
-/// owner, with the guard suspended.
+/// Gives a table, whose name and schema are given quoted, the triggers that keep the log append-only. To be
+/// called as the extension's owner, with the guard suspended.
 pub fn guard(schema: &str, table: &str) {
     execute(&format!(
         "CREATE TRIGGER \"!audit_chain_refuse\" BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} \
@@ -90,7 +91,8 @@ pub fn guard(schema: &str, table: &str) {
     ));
 }
 
-/// Drops an empty table that is left of a log which was discarded: a dump without entries brings its segments.
+/// Drops an empty table that is left of a log which was discarded: a dump without entries brings its
+/// segments.
 fn remove_empty(extension: &Extension, segment: u32) -> Result<(), Error> {
     if let Some(left) = table_of(extension, segment)?
         && table::any_row(left, |_| ()).is_none()
@@ -100,8 +102,8 @@ fn remove_empty(extension: &Extension, segment: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The access method, storage options and tablespace of the log, as CREATE TABLE has them; without those by which autovacuum freezes
-/// sealed segments, of which `audit_log` may be one.
+/// The access method, storage options and tablespace of the log, as CREATE TABLE has them; without those by
+/// which autovacuum freezes sealed segments, of which `audit_log` may be one.
 fn storage_options(log: Oid) -> String {
     let clauses = query_latest(
         "SELECT pg_catalog.format(' USING %I', a.amname) \
@@ -122,7 +124,8 @@ fn storage_options(log: Oid) -> String {
     clauses.into_iter().next().unwrap_or_default()
 }
 
-/// Lets those read the segment who may read the log: pg_dump reads it by its name. Default privileges give nobody a right on it.
+/// Lets those read the segment who may read the log: pg_dump reads it by its name. Default privileges give
+/// nobody a right on it.
 fn copy_readers(log: Oid, table: Oid, new: &str) {
     let grantees = |relation: Oid, privilege: &str| {
         query_latest(
@@ -142,7 +145,8 @@ fn copy_readers(log: Oid, table: Oid, new: &str) {
     }
 }
 
-/// Adds the segment to the publications that name the log: they name the segments of the moment at which they were made.
+/// Adds the segment to the publications that name the log: they name the segments of the moment at which they
+/// were made.
 fn copy_publications(log: Oid, new: &str) {
     let publications = query_latest(
         "SELECT pg_catalog.quote_ident(p.pubname), r.prqual IS NULL AND r.prattrs IS NULL \

@@ -1,7 +1,8 @@
-//! The history indexes: by which the entries about a row, about a time, of a transaction and of somebody are found.
+//! The history indexes: by which the entries about a row, about a time, of a transaction and of somebody are
+//! found.
 //!
-//! They are ordinary indexes of a segment's table, and found by what they are, not by their names: a DBA may have made one, or
-//! renamed it.
+//! They are ordinary indexes of a segment's table, and found by what they are, not by their names: a DBA may
+//! have made one, or renamed it.
 
 use crate::error::Error;
 use crate::extension::Extension;
@@ -57,7 +58,8 @@ impl HistoryIndex {
         format!("audit_log_{segment:04}_{}", self.suffix())
     }
 
-    /// Its columns, and its condition if it has one, as PostgreSQL prints them. `schema` is the extension's, quoted for SQL.
+    /// Its columns, and its condition if it has one, as PostgreSQL prints them. `schema` is the extension's,
+    /// quoted for SQL.
     fn parts(self, schema: &str) -> (String, Option<String>) {
         let left = format!("{schema}.audit_left_row_id(table_schema, table_name, row_key, old_row)");
         let (columns, condition) = match self {
@@ -83,8 +85,8 @@ impl HistoryIndex {
         columns + &condition.unwrap_or_default()
     }
 
-    /// Whether an index of this definition serves: it has these columns, and those entries at least. It may have storage options and
-    /// carry further columns.
+    /// Whether an index of this definition serves: it has these columns, and those entries at least. It may
+    /// have storage options and carry further columns.
     fn is_served_by(self, schema: &str, definition: &str) -> bool {
         let (columns, condition) = self.parts(schema);
         let Some(rest) = definition.strip_prefix(&columns) else { return false };
@@ -105,7 +107,8 @@ thread_local! {
     static CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Notes that a table may have changed; any table, for `None`. PostgreSQL announces a change of a table's indexes as one of the table.
+/// Notes that a table may have changed; any table, for `None`. PostgreSQL announces a change of a table's
+/// indexes as one of the table.
 pub fn on_relation_change(relation: Option<Oid>) {
     CHANGES.set(CHANGES.get() + 1);
     // It is borrowed only where nothing can come here.
@@ -115,11 +118,11 @@ pub fn on_relation_change(relation: Option<Oid>) {
     });
 }
 
-/// The history index of a segment's table that the current transaction can use; `None` if there is none. The table is locked as for
-/// reading: the index stays until the transaction ends.
+/// The history index of a segment's table that the current transaction can use; `None` if there is none. The
+/// table is locked as for reading: the index stays until the transaction ends.
 ///
-/// Whoever reads by it must ask for rows that fulfil its condition: an equality of its first column, or a range of it, implies that of
-/// all but [`HistoryIndex::EffectiveRole`].
+/// Whoever reads by it must ask for rows that fulfil its condition: an equality of its first column, or a
+/// range of it, implies that of all but [`HistoryIndex::EffectiveRole`].
 pub fn find(table: Oid, kind: HistoryIndex) -> Option<Oid> {
     index::lock_for_reading(table);
     let of_kind = |found: &Found| {
@@ -144,7 +147,8 @@ pub fn missing(extension: &Extension, indexes: &[Index]) -> Vec<HistoryIndex> {
     HistoryIndex::ALL.into_iter().filter(|&kind| found[kind as usize].is_none()).collect()
 }
 
-/// The indexes of `audit_log` besides its key: those that the extension has made because it is the first segment, and a DBA's.
+/// The indexes of `audit_log` besides its key: those that the extension has made because it is the first
+/// segment, and a DBA's.
 pub fn of_log(extension: &Extension, log: Oid) -> Result<(Vec<Index>, Vec<Index>), Error> {
     let schema = schema_of(extension)?;
     let is_own = |index: &Index| is_own(&schema, 1, index);
@@ -158,7 +162,8 @@ fn is_own(schema: &str, segment: u32, index: &Index) -> bool {
     })
 }
 
-/// Drops the history indexes of a segment that upkeep builds again. To be called as the extension's owner, with the guard suspended.
+/// Drops the history indexes of a segment that upkeep builds again. To be called as the extension's owner,
+/// with the guard suspended.
 pub fn drop_for_now(extension: &Extension, segment: u32, table: Oid) -> Result<(), Error> {
     if settings::history_index() == HistoryIndexes::None {
         return Ok(());
@@ -170,8 +175,8 @@ pub fn drop_for_now(extension: &Extension, segment: u32, table: Oid) -> Result<(
     Ok(())
 }
 
-/// The command that makes a history index, if the table of the segment, whose name is given quoted, has none that serves. The caller
-/// has locked the table against others who would make one.
+/// The command that makes a history index, if the table of the segment, whose name is given quoted, has none
+/// that serves. The caller has locked the table against others who would make one.
 pub fn creation(
     extension: &Extension,
     segment: u32,

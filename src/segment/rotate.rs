@@ -1,6 +1,7 @@
 //! `audit_rotate()`: begins the next segment. New transactions write there; those under way go on in theirs.
 //!
-//! **Invariant**: the table, the row of `audit_segment` that opens it, and its first entry commit together, or not at all.
+//! **Invariant**: the table, the row of `audit_segment` that opens it, and its first entry commit together,
+//! or not at all.
 
 use crate::audit::record::record;
 use crate::error::{Error, OrRaise};
@@ -60,7 +61,8 @@ pub fn begin_next(extension: &Extension) -> Result<u32, Error> {
     Ok(next)
 }
 
-/// What an entry says about a segment, as the active snapshot sees it, and how many entries the newest checkpoint covers.
+/// What an entry says about a segment, as the active snapshot sees it, and how many entries the newest
+/// checkpoint covers.
 pub fn described(extension: &Extension, segment: u32, table: Option<Oid>) -> Result<Value, Error> {
     let heads = table.map_or_else(Vec::new, heads);
     let newest = TreeStore::open(extension)?.checkpoint(None);

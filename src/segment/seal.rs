@@ -1,7 +1,7 @@
 //! `audit_seal()`: nobody can write to the segment any more, and checkpoints cover all its entries.
 //!
-//! **Invariant**: a lock that conflicts with all writers was held when the segment's contents were read, after another segment was
-//! opened. Nobody waits for it: it is taken only if it is free.
+//! **Invariant**: a lock that conflicts with all writers was held when the segment's contents were read,
+//! after another segment was opened. Nobody waits for it: it is taken only if it is free.
 
 use crate::audit::record::record;
 use crate::error::{Error, NotSealable, OrRaise};

@@ -1,7 +1,9 @@
-//! What is due for the segments: another one, when the open one is large or old enough; sealing what was closed; constraints by
-//! which the planner leaves sealed segments out, and indexes: those that a DBA has added, and the history indexes.
+//! What is due for the segments: another one, when the open one is large or old enough; sealing what was
+//! closed; constraints by which the planner leaves sealed segments out, and indexes: those that a DBA has
+//! added, and the history indexes.
 //!
-//! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it for the next time.
+//! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it
+//! for the next time.
 
 use crate::audit::suspend::GuardSuspended;
 use crate::error::{Error, OrRaise};
@@ -39,15 +41,16 @@ pub fn run(slices: &mut impl Slices) {
     }
 }
 
-/// The extension, if this database has a log that can be rotated and sealed: not a copy that was not told what it is.
+/// The extension, if this database has a log that can be rotated and sealed: not a copy that was not told
+/// what it is.
 fn installed() -> Result<Option<Extension>, Error> {
     let Some(extension) = Extension::find() else { return Ok(None) };
     let is_recording = incarnation::state(&extension)?.word == "recording";
     Ok(is_recording.then_some(extension))
 }
 
-/// Begins the next segment if the open one is large or old enough. Making its table would have to wait for an ANALYZE of
-/// `audit_log`, which reads all segments: then that is left for the next time.
+/// Begins the next segment if the open one is large or old enough. Making its table would have to wait for an
+/// ANALYZE of `audit_log`, which reads all segments: then that is left for the next time.
 fn rotate_if_due(extension: &Extension) -> Result<(), Error> {
     let log = extension.table(OwnTable::Log)?;
     if rotation_is_due(extension)? && try_lock_table(log, pg_sys::ShareUpdateExclusiveLock) {
@@ -97,8 +100,8 @@ fn constraint_state(table: Oid, segment: u32) -> Option<bool> {
     validated.into_iter().next()
 }
 
-/// Changes a segment's table by a command, which is made once the table is locked, if nobody uses the table in a way that the command
-/// would have to wait for.
+/// Changes a segment's table by a command, which is made once the table is locked, if nobody uses the table
+/// in a way that the command would have to wait for.
 fn change(
     extension: &Extension,
     table: Oid,
@@ -121,7 +124,8 @@ fn change(
     Ok(())
 }
 
-/// Says in a constraint from when to when a sealed segment's entries are. The lock is exclusive, and held for a moment.
+/// Says in a constraint from when to when a sealed segment's entries are. The lock is exclusive, and held for
+/// a moment.
 fn add_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
     let segments = Segments::read(extension)?;
     let (Some(table), Some(sealed)) =
@@ -147,7 +151,8 @@ fn add_constraint(extension: &Extension, segment: u32) -> Result<(), Error> {
     })
 }
 
-/// Makes autovacuum freeze all rows the next time, and at once. Nothing changes there any more, so that it is the last time.
+/// Makes autovacuum freeze all rows the next time, and at once. Nothing changes there any more, so that it is
+/// the last time.
 const FREEZE: &str = "autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_threshold = 0, \
                       autovacuum_vacuum_insert_scale_factor = 0";
 
@@ -167,8 +172,8 @@ fn validate_constraint(extension: &Extension, segment: u32) -> Result<(), Error>
     })
 }
 
-/// Gives a sealed segment the indexes that somebody has made on `audit_log` since it was opened; one of them each time. Readers go on
-/// meanwhile.
+/// Gives a sealed segment the indexes that somebody has made on `audit_log` since it was opened; one of them
+/// each time. Readers go on meanwhile.
 fn add_indexes(extension: &Extension, segment: u32) -> Result<(), Error> {
     let log = extension.table(OwnTable::Log)?;
     let Some(table) = segment::table_of(extension, segment)?.filter(|&table| table != log) else {
@@ -194,7 +199,8 @@ fn add_indexes(extension: &Extension, segment: u32) -> Result<(), Error> {
     })
 }
 
-/// Gives a segment the history indexes that it lacks, if it should have them, one after the other. Readers go on meanwhile.
+/// Gives a segment the history indexes that it lacks, if it should have them, one after the other. Readers go
+/// on meanwhile.
 pub fn add_history_indexes(slices: &mut impl Slices, extension: &Extension, segment: u32) {
     let missing = || -> Result<Vec<HistoryIndex>, Error> {
         let segments = Segments::read(extension)?;
@@ -222,8 +228,8 @@ fn add_history_index(extension: &Extension, segment: u32, kind: HistoryIndex) ->
     })
 }
 
-/// Up to this size, in bytes, an open segment gets its history indexes: a writer waits some milliseconds for each. A larger one is closed
-/// instead.
+/// Up to this size, in bytes, an open segment gets its history indexes: a writer waits some milliseconds for
+/// each. A larger one is closed instead.
 const INDEXED_WHILE_OPEN: i64 = 8 << 20;
 
 /// Whether an open segment, of this table, should have history indexes that it lacks.

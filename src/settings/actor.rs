@@ -1,7 +1,8 @@
 //! The application's user, from another setting: `audit_chain.actor_setting`.
 //!
 //! It names the setting, and may lead into the JSON document that the setting holds, as SQL would:
-//! `request.jwt.claims ->> sub`, `app.claims -> user ->> 'full name'`. What is not there gives no actor, and never an error.
+//! `request.jwt.claims ->> sub`, `app.claims -> user ->> 'full name'`. What is not there gives no actor, and
+//! never an error.
 
 use crate::pg::encoding::{from_utf8, to_utf8};
 use crate::pg::session;
@@ -101,7 +102,8 @@ fn key(text: &[u8]) -> Result<(Vec<u8>, &[u8]), &'static str> {
     }
 }
 
-/// The member of that name of a JSON object, the last one if there are several, as for PostgreSQL. The others need only be JSON.
+/// The member of that name of a JSON object, the last one if there are several, as for PostgreSQL. The others
+/// need only be JSON.
 fn member<'a>(json: &'a str, key: &str) -> Option<&'a RawValue> {
     struct Member<'k>(&'k str);
     impl<'de> Visitor<'de> for Member<'_> {

@@ -1,13 +1,13 @@
 //! A checkpoint seals the entries that the log has gained since the last checkpoint.
 //!
 //! **Invariants**
-//! * One checkpoint is made at a time: the lock is the transaction's. What was committed when the lock was granted is read,
-//!   whatever the isolation level, so every checkpoint continues the one before.
+//! * One checkpoint is made at a time: the lock is the transaction's. What was committed when the lock was
+//!   granted is read, whatever the isolation level, so every checkpoint continues the one before.
 //! * All or nothing: spans, tiles and the checkpoint itself are written in one transaction.
 //! * Memory does not grow with the log: entries stream through the tree's right edge.
 //! * A checkpoint that was returned is durable: a crash does not undo it.
-//! * A checkpoint seals the entries that one snapshot sees, and the entry about itself, which holds that snapshot. So what it seals
-//!   is what had committed ([`super::moment`]).
+//! * A checkpoint seals the entries that one snapshot sees, and the entry about itself, which holds that
+//!   snapshot. So what it seals is what had committed ([`super::moment`]).
 //! * Whoever holds the lock never waits for a chain, for which others may have to end that wait for the lock.
 
 use crate::error::Error;
@@ -42,11 +42,12 @@ use std::ops::ControlFlow;
 /// The number of tiles that are written at once: 1 MB.
 const TILES: usize = 128;
 
-/// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new. An entry about it is sealed
-/// with the others.
+/// Makes a checkpoint of what is new, and returns its note; the last one's note where nothing is new. An
+/// entry about it is sealed with the others.
 ///
-/// A log that goes on in another place than before says so in an entry first, unless pg_upgrade has moved it. A copy makes no checkpoint ([`incarnation`]), nor
-/// does a log that is being restored, which an entry would end.
+/// A log that goes on in another place than before says so in an entry first, unless pg_upgrade has moved it.
+/// A copy makes no checkpoint ([`incarnation`]), nor does a log that is being restored, which an entry would
+/// end.
 pub fn seal(extension: &Extension) -> Result<String, Error> {
     log::flush();
     let store = TreeStore::open(extension)?;
@@ -67,7 +68,8 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
             return newest_note(&store);
         }
     }
-    // Transactions that have a chain may wait for the lock of checkpoints; whoever has that lock never waits for a chain.
+    // Transactions that have a chain may wait for the lock of checkpoints; whoever has that lock never waits
+    // for a chain.
     log::take_chain()?;
     if incarnation::before_upgrade(extension)?.is_none() && log::begin(role)? {
         log::flush();
@@ -83,7 +85,8 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     }
     let last = store.checkpoint(None);
     let size = last.as_ref().map_or(0, |last| last.size);
-    // After pg_upgrade, what the old server has written is sealed in its name, before anything is written here.
+    // After pg_upgrade, what the old server has written is sealed in its name, before anything is written
+    // here.
     let upgraded = incarnation::before_upgrade(extension)?;
     let writes = upgraded.is_none();
     let incarnation = match upgraded {
@@ -112,7 +115,8 @@ pub fn seal(extension: &Extension) -> Result<String, Error> {
     issue(&store, &identity, &incarnation, &frontier, key.as_ref(), place.as_ref())
 }
 
-/// Whether there are entries that no checkpoint seals. Where sealed ones are missing, there is something to report.
+/// Whether there are entries that no checkpoint seals. Where sealed ones are missing, there is something to
+/// report.
 fn has_news(ends: &BTreeMap<u32, ChainEnds>) -> bool {
     ends.values().any(|end| end.newest != end.sealed)
 }
@@ -122,7 +126,8 @@ fn newest_note(store: &TreeStore) -> Result<String, Error> {
     store.checkpoint(None).map(|last| last.note).ok_or(Error::NothingToSeal)
 }
 
-/// Appends the entry about the checkpoint that seals these ends and this entry itself. The active snapshot is that of the ends.
+/// Appends the entry about the checkpoint that seals these ends and this entry itself. The active snapshot is
+/// that of the ends.
 fn record(
     extension: &Extension,
     size: u64,

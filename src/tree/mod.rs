@@ -7,9 +7,11 @@
 //! * [`proof`]: `audit_inclusion_proof()` and `audit_consistency_proof()`.
 //! * [`signing_key`]: the key that signs checkpoints.
 //!
-//! It may use `log`, `extension`, `settings`, `error`, `pg` and the core crate, which knows the tree's hashes and texts.
+//! It may use `log`, `extension`, `settings`, `error`, `pg` and the core crate, which knows the tree's hashes
+//! and texts.
 //!
-//! **Invariant**: what is stored of the tree never changes; a checkpoint that was returned stays valid for ever.
+//! **Invariant**: what is stored of the tree never changes; a checkpoint that was returned stays valid for
+//! ever.
 
 pub mod checkpoint;
 pub mod moment;

@@ -1,9 +1,10 @@
 //! What had committed when a checkpoint was made.
 //!
-//! A checkpoint seals what its snapshot sees, and its own entry ([`super::checkpoint`]). A transaction keeps its chain to its end, and
-//! so the snapshot sees of each chain the entries up to one, whose transaction is the last that had committed. So the spans of the
-//! tree, which the checkpoint's root proves, say of each entry whether its transaction had committed: no transaction ID is compared,
-//! which would mean something else after a dump was restored.
+//! A checkpoint seals what its snapshot sees, and its own entry ([`super::checkpoint`]). A transaction keeps
+//! its chain to its end, and so the snapshot sees of each chain the entries up to one, whose transaction is
+//! the last that had committed. So the spans of the tree, which the checkpoint's root proves, say of each
+//! entry whether its transaction had committed: no transaction ID is compared, which would mean something
+//! else after a dump was restored.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
@@ -23,23 +24,25 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What had committed when a checkpoint was made. All that is read is seen by the snapshot that is active then.
+/// What had committed when a checkpoint was made. All that is read is seen by the snapshot that is active
+/// then.
 #[derive(Debug)]
 pub struct Moment {
     /// How many entries the checkpoint seals.
     pub tree_size: u64,
     /// When it was made, in microseconds since 2000-01-01 UTC.
     pub at: i64,
-    /// When the newest of the sealed entries was captured, without the one about the checkpoint: that of another chain may be dated
-    /// later than the checkpoint, if the clock was wrong. The end of time if that is not known: the checkpoint has no entry, or that was pruned.
+    /// When the newest of the sealed entries was captured, without the one about the checkpoint: that of
+    /// another chain may be dated later than the checkpoint, if the clock was wrong. The end of time if that
+    /// is not known: the checkpoint has no entry, or that was pruned.
     pub last_at: i64,
     spans: Oid,
     /// The last sealed entry of each chain that was asked for.
     ends: RefCell<HashMap<i32, i64>>,
 }
 
-/// A row of the recorded checkpoints. It has no place if it is the last checkpoint of an upgraded server, or was made in a savepoint
-/// within a statement that was recorded later.
+/// A row of the recorded checkpoints. It has no place if it is the last checkpoint of an upgraded server, or
+/// was made in a savepoint within a statement that was recorded later.
 struct Row {
     size: i64,
     at: i64,
@@ -61,7 +64,8 @@ impl SpanRow {
 }
 
 impl Moment {
-    /// The moment of the checkpoint of so many entries. Any bigint of SQL may be given, cast. Asks for no privileges.
+    /// The moment of the checkpoint of so many entries. Any bigint of SQL may be given, cast. Asks for no
+    /// privileges.
     pub fn of_checkpoint(extension: &Extension, tree_size: u64) -> Result<Self, Error> {
         let checkpoints = extension.table(OwnTable::Checkpoints)?;
         let size = tree_size as i64;
@@ -90,15 +94,15 @@ impl Moment {
         })
     }
 
-    /// The moment of the newest checkpoint that was made at `at` (in microseconds since 2000-01-01 UTC) or before; `None` if there is
-    /// none.
+    /// The moment of the newest checkpoint that was made at `at` (in microseconds since 2000-01-01 UTC) or
+    /// before; `None` if there is none.
     pub fn newest_before(extension: &Extension, at: i64) -> Result<Option<Self>, Error> {
         let (_, made) = newest_checkpoints(extension.table(OwnTable::Checkpoints)?, at);
         made.map(|made| Self::of_checkpoint(extension, made.size)).transpose()
     }
 
-    /// Whether the entry at this place counts: the checkpoint seals it, and so its transaction had committed when it was made. Of the
-    /// transaction that made it, the entries up to that about the checkpoint count.
+    /// Whether the entry at this place counts: the checkpoint seals it, and so its transaction had committed
+    /// when it was made. Of the transaction that made it, the entries up to that about the checkpoint count.
     pub fn counts(&self, chain: i32, seq: i64) -> bool {
         seq <= self.end_of(chain)
     }
@@ -113,8 +117,9 @@ impl Moment {
         })
     }
 
-    /// The end of the chain's last span that begins within the tree. A later span of a chain has later leaves, so it is found by
-    /// bisection: by one descent of the index for the newest checkpoint, by some dozen for others.
+    /// The end of the chain's last span that begins within the tree. A later span of a chain has later
+    /// leaves, so it is found by bisection: by one descent of the index for the newest checkpoint, by some
+    /// dozen for others.
     fn find_end(&self, chain: i32) -> i64 {
         // The primary key is by leaf.
         const CHAIN_AND_LAST: [i16; 2] = [2, 4];
@@ -153,7 +158,8 @@ fn check_end(spans: Oid, size: i64) -> Result<(), Error> {
     Err(Error::DamagedTree { reason: format!("no span ends with the checkpoint of {size} entries") })
 }
 
-/// What the entry about a checkpoint says of the newest entry; `None` if it was pruned. Refuses an entry that is not about it.
+/// What the entry about a checkpoint says of the newest entry; `None` if it was pruned. Refuses an entry that
+/// is not about it.
 fn last_at(extension: &Extension, size: i64, (chain, seq): (i32, i64)) -> Result<Option<i64>, Error> {
     let read = |row: &StoredRow<'_>| {
         let is_unaltered =
@@ -184,8 +190,8 @@ thread_local! {
     static LAST: RefCell<Option<(Key, Rc<Moment>)>> = const { RefCell::new(None) };
 }
 
-/// The moment of a checkpoint, worked out once in a transaction or savepoint: while that lasts, a checkpoint that it has seen is not
-/// undone.
+/// The moment of a checkpoint, worked out once in a transaction or savepoint: while that lasts, a checkpoint
+/// that it has seen is not undone.
 fn remembered(extension: &Extension, size: i64) -> Result<Rc<Moment>, Error> {
     let key = (extension.table(OwnTable::Checkpoints)?, size, xact::identity());
     let known = LAST

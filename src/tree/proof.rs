@@ -102,8 +102,8 @@ fn no_entry(extension: &Extension, chain: i32, seq: i64) -> Error {
     if is_pruned { Error::EntryPruned { chain, seq } } else { Error::NoSuchEntry { chain, seq } }
 }
 
-/// The right edge of a checkpoint's tree. That of the last proof is remembered: rebuilding it takes some milliseconds, and
-/// many proofs are mostly made against one checkpoint.
+/// The right edge of a checkpoint's tree. That of the last proof is remembered: rebuilding it takes some
+/// milliseconds, and many proofs are mostly made against one checkpoint.
 fn frontier(store: &TreeStore, checkpoint: &Recorded) -> Result<Rc<TreeFrontier>, Error> {
     let key = (store.log_oid(), checkpoint.size, checkpoint.root.clone());
     let known =

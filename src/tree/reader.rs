@@ -68,8 +68,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What was pruned, by segment, as the active snapshot sees it. Fails if more was pruned since: then entries that the snapshot
-    /// has cannot be read any more, and would seem to be missing.
+    /// What was pruned, by segment, as the active snapshot sees it. Fails if more was pruned since: then
+    /// entries that the snapshot has cannot be read any more, and would seem to be missing.
     fn pruned_segments(&self) -> Result<Vec<Reached>, Error> {
         let extension = &self.store.extension;
         // Who may read the log may read what became of it.

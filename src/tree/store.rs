@@ -1,7 +1,8 @@
-//! The Merkle tree over the log's entries, as it is stored: its complete tiles, and which entries are where in it.
+//! The Merkle tree over the log's entries, as it is stored: its complete tiles, and which entries are where
+//! in it.
 //!
-//! **Invariant**: nothing that is stored ever changes. The right edge is rebuilt from the complete tiles and the hashes of
-//! the last `size % 256` entries, so there is no state that could contradict them.
+//! **Invariant**: nothing that is stored ever changes. The right edge is rebuilt from the complete tiles and
+//! the hashes of the last `size % 256` entries, so there is no state that could contradict them.
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -22,8 +23,8 @@ use audit_chain_core::{Hash, span::Span, tile::CompleteTile};
 use pgrx::pg_sys::Oid;
 use std::collections::BTreeMap;
 
-/// The tables of the log and the tree: by their names, quoted for SQL, for reading; by their OIDs for writing, which goes past
-/// privileges and triggers ([`crate::pg::table`]).
+/// The tables of the log and the tree: by their names, quoted for SQL, for reading; by their OIDs for
+/// writing, which goes past privileges and triggers ([`crate::pg::table`]).
 pub struct TreeStore {
     pub extension: Extension,
     log_oid: Oid,
@@ -64,8 +65,9 @@ pub struct ChainEnds {
     pub at: Option<i64>,
 }
 
-/// The newest recorded checkpoint, and the newest one that was made at `before` or earlier, as the active snapshot sees them.
-/// A larger checkpoint is a later one, so the second is found by bisection: some dozen descents of the primary key.
+/// The newest recorded checkpoint, and the newest one that was made at `before` or earlier, as the active
+/// snapshot sees them. A larger checkpoint is a later one, so the second is found by bisection: some dozen
+/// descents of the primary key.
 pub fn newest_checkpoints(checkpoints: Oid, before: i64) -> (Option<Made>, Option<Made>) {
     const SIZE: i16 = 1;
     const AT: i16 = 3;
@@ -132,7 +134,8 @@ impl TreeStore {
         self.log_oid
     }
 
-    /// Each chain of the segments that are not sealed, in the log or the tree, as the active snapshot sees them.
+    /// Each chain of the segments that are not sealed, in the log or the tree, as the active snapshot sees
+    /// them.
     pub fn chain_ends(&self) -> Result<BTreeMap<u32, ChainEnds>, Error> {
         let mut ends: BTreeMap<u32, ChainEnds> = BTreeMap::new();
         let segments = segment::unsealed(&self.extension)?;
@@ -160,7 +163,8 @@ impl TreeStore {
         Ok(ends)
     }
 
-    /// The first leaf whose entry remains once this segment and all before it are pruned; the size of the tree if there is none.
+    /// The first leaf whose entry remains once this segment and all before it are pruned; the size of the
+    /// tree if there is none.
     pub fn minimum_index_after(&self, segment: u32) -> u64 {
         let rest = format!("FROM ONLY {} WHERE chain > {}", self.spans, segment::last_chain(segment));
         let columns = ["coalesce(min(leaf_index), -1)"];
@@ -186,7 +190,8 @@ impl TreeStore {
         spans.into_iter().map(span).collect()
     }
 
-    /// The first and the last leaf of a segment, and how many there are; `None` if no checkpoint seals any of its entries.
+    /// The first and the last leaf of a segment, and how many there are; `None` if no checkpoint seals any of
+    /// its entries.
     pub fn leaves_of(&self, segment: u32) -> Option<(i64, i64, i64)> {
         let rest = format!(
             "FROM ONLY {} WHERE chain BETWEEN {} AND {} HAVING count(*) > 0",
@@ -280,7 +285,8 @@ impl TreeStore {
         u64::try_from(leaf_index.checked_add(within)?).ok()
     }
 
-    /// Calls `visit` with the places and hashes of a span's entries, in order, as far as they are there and have 32 bytes.
+    /// Calls `visit` with the places and hashes of a span's entries, in order, as far as they are there and
+    /// have 32 bytes.
     pub fn visit_hashes(&self, span: &Span, mut visit: impl FnMut(i64, Hash)) -> Result<(), Error> {
         let [first, last] = [span.first_seq, span.last_seq].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
         let Ok(chain) = i32::try_from(span.chain) else { return Ok(()) };
@@ -295,8 +301,8 @@ impl TreeStore {
         Ok(())
     }
 
-    /// Calls `visit` with the hashes of a span's entries, in order. Ends at the first entry that is missing or has no hash of
-    /// 32 bytes, and returns its place as the error.
+    /// Calls `visit` with the hashes of a span's entries, in order. Ends at the first entry that is missing
+    /// or has no hash of 32 bytes, and returns its place as the error.
     pub fn hashes(&self, span: &Span, mut visit: impl FnMut(Hash)) -> Result<Result<(), u64>, Error> {
         let mut next = span.first_seq;
         let mut broken = false;

@@ -1,5 +1,5 @@
-//! Verification: every entry's content against its hash, the entries of each chain against one another, and all of them
-//! against the checkpoints.
+//! Verification: every entry's content against its hash, the entries of each chain against one another, and
+//! all of them against the checkpoints.
 //!
 //! * [`verification`]: one verification.
 //! * [`request`]: what is asked for.
@@ -9,11 +9,11 @@
 //! * [`aggregate`]: the state of the aggregate that reads the entries.
 //! * [`summary`]: the report in one sentence.
 //!
-//! The core crate judges (`audit_chain_core::check`); [`crate::tree::reader`] reads the checkpoints for it. This folder may use
-//! `audit`, `tree` and what lies below.
+//! The core crate judges (`audit_chain_core::check`); [`crate::tree::reader`] reads the checkpoints for it.
+//! This folder may use `audit`, `tree` and what lies below.
 //!
-//! **Invariant**: the verdict is about the log at one moment: that of the statement's snapshot or, in slices, that of the
-//! first slice. What is written later is not read.
+//! **Invariant**: the verdict is about the log at one moment: that of the statement's snapshot or, in slices,
+//! that of the first slice. What is written later is not read.
 
 pub mod aggregate;
 pub mod periodic;

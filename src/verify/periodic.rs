@@ -1,4 +1,5 @@
-//! The verification that the server makes by itself, at `audit_chain.verify_interval`: in slices, and recorded.
+//! The verification that the server makes by itself, at `audit_chain.verify_interval`: in slices, and
+//! recorded.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::{Extension, OwnTable};
@@ -11,8 +12,8 @@ use crate::verify::request::Request;
 use crate::verify::slices;
 use audit_chain_core::problem::Verdict;
 
-/// In a worker of a database: verifies the log if that is due. `database` is its name, for the server's log. A failure is
-/// raised; that the log is not intact is a WARNING and no failure.
+/// In a worker of a database: verifies the log if that is due. `database` is its name, for the server's log.
+/// A failure is raised; that the log is not intact is a WARNING and no failure.
 pub fn serve(database: &str) {
     if !OfWorker.run(|| is_due().or_raise()) {
         return;
@@ -26,8 +27,8 @@ pub fn serve(database: &str) {
     }
 }
 
-/// Whether the database has a log that was not verified for the interval. One that is being restored is left alone: what has
-/// come so far would look tampered, and an entry would end the restore.
+/// Whether the database has a log that was not verified for the interval. One that is being restored is left
+/// alone: what has come so far would look tampered, and an entry would end the restore.
 fn is_due() -> Result<bool, Error> {
     let (Some(extension), Some(interval)) = (Extension::find(), settings::verify_interval()) else {
         return Ok(false);

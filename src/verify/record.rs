@@ -1,7 +1,7 @@
 //! Verifications that are recorded: each is an entry of the log, with the operation VERIFY.
 //!
-//! That an entry says "verified" cannot be forged later, any more than another entry: the view `audit_verification_log` shows
-//! these entries and nothing else.
+//! That an entry says "verified" cannot be forged later, any more than another entry: the view
+//! `audit_verification_log` shows these entries and nothing else.
 
 use crate::audit::record::record as append;
 use crate::error::{Error, OrRaise};

@@ -1,9 +1,10 @@
-//! A verification of the whole log in slices, each with a snapshot of its own: no snapshot lasts as long as the verification,
-//! so vacuum is not held back.
+//! A verification of the whole log in slices, each with a snapshot of its own: no snapshot lasts as long as
+//! the verification, so vacuum is not held back.
 //!
 //! **Invariants**
-//! * The first slice notes where each chain and the tree end, in one snapshot. Later slices read what lies before these ends,
-//!   and nothing else. The log is append-only, so it is the same in every snapshot, and what is written meanwhile is not seen.
+//! * The first slice notes where each chain and the tree end, in one snapshot. Later slices read what lies
+//!   before these ends, and nothing else. The log is append-only, so it is the same in every snapshot, and
+//!   what is written meanwhile is not seen.
 //! * Each range of a chain is read once. Their results are merged as those of parallel workers are.
 
 use crate::error::Error;

@@ -24,8 +24,8 @@ pub fn summary(extension: &Extension, report: &Report) -> Result<String, Error> 
 /// The number of tables whose auditing was ended by force. That is no problem of the log.
 fn tables_ended_by_force(extension: &Extension) -> Result<i64, Error> {
     let view = extension.quoted(OwnTable::Coverage)?;
-    // A role that may read the log need not be allowed to read the view. The name is safe: only the extension's owner renames
-    // its schema, and nobody its views.
+    // A role that may read the log need not be allowed to read the view. The name is safe: only the
+    // extension's owner renames its schema, and nobody its views.
     let _owner = extension.act_as_owner();
     let query = format!("SELECT count(*) FROM {view} WHERE state ~ 'by force'");
     Ok(query::value::<i64>(&query, &[]).unwrap_or(0))

@@ -1,10 +1,12 @@
 //! One verification: `audit_verify()` and `audit_problems()` are views of its report.
 //!
-//! The rows come through the aggregate `_audit_check`, so PostgreSQL reads them, in one snapshot and in parallel where
-//! that pays. Everything else is the core crate's: the server and the program `audit-chain` judge a log by the same code.
+//! The rows come through the aggregate `_audit_check`, so PostgreSQL reads them, in one snapshot and in
+//! parallel where that pays. Everything else is the core crate's: the server and the program `audit-chain`
+//! judge a log by the same code.
 //!
-//! What the check holds in memory grows with the chains, the problems, and the places where the heap's order differs from
-//! the chains' order, not with the log. If the last grows too large, the log is read again in order.
+//! What the check holds in memory grows with the chains, the problems, and the places where the heap's order
+//! differs from the chains' order, not with the log. If the last grows too large, the log is read again in
+//! order.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
@@ -30,8 +32,8 @@ use pgrx::pg_sys::Datum;
 /// The number of runs (about 100 bytes each) above which the log is read in order instead.
 const MAX_RUNS: usize = 200_000;
 
-/// `_audit_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key text,
-/// since_checkpoint text) RETURNS jsonb`
+/// `_audit_check_log(only_chain integer, since timestamptz, until timestamptz, checkpoint text, public_key
+/// text, since_checkpoint text) RETURNS jsonb`
 pub fn check_log(call: Call) -> Datum {
     text::jsonb(check(&call).or_raise())
 }
@@ -126,8 +128,8 @@ fn check_whole(source: &Source, request: Request) -> Result<Report, Error> {
     Ok(check.finish(found))
 }
 
-/// Adds the entries that explain what is not there any more. Some may be newer than the snapshot that counts for all others: an
-/// erasure is seen at once where the table was written anew.
+/// Adds the entries that explain what is not there any more. Some may be newer than the snapshot that counts
+/// for all others: an erasure is seen at once where the table was written anew.
 pub fn add_records(reader: &mut Reader<'_>, checked: &mut EntryCheck) -> Result<(), Error> {
     match reader.records(&mut |record| checked.add_record(record)) {
         Ok(()) | Err(ReadError::Damaged(_)) => Ok(()),
@@ -143,7 +145,8 @@ fn from_log(source: &Source) -> String {
     source.store.log.clone()
 }
 
-/// Reads the entries through the aggregate; in the chains' order if their physical order takes too much memory.
+/// Reads the entries through the aggregate; in the chains' order if their physical order takes too much
+/// memory.
 fn read_entries(source: &Source, entries: &Entries, from: &str) -> Checker {
     let checked = aggregate(source, entries, from, "");
     if checked.runs() > MAX_RUNS { aggregate(source, entries, from, " ORDER BY chain, seq") } else { checked }
@@ -157,8 +160,8 @@ fn aggregate(source: &Source, entries: &Entries, from: &str, order: &str) -> Che
     state.map_or_else(Checker::default, |state| Checker::from_bytes(&state))
 }
 
-/// Reads ranges through the aggregate. The planner is kept from reading the whole log for them. The caller has asked
-/// [`require_reader`].
+/// Reads ranges through the aggregate. The planner is kept from reading the whole log for them. The caller
+/// has asked [`require_reader`].
 pub fn read_ranges(source: &Source, ranges: &[Range]) -> Result<Checker, Error> {
     let extension = &source.store.extension;
     // A role that may read the log need not be allowed to read its segments by their names.

@@ -1,6 +1,7 @@
 //! What auditing costs DDL: where nothing is audited, and where the DDL is on audited tables.
 //!
-//! Creating and deleting files can take most of the time. Set `THROWAWAY_DIR` to a directory in memory to measure the rest.
+//! Creating and deleting files can take most of the time. Set `THROWAWAY_DIR` to a directory in memory to
+//! measure the rest.
 
 use super::Setup;
 use crate::measure::{Series, alternate, timed};
@@ -9,7 +10,8 @@ use crate::servers;
 use crate::subject::Subject;
 use harness::{Error, Result, Server, postgres::Client};
 
-/// What DDL on tables that are not audited may cost more, in microseconds a statement, and as a share of its time.
+/// What DDL on tables that are not audited may cost more, in microseconds a statement, and as a share of its
+/// time.
 const MORE: f64 = 50.0;
 const SHARE: f64 = 0.1;
 

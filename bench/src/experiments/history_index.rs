@@ -1,5 +1,5 @@
-//! The history indexes: their size, how long building them takes, what they cost the planner, and writers if the open segment has
-//! them.
+//! The history indexes: their size, how long building them takes, what they cost the planner, and writers if
+//! the open segment has them.
 
 use super::segments::{audited, median_time, write_in_chains};
 use super::{Setup, update};

@@ -80,7 +80,8 @@ fn many_segments(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     ])
 }
 
-/// The longest time that a writer waits while the log is rotated, sealed, pruned and erased from, and while nothing is done.
+/// The longest time that a writer waits while the log is rotated, sealed, pruned and erased from, and while
+/// nothing is done.
 fn waits(server: &Server, setup: &Setup) -> Result<Vec<Row>> {
     let name = "segments_waits";
     let entries = setup.scale.verify_entries;
@@ -164,7 +165,8 @@ pub fn write_in_chains(server: &Server, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// The longest time, in ms, that a writer's transaction takes while `work` is done, and how long that takes, in s.
+/// The longest time, in ms, that a writer's transaction takes while `work` is done, and how long that takes,
+/// in s.
 fn longest_wait(
     server: &Server,
     database: &str,

@@ -26,8 +26,8 @@ enum Step {
 
 const STEPS: [Step; 5] = [Step::OneCore, Step::TwoCores, Step::Scan, Step::Hash, Step::ScanAndHash];
 
-/// The average lengths of the payload and the leaf that are hashed for an entry: see docs/format.md. The who-part is
-/// hashed once for a transaction.
+/// The average lengths of the payload and the leaf that are hashed for an entry: see docs/format.md. The
+/// who-part is hashed once for a transaction.
 const LENGTHS: &str = "SELECT
     (avg(16 + 20 + coalesce(octet_length(row_key::text), 0) + coalesce(octet_length(old_row::text), 0)
          + coalesce(octet_length(new_row::text), 0) + coalesce(octet_length(detail::text), 0)

@@ -1,7 +1,8 @@
-//! Writes the man pages and the shell completions of `audit-chain`, from its own definition of the command line.
+//! Writes the man pages and the shell completions of `audit-chain`, from its own definition of the command
+//! line.
 //!
-//! `audit-chain-docs FOLDER` makes `FOLDER/man` and `FOLDER/completions`. Only packages need them, so this is a program of
-//! its own, and `audit-chain` stays without the crates that generate them.
+//! `audit-chain-docs FOLDER` makes `FOLDER/man` and `FOLDER/completions`. Only packages need them, so this is
+//! a program of its own, and `audit-chain` stays without the crates that generate them.
 #![forbid(unsafe_code)]
 
 use audit_chain_cli::args::Args;

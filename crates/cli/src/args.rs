@@ -28,8 +28,9 @@ const ANSWERS: &str = "Exit codes: 0 intact, 1 tampered, 2 could not check (incl
 
 /// Verify, offline and without trusting the server, what audit_chain recorded.
 ///
-/// Servers are connected to as psql does it: with its connection strings, environment variables, service files and TLS.
-/// A password comes from PGPASSWORD, from ~/.pgpass or from the terminal; never write it on the command line.
+/// Servers are connected to as psql does it: with its connection strings, environment variables, service
+/// files and TLS. A password comes from PGPASSWORD, from ~/.pgpass or from the terminal; never write it on
+/// the command line.
 #[derive(Debug, Parser)]
 #[command(name = "audit-chain", version, after_help = ANSWERS)]
 pub struct Args {

@@ -1,7 +1,7 @@
 //! `check-proof`: whether a proof proves what it says, by a key or a checkpoint that is trusted.
 //!
-//! **Invariant**: a proof is never accepted without a key or a checkpoint that is trusted: anyone can make up a
-//! checkpoint for a proof. Proofs and checkpoints are read as people keep them ([`normalise`]).
+//! **Invariant**: a proof is never accepted without a key or a checkpoint that is trusted: anyone can make up
+//! a checkpoint for a proof. Proofs and checkpoints are read as people keep them ([`normalise`]).
 
 use crate::{
     outcome::{OrFailure, Result, tampered, unchecked},

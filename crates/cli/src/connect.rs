@@ -4,8 +4,8 @@
 //! * [`passfile`]: passwords that are kept in a file.
 //! * [`tls`]: whose certificate is accepted, and the client's own.
 //!
-//! **Invariant**: a password is not sent over an unencrypted connection after the server has refused it over TLS, and a
-//! host that does not prove its identity as `sslmode` demands is not spoken to.
+//! **Invariant**: a password is not sent over an unencrypted connection after the server has refused it over
+//! TLS, and a host that does not prove its identity as `sslmode` demands is not spoken to.
 
 pub mod parameters;
 pub mod passfile;
@@ -424,8 +424,8 @@ fn is_password_wrong(error: &postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_PASSWORD)
 }
 
-/// Whether the same host would answer an attempt with or without TLS in the same way. A server that has no rule for a
-/// connection may have one for the other kind.
+/// Whether the same host would answer an attempt with or without TLS in the same way. A server that has no
+/// rule for a connection may have one for the other kind.
 fn is_final(error: &postgres::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
     if let Some(code) = error.code() {

@@ -1,8 +1,9 @@
 //! An export's folder (`docs/checkpoints.md` describes its layout).
 //!
-//! **Invariant**: no file is read beyond the most bytes that its kind may have, and never more than one bundle, one tile
-//! and one payload line is held. A file that is missing or damaged is [`Failure::Tampered`]: the export is not what its
-//! own `log.json` says. So is a file among tiles, bundles and payloads that the tree does not have.
+//! **Invariant**: no file is read beyond the most bytes that its kind may have, and never more than one
+//! bundle, one tile and one payload line is held. A file that is missing or damaged is [`Failure::Tampered`]:
+//! the export is not what its own `log.json` says. So is a file among tiles, bundles and payloads that the
+//! tree does not have.
 
 use crate::{
     files::{self, LineError},
@@ -58,7 +59,8 @@ struct Lines<K> {
 }
 
 impl<K: PartialEq> Lines<K> {
-    /// The next page; from the beginning, but for lines that are not `wanted`, if it is not the one that comes next.
+    /// The next page; from the beginning, but for lines that are not `wanted`, if it is not the one that
+    /// comes next.
     fn page<T, E: std::fmt::Display>(
         &mut self,
         root: &Path,
@@ -137,7 +139,8 @@ impl Directory {
         })
     }
 
-    /// Whether the export has payloads: it was not made without them, and its folder of payloads was not left out later.
+    /// Whether the export has payloads: it was not made without them, and its folder of payloads was not left
+    /// out later.
     fn has_payloads(&self) -> bool {
         self.log.payloads && (self.log.tree_size == 0 || self.root.join("payload").exists())
     }

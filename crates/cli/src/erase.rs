@@ -1,10 +1,11 @@
 //! `erase`: what an erasure register names is erased from an export, too.
 //!
-//! A file of lines is written anew beside the old one and takes its place, so that a file is erased completely or not at all.
-//! What the old one held may remain on the disk, as after any removal of a file.
+//! A file of lines is written anew beside the old one and takes its place, so that a file is erased
+//! completely or not at all. What the old one held may remain on the disk, as after any removal of a file.
 //!
-//! **Invariant**: nothing is erased but what the register names. Leaves, hashes and all other lines stay as they are, byte for
-//! byte, so the export verifies as before if an entry of the log, or the register, says what was erased.
+//! **Invariant**: nothing is erased but what the register names. Leaves, hashes and all other lines stay as
+//! they are, byte for byte, so the export verifies as before if an entry of the log, or the register, says
+//! what was erased.
 
 use crate::{
     directory::{Directory, decompress, line_failure},

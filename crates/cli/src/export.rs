@@ -1,7 +1,7 @@
 //! `export`: a log as files, which anyone can verify without a server: C2SP tlog-tiles, and the payloads.
 //!
-//! **Invariant**: `log.json` is written last, so that an incomplete export is not mistaken for one. What the log has
-//! stored is exported as it is, right or wrong: `verify` checks it.
+//! **Invariant**: `log.json` is written last, so that an incomplete export is not mistaken for one. What the
+//! log has stored is exported as it is, right or wrong: `verify` checks it.
 
 use crate::{
     files,
@@ -80,7 +80,8 @@ pub fn export(source: &mut dyn Source, folder: &Path, options: &Options) -> Resu
         return unchecked(format!("{} is not empty; give a new folder", folder.display()));
     }
     if files.secret {
-        // An empty folder that was there may be open to others. If it is somebody else's, its files are secret still.
+        // An empty folder that was there may be open to others. If it is somebody else's, its files are
+        // secret still.
         let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     }
     let identity = source.identity()?;
@@ -126,8 +127,9 @@ pub fn export(source: &mut dyn Source, folder: &Path, options: &Options) -> Resu
     Ok(Exported { sealed: writer.written, unsealed: count, pruned, sha256: digest(folder)? })
 }
 
-/// The digest of an export: SHA-256 over one line for each of its files, in the order of the bytes of their paths. A line has
-/// the SHA-256 of the file in hexadecimal, two spaces, its path within the export, and a newline, as `sha256sum` prints it.
+/// The digest of an export: SHA-256 over one line for each of its files, in the order of the bytes of their
+/// paths. A line has the SHA-256 of the file in hexadecimal, two spaces, its path within the export, and a
+/// newline, as `sha256sum` prints it.
 pub fn digest(folder: &Path) -> Result<String> {
     let mut paths = Vec::new();
     list(folder, "", &mut paths)?;
@@ -195,8 +197,8 @@ fn records(
     Ok(records)
 }
 
-/// What an export of the whole log needs beside the tree: the entry about what was pruned, because an export without payloads
-/// has its detail nowhere else, and those about what was erased that no checkpoint seals.
+/// What an export of the whole log needs beside the tree: the entry about what was pruned, because an export
+/// without payloads has its detail nowhere else, and those about what was erased that no checkpoint seals.
 fn whole_log_records(source: &mut dyn Source, tree_size: u64, payloads: bool) -> Result<Vec<Record>> {
     records(source, tree_size, |operation, detail, leaf| {
         let erases = payloads && leaf.is_none() && Erasure::of_entry(operation, Some(detail)).is_some();
@@ -484,7 +486,8 @@ impl Writer {
         }
     }
 
-    /// Begins after the leaves whose entries were pruned first, and writes what is stored of the tree above them.
+    /// Begins after the leaves whose entries were pruned first, and writes what is stored of the tree above
+    /// them.
     fn begin_after_pruned(&mut self, source: &mut dyn Source, size: u64) -> Result<()> {
         self.frontier = right_edge(source, size)?;
         for level in 1..=MAX_LEVEL {

@@ -145,8 +145,8 @@ impl fmt::Display for LineError {
     }
 }
 
-/// Reads the next line, without its newline, of at most `max` bytes; false at the end. A last line without a newline
-/// is an error: it was cut.
+/// Reads the next line, without its newline, of at most `max` bytes; false at the end. A last line without a
+/// newline is an error: it was cut.
 pub fn read_line(
     reader: &mut impl BufRead,
     max: usize,

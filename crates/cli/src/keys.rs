@@ -35,8 +35,8 @@ pub fn read_private(path: &Path) -> Result<SigningKey> {
     SigningKey::parse(&files::read_secret(path, MAX_KEY)?).or_unchecked(path.display())
 }
 
-/// The verifier keys of the command line: each is a key, or a file with one key a line. Empty lines and lines that
-/// begin with `#` are ignored.
+/// The verifier keys of the command line: each is a key, or a file with one key a line. Empty lines and lines
+/// that begin with `#` are ignored.
 pub fn verifier_keys(given: &[String]) -> Result<Vec<VerifierKey>> {
     let mut keys = Vec::new();
     for given in given {

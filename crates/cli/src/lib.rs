@@ -1,8 +1,10 @@
-//! `audit-chain`: verifies, offline and without trusting the server, what audit_chain recorded; witnesses its checkpoints.
+//! `audit-chain`: verifies, offline and without trusting the server, what audit_chain recorded; witnesses its
+//! checkpoints.
 //!
 //! * [`outcome`]: the three verdicts and their exit codes; [`output`]: everything that is printed.
 //! * [`args`]: the command line.
-//! * [`source`]: what a log is read from; [`directory`], [`server`]: an export, a server; [`open`]: which of them.
+//! * [`source`]: what a log is read from; [`directory`], [`server`]: an export, a server; [`open`]: which of
+//!   them.
 //! * [`connect`]: a connection as libpq makes it.
 //! * [`export`], [`erase`], [`verify`], [`prove`], [`check_proof`], [`witness`], [`keys`]: the commands.
 //! * [`record`]: the lines and files of an export besides its tiles.

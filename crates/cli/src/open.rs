@@ -8,8 +8,8 @@ use crate::{
 };
 use std::path::Path;
 
-/// Opens an export's folder, or connects to a server. An empty word is an empty connection string, as psql takes it: all comes
-/// from the environment, or is the default.
+/// Opens an export's folder, or connects to a server. An empty word is an empty connection string, as psql
+/// takes it: all comes from the environment, or is the default.
 pub fn open(what: &str, max_entry: usize) -> Result<Box<dyn Source>> {
     if Path::new(what).is_dir() {
         return Ok(Box::new(Directory::open(Path::new(what), max_entry)?));

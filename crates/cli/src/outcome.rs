@@ -1,9 +1,9 @@
 //! The program's three answers, in one place.
 //!
-//! **Invariant**: the exit code is 0 only if everything that was asked for was checked and found intact. 1 means that
-//! what was checked is not what it claims to be, 3 that the log lacks what a checkpoint seals because it was restored, as it
-//! tells itself. Whatever keeps the program from checking is 2, including a wrong
-//! command line and a bug of the program itself.
+//! **Invariant**: the exit code is 0 only if everything that was asked for was checked and found intact. 1
+//! means that what was checked is not what it claims to be, 3 that the log lacks what a checkpoint seals
+//! because it was restored, as it tells itself. Whatever keeps the program from checking is 2, including a
+//! wrong command line and a bug of the program itself.
 
 pub use audit_chain_core::problem::Verdict;
 

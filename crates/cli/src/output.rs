@@ -1,11 +1,11 @@
 //! Everything that the program prints.
 //!
 //! **Invariants**
-//! * What the log says cannot act on a terminal or change what a reader sees: control characters, line ends within a
-//!   line, and characters that hide or reorder text are printed as `\u{…}` ([`escape`]). A line that this program
-//!   prints is one line.
-//! * A reader that closes the pipe early, as `head` does, is no fault of anybody: the program ends quietly with the exit
-//!   code of its answer.
+//! * What the log says cannot act on a terminal or change what a reader sees: control characters, line ends
+//!   within a line, and characters that hide or reorder text are printed as `\u{…}` ([`escape`]). A line that
+//!   this program prints is one line.
+//! * A reader that closes the pipe early, as `head` does, is no fault of anybody: the program ends quietly
+//!   with the exit code of its answer.
 
 use crate::outcome::{Failure, Result};
 use std::{
@@ -90,8 +90,8 @@ pub fn json(value: &impl serde::Serialize) -> Result<()> {
     print(&format!("{}\n", escape_json(&json))).map(|_| ())
 }
 
-/// Prints a text that another program reads, byte for byte; on a terminal its lines are escaped. One that was cut is
-/// not handed over.
+/// Prints a text that another program reads, byte for byte; on a terminal its lines are escaped. One that was
+/// cut is not handed over.
 pub fn document(text: &str) -> Result<()> {
     let shown = if io::stdout().is_terminal() {
         text.lines().fold(String::new(), |shown, line| shown + &escape(line) + "\n")

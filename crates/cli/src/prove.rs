@@ -45,8 +45,8 @@ fn from_tree<T>(result: std::result::Result<T, TreeError<Failure>>) -> Result<T>
     })
 }
 
-/// The proof that an entry is in the tree of the recorded checkpoint of `size` entries, or of the newest one; and the
-/// entry's payload as a line; none if the export has no payloads.
+/// The proof that an entry is in the tree of the recorded checkpoint of `size` entries, or of the newest one;
+/// and the entry's payload as a line; none if the export has no payloads.
 pub fn inclusion(
     source: &mut dyn Source,
     chain: u32,
@@ -91,8 +91,8 @@ pub fn inclusion(
     Ok((proof, payload))
 }
 
-/// The proof that the tree of the first `old` entries is a beginning of that of the recorded checkpoint of `new`
-/// entries, or of the newest one.
+/// The proof that the tree of the first `old` entries is a beginning of that of the recorded checkpoint of
+/// `new` entries, or of the newest one.
 pub fn consistency(source: &mut dyn Source, old: u64, new: Option<u64>) -> Result<ConsistencyProof> {
     let (recorded, note) = recorded(source, new)?;
     if old > recorded.size {

@@ -1,6 +1,7 @@
 //! The lines and files of an export besides its tiles and entry bundles.
 //!
-//! **Invariant**: the texts of payload and who-part stand in it as JSON strings, so that the bytes that were hashed come back exactly.
+//! **Invariant**: the texts of payload and who-part stand in it as JSON strings, so that the bytes that were
+//! hashed come back exactly.
 
 use crate::{
     outcome::{Failure, OrFailure, Result},
@@ -50,7 +51,8 @@ pub struct LogJson {
     pub export_format: u32,
     /// The log's first identity, in hex; null for a log without entries.
     pub log_id: Option<String>,
-    /// Its later identities, in hex, each with the number of entries that checkpoints of the identity before it seal.
+    /// Its later identities, in hex, each with the number of entries that checkpoints of the identity before
+    /// it seal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forks: Vec<(String, u64)>,
     /// How many entries the newest checkpoint seals: those that are exported.
@@ -159,10 +161,12 @@ pub fn checkpoint_line(recorded: &RecordedCheckpoint) -> String {
 /// The file of entries that say what became of others.
 pub const RECORDS: &str = "records.jsonl.zst";
 
-/// The line of a payload file that stands for a leaf whose entry is not exported: it was pruned, or is of another segment.
+/// The line of a payload file that stands for a leaf whose entry is not exported: it was pruned, or is of
+/// another segment.
 pub const NOT_EXPORTED: &str = "null\n";
 
-/// A line of a payload file, and of `unsealed.jsonl.zst` and `records.jsonl.zst`, where it has the leaf and the hash too.
+/// A line of a payload file, and of `unsealed.jsonl.zst` and `records.jsonl.zst`, where it has the leaf and
+/// the hash too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct EntryLine {
@@ -204,7 +208,8 @@ struct EntryLine {
     leaf_index: Option<u64>,
 }
 
-/// An entry that says what became of others as a line: with its leaf, hash and leaf index, without its who-part.
+/// An entry that says what became of others as a line: with its leaf, hash and leaf index, without its
+/// who-part.
 pub fn record_line(
     entry: &Entry<'_>,
     leaf_index: Option<u64>,
@@ -223,8 +228,8 @@ pub fn record_line(
     })))
 }
 
-/// An entry's who-part and payload as a line; with its leaf and hash if `complete`. `None` if the source has them not. A
-/// defect keeps the entry from being written.
+/// An entry's who-part and payload as a line; with its leaf and hash if `complete`. `None` if the source has
+/// them not. A defect keeps the entry from being written.
 pub fn entry_line(entry: &Entry<'_>, complete: bool) -> std::result::Result<Option<String>, Defect> {
     Ok(entry_fields(entry, complete)?.as_ref().map(to_line))
 }
@@ -347,7 +352,8 @@ pub fn place_of(line: &[u8]) -> std::result::Result<Option<(u32, u64)>, String> 
     Ok(line.map(|line| (line.chain, line.seq)))
 }
 
-/// The line without its payload, its who-part or both, and which of them it had; `None` if it has none of them.
+/// The line without its payload, its who-part or both, and which of them it had; `None` if it has none of
+/// them.
 pub fn erase_line(
     line: &[u8],
     payload: bool,

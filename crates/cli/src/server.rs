@@ -1,8 +1,8 @@
 //! A live server, over an ordinary connection with read privilege on the log.
 //!
-//! **Invariant**: everything is read in one snapshot, so that what is being written meanwhile does not look like
-//! tampering. Nothing depends on the server's settings: encoding, row security and search path are set here. Memory
-//! holds one row and a page of spans or checkpoints.
+//! **Invariant**: everything is read in one snapshot, so that what is being written meanwhile does not look
+//! like tampering. Nothing depends on the server's settings: encoding, row security and search path are set
+//! here. Memory holds one row and a page of spans or checkpoints.
 
 use crate::{
     connect,
@@ -33,16 +33,16 @@ const ROWS: i64 = 1000;
 /// How many chains' ends, or single entries, are asked for at once.
 const CHAINS: usize = 1000;
 
-/// What each session begins with. Row security must fail rather than hide entries. Plans that read the whole log for a
-/// batch are ruled out.
+/// What each session begins with. Row security must fail rather than hide entries. Plans that read the whole
+/// log for a batch are ruled out.
 const SESSION: &str = "
     SET client_encoding = 'UTF8'; SET search_path = pg_catalog; SET row_security = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
     SET constraint_exclusion = partition; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// An entry's columns, each in the form that was hashed: texts as text, times in microseconds (null if 64 bits cannot
-/// express them), addresses as their type prints them.
+/// An entry's columns, each in the form that was hashed: texts as text, times in microseconds (null if 64
+/// bits cannot express them), addresses as their type prints them.
 const COLUMNS: &str = "
     l.chain, l.seq,
     CASE WHEN isfinite(l.at) AND l.at <= '294247-01-10 04:00:54.775807+00'
@@ -140,7 +140,8 @@ fn failure(what: &str, error: &postgres::Error) -> Failure {
     Failure::Unchecked(format!("{what}: {}{hint}", connect::described(error)))
 }
 
-/// A text as it arrives. The check says whether it is UTF-8: one that is not is an altered entry, not a log that cannot be read.
+/// A text as it arrives. The check says whether it is UTF-8: one that is not is an altered entry, not a log
+/// that cannot be read.
 struct TextBytes<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for TextBytes<'a> {
@@ -214,8 +215,8 @@ impl Pieces {
     }
 }
 
-/// The entries of spans of one segment, in their order. What is said of its chains rules out the tables of the other segments when
-/// the query is planned.
+/// The entries of spans of one segment, in their order. What is said of its chains rules out the tables of
+/// the other segments when the query is planned.
 fn of_spans(segment: u32) -> String {
     format!(
         "FROM unnest($1::int[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS s(chain, first, last, place)

@@ -1,7 +1,7 @@
 //! What a log is read from: its entries, and the trait that every source of them has.
 //!
-//! **Invariant**: nothing that a source gives is trusted. It reports [`Failure::Tampered`](crate::outcome::Failure) only
-//! of what no honest log stores.
+//! **Invariant**: nothing that a source gives is trusted. It reports
+//! [`Failure::Tampered`](crate::outcome::Failure) only of what no honest log stores.
 
 use crate::outcome::{Failure, Result, tampered};
 use audit_chain_core::{
@@ -127,12 +127,13 @@ pub trait Source: LogReader<Error = String> {
     /// The entries of these spans, in the order of the spans. Called with spans that follow one another.
     fn entries(&mut self, spans: &[Span], each: Each<'_>) -> Result<()>;
 
-    /// The entries that no checkpoint seals: those after `sealed`, each chain's last sealed entry. Ordered within each
-    /// chain. A source in which sealed entries can be missing gives all entries if `sealed` is empty.
+    /// The entries that no checkpoint seals: those after `sealed`, each chain's last sealed entry. Ordered
+    /// within each chain. A source in which sealed entries can be missing gives all entries if `sealed` is
+    /// empty.
     fn unsealed(&mut self, sealed: &[(u32, u64)], each: Each<'_>) -> Result<()>;
 
-    /// The entries that say what became of others, and what sealed segments have: the newest `PRUNE` entry, `ERASE` and
-    /// `SEAL` entries. An export has only those that it needs.
+    /// The entries that say what became of others, and what sealed segments have: the newest `PRUNE` entry,
+    /// `ERASE` and `SEAL` entries. An export has only those that it needs.
     fn records(&mut self, each: EachRecord<'_>) -> Result<()>;
 
     /// The leaf of an entry; `None` if no checkpoint seals it.

@@ -2,8 +2,8 @@
 //!
 //! What is checked, and how, is [`audit_chain_core::check`]'s; here the log is read for it.
 //!
-//! **Invariant**: every entry is read once, and what passes is what is checked: the entries whose hashes make the tree
-//! are those whose contents are compared with these hashes.
+//! **Invariant**: every entry is read once, and what passes is what is checked: the entries whose hashes make
+//! the tree are those whose contents are compared with these hashes.
 
 use crate::{
     outcome::{Failure, OrFailure, Result, tampered, unchecked},
@@ -96,8 +96,8 @@ fn trusted_register(kept: &[u8], options: &Options) -> Result<SuppliedRegister> 
     Ok(register)
 }
 
-/// What an export has of entries that tell what became of others, and that it does not have among its own: those in the tree
-/// must be at their leaf, others must lie after the end of their chain there.
+/// What an export has of entries that tell what became of others, and that it does not have among its own:
+/// those in the tree must be at their leaf, others must lie after the end of their chain there.
 fn add_records(source: &mut dyn Source, check: &mut LogCheck, entries: &mut EntryCheck) -> Result<()> {
     if !source.is_copy() || check.is_ended() {
         return Ok(());

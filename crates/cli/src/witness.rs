@@ -1,9 +1,9 @@
-//! `witness`: remembers the last checkpoint of a log, demands that the next one continues it, and signs that one with its
-//! own key.
+//! `witness`: remembers the last checkpoint of a log, demands that the next one continues it, and signs that
+//! one with its own key.
 //!
-//! **Invariant**: the state only ever moves to a checkpoint that the log signed and that continues the one before. It
-//! is written before the cosignature is printed, atomically, and under a lock: a witness never vouches for two
-//! histories.
+//! **Invariant**: the state only ever moves to a checkpoint that the log signed and that continues the one
+//! before. It is written before the cosignature is printed, atomically, and under a lock: a witness never
+//! vouches for two histories.
 
 use crate::{
     files,

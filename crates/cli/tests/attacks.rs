@@ -29,8 +29,8 @@ fn kinds(report: &Report) -> Vec<ProblemKind> {
     kinds
 }
 
-/// The exit code of verifying an export of the log, with key and kept checkpoint; an export that is refused counts as
-/// its own exit code.
+/// The exit code of verifying an export of the log, with key and kept checkpoint; an export that is refused
+/// counts as its own exit code.
 fn exported(log: &Live, kept: &str) -> i32 {
     let folder = tempfile::tempdir().unwrap();
     let (export, checkpoint) = (folder.path().join("export"), folder.path().join("kept"));
@@ -181,8 +181,8 @@ fn an_erased_who_part_is_not_tampering() {
     assert_eq!(exported(&log, &kept), 1);
 }
 
-/// Rewrites the history in some way and recomputes every hash; then also every checkpoint, unsigned and with another
-/// key. The kept checkpoint tells in each case.
+/// Rewrites the history in some way and recomputes every hash; then also every checkpoint, unsigned and with
+/// another key. The kept checkpoint tells in each case.
 fn rewritten(rewrite: impl Fn(&mut Live)) {
     let (mut log, kept) = sample();
     rewrite(&mut log);
@@ -342,7 +342,8 @@ fn a_rotated_key_needs_the_newest_key_and_that_of_the_kept_checkpoint() {
         verify(&mut log.clone(), &options).unwrap().verdict
     };
     assert_eq!([with(&[1, 2], &old), with(&[1, 2], &new), with(&[2], &new)], [Verdict::Intact; 3]);
-    // The newest recorded checkpoint must be signed by a given key, whatever is supplied: the server says the same.
+    // The newest recorded checkpoint must be signed by a given key, whatever is supplied: the server says the
+    // same.
     assert_eq!([with(&[2], &old), with(&[1], &new), with(&[1], &old)], [Verdict::Tampered; 3]);
 }
 
@@ -370,7 +371,8 @@ fn a_missing_file_is_not_called_a_truncated_log() {
     assert!(text.contains(&format!("{:?}", Missing).to_lowercase()) && !text.contains("truncated"), "{text}");
 }
 
-/// The table of damages on which the server and the program once disagreed: each is found, live and in an export.
+/// The table of damages on which the server and the program once disagreed: each is found, live and in an
+/// export.
 #[test]
 fn a_checkpoint_of_another_log_and_a_tile_beyond_the_tree_are_found_beside_a_kept_checkpoint() {
     let (log, kept) = sample();

@@ -160,8 +160,8 @@ fn a_damaged_export_is_never_intact() {
         for (number, damaged) in damages.iter().enumerate() {
             fs::write(file, damaged).unwrap();
             let (code, text) = setting.run("verify @export --key @keys --checkpoint @kept");
-            // An empty zstd file is an empty file; that of the unsealed entries may be empty. A newline may follow
-            // JSON.
+            // An empty zstd file is an empty file; that of the unsealed entries may be empty. A newline may
+            // follow JSON.
             let harmless = matches!(
                 (file.file_name().unwrap().to_str().unwrap(), number),
                 ("unsealed.jsonl.zst", 6) | ("log.json", 5 | 7)

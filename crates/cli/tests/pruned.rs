@@ -1,4 +1,5 @@
-//! Exports of logs from which segments were pruned and parts of entries erased; exports of single segments; erasure registers.
+//! Exports of logs from which segments were pruned and parts of entries erased; exports of single segments;
+//! erasure registers.
 
 mod common;
 
@@ -140,7 +141,8 @@ fn a_change_of_what_remains_is_found() {
         for file in exported.files() {
             let honest = fs::read(&file).unwrap();
             let name = file.strip_prefix(exported.path()).unwrap().display().to_string();
-            // A place in the file and another byte there; JSON of lines is damaged within its numbers and texts.
+            // A place in the file and another byte there; JSON of lines is damaged within its numbers and
+            // texts.
             for place in [0.1, 0.5, 0.9] {
                 let mut bytes = honest.clone();
                 let at = (bytes.len() as f64 * place) as usize;

@@ -1,6 +1,7 @@
 //! Entry bundles (C2SP tlog-tiles v0.1.0): up to 256 leaves' bytes, each after its length in two bytes.
 //!
-//! **Invariant**: a bundle is read completely or not at all, and has as many entries as the tile it belongs to.
+//! **Invariant**: a bundle is read completely or not at all, and has as many entries as the tile it belongs
+//! to.
 
 use crate::tile::TILE_WIDTH;
 use std::fmt;

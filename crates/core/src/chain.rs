@@ -1,14 +1,15 @@
 //! Whether entries make intact chains.
 //!
-//! Entries may be added in any order and by several workers: [`ChainCheck`] keeps, for each chain, the *runs* of
-//! entries that follow one another without a fault, and [`ChainCheck::join`] joins them.
+//! Entries may be added in any order and by several workers: [`ChainCheck`] keeps, for each chain, the *runs*
+//! of entries that follow one another without a fault, and [`ChainCheck::join`] joins them.
 //!
 //! **Invariant**: inside a run every entry's `seq` is its predecessor's plus one, its `prev_hash` is its
-//! predecessor's `hash`, and its `at` is not before its predecessor's. An entry that breaks one of these begins a new
-//! run, so every fault lies at a run's edge and is found in `join`, whichever worker read the entry.
+//! predecessor's `hash`, and its `at` is not before its predecessor's. An entry that breaks one of these
+//! begins a new run, so every fault lies at a run's edge and is found in `join`, whichever worker read the
+//! entry.
 //!
-//! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that touch
-//! are joined as soon as there are many of them.
+//! Memory grows with the number of chains, of runs and of faults, not with the number of entries. Runs that
+//! touch are joined as soon as there are many of them.
 
 use crate::{
     Hash,
@@ -145,8 +146,8 @@ impl ChainCheck {
         });
     }
 
-    /// Adds an entry that is known to be the log's, by a checkpoint that is trusted: the chain's other entries must
-    /// continue it, and those before it need not be added. It is not counted.
+    /// Adds an entry that is known to be the log's, by a checkpoint that is trusted: the chain's other
+    /// entries must continue it, and those before it need not be added. It is not counted.
     pub(crate) fn anchor(&mut self, link: &Link) {
         self.add(link);
         self.entries -= 1;
@@ -179,9 +180,10 @@ impl ChainCheck {
         self.chains.len()
     }
 
-    /// Joins the runs and gives every fault between them to `fault`; returns the number of chains, and each chain's
-    /// newest entry as `(chain, seq, hash)`. `log_id` is the log's identity, from which the chains' first links follow;
-    /// without one no chain can begin. Chains before `first_chain` were pruned: that they have entries is a fault.
+    /// Joins the runs and gives every fault between them to `fault`; returns the number of chains, and each
+    /// chain's newest entry as `(chain, seq, hash)`. `log_id` is the log's identity, from which the chains'
+    /// first links follow; without one no chain can begin. Chains before `first_chain` were pruned: that they
+    /// have entries is a fault.
     pub(crate) fn join(
         mut self,
         log_id: Option<&[u8; 16]>,
@@ -211,7 +213,8 @@ impl ChainCheck {
     }
 }
 
-/// Walks a chain's runs in order of `seq` and reports what lies between them; returns the run with the newest entry.
+/// Walks a chain's runs in order of `seq` and reports what lies between them; returns the run with the newest
+/// entry.
 fn check_chain(
     chain: u32,
     runs: &[Run],

@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 
-/// `{column: {"old": …, "new": …}}` in the order of the images, or `None` if there is no image that is an object.
+/// `{column: {"old": …, "new": …}}` in the order of the images, or `None` if there is no image that is an
+/// object.
 ///
-/// An UPDATE's `old_row` has the columns that it changed, its `new_row` all but the out-of-line values that it left as they were:
-/// the columns are those of `old_row`. The rows of an INSERT, a BASELINE and a DELETE have one image, and the columns only
-/// `"new"`, or only `"old"`.
+/// An UPDATE's `old_row` has the columns that it changed, its `new_row` all but the out-of-line values that
+/// it left as they were: the columns are those of `old_row`. The rows of an INSERT, a BASELINE and a DELETE
+/// have one image, and the columns only `"new"`, or only `"old"`.
 #[must_use]
 pub fn changed(old_row: Option<&str>, new_row: Option<&str>) -> Option<String> {
     let (old, new) = match (old_row, new_row) {

@@ -1,7 +1,8 @@
-//! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of text, and one
-//! extension line, which names the incarnation of the log that made it.
+//! Checkpoints (C2SP tlog-checkpoint v1.0.0): a log's name, its size and its tree's root, as three lines of
+//! text, and one extension line, which names the incarnation of the log that made it.
 //!
-//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Other extension lines are refused.
+//! **Invariant**: a checkpoint has exactly one text, and only that text is read back. Other extension lines
+//! are refused.
 
 use crate::{Hash, merkle::MAX_TREE_SIZE, text};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Whether an entry's content gives its hash: as the log's table stores it, and as an export holds it.
 //!
 //! **Invariants**
-//! * An entry has no defect only if every stored column was hashed, and the result is the stored hash. A digest that
-//!   stands beside a payload or who-part would hide what that says; it is a defect.
+//! * An entry has no defect only if every stored column was hashed, and the result is the stored hash. A
+//!   digest that stands beside a payload or who-part would hide what that says; it is a defect.
 //! * Checking allocates nothing once the buffers of [`Scratch`] have grown.
 
 use crate::{
@@ -111,7 +111,8 @@ pub struct StoredEntry<'a> {
     pub chain: i32,
     /// From 1. A number below 1, which stands for null too, is a defect.
     pub seq: i64,
-    /// Microseconds since 1970-01-01 00:00:00 UTC; `None` for null, infinity, and times that 64 bits cannot express.
+    /// Microseconds since 1970-01-01 00:00:00 UTC; `None` for null, infinity, and times that 64 bits cannot
+    /// express.
     pub at: Option<i64>,
     /// The 64-bit transaction id.
     pub xid: Option<u64>,
@@ -153,7 +154,8 @@ fn column<T>(value: Option<T>, column: &'static str, expected: &'static str) -> 
     value.ok_or(Defect::Column { column, expected })
 }
 
-/// Refuses a text that is not UTF-8: no dump could be restored with it, and no program outside the server could read it.
+/// Refuses a text that is not UTF-8: no dump could be restored with it, and no program outside the server
+/// could read it.
 fn utf8(column: &'static str, text: Option<&[u8]>) -> Result<(), Defect> {
     match text.map(str::from_utf8) {
         Some(Err(_)) => Err(Defect::Column { column, expected: UTF8 }),

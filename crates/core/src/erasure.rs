@@ -1,8 +1,8 @@
 //! What was erased from a log, and by which of its entries.
 //!
-//! An erased payload or who-part leaves its digest, so the chain stays intact. That the erasure was allowed is told by an
-//! `ERASE` entry, which names the places ([`Erasure`]). Verification accepts an erased part only where an intact entry
-//! covers it.
+//! An erased payload or who-part leaves its digest, so the chain stays intact. That the erasure was allowed
+//! is told by an `ERASE` entry, which names the places ([`Erasure`]). Verification accepts an erased part
+//! only where an intact entry covers it.
 //!
 //! **Invariants**
 //! * An [`Erasure`] is read completely or not at all: ranges that do not ascend, or overlap, cover nothing.

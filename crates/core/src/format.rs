@@ -1,7 +1,7 @@
 //! Format 1: the bytes that an entry's hash covers. Specification: `docs/format.md`.
 //!
-//! The encoding is injective: every variable-length field is preceded by its length, and null differs from empty.
-//! Two entries that differ in any field therefore differ in their encoded bytes.
+//! The encoding is injective: every variable-length field is preceded by its length, and null differs from
+//! empty. Two entries that differ in any field therefore differ in their encoded bytes.
 
 use crate::Hash;
 use sha2::{Digest, Sha256};
@@ -53,8 +53,8 @@ pub struct Payload<'a> {
 }
 
 impl Payload<'_> {
-    /// SHA-256 over the salt and the five blobs. `scratch` is overwritten; passing the same buffer again saves an
-    /// allocation for each entry.
+    /// SHA-256 over the salt and the five blobs. `scratch` is overwritten; passing the same buffer again
+    /// saves an allocation for each entry.
     ///
     /// # Panics
     /// Where a blob is longer than 4 GiB − 2 bytes; PostgreSQL's values end at 1 GiB.
@@ -74,7 +74,8 @@ impl Payload<'_> {
 
 /// SHA-256 over what `scratch` holds and the five blobs.
 fn digest_blobs(scratch: &mut Vec<u8>, blobs: [Option<&[u8]>; 5]) -> Hash {
-    // Short pieces are gathered, as each call of the hash costs more than copying them; long ones are not copied.
+    // Short pieces are gathered, as each call of the hash costs more than copying them; long ones are not
+    // copied.
     let mut sha = Sha256::new();
     for blob in blobs {
         put_blob_length(scratch, blob);
@@ -100,8 +101,8 @@ fn put_blob_length(out: &mut Vec<u8>, blob: Option<&[u8]>) {
     out.extend_from_slice(&length.to_be_bytes());
 }
 
-/// Who made a change, and from where. Like the payload it may be erased, apart from it: the leaf holds only its salted
-/// digest. All entries of a transaction share one, salt included, as long as it does not change.
+/// Who made a change, and from where. Like the payload it may be erased, apart from it: the leaf holds only
+/// its salted digest. All entries of a transaction share one, salt included, as long as it does not change.
 ///
 /// All fields but `salt` are UTF-8 text, `None` for SQL null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,8 +133,8 @@ impl<'a> Who<'a> {
         scratch.extend_from_slice(&self.salt);
     }
 
-    /// SHA-256 over a constant, the salt and the five blobs. `scratch` is overwritten; passing the same buffer again
-    /// saves an allocation for each digest.
+    /// SHA-256 over a constant, the salt and the five blobs. `scratch` is overwritten; passing the same
+    /// buffer again saves an allocation for each digest.
     ///
     /// # Panics
     /// Where a blob is longer than 4 GiB − 2 bytes; PostgreSQL's values end at 1 GiB.
@@ -212,7 +213,8 @@ impl Leaf<'_> {
     /// Appends the leaf's bytes to `out`.
     ///
     /// # Panics
-    /// Where a text field is longer than [`MAX_STR`]: the caller bounds them, so that no entry is cut silently.
+    /// Where a text field is longer than [`MAX_STR`]: the caller bounds them, so that no entry is cut
+    /// silently.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend_from_slice(&self.chain.to_be_bytes());
@@ -227,8 +229,8 @@ impl Leaf<'_> {
         out.extend_from_slice(&self.payload_digest);
     }
 
-    /// The entry's hash: the RFC 6962 leaf hash of the encoded leaf. `scratch` is overwritten; passing the same
-    /// buffer again saves an allocation for each entry.
+    /// The entry's hash: the RFC 6962 leaf hash of the encoded leaf. `scratch` is overwritten; passing the
+    /// same buffer again saves an allocation for each entry.
     #[must_use]
     pub fn hash_with(&self, scratch: &mut Vec<u8>) -> Hash {
         scratch.clear();
@@ -244,8 +246,8 @@ impl Leaf<'_> {
     }
 }
 
-/// The `prev_hash` of a chain's first entry. It binds the chain to its log, so that a chain of another log, or
-/// another chain of this one, cannot stand in for it.
+/// The `prev_hash` of a chain's first entry. It binds the chain to its log, so that a chain of another log,
+/// or another chain of this one, cannot stand in for it.
 #[must_use]
 pub fn genesis(log_id: &[u8; 16], chain: u32) -> Hash {
     let mut sha = Sha256::new();

@@ -1,13 +1,16 @@
 //! A log's identities, and so the names of its checkpoints.
 //!
-//! A log has the identity from which its chains begin. A copy that goes on by itself gets another one (`audit_fork()`), by
-//! which its checkpoints are named from then on, so that they do not contradict those of the original.
+//! A log has the identity from which its chains begin. A copy that goes on by itself gets another one
+//! (`audit_fork()`), by which its checkpoints are named from then on, so that they do not contradict those of
+//! the original.
 //!
-//! **Invariant**: the identities of a [`LogIdentity`] follow one another, and the sizes at which they begin never decrease.
+//! **Invariant**: the identities of a [`LogIdentity`] follow one another, and the sizes at which they begin
+//! never decrease.
 
 use crate::checkpoint::default_origin;
 
-/// An identity as it is stored: the identity before, and how many entries its checkpoints seal, for all but the first one.
+/// An identity as it is stored: the identity before, and how many entries its checkpoints seal, for all but
+/// the first one.
 pub type StoredIdentity = ([u8; 16], Option<([u8; 16], u64)>);
 
 /// A log's identities.
@@ -25,8 +28,8 @@ impl LogIdentity {
         Self { first, forks: Vec::new() }
     }
 
-    /// Puts stored identities, in any order, into theirs; `None` if there are none. An error says why they cannot be those of
-    /// an honest log.
+    /// Puts stored identities, in any order, into theirs; `None` if there are none. An error says why they
+    /// cannot be those of an honest log.
     pub fn from_stored(stored: &[StoredIdentity]) -> Result<Option<Self>, String> {
         let mut first = stored.iter().filter(|(_, forked)| forked.is_none());
         let Some(&(first_id, _)) = first.next() else {
@@ -98,7 +101,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Identities are put into their order, and a checkpoint has the name of the one in which it was made.
+        /// Identities are put into their order, and a checkpoint has the name of the one in which it was
+        /// made.
         #[test]
         fn identities_follow_one_another(sizes in prop::collection::vec(0_u64..100, 0..5), turn: usize) {
             let mut sizes = sizes;

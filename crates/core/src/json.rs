@@ -1,7 +1,8 @@
-//! JSON as jsonb compares it: numbers by their value, texts by their characters, objects whatever the order of their members.
+//! JSON as jsonb compares it: numbers by their value, texts by their characters, objects whatever the order
+//! of their members.
 //!
-//! Images are read here and not by a cast to jsonb: they may hold escapes that jsonb refuses, and an erasure must not fail
-//! because of them.
+//! Images are read here and not by a cast to jsonb: they may hold escapes that jsonb refuses, and an erasure
+//! must not fail because of them.
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -91,7 +92,8 @@ impl Json {
     }
 }
 
-/// The members of an object that can be read; `None` for what is no object. Of a member that occurs twice the last one counts.
+/// The members of an object that can be read; `None` for what is no object. Of a member that occurs twice the
+/// last one counts.
 #[must_use]
 pub fn members(text: &str) -> Option<Members> {
     let raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;

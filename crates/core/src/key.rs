@@ -1,10 +1,11 @@
-//! Signing keys and verifier keys: one line of text each, as C2SP signed-note and its first implementation write them.
+//! Signing keys and verifier keys: one line of text each, as C2SP signed-note and its first implementation
+//! write them.
 //!
 //! * verifier key: `<name>+<key id, 8 hex digits>+<base64 of type byte and public key>`
 //! * private key: `PRIVATE+KEY+<name>+<key id>+<base64 of type byte and 32-byte seed>`
 //!
-//! **Invariant**: a key's id is the one that follows from its name, type and public key, so that a key that was cut,
-//! renamed or pasted together is refused when it is read.
+//! **Invariant**: a key's id is the one that follows from its name, type and public key, so that a key that
+//! was cut, renamed or pasted together is refused when it is read.
 
 use crate::text;
 use ed25519_dalek::{Signature, Signer, SigningKey as Ed25519, VerifyingKey};
@@ -120,7 +121,8 @@ impl VerifierKey {
         if key.id == id { Ok(key) } else { Err(KeyError::Id) }
     }
 
-    /// Reads a list of keys, one a line. Empty lines and lines that begin with `#` are ignored; there must be a key.
+    /// Reads a list of keys, one a line. Empty lines and lines that begin with `#` are ignored; there must be
+    /// a key.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, KeyError> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys = lines.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
@@ -145,8 +147,8 @@ impl VerifierKey {
         self.id
     }
 
-    /// Whether `signature` is this key's over `message`. Stricter than RFC 8032 demands: a signature cannot be
-    /// varied.
+    /// Whether `signature` is this key's over `message`. Stricter than RFC 8032 demands: a signature cannot
+    /// be varied.
     pub(crate) fn accepts(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }

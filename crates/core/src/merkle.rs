@@ -1,7 +1,7 @@
 //! The hashes of an RFC 6962 Merkle tree (section 2.1).
 //!
-//! **Invariant**: a leaf and an inner node never hash the same bytes, for the first begins with 0x00 and the second
-//! with 0x01. An entry's own `hash` is its leaf hash already ([`crate::format::Leaf::hash`]).
+//! **Invariant**: a leaf and an inner node never hash the same bytes, for the first begins with 0x00 and the
+//! second with 0x01. An entry's own `hash` is its leaf hash already ([`crate::format::Leaf::hash`]).
 
 use crate::Hash;
 use sha2::{Digest, Sha256};

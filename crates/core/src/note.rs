@@ -1,10 +1,11 @@
-//! Signed notes (C2SP signed-note v1.0.0) with Ed25519 signatures and witnesses' cosignatures (C2SP tlog-cosignature
-//! v1.0.1).
+//! Signed notes (C2SP signed-note v1.0.0) with Ed25519 signatures and witnesses' cosignatures (C2SP
+//! tlog-cosignature v1.0.1).
 //!
 //! **Invariant**: a [`Note`] is well-formed. What it says is verified only by [`Note::verify`].
 //!
-//! A checkpoint without any signature, which a server without a key issues, is the note's text alone, without the
-//! blank line that begins the signatures. [`Note::parse`] accepts it; [`Note::is_signed`] says which it is.
+//! A checkpoint without any signature, which a server without a key issues, is the note's text alone, without
+//! the blank line that begins the signatures. [`Note::parse`] accepts it; [`Note::is_signed`] says which it
+//! is.
 
 use crate::key::{KeyKind, SigningKey, VerifierKey};
 use std::fmt;
@@ -149,7 +150,8 @@ impl Note {
         self.add(key, key.sign(self.text.as_bytes()).to_vec());
     }
 
-    /// Adds a witness's cosignature, given at `time` (seconds since 1970-01-01 UTC). One by the same key is replaced.
+    /// Adds a witness's cosignature, given at `time` (seconds since 1970-01-01 UTC). One by the same key is
+    /// replaced.
     ///
     /// # Panics
     /// Where the key is a log's, which signs without a time.
@@ -166,7 +168,8 @@ impl Note {
         self.signatures.push(signature.expect("a key has a valid name"));
     }
 
-    /// Checks the signatures of the given keys. Those of other keys are ignored, as the specification demands.
+    /// Checks the signatures of the given keys. Those of other keys are ignored, as the specification
+    /// demands.
     ///
     /// An error unless at least one of the keys has signed, and none of their signatures is wrong.
     pub fn verify(&self, keys: &[VerifierKey]) -> Result<Vec<Verified>, NoteError> {

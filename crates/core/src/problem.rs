@@ -1,7 +1,7 @@
 //! What verification reports: problems, each with its place, and how many there are.
 //!
-//! **Invariant** of [`Problems`]: every problem is counted, also those that are not named, and the verdict follows from
-//! the counts. Memory is bounded by the number of problems that may be named.
+//! **Invariant** of [`Problems`]: every problem is counted, also those that are not named, and the verdict
+//! follows from the counts. Memory is bounded by the number of problems that may be named.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,8 @@ pub enum Verdict {
     Intact,
     /// What was checked is not what it claims to be.
     Tampered,
-    /// Nothing is wrong but that the log lacks entries which a checkpoint from elsewhere seals, because it was restored.
+    /// Nothing is wrong but that the log lacks entries which a checkpoint from elsewhere seals, because it
+    /// was restored.
     Restored,
     /// The check could not be made, or not to its end, and found nothing before that.
     Unchecked,

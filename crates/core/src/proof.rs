@@ -1,8 +1,8 @@
-//! Proofs about the tree, made from tiles and checked without them (RFC 6962, section 2.1; the checks are those of
-//! RFC 9162, sections 2.1.3.2 and 2.1.4.2).
+//! Proofs about the tree, made from tiles and checked without them (RFC 6962, section 2.1; the checks are
+//! those of RFC 9162, sections 2.1.3.2 and 2.1.4.2).
 //!
-//! **Invariant**: a check accepts only what every honest tree with these roots would prove. It reads no more hashes
-//! than the proof has, and a proof of the wrong length is refused.
+//! **Invariant**: a check accepts only what every honest tree with these roots would prove. It reads no more
+//! hashes than the proof has, and a proof of the wrong length is refused.
 
 use crate::{
     Hash,
@@ -66,8 +66,8 @@ pub fn inclusion_proof<R: TileReader>(
     read_ranges(reader, size, &siblings)
 }
 
-/// The proof that the tree of `old` leaves is a beginning of the tree of `new` leaves. Empty where there is nothing
-/// to prove: `old` is 0 or `new`.
+/// The proof that the tree of `old` leaves is a beginning of the tree of `new` leaves. Empty where there is
+/// nothing to prove: `old` is 0 or `new`.
 pub fn consistency_proof<R: TileReader>(
     reader: &mut R,
     old: u64,
@@ -106,7 +106,8 @@ fn read_ranges<R: TileReader>(
     ranges.iter().rev().map(|&(first, end)| nodes.range(first, end)).collect()
 }
 
-/// Checks that the leaf with this hash is the one numbered `index` of the tree with `size` leaves and this root.
+/// Checks that the leaf with this hash is the one numbered `index` of the tree with `size` leaves and this
+/// root.
 pub fn verify_inclusion(
     index: u64,
     size: u64,
@@ -138,7 +139,8 @@ pub fn verify_inclusion(
     if hash == *root { Ok(()) } else { Err(ProofError::Root) }
 }
 
-/// Checks that the tree of `old` leaves with `old_root` is a beginning of the tree of `new` leaves with `new_root`.
+/// Checks that the tree of `old` leaves with `old_root` is a beginning of the tree of `new` leaves with
+/// `new_root`.
 pub fn verify_consistency(
     old: u64,
     new: u64,

@@ -1,7 +1,9 @@
 //! Proofs as text, to be sent and kept: an inclusion proof as C2SP tlog-proof (`c2sp.org/tlog-proof@v1`), a
-//! consistency proof as the request that C2SP tlog-witness v1.0.0 defines (`add-checkpoint`), which any witness takes.
+//! consistency proof as the request that C2SP tlog-witness v1.0.0 defines (`add-checkpoint`), which any
+//! witness takes.
 //!
-//! **Invariant**: a proof has one text. Parsing checks its form only; `check` says whether it proves anything.
+//! **Invariant**: a proof has one text. Parsing checks its form only; `check` says whether it proves
+//! anything.
 
 use crate::{
     Hash,
@@ -69,8 +71,8 @@ impl From<ProofError> for ProofTextError {
 /// That one entry is in the tree of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InclusionProof {
-    /// The entry's encoded leaf, from which its hash follows. The format calls it extra data; only the proof itself
-    /// says that it is in the tree.
+    /// The entry's encoded leaf, from which its hash follows. The format calls it extra data; only the proof
+    /// itself says that it is in the tree.
     pub leaf: Option<Vec<u8>>,
     /// The entry's number in the tree.
     pub index: u64,
@@ -104,8 +106,8 @@ impl InclusionProof {
         Ok(Checkpoint::parse(self.note.text())?)
     }
 
-    /// Checks the proof for the leaf it carries against its own checkpoint, and returns that. The note's signatures
-    /// are another matter: [`Note::verify`].
+    /// Checks the proof for the leaf it carries against its own checkpoint, and returns that. The note's
+    /// signatures are another matter: [`Note::verify`].
     pub fn check(&self) -> Result<Checkpoint, ProofTextError> {
         let leaf =
             self.leaf.as_ref().ok_or(ProofTextError::Malformed("an `extra` line with the entry's leaf"))?;

@@ -1,17 +1,20 @@
 //! What was pruned from a log, as its `PRUNE` entries record it.
 //!
-//! Only whole segments are pruned, the oldest first, so what is gone is always segments 1 to *k*. A `PRUNE` entry names the
-//! *minimum index*, the first leaf of the tree whose entry remains, and the root of the tree of the leaves before it. From
-//! there on the tree is checked as before, and the roots of all later checkpoints prove that this root is the right one.
+//! Only whole segments are pruned, the oldest first, so what is gone is always segments 1 to *k*. A `PRUNE`
+//! entry names the *minimum index*, the first leaf of the tree whose entry remains, and the root of the tree
+//! of the leaves before it. From there on the tree is checked as before, and the roots of all later
+//! checkpoints prove that this root is the right one.
 //!
-//! **Invariant**: a [`PruneEntry`] without a fault ([`PruneEntry::fault`]) pruned whole segments that its own policy allowed.
+//! **Invariant**: a [`PruneEntry`] without a fault ([`PruneEntry::fault`]) pruned whole segments that its own
+//! policy allowed.
 
 use crate::{Hash, format::SEGMENT_CHAINS};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// The detail of a `PRUNE` entry. Times are microseconds since 1970-01-01 UTC; its JSON has them as ISO 8601 texts in UTC.
+/// The detail of a `PRUNE` entry. Times are microseconds since 1970-01-01 UTC; its JSON has them as ISO 8601
+/// texts in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruning {
     /// The segment.
@@ -192,7 +195,8 @@ impl LockedPolicy {
         locked.then_some(Self { at, keep_seconds })
     }
 
-    /// Whether a pruning that was recorded at this time, by a policy to keep entries for so many seconds, was too early by this one.
+    /// Whether a pruning that was recorded at this time, by a policy to keep entries for so many seconds, was
+    /// too early by this one.
     #[must_use]
     pub fn forbids(&self, at: i64, keep_seconds: u64) -> bool {
         keep_seconds < self.keep_seconds && self.at.checked_add(CLOCK).is_some_and(|since| since <= at)

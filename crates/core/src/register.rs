@@ -1,7 +1,8 @@
-//! The erasure register: which payloads and who-parts were erased from a log, as a signed note (C2SP signed-note).
+//! The erasure register: which payloads and who-parts were erased from a log, as a signed note (C2SP
+//! signed-note).
 //!
-//! Whoever keeps an export from before an erasure erases the same places there by the register. It names no row and no
-//! person.
+//! Whoever keeps an export from before an erasure erases the same places there by the register. It names no
+//! row and no person.
 //!
 //! ```text
 //! audit_chain erasures v1
@@ -12,10 +13,11 @@
 //! — example.com/log m+XTxj/qjbq…
 //! ```
 //!
-//! After the constant and the log's name, each line has the part, the chain, the first and the last place, and the
-//! request. The second line of a checkpoint is a number, so no signature of one counts for the other.
+//! After the constant and the log's name, each line has the part, the chain, the first and the last place,
+//! and the request. The second line of a checkpoint is a number, so no signature of one counts for the other.
 //!
-//! **Invariant**: a [`Register`] has one text. Its ranges ascend by part, chain and place, and do not overlap.
+//! **Invariant**: a [`Register`] has one text. Its ranges ascend by part, chain and place, and do not
+//! overlap.
 
 use crate::{
     checkpoint::is_valid_origin,
@@ -112,8 +114,8 @@ pub struct Register {
 }
 
 impl Register {
-    /// The register of the log of this name. Ranges may come in any order; where two overlap, the places count for the
-    /// one that comes first by its place.
+    /// The register of the log of this name. Ranges may come in any order; where two overlap, the places
+    /// count for the one that comes first by its place.
     pub fn new(origin: &str, ranges: Vec<ErasedRange>) -> Result<Self, RegisterError> {
         if !is_valid_origin(origin) {
             return Err(RegisterError::Origin);

@@ -9,11 +9,12 @@
 //! | 1 to 96 | else each of the key's values: its length (`u8`), then its bytes |
 //! | 33 | instead, if that is longer: `FF`, then SHA-256( blob value \|\| … ) |
 //!
-//! A `blob` is a `u32`, big-endian, and as many bytes (`docs/format.md`). The value of a JSON string is its own text,
-//! that of anything else its JSON text. The columns' names do not count, so that a row keeps its id if one is renamed.
+//! A `blob` is a `u32`, big-endian, and as many bytes (`docs/format.md`). The value of a JSON string is its
+//! own text, that of anything else its JSON text. The columns' names do not count, so that a row keeps its id
+//! if one is renamed.
 //!
-//! Different keys of a table have different ids. Tables could have the same first bytes: who looks for a row compares
-//! the table's name too.
+//! Different keys of a table have different ids. Tables could have the same first bytes: who looks for a row
+//! compares the table's name too.
 
 use crate::history::image;
 use sha2::{Digest, Sha256};
@@ -34,8 +35,9 @@ pub fn values(row_key: &str) -> Option<Vec<String>> {
     Some(columns.into_iter().map(|(_, value)| image::text(value).into_owned()).collect())
 }
 
-/// The values that the key of a row had before an UPDATE that changed it; `None` for every other entry. `row_key` is
-/// the new key, and `old_row` has the old values of the columns that the UPDATE changed, or the whole old row.
+/// The values that the key of a row had before an UPDATE that changed it; `None` for every other entry.
+/// `row_key` is the new key, and `old_row` has the old values of the columns that the UPDATE changed, or the
+/// whole old row.
 #[must_use]
 pub fn left_values(row_key: Option<&str>, old_row: Option<&str>) -> Option<Vec<String>> {
     let (key, old) = (image::columns(row_key?)?, image::columns(old_row?)?);

@@ -10,8 +10,8 @@ pub struct Sealing {
     pub tree_size: u64,
     /// What had committed: `xmin:xmax:xip,…`, as PostgreSQL writes a `pg_snapshot`.
     pub snapshot: String,
-    /// When the newest of the other entries was captured, in microseconds since 1970-01-01 UTC; `None` for none, or for a time that
-    /// RFC 3339 cannot say.
+    /// When the newest of the other entries was captured, in microseconds since 1970-01-01 UTC; `None` for
+    /// none, or for a time that RFC 3339 cannot say.
     #[serde(default, deserialize_with = "microseconds")]
     pub last_at: Option<i64>,
 }

@@ -29,7 +29,8 @@ pub fn name(segment: u32) -> String {
     if segment == 1 { "audit_log".into() } else { format!("audit_log_{segment:04}") }
 }
 
-/// Whether a table of the extension's schema has the name of a segment other than the first, or of what is left of one.
+/// Whether a table of the extension's schema has the name of a segment other than the first, or of what is
+/// left of one.
 #[must_use]
 pub fn is_name(name: &[u8]) -> bool {
     name.strip_prefix(b"audit_log_")

@@ -1,8 +1,9 @@
-//! Where in the tree which entries lie. A checkpoint appends, chain by chain, what each chain gained: each such piece
-//! is a [`Span`].
+//! Where in the tree which entries lie. A checkpoint appends, chain by chain, what each chain gained: each
+//! such piece is a [`Span`].
 //!
-//! **Invariant** of spans in order: they fill the tree from leaf 0 without gap or overlap, and each chain's pieces
-//! continue one another from its entry 1. So every leaf is exactly one entry, and every sealed entry is one leaf.
+//! **Invariant** of spans in order: they fill the tree from leaf 0 without gap or overlap, and each chain's
+//! pieces continue one another from its entry 1. So every leaf is exactly one entry, and every sealed entry
+//! is one leaf.
 
 use crate::format::MAX_SEQ;
 use serde::{Deserialize, Serialize};
@@ -108,7 +109,8 @@ impl SpanCheck {
         Self { size, chains: chains.into_iter().collect(), first_chain: 0 }
     }
 
-    /// The same for a log of which all chains before `first_chain` were pruned: their spans may begin anywhere.
+    /// The same for a log of which all chains before `first_chain` were pruned: their spans may begin
+    /// anywhere.
     #[must_use]
     pub fn after_pruning(self, first_chain: u32) -> Self {
         Self { first_chain, ..self }
@@ -140,7 +142,8 @@ impl SpanCheck {
         Ok(())
     }
 
-    /// The next span: the entries that `chain` has up to `last_seq` beyond those taken. `None` if it has none.
+    /// The next span: the entries that `chain` has up to `last_seq` beyond those taken. `None` if it has
+    /// none.
     pub fn extend(&mut self, chain: u32, last_seq: u64) -> Option<Span> {
         let span = Span {
             leaf_index: self.size,

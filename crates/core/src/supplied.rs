@@ -1,12 +1,13 @@
 //! Checkpoints that come from elsewhere, and what must be checked before one counts.
 //!
-//! Texts that people keep go through terminals, editors, mail and `psql`, which drop or add a final newline, end lines
-//! with CRLF, and put a byte order mark first. [`normalise`] undoes that and nothing else.
+//! Texts that people keep go through terminals, editors, mail and `psql`, which drop or add a final newline,
+//! end lines with CRLF, and put a byte order mark first. [`normalise`] undoes that and nothing else.
 //!
 //! **Invariants**
-//! * A valid note or proof reads as the same value in whichever of these ways it was kept. The parsers stay strict.
-//! * A [`VerifiedCheckpoint`] exists only if its origin is the log's identity and, if keys were given, one of them
-//!   signed it and no signature by any of them is wrong.
+//! * A valid note or proof reads as the same value in whichever of these ways it was kept. The parsers stay
+//!   strict.
+//! * A [`VerifiedCheckpoint`] exists only if its origin is the log's identity and, if keys were given, one of
+//!   them signed it and no signature by any of them is wrong.
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
@@ -101,8 +102,8 @@ impl SuppliedCheckpoint {
         &self.note
     }
 
-    /// Compares the origin with the log's identity and verifies the signatures by the given keys; without keys,
-    /// signatures are not looked at.
+    /// Compares the origin with the log's identity and verifies the signatures by the given keys; without
+    /// keys, signatures are not looked at.
     pub fn verify(
         &self,
         identity: Option<&LogIdentity>,

@@ -1,7 +1,7 @@
 //! A log in memory, and ways to damage it: for tests and fuzz targets.
 //!
-//! It stores what a server's tables store, in the same columns, and can be edited as somebody could who got past every
-//! guard.
+//! It stores what a server's tables store, in the same columns, and can be edited as somebody could who got
+//! past every guard.
 
 use crate::{
     Hash,
@@ -212,8 +212,8 @@ impl MemoryLog {
         log
     }
 
-    /// Two segments that were pruned, of which one chain went on beside the third segment's, with checkpoints before and
-    /// after; some payloads and who-parts erased by rule.
+    /// Two segments that were pruned, of which one chain went on beside the third segment's, with checkpoints
+    /// before and after; some payloads and who-parts erased by rule.
     #[must_use]
     pub fn pruned_sample() -> Self {
         let third = segment::first_chain(3);
@@ -304,7 +304,8 @@ impl MemoryLog {
         self.record(chain, Seal::OPERATION, &detail, 0)
     }
 
-    /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain` that it did.
+    /// Prunes the segments up to this one, of which checkpoints must seal all entries, and records in `chain`
+    /// that it did.
     pub fn prune(&mut self, number: u32, chain: u32) {
         let first_chain = segment::first_chain(number + 1);
         let size = self.frontier.size();
@@ -435,7 +436,8 @@ impl MemoryLog {
         note.to_string()
     }
 
-    /// Makes all checkpoints anew over what is there now, at the same moments, as somebody who owns the server could.
+    /// Makes all checkpoints anew over what is there now, at the same moments, as somebody who owns the
+    /// server could.
     pub fn reseal(&mut self, key: Option<&SigningKey>) {
         let (spans, chains) = (std::mem::take(&mut self.spans), std::mem::take(&mut self.chains));
         let sizes: Vec<u64> = self.checkpoints.iter().map(|recorded| recorded.size).collect();
@@ -613,8 +615,8 @@ pub fn check(log: &mut MemoryLog, options: Options, trusted: Option<&SuppliedChe
     check.finish(entries)
 }
 
-/// One way to damage a log: at the place that the first number chooses, in the way that the second one does. It returns
-/// whether the log was changed, and that in a way which verification promises to find.
+/// One way to damage a log: at the place that the first number chooses, in the way that the second one does.
+/// It returns whether the log was changed, and that in a way which verification promises to find.
 pub type Damage = fn(&mut MemoryLog, usize, usize) -> bool;
 
 /// An entry chosen by a number: its chain and its index there.
@@ -694,7 +696,8 @@ fn reseal(log: &mut MemoryLog, place: usize, seed: u8) -> bool {
     found
 }
 
-/// The ways to damage a log. Each is found, if it returns true, by whoever has the log's key and its newest checkpoint.
+/// The ways to damage a log. Each is found, if it returns true, by whoever has the log's key and its newest
+/// checkpoint.
 pub const DAMAGES: &[(&str, Damage)] = &[
     ("a number of an entry", |log, place, what| {
         edit(log, place, |entry| match what % 6 {

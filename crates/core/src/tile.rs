@@ -3,8 +3,8 @@
 //! The tile `(level, index)` holds the roots of the subtrees of 256^level leaves with the numbers
 //! `256 * index ..= 256 * index + 255`. At level 0 they are the leaf hashes themselves.
 //!
-//! **Invariant**: a complete tile never changes again, whatever is appended; a partial one only grows, so that the
-//! tile of a smaller tree is a beginning of the tile of a larger one.
+//! **Invariant**: a complete tile never changes again, whatever is appended; a partial one only grows, so
+//! that the tile of a smaller tree is a beginning of the tile of a larger one.
 
 use crate::{
     Hash,
@@ -96,8 +96,8 @@ pub trait TileReader {
     /// Why a tile could not be read.
     type Error;
 
-    /// The hashes of a tile, one after the other: at least `tile.width` of them. More is allowed, so that a complete
-    /// tile may stand in for the partial one of a smaller tree.
+    /// The hashes of a tile, one after the other: at least `tile.width` of them. More is allowed, so that a
+    /// complete tile may stand in for the partial one of a smaller tree.
     fn read_tile(&mut self, tile: TileId) -> Result<Vec<u8>, Self::Error>;
 }
 
@@ -145,8 +145,8 @@ pub fn hashes_of(bytes: &[u8]) -> Vec<Hash> {
     bytes.as_chunks::<32>().0.to_vec()
 }
 
-/// The roots of subtrees of one tree, read from its tiles. Keeps the tiles that it has read: a proof touches at most
-/// three at each level.
+/// The roots of subtrees of one tree, read from its tiles. Keeps the tiles that it has read: a proof touches
+/// at most three at each level.
 pub(crate) struct Nodes<'r, R> {
     reader: &'r mut R,
     size: u64,
@@ -158,8 +158,8 @@ impl<'r, R: TileReader> Nodes<'r, R> {
         Self { reader, size, read: Vec::new() }
     }
 
-    /// The root over the leaves `first..end`, a subtree that RFC 6962's splitting gives: `first` is a multiple of
-    /// the power of two that is at least `end - first`.
+    /// The root over the leaves `first..end`, a subtree that RFC 6962's splitting gives: `first` is a
+    /// multiple of the power of two that is at least `end - first`.
     pub(crate) fn range(&mut self, first: u64, end: u64) -> Result<Hash, TreeError<R::Error>> {
         if end > self.size || first >= end {
             return Err(TreeError::OutOfRange { asked: end, size: self.size });

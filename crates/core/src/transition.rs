@@ -1,12 +1,13 @@
-//! Entries that say what has become of a log: it was restored from a dump, its server was promoted or recovered to a point in
-//! time, its database was cloned.
+//! Entries that say what has become of a log: it was restored from a dump, its server was promoted or
+//! recovered to a point in time, its database was cloned.
 //!
-//! Whoever brings a log back to an earlier state gives up entries, which a checkpoint kept elsewhere may seal. Such a checkpoint
-//! names the incarnation of the log that made it ([`Checkpoint::incarnation`]), and a log that was brought back has an entry
-//! about it, which names the incarnation that began then. So a restore is told from an attack: [`explanation`].
+//! Whoever brings a log back to an earlier state gives up entries, which a checkpoint kept elsewhere may
+//! seal. Such a checkpoint names the incarnation of the log that made it ([`Checkpoint::incarnation`]), and a
+//! log that was brought back has an entry about it, which names the incarnation that began then. So a restore
+//! is told from an attack: [`explanation`].
 //!
-//! **Invariant**: an entry explains only the loss of what was sealed after the state that was restored, by another incarnation
-//! than the one that it begins and those after it.
+//! **Invariant**: an entry explains only the loss of what was sealed after the state that was restored, by
+//! another incarnation than the one that it begins and those after it.
 
 use crate::{
     checkpoint::{Checkpoint, incarnation},
@@ -116,7 +117,8 @@ impl Transition {
         })
     }
 
-    /// Whether both entries are about the same event: several transactions may have been the first ones after it.
+    /// Whether both entries are about the same event: several transactions may have been the first ones after
+    /// it.
     fn is_same_event(&self, other: &Self) -> bool {
         (self.kind, &self.place, &self.previous) == (other.kind, &other.place, &other.previous)
     }
@@ -129,8 +131,8 @@ impl Transition {
     }
 }
 
-/// The event, of those that the log tells about, by which it came to lack what a checkpoint from elsewhere seals; `None` if
-/// none explains it.
+/// The event, of those that the log tells about, by which it came to lack what a checkpoint from elsewhere
+/// seals; `None` if none explains it.
 #[must_use]
 pub fn explanation<'a>(transitions: &'a [Transition], checkpoint: &Checkpoint) -> Option<&'a Transition> {
     let made_by = checkpoint.incarnation?;
@@ -141,7 +143,8 @@ pub fn explanation<'a>(transitions: &'a [Transition], checkpoint: &Checkpoint) -
     let after = match (begun, left) {
         (Some(begun), _) => begun + 1,
         (None, Some(left)) => left,
-        // The log does not tell how this incarnation began: that was given up too, by something that happened later.
+        // The log does not tell how this incarnation began: that was given up too, by something that happened
+        // later.
         (None, None) => ordered.partition_point(|transition| transition.at < microseconds(&made_by)),
     };
     let is_other = |later: &&Transition| begun.is_none_or(|begun| !later.is_same_event(ordered[begun]));

@@ -1,7 +1,8 @@
 //! The growing tree: what must be kept to append to it, in memory that does not depend on its size.
 //!
-//! **Invariant**: at each level the frontier holds the hashes of that level's one partial tile, fewer than 256; how
-//! many follows from the size alone. A tile that becomes complete is returned once, and its root moves up a level.
+//! **Invariant**: at each level the frontier holds the hashes of that level's one partial tile, fewer than
+//! 256; how many follows from the size alone. A tile that becomes complete is returned once, and its root
+//! moves up a level.
 
 use crate::{
     Hash,
@@ -38,7 +39,8 @@ impl TreeFrontier {
         self.push_subtree(0, leaf)
     }
 
-    /// Appends a whole subtree of 256^level leaves by its root, where one begins; otherwise as [`TreeFrontier::push`].
+    /// Appends a whole subtree of 256^level leaves by its root, where one begins; otherwise as
+    /// [`TreeFrontier::push`].
     fn push_subtree(&mut self, from: u8, root: Hash) -> Vec<CompleteTile> {
         assert!(self.size < MAX_TREE_SIZE, "the tree is full");
         self.size += 1 << (8 * u32::from(from));
@@ -66,8 +68,9 @@ impl TreeFrontier {
         completed
     }
 
-    /// Appends the leaves up to `to` of a tree of `size` leaves by the roots of its largest subtrees, which `reader` has in
-    /// its tiles: at most two tiles of each level are read. Returns the tiles that were completed.
+    /// Appends the leaves up to `to` of a tree of `size` leaves by the roots of its largest subtrees, which
+    /// `reader` has in its tiles: at most two tiles of each level are read. Returns the tiles that were
+    /// completed.
     pub fn skip_to<R: TileReader>(
         &mut self,
         reader: &mut R,
@@ -112,7 +115,8 @@ impl TreeFrontier {
         self.levels.get(usize::from(level)).map_or(&[], Vec::as_slice)
     }
 
-    /// The partial tiles with their hashes, lowest level first: what an export must hold besides the complete tiles.
+    /// The partial tiles with their hashes, lowest level first: what an export must hold besides the complete
+    /// tiles.
     pub fn partial_tiles(&self) -> impl Iterator<Item = (TileId, &[u8])> {
         (0..=MAX_LEVEL).filter_map(|level| {
             let hashes = self.edge(level);
@@ -122,12 +126,12 @@ impl TreeFrontier {
         })
     }
 
-    /// Rebuilds the frontier of the tree of `size` leaves from what never changes: its complete tiles, and the
-    /// hashes of the last `size % 256` leaves, which no complete tile holds.
+    /// Rebuilds the frontier of the tree of `size` leaves from what never changes: its complete tiles, and
+    /// the hashes of the last `size % 256` leaves, which no complete tile holds.
     ///
-    /// Reads at most 256 tiles at each level; one that is not stored is replaced by the one above, if that is: complete in a
-    /// larger tree, or with as many hashes as are needed. It checks nothing but lengths: compare [`TreeFrontier::root`] with a checkpoint that is
-    /// trusted.
+    /// Reads at most 256 tiles at each level; one that is not stored is replaced by the one above, if that
+    /// is: complete in a larger tree, or with as many hashes as are needed. It checks nothing but lengths:
+    /// compare [`TreeFrontier::root`] with a checkpoint that is trusted.
     pub fn rebuild<E>(
         size: u64,
         last_leaves: &[Hash],
@@ -179,8 +183,8 @@ impl TreeFrontier {
 
 /// Tiles from two places: complete ones from a function, partial ones from a frontier.
 ///
-/// It serves the frontier's tree and every smaller one: what is partial there is either complete here, or a beginning
-/// of what is partial here.
+/// It serves the frontier's tree and every smaller one: what is partial there is either complete here, or a
+/// beginning of what is partial here.
 #[derive(Debug)]
 pub struct EdgeReader<'f, F> {
     frontier: &'f TreeFrontier,

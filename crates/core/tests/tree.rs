@@ -105,8 +105,8 @@ fn split(n: usize) -> usize {
     n.next_power_of_two() / 2
 }
 
-/// Making a proof from tiles hashes whole tiles, which takes long without optimisation: all proofs are made for these
-/// sizes, some for the others.
+/// Making a proof from tiles hashes whole tiles, which takes long without optimisation: all proofs are made
+/// for these sizes, some for the others.
 fn every_proof_is_made(size: u64) -> bool {
     size <= 80 || [128, 255, 256, 257, SIZES].contains(&size)
 }

@@ -11,7 +11,8 @@ pub struct Database<'a> {
     pub name: String,
 }
 
-// The guard's triggers are those of the extension's own tables, and of the log's segments. psql runs what the queries return (\gexec).
+// The guard's triggers are those of the extension's own tables, and of the log's segments. psql runs what the
+// queries return (\gexec).
 
 const DISABLE_EVENT_TRIGGERS: &str = r"
     SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger
@@ -86,8 +87,8 @@ impl<'a> Database<'a> {
         self.server.psql(&self.name, sql).unwrap_or_else(|error| panic!("{error}\nin {sql}"))
     }
 
-    /// Runs commands of psql and SQL one after the other, as a reader pastes them into psql, and returns what psql prints.
-    /// Stops at the first error.
+    /// Runs commands of psql and SQL one after the other, as a reader pastes them into psql, and returns what
+    /// psql prints. Stops at the first error.
     pub fn script(&self, script: &str) -> String {
         let mut psql = self.server.command("psql");
         psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &self.name]);

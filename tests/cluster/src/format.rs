@@ -92,8 +92,8 @@ fn offline(args: &[&str], export: &str) -> Offline {
     Offline { status: output.status.code(), report: text(&output.stdout) + &text(&output.stderr) }
 }
 
-/// Makes the table `made_up`, which everybody may read, with a forged entry that could be the next one of chain 0:
-/// it is dated 9999, and has the hash of its content.
+/// Makes the table `made_up`, which everybody may read, with a forged entry that could be the next one of
+/// chain 0: it is dated 9999, and has the hash of its content.
 pub fn forge_entry(database: &Database<'_>) {
     database.sql(
         "CREATE TABLE made_up AS SELECT * FROM audit_log WHERE chain = 0 ORDER BY seq DESC LIMIT 1;

@@ -42,7 +42,8 @@ pub fn builder_of_fewest_chains() -> Builder {
     Server::builder().config("audit_chain.keep_chain", "off")
 }
 
-/// Says that something could not be tested here. `scripts/test` collects these lines, and repeats them at its end.
+/// Says that something could not be tested here. `scripts/test` collects these lines, and repeats them at its
+/// end.
 pub fn not_tested(what: &str) {
     // Not by eprintln!, which shows nothing of a test that passes.
     let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");

@@ -115,7 +115,8 @@ fn fill(server: &Server) -> String {
     kept
 }
 
-/// Prunes two of three sealed segments, and leaves their tables: that of the first one has what audit_log stored. Values are out of line.
+/// Prunes two of three sealed segments, and leaves their tables: that of the first one has what audit_log
+/// stored. Values are out of line.
 fn prune_two_segments(database: &Database<'_>) {
     database.sql("SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test')");
     for _ in 0..3 {

@@ -117,8 +117,8 @@ impl Scene {
         self.assert_same_verdict(database, kept, Some(&second));
     }
 
-    /// Checks that the program reports these kinds of problems of the live server, as `audit_problems()` does, and returns
-    /// the exit code that goes with them; with a kept checkpoint, by it and the key.
+    /// Checks that the program reports these kinds of problems of the live server, as `audit_problems()`
+    /// does, and returns the exit code that goes with them; with a kept checkpoint, by it and the key.
     #[track_caller]
     fn assert_same_verdict(&self, database: &Database<'_>, kinds: &[impl AsRef<str>], kept: Option<&Path>) {
         let source = self.server.conn_string(&database.name);
@@ -212,7 +212,8 @@ fn each_attack_is_detected_where_it_can_be() {
     forked.sql("SELECT audit_checkpoint()");
     scene.assert_found(&forked, &[], MISMATCH);
 
-    // Damage to the stored checkpoints, spans and tiles: both judges find the same, without and with the kept checkpoint.
+    // Damage to the stored checkpoints, spans and tiles: both judges find the same, without and with the kept
+    // checkpoint.
     let newest = "(SELECT max(tree_size) FROM audit_checkpoint_log)";
     for (number, sql) in [
         &format!("UPDATE audit_checkpoint_log SET root = sha256('') WHERE tree_size = {newest}"),

@@ -177,8 +177,8 @@ fn the_real_function_can_be_put_back() {
     assert_ne!(database.session().outcome("ALTER TABLE accounts DISABLE TRIGGER ALL"), DONE);
 }
 
-/// Replaces a function of pg_catalog, and checks that the guard, if it lets that pass, still refuses the rest.
-/// PostgreSQL expands a function in SQL where a query calls it, also one that is built in.
+/// Replaces a function of pg_catalog, and checks that the guard, if it lets that pass, still refuses the
+/// rest. PostgreSQL expands a function in SQL where a query calls it, also one that is built in.
 fn assert_not_blinded(name: &str, replacement: &str) {
     let database = create(preloaded(), name);
     let replaced = database.session().outcome(replacement);
@@ -391,8 +391,8 @@ fn pg_write_all_data_does_not_insert_into_the_other_tables() {
     }
 }
 
-// A lock by which its members would stop all writers, also by way of a view. LOCK TABLE fires no event trigger: only a
-// preloaded library sees it.
+// A lock by which its members would stop all writers, also by way of a view. LOCK TABLE fires no event
+// trigger: only a preloaded library sees it.
 #[test]
 fn pg_write_all_data_does_not_lock_the_log_if_preloaded() {
     let database = create(preloaded(), "writer_locks");

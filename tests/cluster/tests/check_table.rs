@@ -159,8 +159,8 @@ fn write(server: &Server, number: u64, stop: &AtomicBool, changes: &AtomicU64, a
     }
 }
 
-/// While 24 writers are at work at each isolation level, tables are altered, and the log is sealed, indexed and pruned, every table is what
-/// the log says, whoever looks, and whenever.
+/// While 24 writers are at work at each isolation level, tables are altered, and the log is sealed, indexed
+/// and pruned, every table is what the log says, whoever looks, and whenever.
 #[test]
 fn there_is_no_false_alarm_while_others_write() {
     let server = Arc::new(
@@ -303,7 +303,8 @@ fn a_swapped_file_is_found() {
     assert_eq!(differences(&database, "t"), expected);
 }
 
-/// A dump has the tables and the log: there is no difference where it was restored, and one where only the log was.
+/// A dump has the tables and the log: there is no difference where it was restored, and one where only the
+/// log was.
 #[test]
 fn a_restored_dump_has_no_difference() {
     let (old, new) = (server(), server());

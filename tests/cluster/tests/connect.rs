@@ -99,8 +99,9 @@ impl Scene {
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
 
-    /// Runs a command on a source, which comes first of its arguments: the exit code, and everything that was printed.
-    /// `$home` is the folder of the auditor's files, `$port` and `$socket` the server's port and folder.
+    /// Runs a command on a source, which comes first of its arguments: the exit code, and everything that was
+    /// printed. `$home` is the folder of the auditor's files, `$port` and `$socket` the server's port and
+    /// folder.
     fn answer(&self, command: &str, source: &str, variables: &[(&str, &str)]) -> (i32, String) {
         let fill = |text: &str| {
             let text = text.replace("$port", &self.server.port().to_string());
@@ -127,8 +128,8 @@ impl Scene {
         answer
     }
 
-    /// The answer on a terminal of its own, where somebody types the password, as people do after the terminal has stopped
-    /// to show what they type.
+    /// The answer on a terminal of its own, where somebody types the password, as people do after the
+    /// terminal has stopped to show what they type.
     fn run_on_terminal(&self, connection: &str, typed: &str) -> String {
         let script = "import os, pty, sys, termios\n\
                       pid, terminal = pty.fork()\n\

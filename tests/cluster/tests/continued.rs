@@ -1,5 +1,6 @@
-//! A log that goes on elsewhere: clones, promoted standbys, recovery to a point in time. Each is told from an attack, by the
-//! server and by audit-chain, and a copy makes no checkpoints that contradict those of the original.
+//! A log that goes on elsewhere: clones, promoted standbys, recovery to a point in time. Each is told from an
+//! attack, by the server and by audit-chain, and a copy makes no checkpoints that contradict those of the
+//! original.
 
 use cluster_tests::{Database, builder_of_fewest_chains, eventually};
 use harness::Server;
@@ -165,7 +166,8 @@ fn promote(standby: &Server) {
     eventually("the promotion", || !recovers());
 }
 
-/// Forty promotions, a third of which lose what the primary wrote last, with a checkpoint of it that left the server.
+/// Forty promotions, a third of which lose what the primary wrote last, with a checkpoint of it that left the
+/// server.
 #[test]
 fn forty_promotions_are_told_from_attacks() {
     let mut primary = builder_of_fewest_chains().config("wal_receiver_timeout", "2s").start().unwrap();
@@ -245,8 +247,8 @@ const ATTACKS: [&str; 10] = [
     "UPDATE audit_checkpoint_log SET root = sha256('x') WHERE tree_size = (SELECT max(tree_size) FROM audit_checkpoint_log)",
 ];
 
-/// Ten recoveries of one base backup to ten points in time: what was sealed after the point is missing, and what was sealed
-/// before it fits.
+/// Ten recoveries of one base backup to ten points in time: what was sealed after the point is missing, and
+/// what was sealed before it fits.
 #[test]
 fn recoveries_to_a_point_in_time_are_told_from_attacks() {
     let original = builder_of_fewest_chains()

@@ -1,4 +1,5 @@
-//! Erasure by law on whole servers: what remains in files, in snapshots, in copies, on subscribers, and after crashes.
+//! Erasure by law on whole servers: what remains in files, in snapshots, in copies, on subscribers, and after
+//! crashes.
 
 use audit_chain_core::key::{KeyKind, SigningKey};
 use cluster_tests::{

@@ -213,8 +213,8 @@ fn a_function_that_sleeps_in_one_database_does_not_stop_the_checkpoints_of_other
     serve_all(&control);
 }
 
-/// Checks that the server makes checkpoints of a database whose owner has set `setting` for it. `undo` makes a
-/// session of the superuser usable there.
+/// Checks that the server makes checkpoints of a database whose owner has set `setting` for it. `undo` makes
+/// a session of the superuser usable there.
 fn assert_served_in_spite_of(name: &str, setting: &str, undo: &str) {
     let (database, owner) = owned_database(serving(), name, true);
     let set = format!("ALTER DATABASE {name} SET {}", setting.replace("OWNER", &owner));

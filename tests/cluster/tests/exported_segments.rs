@@ -1,4 +1,5 @@
-//! The program audit-chain reads logs of several segments, pruned ones too, and exports them whole or segment by segment.
+//! The program audit-chain reads logs of several segments, pruned ones too, and exports them whole or segment
+//! by segment.
 
 use cluster_tests::{Database, eventually, server, verify_offline, verify_tree_offline};
 use std::{fs, path::Path, process::Command};
@@ -37,7 +38,8 @@ impl Files<'_> {
     }
 }
 
-/// A log of four segments, of which the second had a transaction that went on beside the third, and the last one is open.
+/// A log of four segments, of which the second had a transaction that went on beside the third, and the last
+/// one is open.
 fn fill(database: &Database<'_>) {
     database.sql(
         "CREATE TABLE t (id integer PRIMARY KEY, v text);

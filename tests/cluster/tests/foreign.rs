@@ -216,8 +216,8 @@ DELETE|there|{"id":12,"v":"new"}|"#;
         database.sql("SELECT DISTINCT detail ->> 'partition_of' FROM audit_log WHERE table_name = 'there' AND operation <> 'DDL'"),
         "public.p"
     );
-    // One that is created or attached later is left out, whatever it is on the other side, unless it is audited already. No DDL is
-    // refused.
+    // One that is created or attached later is left out, whatever it is on the other side, unless it is
+    // audited already. No DDL is refused.
     link.remote.psql("postgres", "CREATE TABLE later (id integer, v text)").unwrap();
     session.run("CREATE FOREIGN TABLE nowhere PARTITION OF p FOR VALUES FROM (30) TO (40) SERVER other_side");
     assert_warned(&session, "foreign table \"nowhere\" is not audited with public.p");
@@ -283,7 +283,8 @@ fn foreign_tables_of_a_schema_are_audited_where_that_is_asked_for() {
     assert!(dump.contains("imported\t{parted}\tf\tf\tt"), "{dump}");
 }
 
-/// A table that is partitioned, with one row in each partition, of the same ctid; one with a child; and a view.
+/// A table that is partitioned, with one row in each partition, of the same ctid; one with a child; and a
+/// view.
 const PARTED: &str = "
     CREATE TABLE parted (id integer, v integer) PARTITION BY LIST (id);
     CREATE TABLE parted1 PARTITION OF parted FOR VALUES IN (1);
@@ -336,8 +337,8 @@ fn a_foreign_table_whose_rows_cannot_be_changed_one_by_one_is_refused() {
     link.remote("CREATE TABLE grandchild () INHERITS (child)");
     let error = client.batch_execute("SELECT audit_enable('child')").unwrap_err();
     assert!(error.as_db_error().unwrap().message().contains("has child tables"), "{error}");
-    // DDL that would make an audited foreign table mean another remote table is checked; where that cannot be seen, it is a
-    // warning.
+    // DDL that would make an audited foreign table mean another remote table is checked; where that cannot be
+    // seen, it is a warning.
     database.sql("ALTER EVENT TRIGGER tell DISABLE");
     for (ddl, reason) in [
         (

@@ -27,8 +27,8 @@ fn path(server: &Server, name: &str) -> String {
     server.directory().join(name).to_str().unwrap().to_owned()
 }
 
-/// Another server has counted its transactions by itself: an ID may be that of two transactions, which lie in different segments,
-/// or even in the same chain.
+/// Another server has counted its transactions by itself: an ID may be that of two transactions, which lie in
+/// different segments, or even in the same chain.
 #[test]
 fn an_id_may_be_that_of_transactions_of_two_servers() {
     let (here, there) = (server(), server());

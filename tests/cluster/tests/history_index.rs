@@ -1,9 +1,11 @@
-//! The indexes by which the history of rows is found: who gets them and when, writers, crashes, erasure, pruning.
+//! The indexes by which the history of rows is found: who gets them and when, writers, crashes, erasure,
+//! pruning.
 
 use cluster_tests::{Database, Workload, eventually, server};
 use harness::{Mode, Server};
 
-/// The segments' tables and how many valid history indexes each has, those that were made for them by the extension.
+/// The segments' tables and how many valid history indexes each has, those that were made for them by the
+/// extension.
 const INDEXES: &str = r"
     SELECT string_agg(tables.name || ' ' || number, ', ' ORDER BY tables.name)
     FROM (SELECT c.oid, c.relname AS name, (
@@ -38,7 +40,8 @@ fn check_btrees(database: &Database<'_>) {
     assert!(checked > 7, "{checked}");
 }
 
-/// With `all`, the open segment has them, and so has every later one; whoever writes need not be allowed to call their functions.
+/// With `all`, the open segment has them, and so has every later one; whoever writes need not be allowed to
+/// call their functions.
 #[test]
 fn the_open_segment_has_them_if_all_do() {
     let server = server_with("all");
@@ -243,7 +246,8 @@ fn erased_ids_leave_the_files(server: &Server, setting: &str) {
     database.assert_intact();
 }
 
-/// The first segment's rows are moved out of `audit_log`: its indexes are empty then, and other segments get none of them.
+/// The first segment's rows are moved out of `audit_log`: its indexes are empty then, and other segments get
+/// none of them.
 #[test]
 fn pruning_the_first_segment_leaves_empty_indexes() {
     let server = server();
@@ -318,7 +322,8 @@ fn ids_are_the_same_in_every_encoding() {
     }
 }
 
-/// What an administrator's index calls by way of the search path is not called as the owner of the log, whatever the writer's path is.
+/// What an administrator's index calls by way of the search path is not called as the owner of the log,
+/// whatever the writer's path is.
 #[test]
 fn nothing_of_the_writer_runs_as_the_owner() {
     let server = server_with("all");

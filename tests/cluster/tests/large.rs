@@ -1,4 +1,5 @@
-//! Values so large that PostgreSQL cannot make their text, or that an entry cannot hold. A write never fails because of them.
+//! Values so large that PostgreSQL cannot make their text, or that an entry cannot hold. A write never fails
+//! because of them.
 
 use cluster_tests::{Database, server};
 

@@ -228,7 +228,8 @@ fn the_log_is_rewritten_while_others_write() {
     database.assert_intact();
 }
 
-/// If pg_repack is installed: with the documented option it repacks all tables but the extension's, audited ones too.
+/// If pg_repack is installed: with the documented option it repacks all tables but the extension's, audited
+/// ones too.
 #[test]
 fn pg_repack_repacks_audited_tables() {
     let server = create(false);

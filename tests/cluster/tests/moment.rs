@@ -1,5 +1,5 @@
-//! What had committed at a checkpoint, where transaction IDs do not tell: in another cluster, on a standby, after pruning; and what
-//! is refused if the recorded checkpoints were edited by force.
+//! What had committed at a checkpoint, where transaction IDs do not tell: in another cluster, on a standby,
+//! after pruning; and what is refused if the recorded checkpoints were edited by force.
 
 use cluster_tests::{Database, eventually, server, state};
 use harness::Server;
@@ -20,7 +20,8 @@ fn rows(database: &Database<'_>, size: i64) -> String {
     ))
 }
 
-/// The first cluster has used many transaction IDs, the second one few: those of the dump lie in the future there.
+/// The first cluster has used many transaction IDs, the second one few: those of the dump lie in the future
+/// there.
 #[test]
 fn a_restored_dump_knows_what_had_committed() {
     let (old, new) = (server(), server());
@@ -77,7 +78,8 @@ fn a_standby_knows_what_had_committed() {
     copy.assert_intact();
 }
 
-/// A checkpoint whose own entry went with a segment, because its transaction had begun there, stays if it seals later entries.
+/// A checkpoint whose own entry went with a segment, because its transaction had begun there, stays if it
+/// seals later entries.
 #[test]
 fn the_entry_about_a_checkpoint_may_be_pruned() {
     let server = server();

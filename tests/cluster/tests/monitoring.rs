@@ -1,5 +1,5 @@
-//! `packaging/monitoring`: its queries run as a member of pg_monitor, and its dashboard and alerts use no metric that they do
-//! not give.
+//! `packaging/monitoring`: its queries run as a member of pg_monitor, and its dashboard and alerts use no
+//! metric that they do not give.
 
 use cluster_tests::{Database, Session, server};
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
-//! Texts that PostgreSQL has not checked: settings of startup packets, names and settings from databases of other
-//! encodings. They are escaped where they are not valid, so that every log can be dumped, restored and read.
+//! Texts that PostgreSQL has not checked: settings of startup packets, names and settings from databases of
+//! other encodings. They are escaped where they are not valid, so that every log can be dumped, restored and
+//! read.
 
 use cluster_tests::{Database, server_of_fewest_chains, verify_offline};
 use harness::Server;
@@ -108,8 +109,8 @@ DDL|{who}|"E'No\xebl'" RENAME TO plain"#
     latin1.assert_intact();
 }
 
-/// Whoever puts such a text into the log by force is found by the program too, which does not take it for a log that it cannot
-/// read.
+/// Whoever puts such a text into the log by force is found by the program too, which does not take it for a
+/// log that it cannot read.
 #[test]
 fn an_entry_with_a_text_that_is_not_valid_is_altered_for_everybody() {
     let server = server_of_fewest_chains();

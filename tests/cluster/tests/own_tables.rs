@@ -42,7 +42,8 @@ fn content(database: &Database<'_>) -> String {
         .join(" ")
 }
 
-/// Publishes a copy of the table from a database of its own, has the subscriber apply `change`, and waits until it has.
+/// Publishes a copy of the table from a database of its own, has the subscriber apply `change`, and waits
+/// until it has.
 fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str), name: &str, change: &str) {
     let columns = database.sql(&format!(
         "SELECT string_agg(format('%I %s', attname, format_type(atttypid, NULL)), ', ' ORDER BY attnum)
@@ -77,8 +78,8 @@ fn apply(publisher: &Server, database: &Database<'_>, (table, key): (&str, &str)
     ));
 }
 
-/// An apply worker fires row triggers alone, and asks for no permission: each table skips what a publisher of a table
-/// of that name deletes and changes. An error would stop the subscription for good.
+/// An apply worker fires row triggers alone, and asks for no permission: each table skips what a publisher of
+/// a table of that name deletes and changes. An error would stop the subscription for good.
 #[test]
 fn an_apply_worker_neither_deletes_nor_changes_rows() {
     let publisher = Server::builder()
@@ -109,8 +110,8 @@ fn dump(server: &Server, name: &str, options: &[&str]) -> String {
     file
 }
 
-/// Checks that the tables of the restored database have the original's rows, that the log continues, and that nothing can
-/// be inserted from then on.
+/// Checks that the tables of the restored database have the original's rows, that the log continues, and that
+/// nothing can be inserted from then on.
 fn check_restored(original: &Database<'_>, restored: &Database<'_>) {
     let rows = |database: &Database<'_>, table: &str| {
         database.sql(&format!("SELECT t::text FROM {table} t ORDER BY 1"))

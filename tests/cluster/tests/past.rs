@@ -1,4 +1,5 @@
-//! A table's past under load: what audit_as_of() reconstructs as of checkpoints that were made meanwhile fits together.
+//! A table's past under load: what audit_as_of() reconstructs as of checkpoints that were made meanwhile fits
+//! together.
 
 use cluster_tests::{Database, pgbench, server};
 use harness::Server;
@@ -9,7 +10,8 @@ use std::thread;
 
 const CHECKPOINTS: usize = 1000;
 
-/// TPC-B as pgbench has it, and the same in a prepared transaction, with savepoints that are undone, and undone as a whole.
+/// TPC-B as pgbench has it, and the same in a prepared transaction, with savepoints that are undone, and
+/// undone as a whole.
 const TPCB: &str = r"
 \set aid random(1, 100000)
 \set bid 1
@@ -51,7 +53,8 @@ fn notices(database: &Database<'_>, sql: &str) -> String {
     String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned()
 }
 
-/// The sums of TPC-B agree in every state that was committed. Accounts have no baseline: those that no entry tells of have nothing.
+/// The sums of TPC-B agree in every state that was committed. Accounts have no baseline: those that no entry
+/// tells of have nothing.
 #[test]
 fn the_balances_agree_as_of_every_checkpoint() {
     let server = Server::builder().config("max_prepared_transactions", "20").start().unwrap();

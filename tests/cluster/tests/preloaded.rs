@@ -117,7 +117,8 @@ fn the_event_triggers_cannot_be_disabled() {
     );
 }
 
-/// Which catalogs SQL may still write to: a catalog of a later version that defines something new is guarded, too.
+/// Which catalogs SQL may still write to: a catalog of a later version that defines something new is guarded,
+/// too.
 #[test]
 fn sql_writes_to_no_catalog_that_defines_objects() {
     let server = preloaded();

@@ -49,8 +49,8 @@ fn left_over(database: &Database<'_>) -> String {
     )
 }
 
-/// Makes a log of five segments: the first two were pruned, and their tables are left; the third is sealed, the fourth closed, the
-/// fifth open.
+/// Makes a log of five segments: the first two were pruned, and their tables are left; the third is sealed,
+/// the fourth closed, the fifth open.
 fn create<'a>(server: &'a Server, name: &str) -> Database<'a> {
     let database = Database::create(server, name);
     database.sql(SETUP);
@@ -266,7 +266,8 @@ fn an_old_snapshot_is_no_false_alarm() {
     assert!(valid);
 }
 
-/// The entries about erasures go with what was erased; an entry in a later segment stays. What remained in files is gone, too.
+/// The entries about erasures go with what was erased; an entry in a later segment stays. What remained in
+/// files is gone, too.
 #[test]
 fn erasures_of_pruned_entries_go_with_them() {
     let server = server();

@@ -1,5 +1,5 @@
-//! docs/reference.md has all that a user meets: functions with their arguments, views and tables, settings with their
-//! defaults.
+//! docs/reference.md has all that a user meets: functions with their arguments, views and tables, settings
+//! with their defaults.
 
 use cluster_tests::Database;
 

@@ -1,10 +1,11 @@
-//! Restores, with the options of pg_dump and pg_restore that people use: the log arrives whole and nothing is added to it; or
-//! it is left out and a new one begins; or an error says at once what to do.
+//! Restores, with the options of pg_dump and pg_restore that people use: the log arrives whole and nothing is
+//! added to it; or it is left out and a new one begins; or an error says at once what to do.
 
 use cluster_tests::{Database, builder_of_fewest_chains, server_of_fewest_chains};
 use harness::Server;
 
-/// An audited database with all that a dump restores after its data: keys, policies, grants, comments, triggers.
+/// An audited database with all that a dump restores after its data: keys, policies, grants, comments,
+/// triggers.
 const CONTENT: &str = r#"
     CREATE SCHEMA audit; CREATE EXTENSION audit_chain SCHEMA audit;
     CREATE ROLE regress_owner; CREATE ROLE regress_reader;
@@ -97,8 +98,9 @@ fn pg_restore(server: &Server, database: &str, file: &str, options: &[&str]) {
     server.run("pg_restore", [&["--exit-on-error", "-d", database, file][..], options].concat()).unwrap();
 }
 
-/// The restored database has the log, the rows and the triggers of the original, and nothing more. Then it goes on: the first
-/// entry says that it was restored, and it makes no checkpoint until it is told what it is.
+/// The restored database has the log, the rows and the triggers of the original, and nothing more. Then it
+/// goes on: the first entry says that it was restored, and it makes no checkpoint until it is told what it
+/// is.
 #[track_caller]
 fn assert_whole(original: &Original<'_>, restored: &Database<'_>, how: &str) {
     assert_eq!(restored.sql("SELECT state FROM audit.audit_status"), "restoring", "{how}");
@@ -221,7 +223,8 @@ fn a_dump_restores_whole_in_steps() {
     assert_whole(&original, &database, "two dumps");
 }
 
-/// A table's owner may not use the capture function, so a restore that works as the owners ends with its triggers.
+/// A table's owner may not use the capture function, so a restore that works as the owners ends with its
+/// triggers.
 #[test]
 fn a_restore_as_the_owners_fails_at_once() {
     let server = server_of_fewest_chains();
@@ -270,7 +273,8 @@ fn a_dump_replaces_a_database_that_has_a_log() {
     psql(&server, "restored", &plain, &["--single-transaction"]);
     assert_whole(&original, &database, "plain over itself");
 
-    // What only looks like a restore of the whole, and drops a trigger of a log that lives on, leaves an entry.
+    // What only looks like a restore of the whole, and drops a trigger of a log that lives on, leaves an
+    // entry.
     let database = Database::empty(&server, "restored");
     pg_restore(&server, "restored", &whole, &[]);
     database.sql("SELECT audit.audit_event('before')");

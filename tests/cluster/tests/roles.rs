@@ -5,10 +5,10 @@ use cluster_tests::{DENIED, DONE, Database, Session, forge_entry};
 use harness::Server;
 use std::sync::{Mutex, PoisonError};
 
-/// The roles, in the order of the columns of the tables below. The table owner owns `t`, which is audited, and
-/// `u`, which is not. The schema owner owns schema `s` with its table, and schema `mixed`, in which a table belongs
-/// to another role. The application may read and write `t`, and call audit_event(). The auditor may read all tables
-/// and views of the extension.
+/// The roles, in the order of the columns of the tables below. The table owner owns `t`, which is audited,
+/// and `u`, which is not. The schema owner owns schema `s` with its table, and schema `mixed`, in which a
+/// table belongs to another role. The application may read and write `t`, and call audit_event(). The auditor
+/// may read all tables and views of the extension.
 const ROLES: [(&str, &str); 10] = [
     ("nobody", ""),
     ("application", ""),
@@ -33,7 +33,8 @@ const ROLES: [(&str, &str); 10] = [
 /// The second string is for a server with the library preloaded, where that differs.
 type Attempt = (&'static str, &'static str, Option<&'static str>);
 
-// The columns: nobody, application, table owner, schema owner, database owner, CREATEROLE, CREATEDB, writer, auditor, superuser
+// The columns: nobody, application, table owner, schema owner, database owner, CREATEROLE, CREATEDB, writer,
+// auditor, superuser
 const FUNCTIONS: &[Attempt] = &[
     ("SELECT audit_enable('t', skip_unchanged => true)", "--+------+", None),
     ("SELECT audit_enable('t', exclude_columns => '{v}', baseline => true)", "--+------+", None),

@@ -1,4 +1,5 @@
-//! Segments: rotation and sealing while others write, by the server itself, and through crashes, dumps, standbys, replication.
+//! Segments: rotation and sealing while others write, by the server itself, and through crashes, dumps,
+//! standbys, replication.
 
 use cluster_tests::{Database, Workload, eventually, server, server_of_fewest_chains};
 use harness::{Mode, Server, backend_pid};
@@ -298,7 +299,8 @@ fn a_segment_that_is_dropped_or_edited_by_force_is_found() {
     }
 }
 
-/// Whoever can change the extension's tables can have the extension itself write to a segment that was sealed.
+/// Whoever can change the extension's tables can have the extension itself write to a segment that was
+/// sealed.
 #[test]
 fn entries_that_come_after_sealing_are_found() {
     let server = server_of_fewest_chains();

@@ -1,5 +1,5 @@
-//! Auditing is transparent: one script of DDL and DML has the same results, messages and SQLSTATEs in a database
-//! where everything is audited as in one without the extension.
+//! Auditing is transparent: one script of DDL and DML has the same results, messages and SQLSTATEs in a
+//! database where everything is audited as in one without the extension.
 
 use cluster_tests::{Database, Session};
 use harness::Server;
@@ -7,8 +7,8 @@ use harness::postgres::SimpleQueryMessage;
 use harness::postgres::error::DbError;
 use std::sync::OnceLock;
 
-/// Statements, in one session. Not in it: what auditing is meant to refuse (disabling all triggers), and what shows
-/// the capture triggers (`pg_trigger`, EXPLAIN ANALYZE).
+/// Statements, in one session. Not in it: what auditing is meant to refuse (disabling all triggers), and what
+/// shows the capture triggers (`pg_trigger`, EXPLAIN ANALYZE).
 const SCRIPT: &[&str] = &[
     // Tables, defaults and constraints.
     "CREATE TABLE customers (id integer PRIMARY KEY, name text NOT NULL, email text UNIQUE, balance numeric(10,2) DEFAULT 0 CHECK (balance >= 0))",
@@ -360,8 +360,8 @@ fn outcomes(session: &mut Session, script: &[&str]) -> Vec<String> {
     outcomes
 }
 
-/// Runs the script as a role in a database without the extension, and in one where everything is audited. Returns
-/// the second database and what differs.
+/// Runs the script as a role in a database without the extension, and in one where everything is audited.
+/// Returns the second database and what differs.
 fn run<'a>(server: &'a Server, name: &str, superuser: bool) -> (Database<'a>, Vec<String>) {
     let role = format!("{name}_dev");
     let options = if superuser { "SUPERUSER" } else { "NOSUPERUSER" };

@@ -146,7 +146,8 @@ fn slices_find_what_audit_verify_finds() {
     }
 }
 
-/// While others write and make checkpoints, slices give no false alarm, and no snapshot lasts as long as the verification.
+/// While others write and make checkpoints, slices give no false alarm, and no snapshot lasts as long as the
+/// verification.
 #[test]
 fn slices_are_transactions_of_their_own_and_writers_do_not_alarm_them() {
     let server = server();

@@ -88,7 +88,8 @@ impl Builder {
         self
     }
 
-    /// Recovers the server from a base backup, a directory; the configuration has `restore_command` and the target.
+    /// Recovers the server from a base backup, a directory; the configuration has `restore_command` and the
+    /// target.
     #[must_use]
     pub fn recovered_from(mut self, backup: impl Into<PathBuf>) -> Self {
         self.origin = Some(Origin::Backup(backup.into()));

@@ -8,8 +8,8 @@ pub fn backend_pid(client: &mut Client) -> Result<i32> {
     Ok(client.query_one("SELECT pg_backend_pid()", &[])?.get(0))
 }
 
-/// A memory size of a process in kB, such as `VmHWM` or `RssAnon` (proc(5), `/proc/pid/status`). Returns `None` if
-/// the system does not report it.
+/// A memory size of a process in kB, such as `VmHWM` or `RssAnon` (proc(5), `/proc/pid/status`). Returns
+/// `None` if the system does not report it.
 pub fn process_memory(pid: i32, field: &str) -> Option<i64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;

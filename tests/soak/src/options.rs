@@ -21,8 +21,8 @@ pub struct Options {
     pub duration: Duration,
     pub seed: u64,
     pub clients: usize,
-    /// The program `audit-chain`, of the same version as the extension. By default, the one beside the server's
-    /// programs, if it is there.
+    /// The program `audit-chain`, of the same version as the extension. By default, the one beside the
+    /// server's programs, if it is there.
     pub program: Option<PathBuf>,
     pub help: bool,
 }

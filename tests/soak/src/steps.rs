@@ -127,8 +127,8 @@ impl Steps {
         self.run(client, "DISCARD ALL")
     }
 
-    /// Detaches a partition of the client in two transactions, or ends what another attempt began: PostgreSQL allows
-    /// one at a time.
+    /// Detaches a partition of the client in two transactions, or ends what another attempt began: PostgreSQL
+    /// allows one at a time.
     pub fn detach_concurrently(&mut self, client: &mut Client) -> Result<()> {
         let own = format!(
             "SELECT relname::text, inhdetachpending FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid

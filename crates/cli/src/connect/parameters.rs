@@ -1,8 +1,8 @@
-//! The parameters of a connection, from where libpq takes them: the connection string, then the service file, then the
-//! environment.
+//! The parameters of a connection, from where libpq takes them: the connection string, then the service file,
+//! then the environment.
 //!
-//! **Invariant**: a parameter that this program does not know, or cannot honor although it protects the connection, is
-//! refused. None is ignored that asks for more safety.
+//! **Invariant**: a parameter that this program does not know, or cannot honor although it protects the
+//! connection, is refused. None is ignored that asks for more safety.
 
 use crate::outcome::{OrFailure, Result, unchecked};
 use std::{
@@ -123,7 +123,8 @@ impl Parameters {
         self.get(name).map_or_else(Vec::new, |value| value.split(',').map(str::trim).collect())
     }
 
-    /// Everything that is known of a connection string: what it gives, what its service gives, and the environment.
+    /// Everything that is known of a connection string: what it gives, what its service gives, and the
+    /// environment.
     pub fn complete(connection: &str, from: &Surroundings) -> Result<Self> {
         let mut parameters = Self::parse(connection)?;
         let service = parameters.get("service").or_else(|| from.get("PGSERVICE")).map(str::to_owned);
@@ -178,7 +179,8 @@ impl Parameters {
         }
     }
 
-    /// `name = value` pairs; a value may stand in single quotes, and a backslash makes the next character literal.
+    /// `name = value` pairs; a value may stand in single quotes, and a backslash makes the next character
+    /// literal.
     fn read_pairs(&mut self, text: &str) -> Result<()> {
         let mut rest = text.trim_start();
         while !rest.is_empty() {

@@ -1,7 +1,7 @@
 //! TLS: which server is believed, and the client's own certificate. The files and their defaults are libpq's.
 //!
-//! **Invariant**: if there are trusted certificates, the server's certificate must follow from one of them, whatever
-//! `sslmode` is. With `verify-full` it must be that of the host, too.
+//! **Invariant**: if there are trusted certificates, the server's certificate must follow from one of them,
+//! whatever `sslmode` is. With `verify-full` it must be that of the host, too.
 
 use super::{
     Mode,
@@ -172,7 +172,8 @@ impl Verifier {
         Ok(Self { provider: provider.clone(), trusted, roots, name })
     }
 
-    /// A server whose own certificate is among the trusted ones, as a self-signed one is: webpki wants an authority.
+    /// A server whose own certificate is among the trusted ones, as a self-signed one is: webpki wants an
+    /// authority.
     fn check_own(
         &self,
         certificate: &CertificateDer<'_>,

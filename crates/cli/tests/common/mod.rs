@@ -1,4 +1,5 @@
-//! A log in memory that can be attacked, read as a live server is and as an export, and the program to find it.
+//! A log in memory that can be attacked, read as a live server is and as an export, and the program to find
+//! it.
 #![allow(dead_code)]
 
 pub use audit_chain_core::testing::key;

@@ -1,8 +1,8 @@
 //! The check of all entries, in any order and by several workers.
 //!
-//! **Invariant**: every entry is added once. A defect of its content is reported, and its stored links count all the
-//! same, so that one fault does not spread over the chain. Memory grows with chains, runs, named problems and ranges of
-//! erased entries, not with entries.
+//! **Invariant**: every entry is added once. A defect of its content is reported, and its stored links count
+//! all the same, so that one fault does not spread over the chain. Memory grows with chains, runs, named
+//! problems and ranges of erased entries, not with entries.
 
 use crate::{
     Hash,
@@ -154,8 +154,8 @@ impl EntryCheck {
         }
     }
 
-    /// Adds a `PRUNE` or `ERASE` entry that lies outside of what is checked: it tells what became of other entries. It is not
-    /// counted, and one that is not intact tells nothing.
+    /// Adds a `PRUNE` or `ERASE` entry that lies outside of what is checked: it tells what became of other
+    /// entries. It is not counted, and one that is not intact tells nothing.
     pub fn add_record(&mut self, entry: &StoredEntry<'_>) {
         if let (Ok(link), Some(operation)) = (entry.link(&mut self.scratch), entry.operation) {
             self.records.add(operation, link.at, (link.chain, link.seq), entry.detail);
@@ -186,8 +186,8 @@ impl EntryCheck {
         }
     }
 
-    /// Adds an entry that a trusted checkpoint seals: the chain's other entries must continue it, and those before it
-    /// need not be added. It is not counted.
+    /// Adds an entry that a trusted checkpoint seals: the chain's other entries must continue it, and those
+    /// before it need not be added. It is not counted.
     pub fn anchor(&mut self, link: &Link) {
         self.chains.anchor(link);
     }
@@ -225,8 +225,8 @@ impl EntryCheck {
         self.chains.entries()
     }
 
-    /// Joins what was seen and names the faults between entries. `log_id` is the log's identity, from which each
-    /// chain's first link follows; without one no chain can begin.
+    /// Joins what was seen and names the faults between entries. `log_id` is the log's identity, from which
+    /// each chain's first link follows; without one no chain can begin.
     #[must_use]
     pub fn finish(self, log_id: Option<&[u8; 16]>, scope: Scope) -> EntryReport {
         let Self { chains, mut problems, erased, erased_who, absent, transitions, .. } = self;
@@ -325,7 +325,8 @@ mod tests {
         assert_eq!(report.problems.verdict(), Verdict::Tampered);
     }
 
-    /// A log whose later entries are of a newer format is not called tampered by a program that cannot read them.
+    /// A log whose later entries are of a newer format is not called tampered by a program that cannot read
+    /// them.
     #[test]
     fn entries_of_a_newer_format_cannot_be_checked_and_are_not_missing() {
         let entry = |seq: u64, leaf| {

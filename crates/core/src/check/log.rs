@@ -1,7 +1,7 @@
 //! What the check of a log against its checkpoints holds, from its options to its report.
 //!
-//! **Invariant**: memory does not grow with the log: the tree's right edge, a batch of tiles, a page of spans and
-//! checkpoints, the chains, and a bounded number of named problems.
+//! **Invariant**: memory does not grow with the log: the tree's right edge, a batch of tiles, a page of spans
+//! and checkpoints, the chains, and a bounded number of named problems.
 
 use crate::{
     Hash,
@@ -31,8 +31,8 @@ pub struct Options {
     pub max_problems: usize,
     /// How many entries are read at once.
     pub batch: u64,
-    /// Whether a copy of the log is read, made at some time. It may end before the supplied checkpoint; of a live log
-    /// that is truncation.
+    /// Whether a copy of the log is read, made at some time. It may end before the supplied checkpoint; of a
+    /// live log that is truncation.
     pub is_copy: bool,
 }
 
@@ -89,8 +89,8 @@ pub struct LogCheck {
     pub(super) leaves_differ: bool,
     pub(super) progress: Progress,
     pub(super) problems: Problems,
-    /// Checkpoints from elsewhere that seal what the log does not have, each with the problem that this is if no restore
-    /// explains it.
+    /// Checkpoints from elsewhere that seal what the log does not have, each with the problem that this is if
+    /// no restore explains it.
     pub(super) lacks: Vec<(Checkpoint, Problem)>,
 }
 
@@ -325,7 +325,8 @@ impl LogCheck {
         }
         let Some(supplied) = &self.supplied else { return };
         let (size, sealed) = (supplied.size, self.spans.size());
-        // If the identity is missing too, the checkpoint cannot be verified, but its size still shows truncation.
+        // If the identity is missing too, the checkpoint cannot be verified, but its size still shows
+        // truncation.
         if size > sealed && (supplied.verified.is_some() || self.identity.is_none()) {
             let checkpoint = supplied.verified.as_ref().map(|verified| verified.checkpoint().clone());
             let problem = if self.options.is_copy {
@@ -356,8 +357,8 @@ impl LogCheck {
     }
 }
 
-/// The problem that a checkpoint from elsewhere seals what the log does not have: that the log was restored, if it tells of a
-/// restore by which that came about.
+/// The problem that a checkpoint from elsewhere seals what the log does not have: that the log was restored,
+/// if it tells of a restore by which that came about.
 fn explained(transitions: &[Transition], checkpoint: &Checkpoint, problem: Problem) -> Problem {
     let Some(transition) = explanation(transitions, checkpoint) else { return problem };
     let size = checkpoint.size;

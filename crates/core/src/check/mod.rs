@@ -1,9 +1,9 @@
 //! The one check of a log, for every place a log is read from.
 //!
-//! A log is intact if its entries are ([`EntryCheck`]: each entry's content gives its hash, and each chain's entries
-//! follow one another) and if the tree over them is the one that its checkpoints sealed ([`LogCheck`], which reads
-//! through a [`LogReader`]). Both give one [`Report`]. What was pruned and erased by rule is not missing, if the log's
-//! entries say so ([`Records`]).
+//! A log is intact if its entries are ([`EntryCheck`]: each entry's content gives its hash, and each chain's
+//! entries follow one another) and if the tree over them is the one that its checkpoints sealed
+//! ([`LogCheck`], which reads through a [`LogReader`]). Both give one [`Report`]. What was pruned and erased
+//! by rule is not missing, if the log's entries say so ([`Records`]).
 //!
 //! ```text
 //! reader: LogReader ──▶ LogCheck::walk ──▶ LogCheck::finish ──▶ Report

@@ -1,11 +1,13 @@
 //! The check of a log from which its oldest segments were pruned.
 //!
-//! The walk starts at the minimum index, from the right edge of the tree of the leaves before it. That edge is rebuilt from
-//! what is stored, and proved by the roots of the checkpoints that come later.
+//! The walk starts at the minimum index, from the right edge of the tree of the leaves before it. That edge
+//! is rebuilt from what is stored, and proved by the roots of the checkpoints that come later.
 //!
 //! **Invariants**
-//! * What a reader says was pruned is believed only if an intact `PRUNE` entry says the same, and that entry has no fault.
-//! * A leaf of a pruned entry is taken from a stored hash; it counts, because the roots of later checkpoints depend on it.
+//! * What a reader says was pruned is believed only if an intact `PRUNE` entry says the same, and that entry
+//!   has no fault.
+//! * A leaf of a pruned entry is taken from a stored hash; it counts, because the roots of later checkpoints
+//!   depend on it.
 
 use crate::{
     Hash,
@@ -98,8 +100,8 @@ impl LogCheck {
         self.check_tiles_before(reader, size)
     }
 
-    /// The tiles above the entries' hashes stay when entries are pruned: each must be below the next one, up to the right
-    /// edge.
+    /// The tiles above the entries' hashes stay when entries are pruned: each must be below the next one, up
+    /// to the right edge.
     fn check_tiles_before<R: LogReader + ?Sized>(
         &mut self,
         reader: &mut R,
@@ -258,8 +260,8 @@ fn check_spans_before<R: LogReader + ?Sized>(
     Ok(())
 }
 
-/// The hashes of leaves whose entries were pruned: from the tiles that hold them, or from where those are kept that no
-/// complete tile holds.
+/// The hashes of leaves whose entries were pruned: from the tiles that hold them, or from where those are
+/// kept that no complete tile holds.
 pub fn pruned_leaves<R: LogReader + ?Sized>(
     reader: &mut R,
     leaves: std::ops::Range<u64>,

@@ -2,7 +2,8 @@
 //!
 //! **Invariant**: every place of every chain, up to the chain's end, is in exactly one range.
 
-/// Entries of one chain: those after `after`, or all from the first on, up to `last`. Numbers are as they are stored.
+/// Entries of one chain: those after `after`, or all from the first on, up to `last`. Numbers are as they are
+/// stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The chain.
@@ -13,9 +14,11 @@ pub struct Range {
     pub last: i64,
 }
 
-/// Cuts a log, given as its chains with their last places, into slices of about `entries` entries and at most `ranges` ranges.
+/// Cuts a log, given as its chains with their last places, into slices of about `entries` entries and at most
+/// `ranges` ranges.
 ///
-/// Each slice has the same part of its chains, because the entries of chains that grow together are stored together.
+/// Each slice has the same part of its chains, because the entries of chains that grow together are stored
+/// together.
 pub fn slices_of(chains: &[(i32, i64)], entries: u64, ranges: usize) -> impl Iterator<Item = Vec<Range>> {
     let total: u128 = chains.iter().map(|(_, last)| u128::from(last.max(&0).unsigned_abs())).sum();
     let slices = (total / u128::from(entries.max(1)) + 1).min(u32::MAX.into()) as u32;

@@ -1,7 +1,8 @@
 //! Where a log is read from: a server's tables, an export's files, memory.
 //!
-//! **Invariant**: a reader reports what is stored and judges nothing. It says [`ReadError::Damaged`] only of what no
-//! honest log stores; that is evidence and becomes a problem. [`ReadError::Failed`] says nothing about the log.
+//! **Invariant**: a reader reports what is stored and judges nothing. It says [`ReadError::Damaged`] only of
+//! what no honest log stores; that is evidence and becomes a problem. [`ReadError::Failed`] says nothing
+//! about the log.
 
 use crate::{
     Hash,
@@ -60,8 +61,8 @@ pub trait LogReader {
     /// The log's identities; `None` for a log without one.
     fn identity(&mut self) -> Read<Option<LogIdentity>, Self::Error>;
 
-    /// The recorded checkpoints of more than `after` entries (`None`: all), by size, some at once; empty after the
-    /// last.
+    /// The recorded checkpoints of more than `after` entries (`None`: all), by size, some at once; empty
+    /// after the last.
     fn checkpoints(&mut self, after: Option<u64>) -> Read<Vec<RecordedCheckpoint>, Self::Error>;
 
     /// The spans that begin at leaf `from` or later, by leaf, some at once; empty after the last.
@@ -70,14 +71,15 @@ pub trait LogReader {
     /// The span that a leaf lies in.
     fn span_at(&mut self, leaf: u64) -> Read<Option<Span>, Self::Error>;
 
-    /// Gives the stored hashes of the entries of these spans to `visit`, as chain, place and hash, in the order of the
-    /// spans and of the places in each. Entries that are missing, or have no hash of 32 bytes, are not given.
+    /// Gives the stored hashes of the entries of these spans to `visit`, as chain, place and hash, in the
+    /// order of the spans and of the places in each. Entries that are missing, or have no hash of 32 bytes,
+    /// are not given.
     ///
     /// The spans have at most [`BATCH`] entries together, so that one query can read them.
     fn hashes(&mut self, spans: &[Span], visit: &mut dyn FnMut(u32, u64, Hash)) -> Read<(), Self::Error>;
 
-    /// A tile's hashes as they are stored; `None` if it is not. While the log is walked, the tiles of each level are
-    /// asked for in ascending order.
+    /// A tile's hashes as they are stored; `None` if it is not. While the log is walked, the tiles of each
+    /// level are asked for in ascending order.
     fn tile(&mut self, tile: TileId) -> Read<Option<Vec<u8>>, Self::Error>;
 
     /// Whether partial tiles are stored besides the complete ones.
@@ -90,13 +92,14 @@ pub trait LogReader {
         Ok(None)
     }
 
-    /// The segments that a copy of the log has, if it has not all of them: their entries, and what proves that these are in
-    /// the tree. `None` for all.
+    /// The segments that a copy of the log has, if it has not all of them: their entries, and what proves
+    /// that these are in the tree. `None` for all.
     fn segments(&mut self) -> Read<Option<Vec<u32>>, Self::Error> {
         Ok(None)
     }
 
-    /// The hash of a leaf whose entry was pruned, where it is kept besides the complete tiles; `None` if it is not.
+    /// The hash of a leaf whose entry was pruned, where it is kept besides the complete tiles; `None` if it
+    /// is not.
     fn pruned_leaf(&mut self, leaf: u64) -> Read<Option<Hash>, Self::Error> {
         let _ = leaf;
         Ok(None)
@@ -107,26 +110,28 @@ pub trait LogReader {
     fn beyond(&mut self, size: u64) -> Read<Option<String>, Self::Error>;
 }
 
-/// A log that can be checked from a trusted checkpoint on ([`LogCheck::resume`](crate::check::LogCheck::resume)).
+/// A log that can be checked from a trusted checkpoint on
+/// ([`LogCheck::resume`](crate::check::LogCheck::resume)).
 pub trait ResumeReader: LogReader {
     /// Of each chain, the last span that begins before leaf `size`.
     fn last_spans(&mut self, size: u64) -> Read<Vec<Span>, Self::Error>;
 
-    /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the entry.
+    /// An entry's place in its chain, if its content gives its hash; `None` if the log does not have the
+    /// entry.
     fn link(&mut self, chain: u32, seq: u64) -> Read<Option<Result<Link, Defect>>, Self::Error>;
 
     /// The leaf of an entry in the tree; `None` if no span has it.
     fn leaf_of(&mut self, chain: u32, seq: u64) -> Read<Option<u64>, Self::Error>;
 
-    /// Gives the log's newest `PRUNE` entry and all its `ERASE` entries to `visit`: they tell what became of other entries,
-    /// and may lie outside of the part that is checked.
+    /// Gives the log's newest `PRUNE` entry and all its `ERASE` entries to `visit`: they tell what became of
+    /// other entries, and may lie outside of the part that is checked.
     fn records(&mut self, visit: &mut dyn FnMut(&StoredEntry<'_>)) -> Read<(), Self::Error> {
         let _ = visit;
         Ok(())
     }
 
-    /// The spans that begin at leaf `from` or later of chains before `first_chain`, which were pruned: few, because only
-    /// transactions that were under way when their segment was closed have any.
+    /// The spans that begin at leaf `from` or later of chains before `first_chain`, which were pruned: few,
+    /// because only transactions that were under way when their segment was closed have any.
     fn pruned_spans(&mut self, from: u64, first_chain: u32) -> Read<Vec<Span>, Self::Error> {
         let _ = (from, first_chain);
         Ok(Vec::new())
@@ -200,8 +205,8 @@ impl<E> From<ReadError<E>> for FrontierError<E> {
     }
 }
 
-/// Rebuilds the right edge of the tree of the first `size` entries from the stored complete tiles and the hashes of the
-/// last entries. It verifies nothing: compare its root with a checkpoint that is trusted.
+/// Rebuilds the right edge of the tree of the first `size` entries from the stored complete tiles and the
+/// hashes of the last entries. It verifies nothing: compare its root with a checkpoint that is trusted.
 pub fn frontier<R: LogReader + ?Sized>(
     reader: &mut R,
     size: u64,
@@ -209,7 +214,8 @@ pub fn frontier<R: LogReader + ?Sized>(
     frontier_after(reader, size, None)
 }
 
-/// The same, where it is known that the chains before `first_chain` were pruned: their entries are not asked for.
+/// The same, where it is known that the chains before `first_chain` were pruned: their entries are not asked
+/// for.
 pub(super) fn frontier_after<R: LogReader + ?Sized>(
     reader: &mut R,
     size: u64,

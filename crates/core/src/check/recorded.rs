@@ -1,7 +1,9 @@
-//! The checkpoints that a log recorded: read in order, compared with the tree, and each note with its row and the log.
+//! The checkpoints that a log recorded: read in order, compared with the tree, and each note with its row and
+//! the log.
 //!
 //! **Invariants**
-//! * Every recorded checkpoint is looked at once. Its root is compared only if the tree of its size was computed.
+//! * Every recorded checkpoint is looked at once. Its root is compared only if the tree of its size was
+//!   computed.
 //! * Of faults that all later checkpoints share, the first is named and the others are counted.
 
 use crate::{
@@ -74,7 +76,8 @@ impl Recorded {
         self.ahead.front().map(|recorded| recorded.size)
     }
 
-    /// Passes those of fewer than `size` entries, which cannot be compared: their notes are checked, and they are not counted.
+    /// Passes those of fewer than `size` entries, which cannot be compared: their notes are checked, and they
+    /// are not counted.
     pub(super) fn pass<R: LogReader + ?Sized>(
         &mut self,
         reader: &mut R,

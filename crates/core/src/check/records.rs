@@ -1,4 +1,5 @@
-//! The entries that say what was to be kept, pruned and erased by rule, and whether they explain what is not there.
+//! The entries that say what was to be kept, pruned and erased by rule, and whether they explain what is not
+//! there.
 //!
 //! **Invariant**: only an entry whose content gives its hash counts. What lost its detail says nothing.
 
@@ -23,7 +24,8 @@ pub struct Records {
     seals: BTreeMap<u32, Seal>,
     /// The policies that were locked.
     locked: BTreeSet<LockedPolicy>,
-    /// Of each segment that was pruned, when that was recorded, and for how many seconds its policy kept entries.
+    /// Of each segment that was pruned, when that was recorded, and for how many seconds its policy kept
+    /// entries.
     prunings: BTreeSet<(u32, i64, u64)>,
     /// Whether a register told of erasures.
     by_register: bool,
@@ -45,8 +47,8 @@ impl Records {
         }
     }
 
-    /// Of two entries about one segment, which no honest log has, it does not matter which one stays; but it must be the same
-    /// one in whatever order they come.
+    /// Of two entries about one segment, which no honest log has, it does not matter which one stays; but it
+    /// must be the same one in whatever order they come.
     fn add_prune(&mut self, entry: PruneEntry) {
         let order = |entry: &PruneEntry| (entry.pruning.segment, entry.chain, entry.seq, entry.at);
         if self.prune.as_ref().is_none_or(|newest| order(newest) < order(&entry)) {
@@ -141,8 +143,8 @@ impl Seal {
     }
 }
 
-/// The digest of the newest entries of chains, in the chains' order: SHA-256 over the chain (4 bytes, big-endian), the place
-/// (8 bytes) and the hash of each.
+/// The digest of the newest entries of chains, in the chains' order: SHA-256 over the chain (4 bytes,
+/// big-endian), the place (8 bytes) and the hash of each.
 #[must_use]
 pub fn heads_digest<'a>(heads: impl IntoIterator<Item = &'a (u32, u64, Hash)>) -> Hash {
     let mut digest = Sha256::new();

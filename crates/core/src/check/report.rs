@@ -1,6 +1,8 @@
-//! What verification found, in one sentence and in detail. The server and the program print the same sentence.
+//! What verification found, in one sentence and in detail. The server and the program print the same
+//! sentence.
 //!
-//! **Invariant**: a report says what was not checked: a part of the log, missing checkpoints, unchecked signatures.
+//! **Invariant**: a report says what was not checked: a part of the log, missing checkpoints, unchecked
+//! signatures.
 
 use crate::{
     check::EntryReport,
@@ -67,7 +69,8 @@ impl ReportedCheckpoint {
     }
 }
 
-/// The part of a log that was checked, where that is not all of it. A part cannot be compared with checkpoints.
+/// The part of a log that was checked, where that is not all of it. A part cannot be compared with
+/// checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// The one chain that was checked.

@@ -1,8 +1,9 @@
 //! Resuming from a trusted checkpoint, so that only what came after it need be read.
 //!
 //! **Invariants**
-//! * Everything that the rest of the check starts from follows from the trusted root: the right edge has that root, and
-//!   each chain's last entry is proved to be in its tree. The stored tiles and spans are not trusted for it.
+//! * Everything that the rest of the check starts from follows from the trusted root: the right edge has that
+//!   root, and each chain's last entry is proved to be in its tree. The stored tiles and spans are not
+//!   trusted for it.
 //! * If that fails, the problem is noted and the whole log is checked.
 
 use crate::{
@@ -83,8 +84,8 @@ impl LogCheck {
     /// Starts at a checkpoint that is trusted. What is returned is for
     /// [`EntryCheck::resume`](crate::check::EntryCheck::resume).
     ///
-    /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and the whole log must be checked. An
-    /// error means that the reader failed.
+    /// `None` if the log is not the one of the checkpoint: that is noted as a problem, and the whole log must
+    /// be checked. An error means that the reader failed.
     pub fn resume<R: ResumeReader + ?Sized>(
         &mut self,
         reader: &mut R,
@@ -191,8 +192,8 @@ fn is_in_tree<R: LogReader + ?Sized>(
     Ok(verify_inclusion(index, edge.size(), &link.hash, &proof, &edge.root()).is_ok())
 }
 
-/// What the `PRUNE` and `ERASE` entries of the trusted tree say; those that come later are read with all others. One that is
-/// not in the tree says nothing.
+/// What the `PRUNE` and `ERASE` entries of the trusted tree say; those that come later are read with all
+/// others. One that is not in the tree says nothing.
 fn sealed_records<R: ResumeReader + ?Sized>(
     reader: &mut R,
     edge: &TreeFrontier,
@@ -219,8 +220,8 @@ fn sealed_records<R: ResumeReader + ?Sized>(
     Ok(records)
 }
 
-/// Each chain's last span of the tree of `size` entries, cut where that ends; together, and with the entries that were pruned,
-/// they must fill the tree.
+/// Each chain's last span of the tree of `size` entries, cut where that ends; together, and with the entries
+/// that were pruned, they must fill the tree.
 fn last_spans<R: ResumeReader + ?Sized>(
     reader: &mut R,
     size: u64,

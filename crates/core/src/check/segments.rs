@@ -1,8 +1,9 @@
 //! The check of a copy that has only some segments of a log.
 //!
-//! Their entries are read and become leaves. The leaves of all other entries are left out: the tree goes on by the roots of
-//! the largest subtrees that have only such leaves. So the root of a checkpoint proves that the entries are in the log, at
-//! their places in the tree. That none of them is missing is told by the `SEAL` entry of the segment, if the copy has it.
+//! Their entries are read and become leaves. The leaves of all other entries are left out: the tree goes on
+//! by the roots of the largest subtrees that have only such leaves. So the root of a checkpoint proves that
+//! the entries are in the log, at their places in the tree. That none of them is missing is told by the
+//! `SEAL` entry of the segment, if the copy has it.
 //!
 //! **Invariant**: the copy has no entry of another segment, and every leaf is either read or left out.
 
@@ -46,8 +47,8 @@ impl<R: LogReader + ?Sized> TileReader for Tiles<'_, R> {
 }
 
 impl LogCheck {
-    /// The leaves before a span are left out, if only some segments are there. An error says why the span cannot be one of
-    /// them.
+    /// The leaves before a span are left out, if only some segments are there. An error says why the span
+    /// cannot be one of them.
     pub(super) fn leave_out_before(&mut self, span: &Span) -> Result<(), String> {
         let Some(segments) = &mut self.segments else { return Ok(()) };
         let number = segment_of(span.chain);
@@ -119,7 +120,8 @@ impl LogCheck {
         Ok(self.recorded.last())
     }
 
-    /// Whether the tree that was computed has this hash at this leaf. Every tile on the way is compared as a whole.
+    /// Whether the tree that was computed has this hash at this leaf. Every tile on the way is compared as a
+    /// whole.
     pub fn contains<R: LogReader + ?Sized>(
         &self,
         reader: &mut R,
@@ -145,8 +147,9 @@ impl LogCheck {
         Ok(false)
     }
 
-    /// Compares each segment with what its `SEAL` entry says that it has. A copy of some segments must have that entry. Of a
-    /// whole log it matters only that no segment got entries later: checkpoints cover those that it had.
+    /// Compares each segment with what its `SEAL` entry says that it has. A copy of some segments must have
+    /// that entry. Of a whole log it matters only that no segment got entries later: checkpoints cover those
+    /// that it had.
     pub(super) fn judge_segments(&mut self, entries: &EntryReport) {
         let Some(segments) = &self.segments else {
             for seal in entries.seals.values() {

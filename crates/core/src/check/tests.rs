@@ -33,7 +33,8 @@ fn logs() -> impl Strategy<Value = MemoryLog> {
     )
 }
 
-/// A log of random segments, of which the oldest were pruned once or twice; parts of some entries were erased by rule.
+/// A log of random segments, of which the oldest were pruned once or twice; parts of some entries were erased
+/// by rule.
 fn pruned_logs() -> impl Strategy<Value = MemoryLog> {
     let round = prop::collection::vec((0_u32..3, any::<bool>(), 1_u64..70), 1..5);
     let rounds = prop::collection::vec((round, any::<bool>(), 0_u64..4), 3..8);
@@ -183,7 +184,8 @@ fn later_rows(log: &MemoryLog, size: u64, honest: &MemoryLog) -> Vec<(u32, Memor
     rows.filter(|(chain, row)| row.seq > sealed(*chain)).map(|(chain, row)| (chain, row.clone())).collect()
 }
 
-/// Each damage once, at places that need not be random; without the key and the checkpoint where they are not needed.
+/// Each damage once, at places that need not be random; without the key and the checkpoint where they are not
+/// needed.
 #[test]
 fn each_damage_is_found() {
     let needs = ["an older copy", "the newest checkpoint unsigned"];
@@ -213,7 +215,8 @@ fn kinds(report: &Report) -> Vec<ProblemKind> {
     kinds
 }
 
-/// The newest, or every, recorded checkpoint names another log: a kept checkpoint of this one must not hide it.
+/// The newest, or every, recorded checkpoint names another log: a kept checkpoint of this one must not hide
+/// it.
 #[test]
 fn a_recorded_checkpoint_of_another_log_is_found_beside_a_kept_one() {
     let log = MemoryLog::sample();
@@ -301,7 +304,8 @@ fn truncation_is_told_from_missing_entries_and_from_an_emptied_database() {
     assert_eq!(report.verdict, Verdict::Tampered);
 }
 
-/// Where entries do not come as the spans say and nothing else is wrong, the answer is that nothing can be said.
+/// Where entries do not come as the spans say and nothing else is wrong, the answer is that nothing can be
+/// said.
 #[test]
 fn a_walk_that_broke_and_found_nothing_is_unchecked() {
     let (mut log, mut damaged) = (MemoryLog::sample(), MemoryLog::sample());
@@ -496,7 +500,8 @@ fn a_pruned_log_tells_what_was_pruned() {
     }));
 }
 
-/// Who rewrites the entry about it and whatever follows it in its chain, before a checkpoint seals it, is found all the same.
+/// Who rewrites the entry about it and whatever follows it in its chain, before a checkpoint seals it, is
+/// found all the same.
 #[test]
 fn a_forged_prune_entry_explains_nothing() {
     type Forge = (fn(&mut Pruning), ProblemKind, &'static str);
@@ -546,7 +551,8 @@ fn a_forged_prune_entry_explains_nothing() {
     );
 }
 
-/// A pruning by a policy that keeps entries for a shorter time than one that was locked before. MemoryLog prunes by one hour.
+/// A pruning by a policy that keeps entries for a shorter time than one that was locked before. MemoryLog
+/// prunes by one hour.
 #[test]
 fn a_pruning_against_a_locked_policy_is_too_early() {
     let policy = |keep_seconds: u64, locked: bool| serde_json::json!({ "keep_seconds": keep_seconds, "locked": locked });

@@ -1,9 +1,9 @@
-//! Reading a log: the entries' hashes, in the tree's order, must give the stored tiles, the root of every recorded
-//! checkpoint, and that of a checkpoint kept elsewhere.
+//! Reading a log: the entries' hashes, in the tree's order, must give the stored tiles, the root of every
+//! recorded checkpoint, and that of a checkpoint kept elsewhere.
 //!
 //! **Invariants**
-//! * A checkpoint counts as compared only if every entry that it seals was read. If one is missing the tree ends there,
-//!   and what it did not reach is not called intact.
+//! * A checkpoint counts as compared only if every entry that it seals was read. If one is missing the tree
+//!   ends there, and what it did not reach is not called intact.
 //! * What cannot be read says nothing about the log: reading ends with the reader's error, without a report.
 
 use crate::{
@@ -137,7 +137,8 @@ impl LogCheck {
         }))
     }
 
-    /// Takes the spans that continue those before; how many do. `from` becomes the leaf after the first one of the last.
+    /// Takes the spans that continue those before; how many do. `from` becomes the leaf after the first one
+    /// of the last.
     fn take_spans(&mut self, page: &[Span], from: &mut u64) -> usize {
         for (at, span) in page.iter().enumerate() {
             if let Err(detail) = self.leave_out_before(span) {
@@ -231,8 +232,8 @@ impl LogCheck {
         }
     }
 
-    /// Compares a tile of the entries with the stored one. `batch` is what was read last: a leaf that differs mostly
-    /// lies in it.
+    /// Compares a tile of the entries with the stored one. `batch` is what was read last: a leaf that differs
+    /// mostly lies in it.
     pub(super) fn compare_tile<R: LogReader + ?Sized>(
         &mut self,
         reader: &mut R,

@@ -1,4 +1,5 @@
-//! A table's columns in the past: entries name them as they were called then, and DDL entries say what became of them.
+//! A table's columns in the past: entries name them as they were called then, and DDL entries say what became
+//! of them.
 
 use super::Position;
 use serde::Deserialize;
@@ -12,7 +13,8 @@ pub struct ColumnChange {
     pub position: Position,
     /// Old and new names.
     pub renamed: Vec<(String, String)>,
-    /// New columns, and the JSON of the value that the rows had in them then; `None` if it was not the same for all rows.
+    /// New columns, and the JSON of the value that the rows had in them then; `None` if it was not the same
+    /// for all rows.
     pub added: Vec<(String, Option<String>)>,
     /// Dropped columns.
     pub dropped: Vec<String>,
@@ -47,7 +49,8 @@ impl Retyped {
         self.using || !(is_integer(from) && is_integer(to) || is_text(from) && is_text(to))
     }
 
-    /// Whether the values after it are others than those that the new type reads from the text of the old ones.
+    /// Whether the values after it are others than those that the new type reads from the text of the old
+    /// ones.
     #[must_use]
     pub fn computes(&self) -> bool {
         let is_text = |name: &str| name == "text" || name.starts_with("character varying");

@@ -1,4 +1,5 @@
-//! The rows of a table from its entries alone, known by their content: for tables without a key, and those whose key was another one.
+//! The rows of a table from its entries alone, known by their content: for tables without a key, and those
+//! whose key was another one.
 
 use super::columns::ColumnChange;
 use std::collections::hash_map::DefaultHasher;
@@ -35,8 +36,8 @@ impl Replay {
         self.rows.push(Some(content));
     }
 
-    /// Where a row with this content is. Of columns that `content` does not name any value will do: unchanged out-of-line values are not
-    /// in an entry.
+    /// Where a row with this content is. Of columns that `content` does not name any value will do: unchanged
+    /// out-of-line values are not in an entry.
     fn place(&self, content: &Content) -> Option<usize> {
         let exact = |&place: &usize| self.rows[place].as_ref() == Some(content);
         let known = self.places.get(&hash(content)).and_then(|places| places.iter().copied().find(exact));

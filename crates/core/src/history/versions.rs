@@ -1,8 +1,8 @@
 //! The versions of a row in their order.
 //!
-//! A trigger that changes another row of its statement does so before that row's own change is captured: the later version has
-//! the earlier entry. Such an entry says that its version was *superseded* when it was captured. All others are captured in the order
-//! of the versions.
+//! A trigger that changes another row of its statement does so before that row's own change is captured: the
+//! later version has the earlier entry. Such an entry says that its version was *superseded* when it was
+//! captured. All others are captured in the order of the versions.
 
 use super::image;
 
@@ -18,13 +18,15 @@ pub trait Change {
     fn new_row(&self) -> Option<&str>;
 }
 
-/// Puts the changes of one row, which are in the order of their positions, in the order of the row's versions.
+/// Puts the changes of one row, which are in the order of their positions, in the order of the row's
+/// versions.
 pub fn sort<C: Change>(changes: &mut Vec<C>) {
     sort_rows(changes, &|_, _| true);
 }
 
-/// Puts the changes of some rows, which are in the order of their positions, in an order in which each row's versions follow one another.
-/// `may_follow` says whether the second change may be one of the row that the first one left.
+/// Puts the changes of some rows, which are in the order of their positions, in an order in which each row's
+/// versions follow one another. `may_follow` says whether the second change may be one of the row that the
+/// first one left.
 pub fn sort_rows<C: Change>(changes: &mut Vec<C>, may_follow: &dyn Fn(&C, &C) -> bool) {
     let mut at = 0;
     while at < changes.len() {
