@@ -2,10 +2,8 @@
 //!
 //! Values are copied, not read and written again: a number keeps its digits, a text its escapes.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::history::image::members;
 use std::collections::HashMap;
-use std::fmt;
 
 /// `{column: {"old": …, "new": …}}` in the order of the images, or `None` if there is no image that is an
 /// object.
@@ -14,25 +12,27 @@ use std::fmt;
 /// it left as they were: the columns are those of `old_row`. The rows of an INSERT, a BASELINE and a DELETE
 /// have one image, and the columns only `"new"`, or only `"old"`.
 #[must_use]
-pub fn changed(old_row: Option<&str>, new_row: Option<&str>) -> Option<String> {
-    let (old, new) = match (old_row, new_row) {
-        (None, None) => return None,
-        (old, new) => (old.map(read).transpose().ok()?, new.map(read).transpose().ok()?),
-    };
+pub fn changed<'a>(old_row: Option<&'a str>, new_row: Option<&'a str>) -> Option<String> {
+    if old_row.is_none() && new_row.is_none() {
+        return None;
+    }
+    // An image that is there must be an object.
+    let read = |image: Option<&'a str>| image.map_or(Some(None), |image| members(image).map(Some));
+    let (old, new) = (read(old_row)?, read(new_row)?);
     let mut out = String::with_capacity(old_row.map_or(0, str::len) + new_row.map_or(0, str::len) + 64);
     out.push('{');
     match (old, new) {
-        (Some(Image(old)), Some(Image(new))) => {
+        (Some(old), Some(new)) => {
             let new: HashMap<&str, &str> = new.into_iter().collect();
             for (column, before) in old {
                 write(&mut out, column, Some(before), new.get(column).copied());
             }
         }
         (old, new) => {
-            for (column, before) in old.into_iter().flat_map(|image| image.0) {
+            for (column, before) in old.into_iter().flatten() {
                 write(&mut out, column, Some(before), None);
             }
-            for (column, after) in new.into_iter().flat_map(|image| image.0) {
+            for (column, after) in new.into_iter().flatten() {
                 write(&mut out, column, None, Some(after));
             }
         }
@@ -57,37 +57,6 @@ fn write(out: &mut String, column: &str, old: Option<&str>, new: Option<&str>) {
         out.push_str(new);
     }
     out.push('}');
-}
-
-fn read(text: &str) -> Result<Image<'_>, serde_json::Error> {
-    serde_json::from_str(text)
-}
-
-/// The members of a JSON object: the text of each name, with its quotes, and of each value.
-struct Image<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a, 'de: 'a> Deserialize<'de> for Image<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Image<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    members.push((name.get(), value.get()));
-                }
-                Ok(Image(members))
-            }
-        }
-
-        deserializer.deserialize_map(Members)
-    }
 }
 
 #[cfg(test)]

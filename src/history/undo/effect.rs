@@ -12,9 +12,9 @@ use crate::history::undo::entries::Transaction;
 use crate::history::undo::target::{Target, content};
 use crate::history::when::When;
 use crate::pg::relation;
+use audit_chain_core::history::content::Content;
 use audit_chain_core::history::image::{self, Recorded};
 use audit_chain_core::history::net::{Change, Net, Nets};
-use audit_chain_core::history::replay::Content;
 use audit_chain_core::history::{Position, versions};
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -2,7 +2,7 @@
 
 use crate::history::undo::target::{Target, is_known};
 use crate::pg::writing::RowReader;
-use audit_chain_core::history::replay::Content;
+use audit_chain_core::history::content::Content;
 use std::collections::HashMap;
 
 /// A row as it is now.

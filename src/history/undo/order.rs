@@ -2,7 +2,7 @@
 
 use crate::pg::query::query_statement;
 use crate::pg::session::LocalSettings;
-use audit_chain_core::history::replay::Content;
+use audit_chain_core::history::content::Content;
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 

@@ -15,8 +15,8 @@ use crate::history::undo::target::{Target, literal};
 use crate::pg::writing::Column;
 use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::history::Position;
+use audit_chain_core::history::content::Content;
 use audit_chain_core::history::net::{Change, Net};
-use audit_chain_core::history::replay::Content;
 use std::collections::{BTreeSet, HashMap};
 
 /// What a statement does.

@@ -12,7 +12,7 @@ use crate::log::{self, Place, columns};
 use crate::pg::query::{execute, execute_counted};
 use crate::pg::scan::for_each_in_range;
 use crate::pg::xact::{self, ActiveSnapshot};
-use audit_chain_core::history::replay::Content;
+use audit_chain_core::history::content::Content;
 use pgrx::PgSqlErrorCode;
 use std::collections::{BTreeMap, HashMap};
 

@@ -18,7 +18,7 @@ pub use session::{DENIED, DONE, Running, Session, Trap, describe};
 pub use subscription::{Subscription, replicating};
 
 use harness::postgres::error::SqlState;
-use harness::{Builder, Server, postgres, wait_until};
+use harness::{Builder, Installation, Server, postgres, wait_until};
 use std::io::Write;
 use std::time::Duration;
 
@@ -47,6 +47,24 @@ pub fn builder_of_fewest_chains() -> Builder {
 pub fn not_tested(what: &str) {
     // Not by eprintln!, which shows nothing of a test that passes.
     let _ = writeln!(std::io::stderr(), "NOT TESTED: {what}");
+}
+
+/// Whether the installation lacks an extension. If so, says that the test could not be run.
+pub fn lacks_extension(name: &str) -> bool {
+    let there = Installation::find().and_then(|installation| installation.has_extension(name)).unwrap();
+    if !there {
+        not_tested(&format!("with extension {name}, which is not installed"));
+    }
+    !there
+}
+
+/// Whether the installation lacks a library. If so, says that the test could not be run.
+pub fn lacks_library(name: &str) -> bool {
+    let there = Installation::find().and_then(|installation| installation.has_library(name)).unwrap();
+    if !there {
+        not_tested(&format!("with library {name}, which is not installed"));
+    }
+    !there
 }
 
 /// Waits until `condition` returns true.

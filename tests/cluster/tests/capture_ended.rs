@@ -1,6 +1,6 @@
 //! Nobody ends the auditing of a table, or changes the log, without the right to do so and an entry.
 
-use cluster_tests::{DENIED, DONE, Database, Session, eventually, forge_entry};
+use cluster_tests::{DENIED, DONE, Database, Session, eventually, forge_entry, lacks_extension};
 use harness::Server;
 use std::sync::OnceLock;
 
@@ -663,6 +663,9 @@ fn the_catalogs_of_before_are_not_written() {
 // Pg_surgery removes an entry behind everything's back.
 #[test]
 fn pg_surgery_does_not_remove_entries() {
+    if lacks_extension("pg_surgery") {
+        return;
+    }
     let database = create(preloaded(), "surgery");
     database.sql("CREATE EXTENSION pg_surgery");
     let before = database.sql(CONTENT);

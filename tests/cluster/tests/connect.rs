@@ -168,6 +168,11 @@ const AUDITOR: &str = "host=localhost port=$port user=auditor dbname=app";
 
 #[test]
 fn the_program_connects_as_libpq_does() {
+    let ssl = cluster_tests::server().psql("postgres", "SHOW ssl_library").unwrap();
+    if ssl.is_empty() {
+        cluster_tests::not_tested("connections with TLS, which the server does not support");
+        return;
+    }
     let scene = Scene::new();
     tls(&scene);
     passwords(&scene);

@@ -197,13 +197,12 @@ fn names_that_need_quotes_are_renamed() {
 // A table that becomes a member of another extension is shown as dropped by force.
 #[test]
 fn a_table_becomes_a_member_of_another_extension() {
-    let database =
-        create("member", "CREATE EXTENSION hstore; CREATE TABLE t (id integer); SELECT audit_enable('t')");
-    database.session().outcome("ALTER EXTENSION hstore ADD TABLE t");
+    let database = create("member", "CREATE TABLE t (id integer); SELECT audit_enable('t')");
+    database.session().outcome("ALTER EXTENSION plpgsql ADD TABLE t");
     assert_eq!(forced(&database), "");
     database.sql("INSERT INTO t VALUES (1)");
     assert_eq!(database.entries("operation = 'INSERT'"), 1);
-    database.session().outcome("ALTER EXTENSION hstore DROP TABLE t");
+    database.session().outcome("ALTER EXTENSION plpgsql DROP TABLE t");
     assert_no_force(&database, "t");
 }
 
@@ -213,7 +212,7 @@ fn a_table_becomes_a_member_of_another_extension() {
 fn auditing_a_member_of_another_extension_is_refused_or_survives_a_dump() {
     let database = create(
         "member_dump",
-        "CREATE EXTENSION hstore; CREATE TABLE t (id integer); ALTER EXTENSION hstore ADD TABLE t;
+        "CREATE TABLE t (id integer); ALTER EXTENSION plpgsql ADD TABLE t;
          CREATE TABLE u (id integer); SELECT audit_enable('u')",
     );
     let mut session = database.session();

@@ -1,7 +1,7 @@
 //! Foreign tables: changes made through them are recorded in the local log, whatever happens to the remote
 //! server.
 
-use cluster_tests::{Database, Session, server, state};
+use cluster_tests::{Database, Session, lacks_extension, server, state};
 use harness::postgres::Client;
 use harness::{Mode, Server};
 
@@ -17,17 +17,10 @@ impl Link {
     /// Prints a message and returns `None` if the installation has no postgres_fdw. The test then checks
     /// nothing.
     fn new() -> Option<Self> {
-        let local = server();
-        let available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'";
-        if local.psql("postgres", available).unwrap() == "0" {
-            let installation = local.installation();
-            eprintln!(
-                "NOT TESTED: PostgreSQL {} of {} has no postgres_fdw",
-                installation.major(),
-                installation.bindir().display()
-            );
+        if lacks_extension("postgres_fdw") {
             return None;
         }
+        let local = server();
         let remote = server();
         let there = "
             CREATE TABLE accounts (id integer PRIMARY KEY, owner text NOT NULL DEFAULT 'nobody', balance numeric(10,2));

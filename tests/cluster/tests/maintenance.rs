@@ -1,6 +1,6 @@
 //! What DBAs do to the extension's tables to keep a server going, and what they must not do.
 
-use cluster_tests::{DONE, Database, eventually, pgbench};
+use cluster_tests::{DONE, Database, eventually, lacks_extension, pgbench};
 use harness::Server;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -232,12 +232,11 @@ fn the_log_is_rewritten_while_others_write() {
 /// ones too.
 #[test]
 fn pg_repack_repacks_audited_tables() {
-    let server = create(false);
-    let database = Database::of(&server, "maintained");
-    if database.sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_repack'") == "0" {
-        eprintln!("pg_repack is not installed");
+    if lacks_extension("pg_repack") {
         return;
     }
+    let server = create(false);
+    let database = Database::of(&server, "maintained");
     database.sql("CREATE EXTENSION pg_repack; CREATE TABLE u (id integer PRIMARY KEY)");
     server.run("pg_repack", ["-d", "maintained", "--exclude-extension=audit_chain"]).unwrap();
     let error = server.run("pg_repack", ["-d", "maintained"]).unwrap_err().to_string();

@@ -3,8 +3,8 @@
 //!
 //! `scripts/setup-neighbours` gets those that are not part of PostgreSQL.
 
-use cluster_tests::{Database, eventually, not_tested};
-use harness::{Builder, Installation, Mode, Server, backend_pid};
+use cluster_tests::{Database, eventually, lacks_library};
+use harness::{Builder, Mode, Server, backend_pid};
 use std::fs;
 
 /// Libraries to preload. pgaudit and pg_cron are not part of PostgreSQL.
@@ -12,13 +12,7 @@ const LIBRARIES: [&str; 4] = ["pg_stat_statements", "auto_explain", "pgaudit", "
 
 /// The neighbours whose library is installed.
 fn installed() -> Vec<&'static str> {
-    let installation = Installation::find().unwrap();
-    let (there, missing): (Vec<_>, Vec<_>) =
-        LIBRARIES.into_iter().partition(|name| installation.has_library(name).unwrap());
-    for name in missing {
-        not_tested(&format!("beside {name}, which is not installed"));
-    }
-    there
+    LIBRARIES.into_iter().filter(|name| !lacks_library(name)).collect()
 }
 
 /// Starts a server that has these libraries preloaded, with settings by which they do as much as they can.

@@ -1,6 +1,6 @@
 //! pglogical, a replication extension with workers of its own: each side keeps its own log.
 
-use cluster_tests::{Database, eventually, replicating};
+use cluster_tests::{Database, eventually, lacks_library, replicating};
 use harness::Server;
 
 const SCHEMA: &str = "CREATE TABLE t (id integer PRIMARY KEY, v text)";
@@ -29,12 +29,7 @@ fn make_node(database: &Database<'_>) {
 
 #[test]
 fn each_side_keeps_its_own_log() {
-    let installation = harness::Installation::find().unwrap();
-    let library =
-        std::process::Command::new(installation.program("pg_config")).arg("--pkglibdir").output().unwrap();
-    let library = String::from_utf8(library.stdout).unwrap();
-    if !std::path::Path::new(library.trim()).join("pglogical.so").exists() {
-        println!("NOT TESTED: PostgreSQL {} in {} has no pglogical", installation.major(), library.trim());
+    if lacks_library("pglogical") {
         return;
     }
     let (provider, subscriber) = (start(), start());

@@ -2,7 +2,8 @@
 //! log of its own.
 
 use cluster_tests::{
-    Database, Subscription, entry_hash, eventually, replicating, server, verify_offline, verify_tree_offline,
+    Database, Subscription, entry_hash, eventually, lacks_library, replicating, server, verify_offline,
+    verify_tree_offline,
 };
 use harness::Server;
 use harness::postgres::error::DbError;
@@ -429,13 +430,10 @@ fn large_and_prepared_transactions_are_streamed() {
 /// extension's tables.
 #[test]
 fn other_plugins_do_not_see_the_log() {
-    let server = replicating().start().unwrap();
-    let installation = server.installation();
-    let library = server.psql("postgres", "SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'").unwrap();
-    if !std::path::Path::new(&library).join("test_decoding.so").exists() {
-        println!("NOT TESTED: PostgreSQL {} of {library} has no test_decoding", installation.major());
+    if lacks_library("test_decoding") {
         return;
     }
+    let server = replicating().start().unwrap();
     let database = Database::create(&server, "decoded");
     database
         .sql(&format!("{SCHEMA}; SELECT audit_enable('t'); CREATE PUBLICATION everything FOR ALL TABLES"));

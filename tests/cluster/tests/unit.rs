@@ -1,15 +1,13 @@
 //! Values of the type of extension postgresql-unit, whose output depends on `extra_float_digits` beyond 1.
 
-use cluster_tests::{Database, server};
+use cluster_tests::{Database, lacks_extension, server};
 
 #[test]
 fn no_digit_of_another_extensions_type_is_lost() {
-    let server = server();
-    let available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'unit'";
-    if server.psql("postgres", available).unwrap() == "0" {
-        eprintln!("NOT TESTED: PostgreSQL {} has no extension unit", server.installation().major());
+    if lacks_extension("unit") {
         return;
     }
+    let server = server();
     let database = Database::create(&server, "app");
     database.sql(
         "CREATE EXTENSION unit;

@@ -23,12 +23,13 @@ pub enum Recorded<'a> {
     },
 }
 
-/// The columns and values of an image, in its order; values are JSON texts. `None` for what is no object.
+/// The members of a JSON object in its order: the JSON text of each name, and of each value. `None` for what
+/// is no object.
 #[must_use]
-pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+pub fn members(object: &str) -> Option<Vec<(&str, &str)>> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(Cow<'de, str>, &'de str)>;
+        type Value = Vec<(&'de str, &'de str)>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
@@ -36,17 +37,24 @@ pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::with_capacity(map.size_hint().unwrap_or(8));
-            while let Some(Name(name)) = map.next_key()? {
-                let value: &RawValue = map.next_value()?;
-                members.push((name, value.get()));
+            while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                members.push((name.get(), value.get()));
             }
             Ok(members)
         }
     }
-    let mut reader = serde_json::Deserializer::from_str(image);
+    let mut reader = serde_json::Deserializer::from_str(object);
     let members = reader.deserialize_map(Members).ok()?;
     reader.end().ok()?;
     Some(members)
+}
+
+/// The columns and values of an image, in its order; values are JSON texts. `None` for what is no object, or
+/// has a name that no program could hold.
+#[must_use]
+pub fn columns(image: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let named = |(name, value)| Some((string(name)?, value));
+    members(image)?.into_iter().map(named).collect()
 }
 
 /// The image of these columns and values.
@@ -65,22 +73,18 @@ pub fn write(columns: &[(Cow<'_, str>, &str)]) -> String {
     image
 }
 
-/// A member's name, borrowed where it has no escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// The text of a JSON string, borrowed where it has no escapes; `None` for one that no program could hold.
+fn string(json: &str) -> Option<Cow<'_, str>> {
+    if json.contains('\\') {
+        return serde_json::from_str(json).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(&json[1..json.len() - 1]))
+}
 
 /// The text of a JSON string, or the JSON text of anything else.
 #[must_use]
 pub fn text(value: &str) -> Cow<'_, str> {
-    if value.starts_with('"') {
-        if !value.contains('\\') {
-            return Cow::Borrowed(&value[1..value.len() - 1]);
-        }
-        if let Ok(text) = serde_json::from_str(value) {
-            return Cow::Owned(text);
-        }
-    }
-    Cow::Borrowed(value)
+    if value.starts_with('"') { string(value).unwrap_or(Cow::Borrowed(value)) } else { Cow::Borrowed(value) }
 }
 
 /// Reads a value. docs/format.md, section 3, has the objects that stand for values.

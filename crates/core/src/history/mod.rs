@@ -1,8 +1,9 @@
 //! What a log says of a table's past, as far as that needs no database: columns under their former names
 //! ([`columns`]), the versions of a row in their order ([`versions`]), the rows of a table without a key
-//! ([`replay`]), and what a transaction did to each row in the end ([`net`]).
+//! ([`replay`], [`content`]), and what a transaction did to each row in the end ([`net`]).
 
 pub mod columns;
+pub mod content;
 pub mod image;
 pub mod net;
 pub mod replay;

@@ -1,8 +1,8 @@
 //! What a transaction did to each row in the end: the row before it, and the row after it, whatever was in
 //! between.
 
+use super::content::{Content, agree};
 use super::image::{self, Recorded};
-use super::replay::Content;
 use std::collections::{BTreeSet, HashMap};
 
 /// A change of a row, or of all rows of a table. Columns go by their names of now.
@@ -245,17 +245,6 @@ fn is_masked(value: &str) -> bool {
 /// Whether what one description of a row says is what the other one says, in the columns that both have.
 fn is_part(row: &Content, other: &Content) -> bool {
     row.iter().all(|(name, value)| other.get(name).is_none_or(|known| known == value))
-}
-
-/// Whether two descriptions of a row agree in the columns that both have, and have any.
-fn agree(row: &Content, other: &Content) -> bool {
-    let mut any = false;
-    other.iter().all(|(name, value)| {
-        row.get(name).is_none_or(|known| {
-            any = true;
-            known == value
-        })
-    }) && any
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 //! whose key was another one.
 
 use super::columns::ColumnChange;
+use super::content::{Content, agree};
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-
-/// A row: its columns, by the name at that moment, and the JSON of their values.
-pub type Content = BTreeMap<String, String>;
 
 /// The rows at a moment.
 #[derive(Clone, Debug, Default)]
@@ -96,17 +94,6 @@ impl Replay {
             self.insert(row);
         }
     }
-}
-
-/// Whether two descriptions of a row agree in the columns that both have, and have any.
-fn agree(row: &Content, other: &Content) -> bool {
-    let mut any = false;
-    other.iter().all(|(name, value)| {
-        row.get(name).is_none_or(|known| {
-            any = true;
-            known == value
-        })
-    }) && any
 }
 
 #[cfg(test)]
