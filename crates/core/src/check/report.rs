@@ -146,13 +146,17 @@ impl fmt::Display for Remark {
                 "payloads not present: what the entries say was done to which table, and when, was checked; the rows, \
                  and who did it, were not",
             ),
-            Self::BeyondSupplied { sealed, entries } => write!(
-                f,
-                "the supplied checkpoint covers {sealed} of {entries} entries; the other {} lie beyond it: they are chained \
-                 to one another, but whoever controls the server could have rewritten or removed them. A newer checkpoint \
-                 that was kept elsewhere covers more",
-                entries.saturating_sub(*sealed)
-            ),
+            Self::BeyondSupplied { sealed, entries } => {
+                let (beyond, what) = match entries.saturating_sub(*sealed) {
+                    1 => ("1 other lies beyond it: it is chained to the one before".to_owned(), "it"),
+                    n => (format!("the other {n} lie beyond it: they are chained to one another"), "them"),
+                };
+                write!(
+                    f,
+                    "the supplied checkpoint covers {sealed} of {entries} entries; {beyond}, but whoever controls the server \
+                     could have rewritten or removed {what}. A newer checkpoint that was kept elsewhere covers more"
+                )
+            }
         }
     }
 }
