@@ -3,7 +3,7 @@
 use super::compat;
 use super::query;
 use super::row::Relation;
-use super::table::{AsOf, C_LANGUAGE, StoredTuple, scan_catalog, scan_catalog_as_written};
+use super::table::{AsOf, StoredTuple, scan_catalog, scan_catalog_as_written};
 use super::text::{Text, from_server};
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, CString, c_char};
@@ -172,6 +172,9 @@ pub fn is_in_pg_catalog(class: Oid, object: Oid) -> bool {
     let read = |row: StoredTuple<'_>| row.integer(namespace as i16) as u32 == pg_sys::PG_CATALOG_NAMESPACE;
     scan_catalog_as_written(class, index.into(), key, read).contains(&true)
 }
+
+/// The language C.
+pub(super) const C_LANGUAGE: Oid = Oid::from_u32(13);
 
 /// The C symbol of a function that is written in C; `None` for all others, and for those of the server
 /// itself.
