@@ -6,7 +6,7 @@
 //! **Invariant**: who asks and who approves have no role in common: neither the current one, nor that of the
 //! session, nor the one that logged in. So nobody approves their own request by SET ROLE.
 
-use crate::erasure::call;
+use crate::erasure::outcome;
 use crate::erasure::run::{self, Order};
 use crate::erasure::subject::Subject;
 use crate::erasure::trace::{self, Event};
@@ -158,5 +158,5 @@ fn decide(call: &Call) -> Result<Vec<Vec<Option<Datum>>>, Error> {
         role,
         approval: Some((name(asked.roles[0]), name(role))),
     };
-    call::erase(&extension, &subject, &order)
+    outcome::erase(&extension, &subject, &order)
 }

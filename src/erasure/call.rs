@@ -2,7 +2,8 @@
 
 use crate::audit::enable::check_reason;
 use crate::erasure::matching::Rows;
-use crate::erasure::run::{self, Group, Order};
+use crate::erasure::outcome::{self, State};
+use crate::erasure::run;
 use crate::erasure::subject::{ERASABLE, Subject, WhoColumn};
 use crate::erasure::{approval, names};
 use crate::error::{Error, OrRaise, notice, warning};
@@ -11,37 +12,15 @@ use crate::log::stored::StoredRow;
 use crate::log::table as log_table;
 use crate::pg::fmgr::Call;
 use crate::pg::session::{self, LocalSettings};
-use crate::pg::text::{Text, from_server};
+use crate::pg::text::from_server;
 use crate::pg::xact::{self, ActiveSnapshot};
 use crate::retention::hold;
 use crate::settings;
 use audit_chain_core::erasure::ErasedPart;
 use audit_chain_core::json;
-use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 use std::ffi::CStr;
 use uuid::Uuid;
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing: this would be erased.
-    Preview,
-    /// It waits for its approval.
-    Requested,
-    /// It was erased.
-    Erased,
-}
-
-impl State {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Preview => "would be erased",
-            Self::Requested => "waits for approval",
-            Self::Erased => "erased",
-        }
-    }
-}
 
 /// The arguments that the functions have in common, by their places.
 struct Common {
@@ -181,7 +160,7 @@ fn answer(extension: &Extension, common: Common, subject: Subject) -> Result<Vec
                 "View audit_holds has the reason. audit_release() ends a hold.",
             );
         }
-        return Ok(rows(&State::Preview, None, groups));
+        return Ok(outcome::rows(&State::Preview, None, groups));
     }
     perform(extension, &subject, &common.reason, role)
 }
@@ -198,54 +177,12 @@ pub fn perform(
         crate::log::flush();
         let groups = run::preview(extension, subject)?;
         if groups.is_empty() {
-            return nothing(subject);
+            return outcome::nothing(subject);
         }
         approval::request(extension, request, subject, reason, role)?;
         notice(&format!("nothing was erased yet: another role must call audit_approve_erasure('{request}')"));
-        return Ok(rows(&State::Requested, Some(request), groups));
+        return Ok(outcome::rows(&State::Requested, Some(request), groups));
     }
     let order = run::Order { request, reason, role, approval: None };
-    erase(extension, subject, &order)
-}
-
-/// Makes an erasure.
-pub fn erase(
-    extension: &Extension,
-    subject: &Subject,
-    order: &Order<'_>,
-) -> Result<Vec<Vec<Option<Datum>>>, Error> {
-    let groups = run::execute(extension, subject, order)?;
-    if groups.is_empty() {
-        return nothing(subject);
-    }
-    notice(
-        "entries that others commit from now on are not erased; old values remain in files until CALL audit_finish_erasure()",
-    );
-    Ok(rows(&State::Erased, Some(order.request), groups))
-}
-
-fn nothing(subject: &Subject) -> Result<Vec<Vec<Option<Datum>>>, Error> {
-    if matches!(subject, Subject::Register { .. }) {
-        // It may be applied again and again.
-        notice(&subject.not_found().to_string());
-        return Ok(Vec::new());
-    }
-    Err(subject.not_found())
-}
-
-fn rows(state: &State, request: Option<Uuid>, groups: Vec<Group>) -> Vec<Vec<Option<Datum>>> {
-    let row = |group: Group| {
-        vec![
-            Text(state.word().into()).into_datum(),
-            request.and_then(|request| pgrx::datum::Uuid::from_bytes(*request.as_bytes()).into_datum()),
-            group.table_schema.and_then(|schema| Text(schema).into_datum()),
-            group.table_name.and_then(|name| Text(name).into_datum()),
-            i32::try_from(group.segment).unwrap_or(i32::MAX).into_datum(),
-            Text(group.part.name().into()).into_datum(),
-            group.entries.into_datum(),
-            Some(Datum::from(group.first_at)),
-            Some(Datum::from(group.last_at)),
-        ]
-    };
-    groups.into_iter().map(row).collect()
+    outcome::erase(extension, subject, &order)
 }

@@ -1,11 +1,12 @@
 //! Erasure by law: the payload or the who-part of entries is replaced by its digest, which the entry's hash
 //! covers as well. The chain and every checkpoint stay as they are.
 //!
-//! * [`call`]: the SQL functions that erase, and what they return.
+//! * [`call`]: the SQL functions that erase.
 //! * [`subject`]: what is to be erased, as it is asked for and as a request keeps it.
 //! * [`names`]: what a table was called when.
 //! * [`matching`]: whether an entry is about a row, or holds columns.
 //! * [`run`]: finds the entries, counts or erases them, and records that.
+//! * [`outcome`]: makes an erasure; what the functions return.
 //! * [`approval`]: erasures that a second role approves.
 //! * [`trace`]: tables in whose files erased values remain.
 //! * [`finish`]: writes these tables anew.
@@ -29,6 +30,7 @@ pub mod call;
 pub mod finish;
 pub mod matching;
 pub mod names;
+pub mod outcome;
 pub mod register;
 pub mod remains;
 pub mod run;

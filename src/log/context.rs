@@ -1,7 +1,7 @@
 //! Who makes a change, and from where: what all entries of a session have in common.
 
 use crate::log::buffer::TextBuffer;
-use crate::log::entry::Salts;
+use crate::log::salts::Salts;
 use crate::pg::encoding::{cut, outside, to_utf8};
 use crate::pg::{catalog, inet, session};
 use crate::settings::{self, MAX_ACTOR};

@@ -3,10 +3,10 @@
 use crate::log::buffer::TextBuffer;
 use crate::log::columns;
 use crate::log::context::SessionContext;
+use crate::log::salts::Salts;
 use crate::log::stored::StoredRow;
 use crate::log::table::Tuple;
 use crate::pg::encoding::to_utf8;
-use crate::pg::session;
 use crate::pg::tuple::RowBuffer;
 use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::Hash;
@@ -34,33 +34,6 @@ pub struct Place {
     pub prev_hash: Hash,
     /// The top-level transaction.
     pub xid: u64,
-}
-
-/// Random bytes, fetched many at a time: a system call for each entry would cost more than its hash.
-pub struct Salts {
-    bytes: Box<[u8; 4096]>,
-    used: usize,
-}
-
-impl Default for Salts {
-    fn default() -> Self {
-        Self { bytes: Box::new([0; 4096]), used: 4096 }
-    }
-}
-
-impl Salts {
-    /// 16 bytes that nobody has seen.
-    pub fn next(&mut self) -> [u8; 16] {
-        if self.used + 16 > self.bytes.len() {
-            session::random(&mut self.bytes[..]);
-            self.used = 0;
-        }
-        let salt = self.bytes[self.used..self.used + 16].try_into().expect("16 bytes");
-        // A salt is given out once, and not kept here.
-        self.bytes[self.used..self.used + 16].fill(0);
-        self.used += 16;
-        salt
-    }
 }
 
 /// The images of an entry under construction.

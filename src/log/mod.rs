@@ -13,6 +13,7 @@
 //! * [`verified`]: where the entries about verifications are.
 //! * [`erased`]: where the entries about erasures are.
 //! * [`buffer`]: a text in a reusable buffer.
+//! * [`salts`]: random bytes that are hashed with what an entry holds.
 //!
 //! It may use `extension`, `settings`, `error`, `pg` and the core crate.
 //!
@@ -27,6 +28,7 @@ pub mod entry;
 pub mod erased;
 pub mod incarnation;
 pub mod restore;
+pub mod salts;
 pub mod segment;
 pub mod stored;
 pub mod table;

@@ -1,13 +1,13 @@
-//! What the check of a log against its checkpoints holds, from its options to its report.
-//!
-//! **Invariant**: memory does not grow with the log: the tree's right edge, a batch of tiles, a page of spans
-//! and checkpoints, the chains, and a bounded number of named problems.
+//! The check of a log against its checkpoints, from its options to its report.
 
 use crate::{
     Hash,
     check::{
-        BATCH, EntryReport, LogReader, Remark, Report, ReportedCheckpoint, pruned::PrunedCheck,
-        reader::ReadError, recorded::Recorded, segments::SegmentsCheck,
+        EntryReport, Remark, Report, ReportedCheckpoint,
+        options::Options,
+        reader::{LogReader, ReadError},
+        recorded::Recorded,
+        state::{LogCheck, Progress, PrunedCheck, SegmentsCheck, Supplied},
     },
     checkpoint::Checkpoint,
     identity::LogIdentity,
@@ -15,84 +15,10 @@ use crate::{
     problem::{Problem, ProblemKind, Problems},
     pruning::ReportedPruning,
     span::SpanCheck,
-    supplied::{CheckpointFault, SuppliedCheckpoint, VerifiedCheckpoint},
+    supplied::{CheckpointFault, VerifiedCheckpoint},
     transition::{Transition, explanation},
     tree::TreeFrontier,
 };
-
-/// What to check against, and how.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// A checkpoint kept elsewhere.
-    pub supplied: Option<SuppliedCheckpoint>,
-    /// The keys whose signatures are trusted. Without any, signatures are not checked.
-    pub keys: Vec<VerifierKey>,
-    /// How many problems are named; all are counted.
-    pub max_problems: usize,
-    /// How many entries are read at once.
-    pub batch: u64,
-    /// Whether a copy of the log is read, made at some time. It may end before the supplied checkpoint; of a
-    /// live log that is truncation.
-    pub is_copy: bool,
-}
-
-impl Default for Options {
-    /// Against nothing from elsewhere; names all problems; reads [`BATCH`] entries at once.
-    fn default() -> Self {
-        Self { supplied: None, keys: Vec::new(), max_problems: usize::MAX, batch: BATCH, is_copy: false }
-    }
-}
-
-/// How far the tree's entries could be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Nothing was read.
-    NotStarted,
-    /// All entries came as the spans say.
-    Complete,
-    /// An entry was missing or had no hash: the tree ends there. The spans are known to their end.
-    Broken,
-    /// The spans do not continue one another, or could not be read: how many entries are sealed is not known.
-    Ended,
-}
-
-/// The supplied checkpoint.
-#[derive(Debug)]
-struct Supplied {
-    size: u64,
-    /// `None` if it is not one of this log, or not signed as it must be.
-    verified: Option<VerifiedCheckpoint>,
-    /// Whether its root was compared.
-    compared: bool,
-}
-
-/// Checks a log against its checkpoints.
-///
-/// [`LogCheck::walk`] reads the log, after [`LogCheck::resume`] only what follows a trusted checkpoint;
-/// [`LogCheck::finish`] adds what the check of the entries found.
-#[derive(Debug)]
-pub struct LogCheck {
-    pub(super) options: Options,
-    begun: bool,
-    pub(super) identity: Option<LogIdentity>,
-    pub(super) pruned: Option<PrunedCheck>,
-    pub(super) segments: Option<SegmentsCheck>,
-    unsealed_records: u64,
-    supplied: Option<Supplied>,
-    reported_supplied: Option<ReportedCheckpoint>,
-    pub(super) trusted: Option<ReportedCheckpoint>,
-    pub(super) frontier: TreeFrontier,
-    pub(super) spans: SpanCheck,
-    pub(super) started_at: u64,
-    pub(super) recorded: Recorded,
-    /// Whether a tile of entries' hashes differs: those above it follow from it.
-    pub(super) leaves_differ: bool,
-    pub(super) progress: Progress,
-    pub(super) problems: Problems,
-    /// Checkpoints from elsewhere that seal what the log does not have, each with the problem that this is if
-    /// no restore explains it.
-    pub(super) lacks: Vec<(Checkpoint, Problem)>,
-}
 
 impl LogCheck {
     /// Nothing read yet.

@@ -11,7 +11,9 @@
 //! ```
 
 mod entries;
+mod frontier;
 mod log;
+mod options;
 mod pruned;
 mod ranges;
 mod reader;
@@ -20,18 +22,19 @@ mod records;
 mod report;
 mod resume;
 mod segments;
+mod state;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use entries::{EntryCheck, EntryReport};
-pub use log::{LogCheck, Options};
-pub use pruned::{PrunedLog, pruned_leaves};
+pub use frontier::{FrontierError, frontier, pruned_leaves};
+pub use options::Options;
 pub use ranges::{Range, slices_of};
 pub use reader::{
-    BATCH, FrontierError, LogReader, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, frontier,
-    is_beyond,
+    BATCH, LogReader, PrunedLog, Read, ReadError, RecordedCheckpoint, ResumeReader, batches, is_beyond,
 };
 pub use records::{Records, Seal, heads_digest};
 pub use report::{Part, Remark, Report, ReportedCheckpoint, Signer};
 pub use resume::Resumed;
+pub use state::LogCheck;

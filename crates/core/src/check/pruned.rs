@@ -12,44 +12,16 @@
 use crate::{
     Hash,
     check::{
-        LogCheck, LogReader,
-        log::Progress,
-        reader::{FrontierError, Read, ReadError, frontier_after},
+        frontier::{FrontierError, frontier_after, pruned_leaves},
+        reader::{LogReader, Read, ReadError},
+        state::{LogCheck, Progress},
     },
-    format::SEGMENT_CHAINS,
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
-    pruning::{PruneEntry, Pruning, ReportedPruning},
+    pruning::{PruneEntry, ReportedPruning},
     span::Span,
     tile::{CompleteTile, MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
 };
-
-/// What a log says was pruned from it: its first segments. Nothing of it is trusted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrunedLog {
-    /// How many segments.
-    pub segments: u32,
-    /// The place of the `PRUNE` entry of the last one of them.
-    pub place: (u32, u64),
-    /// What the entry at that place says; `None` if there is none, or it says something else.
-    pub pruning: Option<Pruning>,
-}
-
-impl PrunedLog {
-    /// The first chain that remains.
-    #[must_use]
-    pub fn first_chain(&self) -> u32 {
-        self.segments.saturating_mul(SEGMENT_CHAINS)
-    }
-}
-
-/// A log that says that it was pruned, and what the walk found of it.
-#[derive(Debug)]
-pub(super) struct PrunedCheck {
-    pub(super) log: PrunedLog,
-    /// How many leaves of pruned entries the walk has passed.
-    pub(super) leaves: u64,
-}
 
 impl LogCheck {
     /// The minimum index that the log claims: 0 if it says that nothing was pruned.
@@ -258,40 +230,4 @@ fn check_spans_before<R: LogReader + ?Sized>(
         return Err(ReadError::Damaged(format!("the spans of pruned entries do not lead up to leaf {size}")));
     }
     Ok(())
-}
-
-/// The hashes of leaves whose entries were pruned: from the tiles that hold them, or from where those are
-/// kept that no complete tile holds.
-pub fn pruned_leaves<R: LogReader + ?Sized>(
-    reader: &mut R,
-    leaves: std::ops::Range<u64>,
-) -> Read<Vec<Hash>, R::Error> {
-    let mut hashes = Vec::new();
-    let mut tile: Option<(u64, Option<Vec<u8>>)> = None;
-    for leaf in leaves {
-        let index = leaf / TILE_WIDTH as u64;
-        if tile.as_ref().is_none_or(|(at, _)| *at != index) {
-            tile = Some((index, reader.tile(TileId { level: 0, index, width: TILE_WIDTH as u16 })?));
-        }
-        let in_tile = |bytes: &Vec<u8>| {
-            let at = (leaf % TILE_WIDTH as u64) as usize;
-            bytes.as_chunks::<32>().0.get(at).copied()
-        };
-        let in_tile = tile.as_ref().and_then(|(_, bytes)| bytes.as_ref()).map(in_tile);
-        let kept = reader.pruned_leaf(leaf)?;
-        match (in_tile.flatten(), kept) {
-            (Some(hash), Some(kept)) if hash != kept => {
-                return Err(ReadError::Damaged(format!(
-                    "leaf {leaf}, whose entry was pruned, has two hashes"
-                )));
-            }
-            (Some(hash), _) | (None, Some(hash)) => hashes.push(hash),
-            (None, None) => {
-                return Err(ReadError::Damaged(format!(
-                    "the hash of leaf {leaf}, whose entry was pruned, is not stored"
-                )));
-            }
-        }
-    }
-    Ok(hashes)
 }

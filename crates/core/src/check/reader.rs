@@ -7,12 +7,12 @@
 use crate::{
     Hash,
     chain::Link,
-    check::pruned::{PrunedLog, pruned_leaves},
     entry::{Defect, StoredEntry},
+    format::SEGMENT_CHAINS,
     identity::LogIdentity,
+    pruning::Pruning,
     span::Span,
-    tile::{MAX_LEVEL, TILE_WIDTH, TileId, TreeError},
-    tree::TreeFrontier,
+    tile::{MAX_LEVEL, TileId},
 };
 use std::fmt;
 
@@ -51,6 +51,25 @@ pub struct RecordedCheckpoint {
     pub root: Vec<u8>,
     /// The note as it was issued.
     pub note: String,
+}
+
+/// What a log says was pruned from it: its first segments. Nothing of it is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrunedLog {
+    /// How many segments.
+    pub segments: u32,
+    /// The place of the `PRUNE` entry of the last one of them.
+    pub place: (u32, u64),
+    /// What the entry at that place says; `None` if there is none, or it says something else.
+    pub pruning: Option<Pruning>,
+}
+
+impl PrunedLog {
+    /// The first chain that remains.
+    #[must_use]
+    pub fn first_chain(&self) -> u32 {
+        self.segments.saturating_mul(SEGMENT_CHAINS)
+    }
 }
 
 /// A log. Nothing that it gives is trusted.
@@ -165,106 +184,6 @@ pub fn batches(spans: &[Span], most: u64) -> impl Iterator<Item = Vec<Span>> {
             }
         }
         (!batch.is_empty()).then_some(batch)
-    })
-}
-
-/// Why the right edge of a tree cannot be rebuilt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FrontierError<E> {
-    /// An entry that the tree has is missing.
-    Missing {
-        /// The entry's chain.
-        chain: u32,
-        /// The entry's place in the chain.
-        seq: u64,
-    },
-    /// What is stored cannot be what an honest log stores.
-    Damaged(String),
-    /// Reading failed.
-    Failed(E),
-}
-
-impl<E: fmt::Display> fmt::Display for FrontierError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { chain, seq } => write!(f, "entry {seq} of chain {chain} is missing"),
-            Self::Damaged(what) => f.write_str(what),
-            Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display> std::error::Error for FrontierError<E> {}
-
-impl<E> From<ReadError<E>> for FrontierError<E> {
-    fn from(error: ReadError<E>) -> Self {
-        match error {
-            ReadError::Damaged(what) => Self::Damaged(what),
-            ReadError::Failed(error) => Self::Failed(error),
-        }
-    }
-}
-
-/// Rebuilds the right edge of the tree of the first `size` entries from the stored complete tiles and the
-/// hashes of the last entries. It verifies nothing: compare its root with a checkpoint that is trusted.
-pub fn frontier<R: LogReader + ?Sized>(
-    reader: &mut R,
-    size: u64,
-) -> Result<TreeFrontier, FrontierError<R::Error>> {
-    frontier_after(reader, size, None)
-}
-
-/// The same, where it is known that the chains before `first_chain` were pruned: their entries are not asked
-/// for.
-pub(super) fn frontier_after<R: LogReader + ?Sized>(
-    reader: &mut R,
-    size: u64,
-    mut first_chain: Option<u32>,
-) -> Result<TreeFrontier, FrontierError<R::Error>> {
-    let mut last = Vec::new();
-    let mut leaf = size - size % TILE_WIDTH as u64;
-    while leaf < size {
-        let span = reader.span_at(leaf)?;
-        let Some((span, (chain, seq))) = span.and_then(|span| Some((span, span.entry_at(leaf)?))) else {
-            return Err(FrontierError::Damaged(format!("no span covers leaf {leaf}")));
-        };
-        let last_seq = span.last_seq.min(seq.saturating_add(size - leaf - 1));
-        let piece = Span { leaf_index: leaf, chain, first_seq: seq, last_seq };
-        if first_chain.is_some_and(|first_chain| chain < first_chain) {
-            last.extend(pruned_leaves(reader, leaf..leaf + piece.entries())?);
-            leaf += piece.entries();
-            continue;
-        }
-        let mut next = Some(seq);
-        let before = last.len();
-        reader.hashes(&[piece], &mut |found_chain, found, hash| {
-            if next.is_some_and(|next| (found_chain, found) == (chain, next) && found <= last_seq) {
-                last.push(hash);
-                next = found.checked_add(1);
-            }
-        })?;
-        if let Some(missing) = next.filter(|&next| next <= last_seq) {
-            // Asked only now: mostly nothing is missing.
-            let first_remaining = match first_chain {
-                Some(known) => known,
-                None => reader.pruned()?.map_or(0, |log| log.first_chain()),
-            };
-            first_chain = Some(first_remaining);
-            if chain >= first_remaining {
-                return Err(FrontierError::Missing { chain, seq: missing });
-            }
-            last.truncate(before);
-            last.extend(pruned_leaves(reader, leaf..leaf + piece.entries())?);
-        }
-        leaf += piece.entries();
-    }
-    TreeFrontier::rebuild(size, &last, |tile| reader.tile(tile)).map_err(|error| match error {
-        TreeError::Read(error) => error.into(),
-        TreeError::ShortTile { tile, bytes } => {
-            FrontierError::Damaged(format!("{} has {bytes} bytes", tile.path()))
-        }
-        TreeError::MissingTile(tile) => FrontierError::Damaged(format!("{} is missing", tile.path())),
-        TreeError::OutOfRange { .. } => FrontierError::Damaged(format!("there is no tree of {size} entries")),
     })
 }
 

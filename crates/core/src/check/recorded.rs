@@ -9,8 +9,9 @@
 use crate::{
     Hash,
     check::{
-        LogReader, Options, RecordedCheckpoint, ReportedCheckpoint,
-        reader::{Read, ReadError},
+        options::Options,
+        reader::{LogReader, Read, ReadError, RecordedCheckpoint},
+        report::ReportedCheckpoint,
     },
     identity::LogIdentity,
     note::NoteError,

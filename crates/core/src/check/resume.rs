@@ -9,10 +9,12 @@
 use crate::{
     chain::Link,
     check::{
-        LogCheck, LogReader, Records, ReportedCheckpoint, ResumeReader,
+        Records, ReportedCheckpoint,
+        frontier::{FrontierError, frontier},
         log::truncated,
-        reader::{FrontierError, ReadError, frontier},
+        reader::{LogReader, ReadError, ResumeReader},
         recorded::Recorded,
+        state::LogCheck,
     },
     entry::Scratch,
     problem::{Problem, ProblemKind},

@@ -10,9 +10,9 @@
 use crate::{
     Hash,
     check::{
-        EntryReport, LogCheck, LogReader, heads_digest,
-        log::Progress,
-        reader::{Read, ReadError},
+        EntryReport, heads_digest,
+        reader::{LogReader, Read, ReadError},
+        state::{LogCheck, Progress},
     },
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
@@ -20,20 +20,6 @@ use crate::{
     span::Span,
     tile::{MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, TileReader, TreeError, hashes_of},
 };
-
-/// The segments that a copy has.
-#[derive(Debug)]
-pub(super) struct SegmentsCheck {
-    pub(super) numbers: Vec<u32>,
-    /// How many leaves were left out.
-    pub(super) left_out: u64,
-}
-
-impl SegmentsCheck {
-    pub(super) fn new(numbers: Vec<u32>) -> Self {
-        Self { numbers, left_out: 0 }
-    }
-}
 
 /// The tiles of a log, for the tree.
 struct Tiles<'r, R: ?Sized>(&'r mut R);

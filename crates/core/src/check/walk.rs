@@ -8,7 +8,10 @@
 
 use crate::{
     Hash,
-    check::{LogCheck, LogReader, batches, log::Progress, reader::ReadError},
+    check::{
+        reader::{LogReader, ReadError, batches},
+        state::{LogCheck, Progress},
+    },
     problem::{Problem, ProblemKind},
     span::Span,
     supplied::VerifiedCheckpoint,
