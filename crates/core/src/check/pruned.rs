@@ -18,7 +18,7 @@ use crate::{
     },
     merkle::perfect_root,
     problem::{Problem, ProblemKind},
-    pruning::{PruneEntry, ReportedPruning},
+    pruning::{PruneEntry, Pruning, ReportedPruning},
     span::Span,
     tile::{CompleteTile, MAX_LEVEL, TILE_BYTES, TILE_WIDTH, TileId, hashes_of},
 };
@@ -69,20 +69,22 @@ impl LogCheck {
         self.spans = std::mem::take(&mut self.spans).after_pruning(first_chain);
         let read = check_spans_before(reader, size, first_chain);
         self.evidence(read, ProblemKind::CheckpointMismatch)?;
-        self.check_tiles_before(reader, size)
+        self.check_tiles_before(reader, &pruning)
     }
 
-    /// The tiles above the entries' hashes stay when entries are pruned: each must be below the next one, up
-    /// to the right edge.
+    /// The tiles above the entries' hashes stay when entries are pruned, and so do those of entries' hashes
+    /// whose root no complete tile had: each must be below the next one, up to the right edge.
     fn check_tiles_before<R: LogReader + ?Sized>(
         &mut self,
         reader: &mut R,
-        size: u64,
+        pruning: &Pruning,
     ) -> Result<(), R::Error> {
-        for level in 1..MAX_LEVEL {
+        let size = pruning.minimum_index;
+        for level in 0..MAX_LEVEL {
             let complete = size >> (8 * (u32::from(level) + 1));
+            let first = if level == 0 { (pruning.checkpoint.size >> 16) << 8 } else { 0 };
             let mut above: Option<(u64, Vec<Hash>)> = None;
-            for index in 0..complete {
+            for index in first..complete {
                 let group = index / TILE_WIDTH as u64;
                 if above.as_ref().is_none_or(|(at, _)| *at != group) {
                     let next = TileId::at(level + 1, group, size);

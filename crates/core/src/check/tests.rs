@@ -474,6 +474,32 @@ fn check_pruned(edit: impl FnOnce(&mut MemoryLog)) -> Report {
     check(&mut log, options(None, true, 7), None)
 }
 
+/// The tiles of entries that were pruned stay until a complete tile has their roots, and none may be missing,
+/// also where a partial tile would do without them.
+#[test]
+fn tiles_of_pruned_entries_are_all_there() {
+    for partial_tiles in [false, true] {
+        let mut log = MemoryLog::new(partial_tiles, 1000);
+        log.append(0, 600);
+        log.checkpoint(Some(&key(1)));
+        log.append(first_chain(2), 5);
+        log.checkpoint(Some(&key(1)));
+        log.prune(1, first_chain(2));
+        log.checkpoint(Some(&key(1)));
+        let kept = log.newest().note.clone();
+        let verdict = |log: &mut MemoryLog| check(log, options(Some(&kept), true, BATCH), None).verdict;
+        assert_eq!(verdict(&mut log), Verdict::Intact);
+        for index in [0, 1] {
+            let mut damaged = log.clone();
+            damaged.tiles.remove(&(0, index)).expect("it was kept");
+            assert_eq!(verdict(&mut damaged), Verdict::Tampered, "{partial_tiles}, {index}");
+            let mut damaged = log.clone();
+            damaged.tiles.get_mut(&(0, index)).unwrap()[77] ^= 1;
+            assert_eq!(verdict(&mut damaged), Verdict::Tampered, "{partial_tiles}, {index}");
+        }
+    }
+}
+
 #[test]
 fn a_pruned_log_tells_what_was_pruned() {
     let report = check_pruned(|_| ());
