@@ -149,7 +149,8 @@ const LOCKS: &[Attempt] = &[
     // Only a preloaded library sees LOCK.
     ("LOCK TABLE audit_log IN ACCESS EXCLUSIVE MODE", "-------+-+", Some("---------+")),
     ("LOCK TABLE audit_log IN ROW EXCLUSIVE MODE", "-------+-+", None),
-    ("LOCK TABLE audit_log IN ACCESS SHARE MODE", "--------++", None),
+    // From PostgreSQL 16 on, whoever may write may take the weaker locks, too.
+    ("LOCK TABLE audit_log IN ACCESS SHARE MODE", "-------?++", None),
 ];
 
 const LOG_DDL: &[Attempt] = &[
