@@ -90,7 +90,7 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     {
         return Ok(());
     }
-    let named = follow::NamedRelations::of(command);
+    let named = follow::NamedRelations::of(extension, command);
     if let Some(touched) = &touched
         && !touched.is_relevant(extension)?
         && !named.is_relevant(extension)?
@@ -162,6 +162,7 @@ fn is_guarded(extension: &Extension, segment: Oid) -> bool {
 
 /// A table, of this one and its descendants, on which a trigger of the extension no longer always fires.
 fn table_with_disabled_trigger(extension: &Extension, relation: Oid) -> Option<String> {
+    let _catalogs = extension.read_catalogs();
     query::value::<Text>(
         "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
          SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \

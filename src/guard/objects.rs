@@ -55,6 +55,7 @@ impl ChangedObject {
 
 /// The objects that the current command has created or changed.
 pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
+    let _catalogs = extension.read_catalogs();
     // What the command has done is to be visible, and what was committed meanwhile.
     xact::make_visible();
     let _now = ActiveSnapshot::push_latest();
@@ -100,8 +101,12 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
 }
 
 /// The tables on which the roles had rights before the current command.
-pub fn tables_with_rights_of(roles: &[Oid]) -> Vec<Oid> {
-    let _before = (!roles.is_empty()).then(ActiveSnapshot::push_before_command);
+pub fn tables_with_rights_of(extension: &Extension, roles: &[Oid]) -> Vec<Oid> {
+    if roles.is_empty() {
+        return Vec::new();
+    }
+    let _catalogs = extension.read_catalogs();
+    let _before = ActiveSnapshot::push_before_command();
     let tables = |&role: &Oid| {
         query_statement(
             "SELECT DISTINCT d.objid FROM pg_catalog.pg_shdepend d \
@@ -154,6 +159,7 @@ impl DroppedObject {
 /// The objects that the current command has dropped. The tables that they were on are read from the catalogs
 /// as they were before the command.
 pub fn dropped_objects(extension: &Extension) -> Vec<DroppedObject> {
+    let _catalogs = extension.read_catalogs();
     let _before = ActiveSnapshot::push_before_command();
     query_kept(
         "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \

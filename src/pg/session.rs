@@ -96,6 +96,13 @@ impl LocalSettings {
     }
 }
 
+/// The schemas of the search path that exist and that the current role may use, `pg_catalog` and that of
+/// temporary objects included where they are searched.
+pub fn search_path() -> Vec<pg_sys::Oid> {
+    // SAFETY: within a transaction; a list of OIDs, palloc'd.
+    unsafe { pgrx::PgList::<std::ffi::c_void>::from_pg(pg_sys::fetch_search_path(true)).iter_oid().collect() }
+}
+
 impl Drop for LocalSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -128,7 +135,8 @@ impl OutputSettings {
     pub fn enter(all: bool) -> Self {
         let local = all.then(|| {
             LocalSettings::enter(&[
-                (c"search_path", c"pg_catalog"),
+                // Otherwise temporary objects come first, and hide those of the same names.
+                (c"search_path", c"pg_catalog, pg_temp"),
                 (c"lc_monetary", c"C"),
                 (c"quote_all_identifiers", c"off"),
             ])

@@ -339,7 +339,8 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
     database.sql(
         "CREATE TABLE t (id integer PRIMARY KEY, v text);
          CREATE TABLE root (id integer) PARTITION BY LIST (id);
-         CREATE SCHEMA s; CREATE TABLE s.t (id integer)",
+         CREATE SCHEMA s; CREATE TABLE s.t (id integer); CREATE ROLE leaver;
+         CREATE TABLE s.of_leaver (id integer); ALTER TABLE s.of_leaver OWNER TO leaver;",
     );
     let trap = Trap::set(&database, eve);
     database.sql(&hostile_operators(eve, ""));
@@ -366,6 +367,38 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
         "SELECT table_name FROM public.audit_coverage",
         "SELECT entries FROM public.audit_status",
         "SELECT public.audit_inclusion_proof(chain, seq) FROM public.audit_log LIMIT 1",
+        "SELECT public.audit_history('public.t2', '{\"id\": 1}')",
+        "SELECT public.audit_history(NULL::public.t2)",
+        "SELECT public.audit_as_of(NULL::public.t2, 'now', false)",
+        "SELECT public.audit_diff(NULL::public.t2, 'now', 'now', false)",
+        "SELECT public.audit_check_table('public.t2')",
+        "SELECT public.audit_by('nobody')",
+        "SELECT public.audit_transaction(xid) FROM public.audit_log LIMIT 3",
+        "SELECT public.audit_undo(xid) FROM public.audit_log LIMIT 3",
+        "SELECT public.audit_restore('public.t2', '{\"id\": 1}', 'now', true)",
+        "SELECT * FROM public.audit_changes",
+        "SELECT public.audit_time_travel(max(at), false) FROM public.audit_log",
+        "SELECT public.audit_time_travel(max(at), false), public.audit_time_travel_end() FROM public.audit_log",
+        "SELECT public.audit_retention('1 day', reason => 'reason')",
+        "SELECT public.audit_hold('hold', 'reason'), public.audit_release('hold', 'reason')",
+        "SELECT public.audit_rotate()",
+        "CALL public.audit_maintain()",
+        "SELECT public.audit_seal()",
+        "SELECT public.audit_prune(dry_run => true)",
+        "CALL public.audit_finish_pruning()",
+        "SET audit_chain.actor = 'somebody'; INSERT INTO public.t2 VALUES (3, 'd')",
+        "SELECT public.audit_erase('public.t2', '{\"id\": 1}', 'reason', false)",
+        "SELECT public.audit_erase_columns('public.t2', '{w}', 'reason', false)",
+        "SELECT public.audit_erase_actor('somebody', 'reason', false)",
+        "SELECT * FROM public.audit_erasure_remains()",
+        "CALL public.audit_finish_erasure()",
+        "SELECT public.audit_verify_and_record()",
+        "CALL public.audit_verify_in_slices(record => true)",
+        "SELECT * FROM public.audit_verification_log",
+        "SELECT * FROM public.audit_segments",
+        "GRANT ALL ON public.t2 TO leaver",
+        "DROP OWNED BY leaver",
+        "REASSIGN OWNED BY leaver TO CURRENT_USER",
         "SELECT public.audit_disable_schema('s2', 'reason')",
         "SELECT public.audit_disable('public.t2', 'reason')",
         "DROP TABLE public.t2",
@@ -377,6 +410,47 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
         assert!(!trap.has_sprung(), "an operator has run as another role in {statement}");
     }
     assert_armed(&database, &trap, eve);
+}
+
+// Who may not read the catalogs uses DDL on audited tables as on others.
+#[test]
+fn ddl_needs_no_right_on_the_catalogs() {
+    let database = Database::create(server(), "catalogs");
+    let app = &database.role("app", "");
+    database.sql(&format!(
+        "CREATE SCHEMA {app} AUTHORIZATION {app}; CREATE SCHEMA s AUTHORIZATION {app};
+         SELECT audit_enable_schema('s');
+         GRANT CREATE ON DATABASE catalogs TO {app};
+         REVOKE SELECT ON ALL TABLES IN SCHEMA pg_catalog FROM PUBLIC;"
+    ));
+    let mut session = Session::open(&database, app);
+    for statement in [
+        "CREATE TABLE t (id integer PRIMARY KEY, v text)",
+        "SELECT public.audit_enable('t')",
+        "CREATE TABLE root (id integer, v text) PARTITION BY LIST (id)",
+        "SELECT public.audit_enable('root')",
+        "INSERT INTO t VALUES (1, 'a')",
+        "UPDATE t SET v = 'b'",
+        "DELETE FROM t",
+        "TRUNCATE t",
+        "ALTER TABLE t ADD w integer DEFAULT 3",
+        "ALTER TABLE t RENAME w TO x",
+        "ALTER TABLE t DROP x",
+        "CREATE INDEX ON t (v)",
+        "CREATE TABLE leaf PARTITION OF root FOR VALUES IN (1)",
+        "INSERT INTO root VALUES (1, 'a')",
+        "ALTER TABLE root DETACH PARTITION leaf",
+        "CREATE TABLE s.t AS SELECT 1 AS id",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA s TO PUBLIC",
+        "ALTER SCHEMA s RENAME TO s2",
+        "DROP TABLE s2.t",
+        "DROP TABLE leaf",
+        "DROP OWNED BY CURRENT_USER",
+    ] {
+        let outcome = session.outcome(&format!("SET search_path = {app}; {statement}"));
+        assert_eq!(outcome, DONE, "{statement}");
+    }
+    database.assert_intact();
 }
 
 /// A database in which an event trigger of a user records every command by a function that relies on its
