@@ -224,6 +224,41 @@ impl Drop for AsRole {
     }
 }
 
+/// Code of another role's making, run as that role until the value is dropped: as VACUUM and REINDEX run the
+/// functions of a table's owner (`src/backend/commands/vacuum.c`), who gets neither the caller's rights nor a
+/// hold on the caller's session.
+pub struct Restricted {
+    _settings: LocalChanges,
+    _role: AsRole,
+}
+
+impl Restricted {
+    /// Makes `role`, which has made the code, the current role.
+    pub fn to(role: pg_sys::Oid) -> Self {
+        let as_role = AsRole::become_role(role);
+        // SAFETY: the flag is added to what `become_role` has set, and goes when that is dropped; the nest
+        // level is ended in `drop`, or by the transaction's abort.
+        unsafe {
+            let (mut current, mut context) = (pg_sys::Oid::INVALID, 0);
+            pg_sys::GetUserIdAndSecContext(&mut current, &mut context);
+            pg_sys::SetUserIdAndSecContext(current, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
+            Self { _settings: LocalChanges(pg_sys::NewGUCNestLevel()), _role: as_role }
+        }
+    }
+}
+
+/// Settings that somebody else's code may change, until the value is dropped.
+struct LocalChanges(c_int);
+
+impl Drop for LocalChanges {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the level that began with the value; in an error PostgreSQL's abort ends it.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.0) };
+        }
+    }
+}
+
 /// Whether the session has the settings with which pg_dump's scripts and pg_restore begin
 /// (`_doSetFixedOutputState` in `src/bin/pg_dump/pg_backup_archiver.c`): no search path, and no checks of
 /// function bodies.

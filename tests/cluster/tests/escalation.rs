@@ -412,6 +412,82 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
     assert_armed(&database, &trap, eve);
 }
 
+// Values of the past are read by the input functions of the table's types, which call the functions of the
+// domains in them. Those act for the table's owner, and cannot change the session.
+#[test]
+fn a_tables_types_do_not_act_for_who_reads_its_past() {
+    let database = Database::create(server(), "past_types");
+    let eve = &database.role("eve", "");
+    let trap = Trap::set(&database, eve);
+    let mut session = Session::open(&database, eve);
+    session.run(&format!(
+        "CREATE FUNCTION {eve}.spring(value integer) RETURNS boolean LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM pg_catalog.set_config('search_path', '{eve}', false);
+             BEGIN SET ROLE {super}; EXCEPTION WHEN OTHERS THEN END;
+             RETURN {eve}.trap();
+         END $$;
+         CREATE DOMAIN {eve}.domain AS integer;
+         CREATE TYPE {eve}.pair AS (a {eve}.domain, b text);
+         CREATE TYPE {eve}.span AS RANGE (subtype = {eve}.domain);
+         CREATE TABLE {eve}.t (id {eve}.domain PRIMARY KEY, list {eve}.domain[], pair {eve}.pair, pairs {eve}.pair[],
+             span {eve}.span, spans {eve}.span_multirange);
+         CREATE TABLE {eve}.keyed (id {eve}.domain[] PRIMARY KEY, v text);
+         SELECT audit_enable('{eve}.t'), audit_enable('{eve}.keyed');
+         INSERT INTO {eve}.t VALUES (1, '{{1,2}}', '(3,x)', '{{\"(3,x)\"}}', '[1,2]', '{{[1,2]}}');
+         INSERT INTO {eve}.keyed VALUES ('{{1}}', 'x');
+         UPDATE {eve}.t SET list = '{{4}}';
+         ALTER DOMAIN {eve}.domain ADD CHECK ({eve}.spring(VALUE)) NOT VALID;",
+        super = database.sql("SELECT quote_ident(current_user)"),
+    ));
+    let values = format!("1|{{4}}|(3,x)|{{\"(3,x)\"}}|[1,2]|{{[1,2]}}");
+    let mut check = |statement: &str, rows: &str| {
+        let answer =
+            database.sql(&format!("SET client_min_messages = warning; {statement}; SHOW search_path"));
+        assert_eq!(answer, format!("{rows}\n\"$user\", public"), "{statement}");
+        assert!(!trap.has_sprung(), "the type's function has acted for who calls {statement}");
+    };
+    check(&format!("SELECT * FROM audit_as_of(NULL::{eve}.t, now(), false)"), &values);
+    check(
+        &format!("SELECT (new_row).list FROM audit_history(NULL::{eve}.t) ORDER BY at DESC LIMIT 1"),
+        "{4}",
+    );
+    check(&format!("SELECT count(*) FROM audit_history('{eve}.keyed', '{{\"id\": \"{{1}}\"}}')"), "1");
+    check(&format!("SELECT count(*) FROM audit_check_table('{eve}.t')"), "0");
+    check(&format!("SELECT audit_restore('{eve}.t', '{{\"id\": 1}}', now()::text, true) IS NULL"), "t");
+    let xid = database.sql("SELECT xid FROM audit_log WHERE operation = 'UPDATE'");
+    check(
+        &format!("SELECT statement FROM audit_undo({xid})"),
+        &format!(
+            "DELETE FROM {eve}.keyed WHERE id OPERATOR(pg_catalog.=) '{{1}}'::{eve}.domain[];\n\
+             DELETE FROM {eve}.t WHERE id OPERATOR(pg_catalog.=) '1'::integer;"
+        ),
+    );
+    // A view of the past has the columns that the table had when it was made.
+    let past = "SELECT * FROM audit_time_travel((SELECT max(at) FROM audit_log), false)";
+    let moment = database.sql("SELECT max(at) FROM audit_log");
+    check(
+        &format!("SELECT list FROM _audit_past('{eve}.t', NULL, '{moment}') AS t(list {eve}.domain[])"),
+        "{4}",
+    );
+    assert!(
+        database.sql(&format!("SET search_path = {eve}, public; {past}; SELECT id FROM t")).ends_with('1')
+    );
+    assert!(!trap.has_sprung(), "the type's function has acted for a traveller");
+    // A reader's own types do not act for the table's owner.
+    let reader = &database.role("reader", "");
+    let other = Trap::set(&database, reader);
+    database.sql(&format!("GRANT SELECT ON audit_log TO {reader}; GRANT SELECT ON {eve}.t TO {reader}"));
+    let mut session = Session::open(&database, reader);
+    session.run(&format!(
+        "CREATE DOMAIN {reader}.domain AS integer CHECK ({reader}.trap());
+         SELECT * FROM _audit_past('{eve}.t', NULL, '{moment}') AS t(id integer, list {reader}.domain[])"
+    ));
+    assert!(!other.has_sprung(), "the reader's function has acted for the table's owner");
+    let armed = database.sql(&format!("SET ROLE {reader}; SELECT '{{1}}'::{eve}.domain[]"));
+    assert!(armed.ends_with("{1}") && trap.has_sprung(), "the trap is set");
+}
+
 // Who may not read the catalogs uses DDL on audited tables as on others.
 #[test]
 fn ddl_needs_no_right_on_the_catalogs() {
