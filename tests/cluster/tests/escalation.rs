@@ -440,14 +440,14 @@ fn a_tables_types_do_not_act_for_who_reads_its_past() {
          ALTER DOMAIN {eve}.domain ADD CHECK ({eve}.spring(VALUE)) NOT VALID;",
         super = database.sql("SELECT quote_ident(current_user)"),
     ));
-    let values = format!("1|{{4}}|(3,x)|{{\"(3,x)\"}}|[1,2]|{{[1,2]}}");
-    let mut check = |statement: &str, rows: &str| {
+    let values = "1|{4}|(3,x)|{\"(3,x)\"}|[1,2]|{[1,2]}";
+    let check = |statement: &str, rows: &str| {
         let answer =
             database.sql(&format!("SET client_min_messages = warning; {statement}; SHOW search_path"));
         assert_eq!(answer, format!("{rows}\n\"$user\", public"), "{statement}");
         assert!(!trap.has_sprung(), "the type's function has acted for who calls {statement}");
     };
-    check(&format!("SELECT * FROM audit_as_of(NULL::{eve}.t, now(), false)"), &values);
+    check(&format!("SELECT * FROM audit_as_of(NULL::{eve}.t, now(), false)"), values);
     check(
         &format!("SELECT (new_row).list FROM audit_history(NULL::{eve}.t) ORDER BY at DESC LIMIT 1"),
         "{4}",
