@@ -84,9 +84,9 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
             let is_extension = class == pg_sys::ExtensionRelationId && oid == extension.oid;
             // A child of a segment would be a part of the log, too.
             let parent = || {
-                let parents =
-                    (class == pg_sys::RelationRelationId).then(|| relation::parents(oid)).unwrap_or_default();
-                parents.into_iter().find(|&parent| extension.has_relation(parent))
+                let is_relation = class == pg_sys::RelationRelationId;
+                let mut parents = if is_relation { relation::parents(oid) } else { Vec::new() }.into_iter();
+                parents.find(|&parent| extension.has_relation(parent))
             };
             ChangedObject {
                 oid,
