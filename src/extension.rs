@@ -1,7 +1,7 @@
 //! The extension as it is installed in this database: looked up once for a call, and passed down.
 
 use crate::error::Error;
-use crate::pg::session::AsRole;
+use crate::pg::session::{AsRole, LocalSettings};
 use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, relation};
 use audit_chain_core::segment;
@@ -187,4 +187,17 @@ impl Extension {
     pub fn act_as_owner(&self) -> AsRole {
         AsRole::become_role(self.owner)
     }
+
+    /// Lets queries of the system catalogs, and of nothing else, run as the extension's owner until the value
+    /// is dropped, with a search path on which nothing of others comes first: who may not read the catalogs,
+    /// because that right was revoked from PUBLIC, may use DDL on audited tables.
+    pub fn read_catalogs(&self) -> Catalogs {
+        Catalogs { _path: LocalSettings::safe_search_path(), _owner: self.act_as_owner() }
+    }
+}
+
+/// Rights and search path of queries of the system catalogs.
+pub struct Catalogs {
+    _path: LocalSettings,
+    _owner: AsRole,
 }

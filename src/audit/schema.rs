@@ -141,6 +141,7 @@ fn schema_name(schema: Oid) -> Result<String, Error> {
 
 /// The tables of a schema that can be audited, partitions last: they are audited with their roots.
 fn tables_of(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
+    let catalogs = extension.read_catalogs();
     let tables = query_latest(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' \
@@ -150,6 +151,7 @@ fn tables_of(extension: &Extension, schema: &str) -> Result<Vec<Table>, Error> {
         &[argument(schema)],
         |row| row.value::<Oid>(1),
     );
+    drop(catalogs);
     tables.into_iter().filter(|&table| !extension.has_segment(table)).map(Table::load).collect()
 }
 

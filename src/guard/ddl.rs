@@ -14,7 +14,7 @@ use crate::guard::objects::{
 };
 use crate::guard::replay;
 use crate::guard::touched;
-use crate::log::{self, restore};
+use crate::log::{self, restore, segment};
 use crate::pg::command::{Command, Event};
 use crate::pg::fmgr::Call;
 use crate::pg::query;
@@ -77,6 +77,9 @@ const HARMLESS: [&str; 7] = [
 /// After the command: refuses what it has changed and must not, then records and follows it.
 fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     let touched = touched::end(command.tag());
+    if command.extension_contents().is_some() {
+        refuse_other_owner(extension, command)?;
+    }
     if session::replays_dump()
         && let Some(table) = replay::put_triggers_back(extension, command)
         && extension.has_relation(table)
@@ -90,7 +93,7 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     {
         return Ok(());
     }
-    let named = follow::NamedRelations::of(command);
+    let named = follow::NamedRelations::of(extension, command);
     if let Some(touched) = &touched
         && !touched.is_relevant(extension)?
         && !named.is_relevant(extension)?
@@ -117,6 +120,20 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
             .try_for_each(|object| replay::record_segment(command, &object.identity, &object.kind))?;
     }
     if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }
+}
+
+/// Refuses a segment of the log as a member of another extension: pg_dump would not dump it.
+fn refuse_other_owner(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
+    let is_of_another = |table: Oid| {
+        catalog::extension_of(pg_sys::RelationRelationId, table).is_some_and(|other| other != extension.oid)
+    };
+    match segment::all(extension)?.into_iter().find(|(_, table)| is_of_another(*table)) {
+        Some((_, table)) => Err(Error::Guarded {
+            tag: command.tag().into(),
+            object: catalog::quoted_name(table).unwrap_or_default(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn refuse_change(extension: &Extension, command: Command<'_>, changed: &ChangedObject) -> Result<(), Error> {
@@ -162,6 +179,7 @@ fn is_guarded(extension: &Extension, segment: Oid) -> bool {
 
 /// A table, of this one and its descendants, on which a trigger of the extension no longer always fires.
 fn table_with_disabled_trigger(extension: &Extension, relation: Oid) -> Option<String> {
+    let _catalogs = extension.read_catalogs();
     query::value::<Text>(
         "WITH RECURSIVE tree(oid) AS (SELECT $1 UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = oid) \
          SELECT tgrelid::regclass::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid \

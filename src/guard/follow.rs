@@ -44,12 +44,12 @@ pub struct NamedRelations {
 
 impl NamedRelations {
     /// Resolves them; to be called before the search path is made safe.
-    pub fn of(command: Command<'_>) -> Self {
+    pub fn of(extension: &Extension, command: Command<'_>) -> Self {
         Self {
             altered: command.altered_table(),
             commented: command.commented_object(),
             granted: command.granted(),
-            revoked: tables_with_rights_of(&command.roles_to_drop_owned_by()),
+            revoked: tables_with_rights_of(extension, &command.roles_to_drop_owned_by()),
         }
     }
 

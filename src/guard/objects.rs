@@ -4,11 +4,11 @@ use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::capture::options::Auditing;
 use crate::extension::Extension;
 use crate::log::segment;
-use crate::pg::catalog;
 use crate::pg::query::{query_kept, query_statement};
 use crate::pg::text::{Text, from_server};
 use crate::pg::triggers::split_arguments;
 use crate::pg::xact::{self, ActiveSnapshot};
+use crate::pg::{catalog, relation};
 use pgrx::pg_sys::{self, Oid};
 
 /// Whether a trigger name is one of the capture triggers'.
@@ -55,12 +55,13 @@ impl ChangedObject {
 
 /// The objects that the current command has created or changed.
 pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
+    let _catalogs = extension.read_catalogs();
     // What the command has done is to be visible, and what was committed meanwhile.
     xact::make_visible();
     let _now = ActiveSnapshot::push_latest();
     query_kept(
         "SELECT d.classid, d.objid, coalesce(d.object_identity, ''), \
-                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid, h.inhparent), t.tgname::text, \
+                    coalesce(t.tgrelid, r.ev_class, p.polrelid, k.conrelid), t.tgname::text, \
                     coalesce(f.proname = '_audit_capture' AND e.extname = 'audit_chain', false), \
                     coalesce(t.tgrelid, r.ev_class, p.polrelid, i.indrelid, s.stxrelid, \
                              CASE WHEN c.relkind IN ('r', 'p', 'f') THEN c.oid END), d.object_type \
@@ -70,9 +71,6 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
              LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid \
              LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0 \
              LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
-             LEFT JOIN (SELECT DISTINCT ON (inhrelid) inhrelid, inhparent FROM pg_inherits h JOIN pg_depend o \
-                        ON o.classid = 'pg_class'::regclass AND o.objid = h.inhparent AND o.deptype = 'e' \
-                        JOIN pg_extension x ON x.oid = o.refobjid AND x.extname = 'audit_chain') h ON h.inhrelid = c.oid \
              LEFT JOIN pg_index i ON i.indexrelid = c.oid \
              LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid \
              LEFT JOIN pg_proc f ON f.oid = t.tgfoid \
@@ -84,6 +82,12 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
             let captures: bool = row.value(6);
             let (class, oid) = (row.value(1), row.value(2));
             let is_extension = class == pg_sys::ExtensionRelationId && oid == extension.oid;
+            // A child of a segment would be a part of the log, too.
+            let parent = || {
+                let is_relation = class == pg_sys::RelationRelationId;
+                let mut parents = if is_relation { relation::parents(oid) } else { Vec::new() }.into_iter();
+                parents.find(|&parent| extension.has_relation(parent))
+            };
             ChangedObject {
                 oid,
                 identity: row.text(3),
@@ -92,7 +96,7 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
                 is_ours: is_extension
                     || extension.has_member(class, oid)
                     || class == pg_sys::RelationRelationId && extension.has_segment(oid),
-                on: row.get(4),
+                on: row.get(4).or_else(parent),
                 trigger: row.get::<Text>(5).map(|name| (name.0, captures)),
             }
         },
@@ -100,8 +104,12 @@ pub fn changed_objects(extension: &Extension) -> Vec<ChangedObject> {
 }
 
 /// The tables on which the roles had rights before the current command.
-pub fn tables_with_rights_of(roles: &[Oid]) -> Vec<Oid> {
-    let _before = (!roles.is_empty()).then(ActiveSnapshot::push_before_command);
+pub fn tables_with_rights_of(extension: &Extension, roles: &[Oid]) -> Vec<Oid> {
+    if roles.is_empty() {
+        return Vec::new();
+    }
+    let _catalogs = extension.read_catalogs();
+    let _before = ActiveSnapshot::push_before_command();
     let tables = |&role: &Oid| {
         query_statement(
             "SELECT DISTINCT d.objid FROM pg_catalog.pg_shdepend d \
@@ -154,6 +162,7 @@ impl DroppedObject {
 /// The objects that the current command has dropped. The tables that they were on are read from the catalogs
 /// as they were before the command.
 pub fn dropped_objects(extension: &Extension) -> Vec<DroppedObject> {
+    let _catalogs = extension.read_catalogs();
     let _before = ActiveSnapshot::push_before_command();
     query_kept(
         "SELECT d.object_type, d.address_names[1], d.address_names[2], d.address_names[3], d.object_identity, \

@@ -6,14 +6,14 @@
 //! with an entry, as `audit_disable()` does. What is done to a segment of the log is an entry, too.
 
 use crate::audit::record::{record, record_lifecycle};
-use crate::audit::triggers::STATEMENT_TRIGGER;
+use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::follow;
 use crate::guard::objects::DroppedObject;
 use crate::pg::command::Command;
-use crate::pg::session;
 use crate::pg::triggers::{self, triggers_of};
+use crate::pg::{relation, session};
 use pgrx::pg_sys::{self, Oid};
 use serde_json::json;
 
@@ -29,10 +29,17 @@ pub fn put_triggers_back(extension: &Extension, command: Command<'_>) -> Option<
     Some(table)
 }
 
-/// Records that a capture trigger was dropped. Every audited table has one statement trigger, which stands
-/// for both.
+/// Records that a capture trigger was dropped: the first one of a table, without which not all changes are
+/// captured any more.
 pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<(), Error> {
-    if trigger.part.as_bytes() != STATEMENT_TRIGGER.to_bytes() {
+    let other =
+        if trigger.part.as_bytes() == STATEMENT_TRIGGER.to_bytes() { ROW_TRIGGER } else { STATEMENT_TRIGGER };
+    // A partitioned table has no row trigger.
+    let is_first = trigger.on.is_none_or(|table| {
+        relation::describe(table).is_none_or(|table| table.kind == pg_sys::RELKIND_PARTITIONED_TABLE)
+            || triggers_of(table).iter().any(|trigger| trigger.name == other.to_bytes())
+    });
+    if !is_first {
         return Ok(());
     }
     let auditing = trigger.auditing();

@@ -10,7 +10,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::form::RowSink;
 use crate::pg::text::{Text, Texts};
 use pgrx::IntoDatum;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{Datum, Oid};
 use std::collections::HashMap;
 
 /// `audit_as_of(row anyelement, at timestamptz, exact boolean) RETURNS SETOF anyelement`
@@ -50,14 +50,17 @@ fn as_of(call: &Call, of: As) -> Result<(), Error> {
 
 /// Returns the rows of a table at a moment.
 pub fn rows(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
-    let relation = asked.relation.ok_or_else(|| Error::NeverAudited { table: asked.family.root.shown() })?;
-    put_rows(asked, when, Typed::of_relation(relation), RowSink::begin(call))
+    put_rows(asked, when, Typed::of_relation(relation(asked)?), RowSink::begin(call))
+}
+
+fn relation(asked: &Asked) -> Result<Oid, Error> {
+    asked.relation.ok_or_else(|| Error::NeverAudited { table: asked.family.root.shown() })
 }
 
 /// Returns the rows with the columns that the query describes.
 pub fn rows_as_described(call: &Call, asked: &Asked, when: When) -> Result<(), Error> {
     let sink = RowSink::as_described(call);
-    let typed = Typed::of_sink(&sink);
+    let typed = Typed::of_sink(&sink, relation(asked)?);
     put_rows(asked, when, typed, sink)
 }
 

@@ -131,22 +131,34 @@ fn travellers(extension: &Extension) -> Result<Vec<Traveller>, Error> {
     let audited: BTreeSet<(String, String)> =
         events(extension)?.into_iter().filter(Event::is_enable).map(|event| event.name).collect();
     let function = extension.capture_function()?;
+    // The path is the caller's, and must not be that of the query.
+    let path: Vec<String> = session::search_path()
+        .into_iter()
+        .enumerate()
+        .map(|(place, schema)| format!("({}::pg_catalog.oid, {place})", schema.to_u32()))
+        .collect();
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _path = LocalSettings::safe_search_path();
     // Of each name the first relation on the path, temporary ones aside.
-    let tables = query_latest(
+    let query = format!(
         "SELECT oid, schema, name, is_captured, is_taken FROM ( \
              SELECT DISTINCT ON (c.relname) c.oid, n.nspname::pg_catalog.text AS schema, c.relname::pg_catalog.text AS name, c.relkind, \
                  EXISTS (SELECT FROM pg_catalog.pg_trigger t \
                      WHERE t.tgrelid = c.oid AND t.tgfoid = $1 AND NOT t.tgisinternal) AS is_captured, \
                  EXISTS (SELECT FROM pg_catalog.pg_class t \
                      WHERE t.relname = c.relname AND t.relnamespace = pg_catalog.pg_my_temp_schema()) AS is_taken \
-             FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS path (schema, place) \
-                 JOIN pg_catalog.pg_namespace n ON n.nspname = path.schema JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid \
+             FROM (VALUES {}) AS path (schema, place) \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = path.schema JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid \
              WHERE n.oid <> pg_catalog.pg_my_temp_schema() \
              ORDER BY c.relname, path.place) AS found \
          WHERE relkind IN ('r', 'p', 'f') ORDER BY oid",
-        &[function.into()],
-        |row| (row.value::<Oid>(1), row.text(2), row.text(3), row.value::<bool>(4), row.value::<bool>(5)),
+        path.join(", ")
     );
+    let tables = query_latest(&query, &[function.into()], |row| {
+        (row.value::<Oid>(1), row.text(2), row.text(3), row.value::<bool>(4), row.value::<bool>(5))
+    });
     let traveller = |(oid, schema, name, is_captured, is_taken): (Oid, String, String, bool, bool)| {
         let name = (schema, name);
         if !is_captured && !audited.contains(&name) {

@@ -65,9 +65,9 @@ impl Typed {
         sources
     }
 
-    /// For the rows that a query describes.
-    pub fn of_sink(sink: &RowSink) -> Self {
-        let row_type = sink.row_type();
+    /// For the rows of a relation as a query describes them.
+    pub fn of_sink(sink: &RowSink, relation: Oid) -> Self {
+        let row_type = sink.row_type(relation);
         let settings = row_type.depends_on_settings;
         Self { row_type, sources: HashMap::new(), settings }
     }

@@ -357,6 +357,38 @@ pub fn describe_type(oid: Oid) -> Type {
     }
 }
 
+/// Whether reading a value of a type checks the constraints of domains, and so calls functions of users: it is
+/// a domain, or has one in it.
+pub fn checks_domains(oid: Oid) -> bool {
+    // SAFETY: look-ups by the type's OID. The description is released again; in an error the resource owner
+    // does that. No type contains itself.
+    unsafe {
+        pg_sys::check_stack_depth();
+        let element = pg_sys::get_element_type(oid);
+        if element != Oid::INVALID {
+            return checks_domains(element);
+        }
+        match pg_sys::get_typtype(oid) as u8 {
+            pg_sys::TYPTYPE_DOMAIN => true,
+            pg_sys::TYPTYPE_RANGE => checks_domains(pg_sys::get_range_subtype(oid)),
+            pg_sys::TYPTYPE_MULTIRANGE => checks_domains(pg_sys::get_multirange_range(oid)),
+            pg_sys::TYPTYPE_COMPOSITE => {
+                let descriptor = pg_sys::lookup_rowtype_tupdesc(oid, -1);
+                let types: Vec<Oid> = (0..(*descriptor).natts as usize)
+                    .map(|at| compat::attribute(descriptor, at))
+                    .filter(|form| !form.attisdropped)
+                    .map(|form| form.atttypid)
+                    .collect();
+                if (*descriptor).tdrefcount >= 0 {
+                    pg_sys::DecrTupleDescRefCount(descriptor);
+                }
+                types.into_iter().any(checks_domains)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The built-in types whose text is an object's name, which the search path may qualify.
 const NAMING: [Oid; 11] = [
     pg_sys::REGPROCOID,

@@ -1,12 +1,12 @@
 //! Rows of a table's type, made from the texts of their values.
 
-use super::catalog::describe_type;
+use super::catalog::{checks_domains, describe_type};
 use super::compat;
 use super::fmgr::Call;
 use super::output::{Context, Writer};
 use super::row::Value;
 use super::scan::{in_row_memory, with_relation};
-use super::session::OutputSettings;
+use super::session::{OutputSettings, Restricted};
 use super::text::from_server;
 use super::xact;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -54,6 +54,20 @@ pub struct Field {
     parameter: Oid,
     modifier: i32,
     is_certain: bool,
+    /// Whose rights the input function has.
+    acts_for: ActsFor,
+}
+
+/// Whose rights an input function has. One of a type that has a domain in it calls the functions of the
+/// domain's constraints, which whoever reads a table's past has no reason to trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ActsFor {
+    /// It calls no such function.
+    Caller,
+    /// It has those of the table's owner, who has chosen the type.
+    Owner(Oid),
+    /// It is not called: the table does not have a column of this name and type.
+    Nobody,
 }
 
 /// A row type, and how its values are read.
@@ -68,22 +82,40 @@ pub struct RowType {
 impl RowType {
     /// The type of a relation's rows. To be used until the end of the call.
     pub fn of_relation(relation: Oid) -> Self {
-        // SAFETY: a copy of the description, in the current memory context; the relation exists, or this is
-        // an ereport.
-        let descriptor = unsafe {
-            let lock = pg_sys::AccessShareLock as i32;
-            let opened = pg_sys::relation_open(relation, lock);
-            let descriptor = pg_sys::CreateTupleDescCopy((*opened).rd_att);
-            pg_sys::relation_close(opened, pg_sys::NoLock as i32);
-            pg_sys::BlessTupleDesc(descriptor)
-        };
-        // SAFETY: the copy from above.
-        unsafe { Self::of_descriptor(descriptor) }
+        let (descriptor, owner) = described(relation);
+        // SAFETY: a copy, in the current memory context.
+        unsafe { Self::of_descriptor(descriptor, &|_| ActsFor::Owner(owner)) }
     }
 
+    /// The type of a query's rows, whose columns are those that a relation has, or had. To be used until the
+    /// end of the call.
+    ///
     /// # Safety
     /// `descriptor` lives until the end of the call.
-    unsafe fn of_descriptor(descriptor: pg_sys::TupleDesc) -> Self {
+    unsafe fn of_query(descriptor: pg_sys::TupleDesc, relation: Oid) -> Self {
+        let (columns, owner) = described(relation);
+        let is_same = |one: &pg_sys::FormData_pg_attribute, other: &pg_sys::FormData_pg_attribute| {
+            !other.attisdropped && one.atttypid == other.atttypid && one.attname.data == other.attname.data
+        };
+        let acts_for = |form: &pg_sys::FormData_pg_attribute| {
+            // SAFETY: a copy, which has as many attributes.
+            let has_it = unsafe {
+                (0..(*columns).natts as usize).any(|at| is_same(form, compat::attribute(columns, at)))
+            };
+            if has_it { ActsFor::Owner(owner) } else { ActsFor::Nobody }
+        };
+        // SAFETY: by the contract.
+        unsafe { Self::of_descriptor(descriptor, &acts_for) }
+    }
+
+    /// `acts_for` says whose rights the input function of a column gets, if it may call others' functions.
+    ///
+    /// # Safety
+    /// `descriptor` lives until the end of the call.
+    unsafe fn of_descriptor(
+        descriptor: pg_sys::TupleDesc,
+        acts_for: &dyn Fn(&pg_sys::FormData_pg_attribute) -> ActsFor,
+    ) -> Self {
         // SAFETY: by the contract.
         let count = unsafe { (*descriptor).natts as usize };
         let mut depends_on_settings = false;
@@ -102,6 +134,7 @@ impl RowType {
                     parameter: Oid::INVALID,
                     modifier: -1,
                     is_certain: false,
+                    acts_for: ActsFor::Caller,
                 };
                 if !field.holds_nothing {
                     let known = describe_type(form.atttypid);
@@ -113,6 +146,9 @@ impl RowType {
                     unsafe {
                         let mut modifier = form.atttypmod;
                         let base = pg_sys::getBaseTypeAndTypmod(form.atttypid, &mut modifier);
+                        if checks_domains(base) {
+                            field.acts_for = acts_for(form);
+                        }
                         let mut input = Oid::INVALID;
                         pg_sys::getTypeInputInfo(base, &mut input, &mut field.parameter);
                         pg_sys::fmgr_info(input, &mut *field.function);
@@ -141,11 +177,28 @@ impl RowType {
                 )
             }
         };
-        if field.is_certain && !is_retyped {
-            Some(input())
-        } else {
-            xact::try_in_savepoint(input, |code, _| !xact::ends_statement(code))
+        let is_expected = |code, _: &str| !xact::ends_statement(code);
+        match field.acts_for {
+            ActsFor::Nobody => None,
+            ActsFor::Owner(owner) => {
+                let as_owner = || {
+                    let _owner = Restricted::to(owner);
+                    input()
+                };
+                xact::try_in_savepoint(as_owner, is_expected)
+            }
+            ActsFor::Caller if field.is_certain && !is_retyped => Some(input()),
+            ActsFor::Caller => xact::try_in_savepoint(input, is_expected),
         }
+    }
+
+    /// A value of a column of that name from its text, in UTF-8, with its type, which is no domain; `None` as
+    /// for [`Self::read`], or without such a column.
+    pub fn parameter(&mut self, column: &str, text: &str) -> Option<(Oid, Datum)> {
+        let at = self.fields.iter().position(|field| field.name == column && !field.holds_nothing)?;
+        // SAFETY: the description has the column.
+        let type_oid = unsafe { compat::attribute(self.descriptor, at) }.atttypid;
+        Some((describe_type(type_oid).base, self.read(at, &super::encoding::from_utf8(text), true)?))
     }
 
     /// The text of a value of a column, in the server's encoding.
@@ -173,6 +226,19 @@ impl RowType {
     }
 }
 
+/// A copy of the description of a relation's columns, in the current memory context, and the relation's
+/// owner.
+fn described(relation: Oid) -> (pg_sys::TupleDesc, Oid) {
+    // SAFETY: the relation exists, or this is an ereport. The lock is kept until the transaction ends.
+    unsafe {
+        let opened = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let descriptor = pg_sys::CreateTupleDescCopy((*opened).rd_att);
+        let owner = (*(*opened).rd_rel).relowner;
+        pg_sys::relation_close(opened, pg_sys::NoLock as i32);
+        (pg_sys::BlessTupleDesc(descriptor), owner)
+    }
+}
+
 fn split(values: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
     values.iter().map(|value| (value.unwrap_or(Datum::null()), value.is_none())).unzip()
 }
@@ -195,10 +261,10 @@ impl RowSink {
         Self::with_flags(call, pg_sys::MAT_SRF_USE_EXPECTED_DESC)
     }
 
-    /// The type of its rows.
-    pub fn row_type(&self) -> RowType {
+    /// The type of its rows, which are those of a relation.
+    pub fn row_type(&self, relation: Oid) -> RowType {
         // SAFETY: made in `begin`; it lives as long as the query.
-        unsafe { RowType::of_descriptor(self.descriptor) }
+        unsafe { RowType::of_query(self.descriptor, relation) }
     }
 
     fn with_flags(call: &Call, flags: u32) -> Self {

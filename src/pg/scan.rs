@@ -12,16 +12,17 @@ const FETCH: i64 = 1000;
 /// Calls `visit` with every row of the query, as the active snapshot sees it. Memory does not grow with the
 /// rows.
 pub fn for_each_row(query: &CStr, visit: impl FnMut(&Row<'_>)) {
-    visit_rows(query, true, visit);
+    visit_rows(query, &[], true, visit);
 }
 
 /// Calls `visit` with every row of a query that may lock rows, as it sees them when it begins: by a new
-/// snapshot, unless the isolation level says otherwise.
-pub fn for_each_row_latest(query: &CStr, visit: impl FnMut(&Row<'_>)) {
-    visit_rows(query, false, visit);
+/// snapshot, unless the isolation level says otherwise. `parameters` are values with their types.
+pub fn for_each_row_latest(query: &CStr, parameters: &[(Oid, Datum)], visit: impl FnMut(&Row<'_>)) {
+    visit_rows(query, parameters, false, visit);
 }
 
-fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
+fn visit_rows(query: &CStr, parameters: &[(Oid, Datum)], read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
+    let (mut types, mut values): (Vec<Oid>, Vec<Datum>) = parameters.iter().copied().unzip();
     // SAFETY: the SPI protocol (src/backend/executor/spi.c): connect, open a cursor, fetch, finish; each
     // batch of tuples lives until it is freed, the slot as long as its descriptor. An error's abort cleans up
     // after SPI.
@@ -29,16 +30,11 @@ fn visit_rows(query: &CStr, read_only: bool, mut visit: impl FnMut(&Row<'_>)) {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
             pgrx::error!("SPI_connect failed");
         }
-        let plan = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
+        let plan = pg_sys::SPI_prepare(query.as_ptr(), types.len() as c_int, types.as_mut_ptr());
         assert!(!plan.is_null(), "SPI_prepare failed");
         // Read-only: the cursor uses the active snapshot.
-        let portal = pg_sys::SPI_cursor_open(
-            std::ptr::null(),
-            plan,
-            std::ptr::null_mut(),
-            std::ptr::null(),
-            read_only,
-        );
+        let portal =
+            pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), std::ptr::null(), read_only);
         let slot = pg_sys::MakeSingleTupleTableSlot((*portal).tupDesc, &raw const pg_sys::TTSOpsHeapTuple);
         let memory = row_memory();
         loop {

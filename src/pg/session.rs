@@ -96,6 +96,13 @@ impl LocalSettings {
     }
 }
 
+/// The schemas of the search path that exist and that the current role may use, `pg_catalog` and that of
+/// temporary objects included where they are searched.
+pub fn search_path() -> Vec<pg_sys::Oid> {
+    // SAFETY: within a transaction; a list of OIDs, palloc'd.
+    unsafe { pgrx::PgList::<std::ffi::c_void>::from_pg(pg_sys::fetch_search_path(true)).iter_oid().collect() }
+}
+
 impl Drop for LocalSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -128,7 +135,8 @@ impl OutputSettings {
     pub fn enter(all: bool) -> Self {
         let local = all.then(|| {
             LocalSettings::enter(&[
-                (c"search_path", c"pg_catalog"),
+                // Otherwise temporary objects come first, and hide those of the same names.
+                (c"search_path", c"pg_catalog, pg_temp"),
                 (c"lc_monetary", c"C"),
                 (c"quote_all_identifiers", c"off"),
             ])
@@ -213,6 +221,41 @@ impl Drop for AsRole {
     fn drop(&mut self) {
         // SAFETY: what was current before.
         unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+    }
+}
+
+/// Code of another role's making, run as that role until the value is dropped: as VACUUM and REINDEX run the
+/// functions of a table's owner (`src/backend/commands/vacuum.c`), who gets neither the caller's rights nor a
+/// hold on the caller's session.
+pub struct Restricted {
+    _settings: LocalChanges,
+    _role: AsRole,
+}
+
+impl Restricted {
+    /// Makes `role`, which has made the code, the current role.
+    pub fn to(role: pg_sys::Oid) -> Self {
+        let as_role = AsRole::become_role(role);
+        // SAFETY: the flag is added to what `become_role` has set, and goes when that is dropped; the nest
+        // level is ended in `drop`, or by the transaction's abort.
+        unsafe {
+            let (mut current, mut context) = (pg_sys::Oid::INVALID, 0);
+            pg_sys::GetUserIdAndSecContext(&mut current, &mut context);
+            pg_sys::SetUserIdAndSecContext(current, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
+            Self { _settings: LocalChanges(pg_sys::NewGUCNestLevel()), _role: as_role }
+        }
+    }
+}
+
+/// Settings that somebody else's code may change, until the value is dropped.
+struct LocalChanges(c_int);
+
+impl Drop for LocalChanges {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the level that began with the value; in an error PostgreSQL's abort ends it.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.0) };
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Work in slices, each in a transaction of its own, so that no snapshot holds back vacuum for long.
 
+use super::session::LocalSettings;
 use super::worker;
 use pgrx::pg_sys;
 use std::ffi::c_int;
@@ -49,7 +50,10 @@ impl Slices for OfProcedure {
         unsafe {
             let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            // As in a worker, names mean what they say, whoever calls.
+            let path = LocalSettings::safe_search_path();
             let result = slice();
+            drop(path);
             pg_sys::PopActiveSnapshot();
             pg_sys::MemoryContextSwitchTo(previous);
             pg_sys::SPI_commit();

@@ -9,7 +9,7 @@ use super::scan::{for_each_row_latest, with_relation};
 use super::session::OutputSettings;
 use super::text::{from_server, sql};
 use super::{catalog, compat};
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
 
@@ -21,6 +21,9 @@ pub struct Column {
     pub quoted: String,
     /// Its type, for a cast: without the modifier, so that what is too long is an error and not cut.
     pub cast: String,
+    /// The type that values are compared as: not a domain, whose constraints stored values need not fulfil
+    /// (NOT VALID), and whose functions a condition has no reason to call.
+    pub compared_as: String,
     /// The operator by which an index of the type's own order finds equal values; `None` if there is none.
     pub equality: Option<String>,
     /// Whether it is computed from other columns.
@@ -45,6 +48,7 @@ pub fn columns(table: Oid) -> Vec<Column> {
                 quoted: pgrx::spi::quote_identifier(&name),
                 name,
                 cast: type_name(attribute.type_oid),
+                compared_as: type_name(catalog::describe_type(attribute.type_oid).base),
                 equality: equality(attribute.type_oid),
                 is_generated: form.attgenerated != 0,
                 is_always_identity: form.attidentity == b'a' as c_char,
@@ -121,9 +125,9 @@ impl<'a> RowReader<'a> {
 
     /// Runs a query that selects [`Self::list`], as the current role, and visits each row: where it is, and
     /// its values as capture writes them. The query sees what is committed now, unless the isolation level
-    /// says otherwise, and may lock rows.
-    pub fn read(&self, query: &str, mut visit: impl FnMut(String, Vec<String>)) {
-        for_each_row_latest(&sql(query), |row| {
+    /// says otherwise, and may lock rows. `parameters` are values with their types.
+    pub fn read(&self, query: &str, parameters: &[(Oid, Datum)], mut visit: impl FnMut(String, Vec<String>)) {
+        for_each_row_latest(&sql(query), parameters, |row| {
             let _settings = OutputSettings::enter(true);
             let place = from_server(row.bytes(0).unwrap_or_default());
             let value = |at: usize| {

@@ -6,7 +6,7 @@
 
 use crate::audit::enable::require_extension_owner;
 use crate::audit::suspend::GuardSuspended;
-use crate::error::{Error, OrRaise};
+use crate::error::{Error, OrRaise, warning};
 use crate::extension::{Extension, OwnTable};
 use crate::log::segment::{Segments, State};
 use crate::pg::fmgr::Call;
@@ -15,6 +15,7 @@ use crate::pg::slices::{OfProcedure, Slices};
 use crate::pg::triggers::triggers_of;
 use crate::pg::{catalog, orphan, process, relation, xact};
 use audit_chain_core::segment;
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CString;
 use std::time::Duration;
@@ -98,6 +99,19 @@ fn step(segment: u32) -> Result<bool, Error> {
     if orphan::shrink(table) {
         return Ok(true);
     }
-    orphan::drop(table);
+    // Everybody may use the type of a table's rows, and readers have views. They must not keep what is left
+    // of other segments.
+    let is_in_use = |code, _: &str| code == PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST;
+    if xact::try_in_savepoint(|| orphan::drop(table), is_in_use).is_none() {
+        let name = catalog::quoted_name(table).unwrap_or_default();
+        warning(
+            &format!(
+                "table {name} of a pruned segment is empty, and is not dropped: other objects depend on it"
+            ),
+            &format!(
+                "Drop them, then the table goes by itself. \"DROP TABLE {name}\" in a transaction that is rolled back names them."
+            ),
+        );
+    }
     Ok(false)
 }

@@ -1,8 +1,12 @@
 //! How rows are now.
 
 use crate::history::undo::target::{Target, is_known};
+use crate::pg::form::RowType;
 use crate::pg::writing::RowReader;
 use audit_chain_core::history::content::Content;
+use audit_chain_core::history::image;
+use pgrx::pg_sys::{Datum, Oid};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// A row as it is now.
@@ -16,32 +20,51 @@ pub struct Seen {
 pub struct Look<'a> {
     target: &'a Target,
     reader: RowReader<'a>,
+    types: RefCell<RowType>,
     /// Whether a row that is found is locked.
     lock: bool,
 }
 
 impl<'a> Look<'a> {
     pub fn new(target: &'a Target, lock: bool) -> Self {
-        Self { target, reader: RowReader::new(&target.columns), lock }
+        let types = RefCell::new(RowType::of_relation(target.relation));
+        Self { target, reader: RowReader::new(&target.columns), types, lock }
     }
 
-    fn read(&self, condition: Option<&str>, lock: bool, mut visit: impl FnMut(Seen)) {
+    fn read(
+        &self,
+        condition: Option<&str>,
+        parameters: &[(Oid, Datum)],
+        lock: bool,
+        mut visit: impl FnMut(Seen),
+    ) {
         let query = self.target.select(&self.reader, condition, lock);
-        self.reader.read(&query, |place, values| {
+        self.reader.read(&query, parameters, |place, values| {
             let names = self.target.columns.iter().map(|column| column.name.clone());
             visit(Seen { place, row: names.zip(values).collect() });
         });
     }
 
-    fn one(&self, condition: &str, lock: bool) -> Option<Seen> {
+    fn one(&self, condition: &str, parameters: &[(Oid, Datum)], lock: bool) -> Option<Seen> {
         let mut found = None;
-        self.read(Some(condition), lock, |seen| found = Some(seen));
+        self.read(Some(condition), parameters, lock, |seen| found = Some(seen));
         found
     }
 
-    /// The row that has this row's key.
+    /// The row that has this row's key. The values of the key are no part of the query, in which a cast would
+    /// call the functions of domains as the current role.
     pub fn by_key(&self, row: &Content) -> Option<Seen> {
-        self.one(&self.target.by_key(row)?, self.lock)
+        if self.target.key.is_empty() {
+            return None;
+        }
+        let (mut conditions, mut parameters) = (Vec::new(), Vec::new());
+        for name in &self.target.key {
+            let column = self.target.column(name)?;
+            let text = image::text(row.get(name)?);
+            parameters.push(self.types.borrow_mut().parameter(name, &text)?);
+            conditions.push(format!("{} {} ${}", column.quoted, column.equality.as_ref()?, parameters.len()));
+        }
+        self.one(&conditions.join(" AND "), &parameters, self.lock)
     }
 
     /// Rows of these contents, each another one.
@@ -64,7 +87,7 @@ impl<'a> Look<'a> {
                 partial.push((*number, content));
             }
         }
-        self.read(None, false, |seen| {
+        self.read(None, &[], false, |seen| {
             let number = exact.get_mut(&seen.row).and_then(Vec::pop).or_else(|| {
                 let agrees = |(_, content): &(usize, &Content)| {
                     differences(self.target, content, &seen.row, &|_| false).is_empty()
@@ -78,7 +101,9 @@ impl<'a> Look<'a> {
         });
         if self.lock {
             // What has changed since it was found is another row.
-            found.retain(|_, seen| self.one(&self.target.by_place(&seen.place, &seen.row), true).is_some());
+            found.retain(|_, seen| {
+                self.one(&self.target.by_place(&seen.place, &seen.row), &[], true).is_some()
+            });
         }
         found
     }

@@ -11,7 +11,7 @@ use crate::history::undo::effect::{Effect, Group, Lost};
 use crate::history::undo::later::Later;
 use crate::history::undo::look::{Look, Seen, differences};
 use crate::history::undo::order::Constraints;
-use crate::history::undo::target::{Target, literal};
+use crate::history::undo::target::{Target, assigned};
 use crate::pg::writing::Column;
 use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::history::Position;
@@ -378,7 +378,7 @@ fn update(
         } else if column.is_always_identity {
             reasons.push(format!("column \"{}\" cannot be put back: it is GENERATED ALWAYS", column.name));
         } else {
-            match literal(column, value) {
+            match assigned(column, value) {
                 Ok(value) => values.push((column, value)),
                 Err(loss) => reasons.push(reason(column, loss)),
             }
@@ -413,7 +413,7 @@ fn insert(whole: &Whole<'_>, row: &Content) -> (Texts, Vec<String>) {
     };
     for column in target.columns.iter().filter(|column| !column.is_generated) {
         let value = row.get(&column.name).or_else(|| found.get(&column.name));
-        match value.map(|value| literal(column, value)) {
+        match value.map(|value| assigned(column, value)) {
             Some(Ok(value)) => values.push((column, value)),
             Some(Err(loss)) => reasons.push(reason(column, loss)),
             None => {
@@ -450,7 +450,7 @@ fn backwards(effect: &Effect) -> Option<Vec<Statement>> {
                     target.columns.iter().filter(|column| !column.is_generated && is_wanted(column));
                 columns
                     .filter_map(|column| Some((column, row.get(&column.name)?)))
-                    .map(|(column, value)| Some((column, literal(column, value).ok()?)))
+                    .map(|(column, value)| Some((column, assigned(column, value).ok()?)))
                     .collect::<Option<Vec<_>>>()
             };
             let (kind, text, row) = match change {

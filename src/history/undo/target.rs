@@ -147,7 +147,7 @@ impl Target {
         let mut conditions = Vec::new();
         for name in &self.key {
             let column = self.column(name)?;
-            let value = literal(column, row.get(name)?).ok()?;
+            let value = literal(column, &column.compared_as, row.get(name)?).ok()?;
             conditions.push(format!("{} {} {value}", column.quoted, column.equality.as_ref()?));
         }
         Some(conditions.join(" AND "))
@@ -163,7 +163,7 @@ impl Target {
     pub fn by_place(&self, place: &str, row: &Content) -> String {
         let mut conditions = vec![is_at(place)];
         for column in &self.columns {
-            match row.get(&column.name).map(|value| literal(column, value)) {
+            match row.get(&column.name).map(|value| literal(column, &column.compared_as, value)) {
                 Some(Ok(value)) if value == NULL => conditions.push(format!("{} IS NULL", column.quoted)),
                 Some(Ok(value)) => {
                     if let Some(equality) = &column.equality {
@@ -223,13 +223,15 @@ fn defers_key(relation: Oid) -> bool {
 
 const NULL: &str = "NULL";
 
-/// A recorded value as SQL; why it cannot be, otherwise.
-pub fn literal(column: &Column, value: &str) -> Result<String, Loss> {
+/// A recorded value as SQL, for the column; why it cannot be, otherwise.
+pub fn assigned(column: &Column, value: &str) -> Result<String, Loss> {
+    literal(column, &column.cast, value)
+}
+
+fn literal(column: &Column, cast: &str, value: &str) -> Result<String, Loss> {
     match recorded(value, column.is_json) {
         Recorded::Null => Ok(NULL.into()),
-        Recorded::Text(text) if !text.contains('\0') => {
-            Ok(format!("{}::{}", quote_literal(&text), column.cast))
-        }
+        Recorded::Text(text) if !text.contains('\0') => Ok(format!("{}::{cast}", quote_literal(&text))),
         Recorded::Masked => Err(Loss::Masked),
         Recorded::TooLarge { .. } => Err(Loss::TooLarge),
         Recorded::Text(_) | Recorded::Bytes(_) => Err(Loss::Unreadable),

@@ -339,7 +339,8 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
     database.sql(
         "CREATE TABLE t (id integer PRIMARY KEY, v text);
          CREATE TABLE root (id integer) PARTITION BY LIST (id);
-         CREATE SCHEMA s; CREATE TABLE s.t (id integer)",
+         CREATE SCHEMA s; CREATE TABLE s.t (id integer); CREATE ROLE leaver;
+         CREATE TABLE s.of_leaver (id integer); ALTER TABLE s.of_leaver OWNER TO leaver;",
     );
     let trap = Trap::set(&database, eve);
     database.sql(&hostile_operators(eve, ""));
@@ -366,6 +367,38 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
         "SELECT table_name FROM public.audit_coverage",
         "SELECT entries FROM public.audit_status",
         "SELECT public.audit_inclusion_proof(chain, seq) FROM public.audit_log LIMIT 1",
+        "SELECT public.audit_history('public.t2', '{\"id\": 1}')",
+        "SELECT public.audit_history(NULL::public.t2)",
+        "SELECT public.audit_as_of(NULL::public.t2, 'now', false)",
+        "SELECT public.audit_diff(NULL::public.t2, 'now', 'now', false)",
+        "SELECT public.audit_check_table('public.t2')",
+        "SELECT public.audit_by('nobody')",
+        "SELECT public.audit_transaction(xid) FROM public.audit_log LIMIT 3",
+        "SELECT public.audit_undo(xid) FROM public.audit_log LIMIT 3",
+        "SELECT public.audit_restore('public.t2', '{\"id\": 1}', 'now', true)",
+        "SELECT * FROM public.audit_changes",
+        "SELECT public.audit_time_travel(max(at), false) FROM public.audit_log",
+        "SELECT public.audit_time_travel(max(at), false), public.audit_time_travel_end() FROM public.audit_log",
+        "SELECT public.audit_retention('1 day', reason => 'reason')",
+        "SELECT public.audit_hold('hold', 'reason'), public.audit_release('hold', 'reason')",
+        "SELECT public.audit_rotate()",
+        "CALL public.audit_maintain()",
+        "SELECT public.audit_seal()",
+        "SELECT public.audit_prune(dry_run => true)",
+        "CALL public.audit_finish_pruning()",
+        "SET audit_chain.actor = 'somebody'; INSERT INTO public.t2 VALUES (3, 'd')",
+        "SELECT public.audit_erase('public.t2', '{\"id\": 1}', 'reason', false)",
+        "SELECT public.audit_erase_columns('public.t2', '{w}', 'reason', false)",
+        "SELECT public.audit_erase_actor('somebody', 'reason', false)",
+        "SELECT * FROM public.audit_erasure_remains()",
+        "CALL public.audit_finish_erasure()",
+        "SELECT public.audit_verify_and_record()",
+        "CALL public.audit_verify_in_slices(record => true)",
+        "SELECT * FROM public.audit_verification_log",
+        "SELECT * FROM public.audit_segments",
+        "GRANT ALL ON public.t2 TO leaver",
+        "DROP OWNED BY leaver",
+        "REASSIGN OWNED BY leaver TO CURRENT_USER",
         "SELECT public.audit_disable_schema('s2', 'reason')",
         "SELECT public.audit_disable('public.t2', 'reason')",
         "DROP TABLE public.t2",
@@ -377,6 +410,123 @@ fn operators_in_the_search_path_of_a_caller_are_not_used() {
         assert!(!trap.has_sprung(), "an operator has run as another role in {statement}");
     }
     assert_armed(&database, &trap, eve);
+}
+
+// Values of the past are read by the input functions of the table's types, which call the functions of the
+// domains in them. Those act for the table's owner, and cannot change the session.
+#[test]
+fn a_tables_types_do_not_act_for_who_reads_its_past() {
+    let database = Database::create(server(), "past_types");
+    let eve = &database.role("eve", "");
+    let trap = Trap::set(&database, eve);
+    let mut session = Session::open(&database, eve);
+    session.run(&format!(
+        "CREATE FUNCTION {eve}.spring(value integer) RETURNS boolean LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM pg_catalog.set_config('search_path', '{eve}', false);
+             BEGIN SET ROLE {super}; EXCEPTION WHEN OTHERS THEN END;
+             RETURN {eve}.trap();
+         END $$;
+         CREATE DOMAIN {eve}.domain AS integer;
+         CREATE TYPE {eve}.pair AS (a {eve}.domain, b text);
+         CREATE TYPE {eve}.span AS RANGE (subtype = {eve}.domain);
+         CREATE TABLE {eve}.t (id {eve}.domain PRIMARY KEY, list {eve}.domain[], pair {eve}.pair, pairs {eve}.pair[],
+             span {eve}.span, spans {eve}.span_multirange);
+         CREATE TABLE {eve}.keyed (id {eve}.domain[] PRIMARY KEY, v text);
+         SELECT audit_enable('{eve}.t'), audit_enable('{eve}.keyed');
+         INSERT INTO {eve}.t VALUES (1, '{{1,2}}', '(3,x)', '{{\"(3,x)\"}}', '[1,2]', '{{[1,2]}}');
+         INSERT INTO {eve}.keyed VALUES ('{{1}}', 'x');
+         UPDATE {eve}.t SET list = '{{4}}';
+         ALTER DOMAIN {eve}.domain ADD CHECK ({eve}.spring(VALUE)) NOT VALID;",
+        super = database.sql("SELECT quote_ident(current_user)"),
+    ));
+    let values = "1|{4}|(3,x)|{\"(3,x)\"}|[1,2]|{[1,2]}";
+    let check = |statement: &str, rows: &str| {
+        let answer =
+            database.sql(&format!("SET client_min_messages = warning; {statement}; SHOW search_path"));
+        assert_eq!(answer, format!("{rows}\n\"$user\", public"), "{statement}");
+        assert!(!trap.has_sprung(), "the type's function has acted for who calls {statement}");
+    };
+    check(&format!("SELECT * FROM audit_as_of(NULL::{eve}.t, now(), false)"), values);
+    check(
+        &format!("SELECT (new_row).list FROM audit_history(NULL::{eve}.t) ORDER BY at DESC LIMIT 1"),
+        "{4}",
+    );
+    check(&format!("SELECT count(*) FROM audit_history('{eve}.keyed', '{{\"id\": \"{{1}}\"}}')"), "1");
+    check(&format!("SELECT count(*) FROM audit_check_table('{eve}.t')"), "0");
+    check(&format!("SELECT audit_restore('{eve}.t', '{{\"id\": 1}}', now()::text, true) IS NULL"), "t");
+    let xid = database.sql("SELECT xid FROM audit_log WHERE operation = 'UPDATE'");
+    check(
+        &format!("SELECT statement FROM audit_undo({xid})"),
+        &format!(
+            "DELETE FROM {eve}.keyed WHERE id OPERATOR(pg_catalog.=) '{{1}}'::{eve}.domain[];\n\
+             DELETE FROM {eve}.t WHERE id OPERATOR(pg_catalog.=) '1'::integer;"
+        ),
+    );
+    // A view of the past has the columns that the table had when it was made.
+    let past = "SELECT * FROM audit_time_travel((SELECT max(at) FROM audit_log), false)";
+    let moment = database.sql("SELECT max(at) FROM audit_log");
+    check(
+        &format!("SELECT list FROM _audit_past('{eve}.t', NULL, '{moment}') AS t(list {eve}.domain[])"),
+        "{4}",
+    );
+    assert!(
+        database.sql(&format!("SET search_path = {eve}, public; {past}; SELECT id FROM t")).ends_with('1')
+    );
+    assert!(!trap.has_sprung(), "the type's function has acted for a traveller");
+    // A reader's own types do not act for the table's owner.
+    let reader = &database.role("reader", "");
+    let other = Trap::set(&database, reader);
+    database.sql(&format!("GRANT SELECT ON audit_log TO {reader}; GRANT SELECT ON {eve}.t TO {reader}"));
+    let mut session = Session::open(&database, reader);
+    session.run(&format!(
+        "CREATE DOMAIN {reader}.domain AS integer CHECK ({reader}.trap());
+         SELECT * FROM _audit_past('{eve}.t', NULL, '{moment}') AS t(id integer, list {reader}.domain[])"
+    ));
+    assert!(!other.has_sprung(), "the reader's function has acted for the table's owner");
+    let armed = database.sql(&format!("SET ROLE {reader}; SELECT '{{1}}'::{eve}.domain[]"));
+    assert!(armed.ends_with("{1}") && trap.has_sprung(), "the trap is set");
+}
+
+// Who may not read the catalogs uses DDL on audited tables as on others.
+#[test]
+fn ddl_needs_no_right_on_the_catalogs() {
+    let database = Database::create(server(), "catalogs");
+    let app = &database.role("app", "");
+    database.sql(&format!(
+        "CREATE SCHEMA {app} AUTHORIZATION {app}; CREATE SCHEMA s AUTHORIZATION {app};
+         SELECT audit_enable_schema('s');
+         GRANT CREATE ON DATABASE catalogs TO {app};
+         REVOKE SELECT ON ALL TABLES IN SCHEMA pg_catalog FROM PUBLIC;"
+    ));
+    let mut session = Session::open(&database, app);
+    for statement in [
+        "CREATE TABLE t (id integer PRIMARY KEY, v text)",
+        "SELECT public.audit_enable('t')",
+        "CREATE TABLE root (id integer, v text) PARTITION BY LIST (id)",
+        "SELECT public.audit_enable('root')",
+        "INSERT INTO t VALUES (1, 'a')",
+        "UPDATE t SET v = 'b'",
+        "DELETE FROM t",
+        "TRUNCATE t",
+        "ALTER TABLE t ADD w integer DEFAULT 3",
+        "ALTER TABLE t RENAME w TO x",
+        "ALTER TABLE t DROP x",
+        "CREATE INDEX ON t (v)",
+        "CREATE TABLE leaf PARTITION OF root FOR VALUES IN (1)",
+        "INSERT INTO root VALUES (1, 'a')",
+        "ALTER TABLE root DETACH PARTITION leaf",
+        "CREATE TABLE s.t AS SELECT 1 AS id",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA s TO PUBLIC",
+        "ALTER SCHEMA s RENAME TO s2",
+        "DROP TABLE s2.t",
+        "DROP TABLE leaf",
+        "DROP OWNED BY CURRENT_USER",
+    ] {
+        let outcome = session.outcome(&format!("SET search_path = {app}; {statement}"));
+        assert_eq!(outcome, DONE, "{statement}");
+    }
+    database.assert_intact();
 }
 
 /// A database in which an event trigger of a user records every command by a function that relies on its

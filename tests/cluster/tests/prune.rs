@@ -1,6 +1,6 @@
 //! A log from which segments were pruned: dumps, backups, standbys, crashes, attacks, and a year of it.
 
-use cluster_tests::{Database, eventually, server, state};
+use cluster_tests::{Database, Session, eventually, server, state};
 use harness::postgres::error::SqlState;
 use harness::{Mode, Server, backend_pid};
 
@@ -245,6 +245,32 @@ fn a_reader_stops_a_pruning_and_nobody_waits() {
     database.sql("CALL audit_finish_pruning()");
     assert_eq!(left_over(&database), "audit_log_0002");
     drop(reader);
+    finish(&database);
+}
+
+/// Everybody may use the type of a segment's rows, and readers have views. What depends on a segment keeps its
+/// empty table, and nothing else.
+#[test]
+fn what_depends_on_a_segment_keeps_only_its_table() {
+    let server = server();
+    let database = create(&server, "depended");
+    let role = database.role("role", "");
+    let mut session = Session::open(&database, &role);
+    session.run(
+        "CREATE TEMPORARY TABLE user_table (entry audit_log, of_segment audit_log_0002);
+         CREATE TEMPORARY VIEW user_view AS SELECT NULL::audit_log AS entry, NULL::audit_log_0002 AS of_segment",
+    );
+    segment(&database, 5);
+    database.sql("SELECT audit_checkpoint()");
+    prune(&database);
+    assert_eq!(left_over(&database), "audit_log_0001\naudit_log_0002\naudit_log_0003");
+    for _ in 0..2 {
+        database.sql("CALL audit_finish_pruning()");
+        assert_eq!(left_over(&database), "audit_log_0002");
+        assert_eq!(database.number("SELECT pg_relation_size('audit_log_0002')"), 0);
+    }
+    database.assert_intact();
+    session.run("DROP VIEW user_view; DROP TABLE user_table");
     finish(&database);
 }
 

@@ -287,6 +287,30 @@ fn a_dump_replaces_a_database_that_has_a_log() {
     let state = "SELECT state FROM audit.audit_coverage WHERE table_name = 'account'";
     assert_eq!(database.sql(state), "not audited");
     assert_intact(&database, "a dropped trigger");
+
+    // So does what drops one of them only, and puts it back once something has been changed.
+    for trigger in ["!audit_chain_row", "!audit_chain_statement"] {
+        server.psql("postgres", "DROP DATABASE restored").unwrap();
+        let database = Database::empty(&server, "restored");
+        pg_restore(&server, "restored", &whole, &[]);
+        database.sql("SELECT audit.audit_event('before')");
+        let again = database.sql(&format!(
+            "SELECT pg_get_triggerdef(oid) FROM pg_trigger
+             WHERE tgname = '{trigger}' AND tgrelid = 'app.account'::regclass"
+        ));
+        database.sql(&format!(
+            "SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false);
+             DROP TRIGGER \"{trigger}\" ON app.account;
+             UPDATE app.account SET owner = 'Hidden';
+             {again};
+             ALTER TABLE app.account ENABLE ALWAYS TRIGGER \"{trigger}\";"
+        ));
+        assert_eq!(
+            database.sql(ended),
+            "DISABLE account|dropped by the replay of a dump (pg_restore --clean)",
+            "{trigger}"
+        );
+    }
 }
 
 /// Without the log, a new one begins, and says so.

@@ -157,6 +157,16 @@ SELECT audit_seal();
 CALL audit_maintain();
 RESET ROLE;
 
+-- Nothing else becomes a part of a segment, and no segment one of another extension, which pg_dump would leave out.
+CREATE TABLE child () INHERITS (audit_log_0002);
+CREATE TEMPORARY TABLE child () INHERITS (audit_log_0002);
+CREATE TABLE likeness (LIKE audit_log_0002 INCLUDING ALL);
+ALTER TABLE likeness INHERIT audit_log_0002;
+ALTER EXTENSION plpgsql ADD TABLE audit_log_0002;
+ALTER EXTENSION plpgsql ADD TABLE likeness;
+ALTER EXTENSION plpgsql DROP TABLE likeness;
+DROP TABLE likeness;
+
 -- The segments are dropped with the extension, if they are named, or with CASCADE.
 DROP EXTENSION audit_chain;
 SELECT pg_catalog.count(*) FROM pg_class WHERE relname ~ '^audit_log' AND relnamespace = 'public'::regnamespace;
