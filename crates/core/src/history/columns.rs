@@ -112,7 +112,11 @@ fn scale(name: &str) -> Option<Option<i32>> {
 /// the values from the texts that they had before all of them.
 fn first_computing(changes: &[(&Retyped, Position)]) -> Option<Position> {
     let mut texts = Texts::Kept;
-    for (retyped, position) in changes {
+    for (at, (retyped, position)) in changes.iter().enumerate() {
+        // An entry of the table itself and one of a table above it may tell of the same change.
+        if at > 0 && *changes[at - 1].0 == **retyped && !retyped.using {
+            continue;
+        }
         texts = match (texts, retyped.texts()) {
             _ if retyped.computes() => return Some(*position),
             (Texts::Kept, now) => now,
@@ -392,5 +396,9 @@ mod tests {
         assert_eq!(computed(&["json", "jsonb", "text"]), Some(2));
         assert_eq!(computed(&["json", "jsonb", "json", "text"]), Some(2));
         assert_eq!(computed(&["integer", "text", "integer", "bigint"]), Some(2));
+        let twice = r#"{"retyped":{"a":{"from":"json","to":"jsonb"}}}"#;
+        let Columns(changes) = columns(&[(1, twice), (2, twice)]);
+        let retyped: Vec<_> = changes.iter().map(|change| (&change.retyped[0], change.position)).collect();
+        assert_eq!(first_computing(&retyped), None);
     }
 }
