@@ -85,9 +85,32 @@ impl Retyped {
                 _ => Texts::Kept,
             },
             (Some(Some(from)), Some(Some(to))) if from == to => Texts::Kept,
-            (Some(Some(from)), Some(Some(to))) if from < to => Texts::Padded,
+            (Some(Some(from @ 0..)), Some(Some(to))) if from < to => Texts::Padded,
             _ => Texts::Changed,
         }
+    }
+
+    /// What an image has for a value after it; `None` if that is not known.
+    #[must_use]
+    pub fn written(&self, value: &str) -> Option<String> {
+        if !self.rewrites() {
+            return Some(value.to_owned());
+        }
+        if self.computes() || self.texts() == Texts::Changed || self.from.starts_with("json") {
+            return None;
+        }
+        // Numbers are bare, and texts are not; NaN is a string already.
+        if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Some(value.to_owned());
+        }
+        Some(match (scale(&self.from), scale(&self.to)) {
+            (_, None) => format!("\"{value}\""),
+            (Some(Some(from)), Some(Some(to))) if from < to => {
+                let point = if from == 0 { "." } else { "" };
+                format!("{value}{point}{}", "0".repeat((to - from) as usize))
+            }
+            _ => value.to_owned(),
+        })
     }
 
     /// Whether it leaves the number of digits after the decimal point as it is, which all values have.
@@ -396,6 +419,22 @@ mod tests {
         assert_eq!(computed(&["json", "jsonb", "text"]), Some(2));
         assert_eq!(computed(&["json", "jsonb", "json", "text"]), Some(2));
         assert_eq!(computed(&["integer", "text", "integer", "bigint"]), Some(2));
+        let retyped = |from: &str, to: &str| Retyped {
+            name: "a".into(),
+            from: from.into(),
+            to: to.into(),
+            using: false,
+        };
+        assert_eq!(retyped("integer", "text").written("-1").as_deref(), Some("\"-1\""));
+        assert_eq!(retyped("numeric", "text").written("\"NaN\"").as_deref(), Some("\"NaN\""));
+        assert_eq!(retyped("integer", "numeric").written("1").as_deref(), Some("1"));
+        assert_eq!(retyped("integer", "text").written("null").as_deref(), Some("null"));
+        assert_eq!(retyped("integer", "numeric(8,2)").written("-1").as_deref(), Some("-1.00"));
+        assert_eq!(retyped("numeric(8,1)", "numeric(8,2)").written("1.5").as_deref(), Some("1.50"));
+        assert_eq!(retyped("numeric(8,-1)", "numeric(8,2)").written("10"), None);
+        assert_eq!(retyped("numeric(8,2)", "numeric(8,1)").written("1.55"), None);
+        assert_eq!(retyped("text", "integer").written("\"1\""), None);
+        assert_eq!(retyped("jsonb", "text").written("{}"), None);
         let twice = r#"{"retyped":{"a":{"from":"json","to":"jsonb"}}}"#;
         let Columns(changes) = columns(&[(1, twice), (2, twice)]);
         let retyped: Vec<_> = changes.iter().map(|change| (&change.retyped[0], change.position)).collect();
