@@ -1,7 +1,8 @@
 //! Beginning and ending the auditing of a table, each with an entry of its own.
 
+use crate::audit::above::audited_ancestor;
 use crate::audit::foreign;
-use crate::audit::inheritance::{self, Announced, audited_ancestor};
+use crate::audit::inheritance::{self, Announced};
 use crate::audit::record::{record_enable, record_lifecycle};
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};

@@ -3,6 +3,7 @@
 //! **Invariant**: after [`settle`], a table below audited ones is audited, unless it is a foreign table, and
 //! what the entries of a table above it leave out, its own leave out too.
 
+use crate::audit::above::{ancestors, audited_ancestor};
 use crate::audit::foreign::warn_left_out;
 use crate::audit::record::record_enable;
 use crate::audit::table::Table;
@@ -15,32 +16,6 @@ use crate::pg::catalog;
 use crate::pg::relation::{self, Lock};
 use pgrx::pg_sys::Oid;
 use serde_json::json;
-
-/// The tables above a table: those that it inherits from or is a partition of, theirs, and so on; the nearest
-/// first.
-fn ancestors(table: Oid) -> Vec<Oid> {
-    let mut found = relation::parents(table);
-    let mut at = 0;
-    while at < found.len() {
-        for parent in relation::parents(found[at]) {
-            if !found.contains(&parent) {
-                found.push(parent);
-            }
-        }
-        at += 1;
-    }
-    found
-}
-
-/// The table above this one with which it is audited, the nearest first.
-pub fn audited_ancestor(extension: &Extension, table: Oid) -> Result<Option<Oid>, Error> {
-    for ancestor in ancestors(table) {
-        if Capture::of(extension, ancestor)?.auditing().is_some_and(|auditing| !auditing.inherited) {
-            return Ok(Some(ancestor));
-        }
-    }
-    Ok(None)
-}
 
 /// What the audited tables above a table ask for it; `None` if none of them is audited.
 ///
@@ -150,17 +125,6 @@ pub fn settle(extension: &Extension, table: &Table, announced: Announced) -> Res
             detail["previous_options"] = has.options.to_json();
         }
     }
-    if !wanted.inherited
-        && let Some(above) = above(extension, table.oid)?
-    {
-        detail["below"] = above.into();
-    }
     record_enable(extension, table, &wanted, detail)?;
     Ok(true)
-}
-
-/// The identity of the auditing of the nearest audited table above.
-pub fn above(extension: &Extension, table: Oid) -> Result<Option<String>, Error> {
-    let Some(above) = audited_ancestor(extension, table)? else { return Ok(None) };
-    Ok(Capture::of(extension, above)?.auditing().map(|above| above.id.clone()))
 }

@@ -4,6 +4,7 @@
 //! * [`schema`]: the same for all tables of a schema, and its policy for later ones.
 //! * [`triggers`]: the capture triggers.
 //! * [`foreign`]: which foreign tables can be audited.
+//! * [`above`]: the audited tables above a table.
 //! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
 //! * [`table`]: tables in the catalogs.
 //! * [`events`]: the entries about auditing, read back.
@@ -15,6 +16,7 @@
 //!
 //! **Invariant**: capture begins, changes and ends with an entry in the same transaction.
 
+pub mod above;
 pub mod enable;
 pub mod events;
 pub mod foreign;

@@ -1,5 +1,6 @@
 //! Entries about auditing itself: ENABLE, DISABLE, DDL.
 
+use crate::audit::above;
 use crate::audit::table::Table;
 use crate::capture::options::{Auditing, Options};
 use crate::error::{Error, warning};
@@ -110,6 +111,12 @@ pub fn record_enable(
     mut detail: Value,
 ) -> Result<(), Error> {
     detail["options"] = auditing.options.to_json();
+    let above = above::identities(extension, table.oid)?;
+    // One that is audited with a single table above it has that table's identity.
+    let is_known = auditing.inherited && above == [auditing.id.as_str()];
+    if !above.is_empty() && !is_known {
+        detail["below"] = above.into();
+    }
     let key = key_left_out(table.oid, &auditing.options);
     if !key.is_empty() {
         detail["key_left_out"] = key.into();

@@ -1,8 +1,8 @@
 //! A whole schema at once: its tables, and those that are created there later.
 
+use crate::audit::above::audited_ancestor;
 use crate::audit::enable::{self, require_extension_owner};
 use crate::audit::foreign::{self, warn_left_out};
-use crate::audit::inheritance::audited_ancestor;
 use crate::audit::record::record;
 use crate::audit::table::Table;
 use crate::audit::triggers::Capture;

@@ -6,9 +6,10 @@
 //! Nothing is recorded while the log has no entries: a dump is being restored then, and a new entry would
 //! take the place of the first restored one.
 
+use crate::audit::above::audited_ancestor;
 use crate::audit::enable::record_baseline;
 use crate::audit::foreign;
-use crate::audit::inheritance::{self, Announced, audited_ancestor};
+use crate::audit::inheritance::{self, Announced};
 use crate::audit::record::{key_left_out, record, record_ddl, record_enable, warn_of_key};
 use crate::audit::schema;
 use crate::audit::table::Table;
@@ -109,11 +110,12 @@ pub fn after(
         if change.created || change.placed || change.is_renamed(relation) {
             // What lies below it comes with it.
             for member in relation::descendants(relation, Lock::None) {
+                let before = Capture::of(extension, member)?;
                 ensure_capture(extension, &Table::load(member)?, command.fills_table(), change)?;
+                if change.placed && !change.created {
+                    record_place(extension, &Table::load(member)?, before.auditing())?;
+                }
             }
-        }
-        if change.placed && !change.created {
-            record_place(extension, &Table::load(relation)?, before_command.auditing())?;
         }
         if let Some(before) = change.before.as_ref().filter(|_| was_audited) {
             let schema = catalog::namespace_name(before.namespace).unwrap_or_default();
@@ -394,18 +396,14 @@ fn record_rename(extension: &Extension, table: &Table, before: &str) -> Result<(
     record_enable(extension, table, auditing, json!({ "renamed_from": before }))
 }
 
-/// Records below which audited table one is now that keeps its own auditing: its rows are those of that table
+/// Records below which audited tables one is now that keeps its auditing: its rows are those of these tables
 /// too. Where an entry tells of another auditing or other options, it says so too.
 fn record_place(extension: &Extension, table: &Table, before: Option<&Auditing>) -> Result<(), Error> {
     let capture = Capture::of(extension, table.oid)?;
-    let Some(auditing) = capture.auditing().filter(|own| !own.inherited && Some(*own) == before) else {
+    let Some(auditing) = capture.auditing().filter(|auditing| Some(*auditing) == before) else {
         return Ok(());
     };
-    let detail = json!({
-        "previous_options": auditing.options.to_json(),
-        "below": inheritance::above(extension, table.oid)?,
-    });
-    record_enable(extension, table, auditing, detail)
+    record_enable(extension, table, auditing, json!({ "previous_options": auditing.options.to_json() }))
 }
 
 /// Follows the new names of a table's columns in its options, and removes dropped ones.

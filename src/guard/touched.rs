@@ -9,7 +9,7 @@
 //! **Invariant**: an error forgets what was touched by what it undoes. The end of a transaction leaves
 //! nothing but a command that goes on in another one, such as CREATE INDEX CONCURRENTLY.
 
-use crate::audit::inheritance::audited_ancestor;
+use crate::audit::above::audited_ancestor;
 use crate::audit::schema;
 use crate::audit::suspend::is_suspended;
 use crate::audit::triggers::Capture;

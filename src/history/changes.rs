@@ -9,6 +9,7 @@ use crate::history::table_at::{before_arrival, find, histories};
 use crate::history::typed::{Found as Values, Typed};
 use crate::history::when::When;
 use crate::log::table;
+use crate::pg::equality::KeyEquality;
 use crate::pg::fmgr::Call;
 use crate::pg::form::RowSink;
 use crate::pg::inet::inet_datum;
@@ -77,6 +78,17 @@ struct Found {
 impl Found {
     /// Finds them, by the key or the content that was given.
     fn of(asked: &Asked, given: Option<&str>) -> Result<Self, Error> {
+        let found = Self::by(asked, given, None)?;
+        // The log may have the key with another text.
+        let equality = asked.relation.filter(|_| found.entries.is_empty()).and_then(KeyEquality::of);
+        match equality {
+            Some(mut equality) => Self::by(asked, given, Some(&mut equality)),
+            None => Ok(found),
+        }
+    }
+
+    /// Finds them by the text of the key, or by all keys in the log that are equal to it.
+    fn by(asked: &Asked, given: Option<&str>, mut equality: Option<&mut KeyEquality>) -> Result<Self, Error> {
         let reader = Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
         let mut found = Self::default();
         for (at, lineage) in asked.family.members().enumerate() {
@@ -86,8 +98,17 @@ impl Found {
             };
             let mut entries = match &wanted {
                 Wanted::Key(key) => {
-                    let mut known = histories(&reader, lineage, BTreeSet::from([key.clone()]));
-                    let entries = follow(lineage, &mut known, key);
+                    let keys = match &mut equality {
+                        Some(equality) => equal_keys(&reader, lineage, key, equality),
+                        None => BTreeSet::from([key.clone()]),
+                    };
+                    let known = histories(&reader, lineage, keys.clone());
+                    let mut entries: Vec<Entry> =
+                        keys.iter().flat_map(|key| follow(lineage, &known, key)).collect();
+                    if keys.len() > 1 {
+                        entries.sort_by_key(|entry| entry.position);
+                        entries.dedup_by_key(|entry| entry.position);
+                    }
                     found.histories.insert(at, known);
                     entries
                 }
@@ -246,34 +267,38 @@ fn who(asked: &Asked, entry: &Entry) -> Result<Who, Error> {
     Ok(who.unwrap_or_default())
 }
 
+/// The keys in the log that are equal to one.
+fn equal_keys(reader: &Reader, lineage: &Lineage, key: &Key, equality: &mut KeyEquality) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    let all = Rows::Range { from: &[], to: None };
+    reader.visit(lineage, &all, &mut |entry| keys.extend(entry.key.into_iter().chain(entry.left)));
+    keys.retain(|other| equality.are_equal(key, other));
+    keys
+}
+
 /// The entries about the row that has this key last, under the keys that it had before too.
-fn follow(lineage: &Lineage, known: &mut BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = known.get(key).cloned().unwrap_or_default();
-    let mut at = 0;
-    while at < entries.len() {
-        let entry = entries[at].clone();
-        let is_of_row =
-            entry.key.as_ref() == Some(key) || entries[..at].iter().any(|other| other.left == entry.key);
-        if is_of_row && let Some(left) = entry.left.as_ref().filter(|left| *left != key) {
+fn follow(lineage: &Lineage, known: &BTreeMap<Key, Vec<Entry>>, key: &Key) -> Vec<Entry> {
+    let about = |key: &Key| known.get(key).map_or(&[][..], |entries| &entries[..]);
+    let mut entries = Vec::new();
+    let (mut seen, mut followed) = (BTreeSet::new(), BTreeSet::new());
+    // What is to come, the next one last: an entry, and under which key it was found.
+    let mut rest: Vec<(&Entry, &Key)> = about(key).iter().rev().map(|entry| (entry, key)).collect();
+    while let Some((entry, key)) = rest.pop() {
+        let came_from = entry.left.as_ref().filter(|left| *left != key && entry.key.as_ref() == Some(key));
+        if let Some(left) = came_from.filter(|_| followed.insert(entry.position)) {
             // What the row was called before this change: its life under that key.
-            let before = known.get(left).map_or(&[][..], |entries| &entries[..]);
             let end = Position { seq: entry.position.seq - 1, ..entry.position };
-            let before = before_arrival(lineage, before, left, end, Some(&entry));
+            let before = before_arrival(lineage, about(left), left, end, Some(entry));
             let begin = before
                 .iter()
                 .rposition(|other| other.key.as_ref() == Some(left) && other.is_arrival())
                 .unwrap_or(0);
-            let life: Vec<Entry> = before[begin..]
-                .iter()
-                .filter(|other| entries.iter().all(|known| known.position != other.position))
-                .cloned()
-                .collect();
-            entries.splice(at..at, life);
+            rest.push((entry, key));
+            rest.extend(before[begin..].iter().rev().map(|other| (other, left)));
+        } else if seen.insert(entry.position) {
+            entries.push(entry.clone());
         }
-        at += 1;
     }
-    let mut seen = BTreeSet::new();
-    entries.retain(|entry| seen.insert(entry.position));
     entries
 }
 

@@ -5,8 +5,8 @@
 //! say what was done to its columns. Before a table came to its name, another one may have had it and given
 //! it up: its entries are not meant. One that was dropped while it had the name is: its rows went then.
 
+use crate::audit::above::audited_ancestor;
 use crate::audit::events::{Event, events, split};
-use crate::audit::inheritance::audited_ancestor;
 use crate::capture::options::Options;
 use crate::error::Error;
 use crate::extension::Extension;
@@ -65,9 +65,8 @@ pub struct Lineage {
     /// When all rows went that entries before tell of: it was dropped, or all its rows were recorded once
     /// more.
     pub clears: Vec<Turn>,
-    /// The entries that say how it was audited: the auditing's identity, whether it is that of a table above,
-    /// and which auditing above it is below otherwise.
-    auditings: Vec<(Turn, String, bool, Option<String>)>,
+    /// The entries that say how it was audited.
+    auditings: Vec<Audited>,
     /// Whether no entry of its own says that its auditing began, at most that it goes on under another name:
     /// it was there when the auditing of a table above began.
     began_above: bool,
@@ -77,6 +76,20 @@ pub struct Lineage {
     alterations: Vec<Alteration>,
     /// The entries by which auditing began, changed or ended.
     turns: Vec<Turn>,
+}
+
+/// An entry that says how a table was audited.
+#[derive(Clone, Debug)]
+struct Audited {
+    turn: Turn,
+    /// The auditing's identity.
+    id: String,
+    /// Whether that is the identity of the auditing of a table above.
+    is_inherited: bool,
+    /// The auditings of the tables above.
+    above: Vec<String>,
+    /// Whether the entry is that of a table above, and only adds one to those above.
+    is_of_other: bool,
 }
 
 /// An entry that tells of changed columns or keys.
@@ -116,7 +129,15 @@ impl Lineage {
                 if listed(detail, "members").contains(&name) {
                     // It was below the table when the auditing of that began, which has been its own since.
                     lineage.turns.push(turn);
-                    lineage.auditings.push((turn, event.auditing(), true, None));
+                    let id = event.auditing();
+                    let above = vec![id.clone()];
+                    lineage.auditings.push(Audited {
+                        turn,
+                        id,
+                        is_inherited: true,
+                        above,
+                        is_of_other: true,
+                    });
                     lineage.begin_period(turn, &mut ends, false, detail["complete"] == true);
                 }
                 continue;
@@ -131,8 +152,8 @@ impl Lineage {
                     lineage.options.push((event.position, options));
                     let id = event.auditing();
                     let is_inherited = detail["inherited"] == true;
-                    let below = detail["below"].as_str().map(str::to_owned);
-                    lineage.auditings.push((turn, id, is_inherited, below));
+                    let above = above(event);
+                    lineage.auditings.push(Audited { turn, id, is_inherited, above, is_of_other: false });
                     let continues = detail.get("previous_options").is_some()
                         || renamed_from.is_some()
                         || detail["reason"] == "detached";
@@ -203,11 +224,15 @@ impl Lineage {
 
     /// Adds what happened to it with the table above, whose entries tell of it.
     fn inherit(&mut self, above: &Self) {
-        let is_with = |position: Position| match self.auditing_at(position) {
-            Some((id, is_inherited)) => {
-                is_inherited && Some(id) == above.auditing_at(position).map(|(id, _)| id)
+        let is_with = |position: Position| {
+            let is_before = |turn: Turn| turn.position <= position;
+            match self.auditing(&is_before) {
+                Some(own) => {
+                    let with = above.auditing(&is_before).map(|above| &above.id);
+                    own.is_inherited && self.above(&is_before).any(|above| Some(above) == with)
+                }
+                None => self.began_above,
             }
-            None => self.began_above,
         };
         let happened = |alteration: &&Alteration| {
             let position = alteration.turn.position;
@@ -229,10 +254,19 @@ impl Lineage {
         self.settle();
     }
 
-    /// The identity of its auditing at a position, and whether that is the one of a table above.
-    fn auditing_at(&self, position: Position) -> Option<(&str, bool)> {
-        let last = self.auditings.iter().rev().find(|(turn, ..)| turn.position <= position);
-        last.map(|(_, id, is_inherited, _)| (&id[..], *is_inherited))
+    /// The last of the entries that count which says how it was audited.
+    fn auditing(&self, counts: &dyn Fn(Turn) -> bool) -> Option<&Audited> {
+        self.auditings.iter().rev().find(|audited| counts(audited.turn))
+    }
+
+    /// The auditings of the tables that it was below, by the entries that count.
+    fn above(&self, counts: &dyn Fn(Turn) -> bool) -> impl Iterator<Item = &String> {
+        let counting: Vec<&Audited> =
+            self.auditings.iter().rev().filter(|audited| counts(audited.turn)).collect();
+        // What its own last entry says, and what came later.
+        let own = counting.iter().position(|audited| !audited.is_of_other);
+        let saying = own.map_or(counting.len(), |own| own + 1);
+        counting.into_iter().take(saying).flat_map(|audited| &audited.above)
     }
 
     /// The name now, or the last one.
@@ -271,8 +305,8 @@ impl Lineage {
             .map(|alteration| alteration.turn)
             .filter(|turn| counts(*turn))
             .map(|turn| turn.position);
-        let audited =
-            self.auditings.iter().filter(|(turn, ..)| counts(*turn)).map(|(turn, ..)| turn.position);
+        let audited = self.auditings.iter().map(|audited| audited.turn);
+        let audited = audited.filter(|turn| counts(*turn)).map(|turn| turn.position);
         let last = altered.chain(audited).max();
         last.map_or(Position { at: i64::MIN, ..Position::default() }, |last| Position {
             seq: last.seq + 1,
@@ -363,7 +397,7 @@ impl Family {
         if std::ptr::eq(table, &self.root) {
             return true;
         }
-        let roots: BTreeSet<&str> = self.root.auditings.iter().map(|(_, id, ..)| &id[..]).collect();
+        let roots: BTreeSet<&str> = self.root.auditings.iter().map(|audited| &audited.id[..]).collect();
         self.is_below(table, &roots, counts, 0)
     }
 
@@ -374,21 +408,15 @@ impl Family {
         counts: &dyn Fn(Turn) -> bool,
         depth: usize,
     ) -> bool {
-        let Some((_, id, is_inherited, below)) =
-            table.auditings.iter().rev().find(|(turn, ..)| counts(*turn))
-        else {
+        if table.auditing(counts).is_none() {
             return table.began_above;
-        };
-        let above = if *is_inherited { Some(id) } else { below.as_ref() };
-        above.is_some_and(|above| {
+        }
+        table.above(counts).any(|above| {
             roots.contains(&above[..])
                 || depth < 32
                     && self.below.iter().any(|between| {
                         !std::ptr::eq(between, table)
-                            && between
-                                .auditings
-                                .iter()
-                                .any(|(_, own, inherited, _)| own == above && !inherited)
+                            && between.auditings.iter().any(|own| own.id == *above && !own.is_inherited)
                             && self.is_below(between, roots, counts, depth + 1)
                     })
         })
@@ -396,15 +424,11 @@ impl Family {
 
     /// Lets the tables have what happened to those above them.
     fn inherit(&mut self, extension: &Extension, events: &[Event], table: Option<Oid>) -> Result<(), Error> {
-        let is_own = |member: &&Lineage| member.auditings.iter().any(|(_, _, inherited, _)| !inherited);
+        let is_own = |member: &&Lineage| member.auditings.iter().any(|audited| !audited.is_inherited);
         let mut above: Vec<Lineage> = self.members().filter(is_own).cloned().collect();
-        let ids: BTreeSet<&String> = self
-            .root
-            .auditings
-            .iter()
-            .filter(|(_, _, inherited, _)| *inherited)
-            .map(|(_, id, ..)| id)
-            .collect();
+        let inherited =
+            self.members().flat_map(|member| &member.auditings).filter(|audited| audited.is_inherited);
+        let ids: BTreeSet<&String> = inherited.flat_map(|audited| &audited.above).collect();
         let mut names: Vec<QualifiedName> = events
             .iter()
             .filter(|event| {
@@ -435,17 +459,13 @@ impl Family {
 
     /// Adds the tables that were below the root, and are not any more.
     fn add_former_members(&mut self, events: &[Event]) {
-        let mut ids: BTreeSet<String> = self
-            .root
-            .auditings
-            .iter()
-            .filter(|(_, _, inherited, _)| !inherited)
-            .map(|(_, id, ..)| id.clone())
-            .collect();
+        let own = self.root.auditings.iter().filter(|audited| !audited.is_inherited);
+        let mut ids: BTreeSet<String> = own.map(|audited| audited.id.clone()).collect();
+        let is_below = |event: &Event, ids: &BTreeSet<String>| above(event).iter().any(|id| ids.contains(id));
         loop {
             let known = ids.len();
             for event in events.iter().filter(|event| event.is_enable()) {
-                if event.detail()["below"].as_str().is_some_and(|above| ids.contains(above)) {
+                if event.detail()["inherited"] != true && is_below(event, &ids) {
                     ids.insert(event.auditing());
                 }
             }
@@ -454,7 +474,8 @@ impl Family {
             }
         }
         for (at, event) in events.iter().enumerate() {
-            if !ids.contains(&event.auditing()) {
+            let is_member = event.is_enable() && is_below(event, &ids);
+            if !is_member && !ids.contains(&event.auditing()) {
                 continue;
             }
             let mut names = listed(event.detail(), "members");
@@ -469,6 +490,16 @@ impl Family {
                 }
             }
         }
+    }
+}
+
+/// The auditings of the tables above the one that an ENABLE entry is about.
+fn above(event: &Event) -> Vec<String> {
+    let detail = event.detail();
+    match detail["below"].as_array() {
+        Some(above) => above.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+        None if detail["inherited"] == true => vec![event.auditing()],
+        None => Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod compat;
 pub mod definition;
 pub mod encoding;
 pub mod ends;
+pub mod equality;
 pub mod fmgr;
 pub mod foreign;
 pub mod form;

@@ -17,6 +17,7 @@ use crate::history::undo::target::Target;
 use crate::history::when::When;
 use crate::history::{require_reader, transaction};
 use crate::log::{self, Place};
+use crate::pg::equality::KeyEquality;
 use crate::pg::fmgr::Call;
 use crate::pg::form::RowSink;
 use crate::pg::query::execute_counted;
@@ -228,26 +229,37 @@ fn restore(call: &Call, asked: &Asked, of: As) -> Result<Option<String>, Error> 
     }
     xact::make_visible();
     let latest = ActiveSnapshot::push_latest();
-    let key = target.key_of(&row).expect("of all columns of the key");
+    // Equal keys may have different texts, as 1.0 and 1.00 have: the row tells which one is recorded last.
+    let given_key = target.key_of(&row).expect("of all columns of the key");
+    let key = now.as_ref().and_then(|seen| target.key_of(&seen.row)).unwrap_or(given_key);
     let (asked_for, limit) = (when.shown(), when.limit());
     let moments = [when];
     let mut report = Report::new(&table);
     let mut then: Option<(Content, usize, Position)> = None;
-    let question =
-        Question { extension: &asked.extension, family: &target.family, moments: &moments, key: Some(&key) };
     let members: Vec<_> = target.family.members().collect();
-    question.visit(&mut Typed::of_relation(target.relation), &mut report, &mut |_, _, found| {
-        let RowAt { lineage, images, .. } = found;
-        for (image, found) in images.into_iter().flatten() {
-            let content = row_then(&target, lineage, &image.row, image.position, found, limit);
-            // Rows of a table whose key has changed are all visited.
-            if target.key_of(&content).as_ref() == Some(&key) {
-                let member = members.iter().position(|member| std::ptr::eq(*member, lineage)).unwrap_or(0);
-                then = Some((content, member, image.position));
+    let mut find = |only: Option<&Key>, is_it: &mut dyn FnMut(&Key) -> bool, report: &mut Report| {
+        let question =
+            Question { extension: &asked.extension, family: &target.family, moments: &moments, key: only };
+        question.visit(&mut Typed::of_relation(target.relation), report, &mut |_, _, found| {
+            let RowAt { lineage, images, .. } = found;
+            for (image, found) in images.into_iter().flatten() {
+                let content = row_then(&target, lineage, &image.row, image.position, found, limit);
+                // Rows of a table whose key has changed are all visited.
+                if target.key_of(&content).as_ref().is_some_and(&mut *is_it) {
+                    let member =
+                        members.iter().position(|member| std::ptr::eq(*member, lineage)).unwrap_or(0);
+                    then = Some((content, member, image.position));
+                }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        })?;
+        Ok(then.is_some())
+    };
+    if !find(Some(&key), &mut |other| *other == key, &mut report)?
+        && let Some(mut equality) = KeyEquality::of(target.relation)
+    {
+        find(None, &mut |other| equality.are_equal(&key, other), &mut Report::new(&table))?;
+    }
     let reader = Reader::open(&asked.extension, i64::MIN, i64::MAX)?;
     let (texts, losses) = match (&then, &now) {
         (None, None) => (Vec::new(), Vec::new()),

@@ -17,7 +17,7 @@ use crate::pg::xact::{self, ActiveSnapshot};
 use audit_chain_core::history::Position;
 use audit_chain_core::history::content::Content;
 use audit_chain_core::history::net::{Change, Net};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a statement does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,19 +110,19 @@ impl Plan {
         // Rows are locked, then looked at, before the log is asked who has changed them.
         let mut now: Vec<[Option<Seen>; 2]> = Vec::new();
         if has_key {
-            let taken: BTreeSet<Key> =
-                group.nets.iter().filter_map(|net| target.key_of(net.after.as_ref()?)).collect();
-            for net in &group.nets {
-                let seen = net.after.as_ref().and_then(|after| look.by_key(after));
+            now.extend(
+                group.nets.iter().map(|net| [net.after.as_ref().and_then(|after| look.by_key(after)), None]),
+            );
+            // Equal keys may have different texts, as 1.0 and 1.00 have: what counts is which row it is.
+            let own: HashSet<(String, Option<Key>)> =
+                now.iter().filter_map(|[seen, _]| Some(identity(target, seen.as_ref()?))).collect();
+            for (net, [_, holder]) in group.nets.iter().zip(&mut now) {
                 // Whether another row has the key that the row had before.
                 let [before, after] = [&net.before, &net.after].map(|row| target.key_of(row.as_ref()?));
-                let holder = match &before {
-                    Some(key) if before != after && !taken.contains(key) => {
-                        net.before.as_ref().and_then(|before| look.by_key(before))
-                    }
-                    _ => None,
-                };
-                now.push([seen, holder]);
+                if before.is_some() && before != after {
+                    *holder = net.before.as_ref().and_then(|before| look.by_key(before));
+                    holder.take_if(|holder| own.contains(&identity(target, holder)));
+                }
             }
         } else {
             let wanted: Vec<(usize, &Content)> = group
@@ -252,6 +252,11 @@ impl Plan {
         orders.extend(self.backwards.clone());
         orders
     }
+}
+
+/// What tells a row that was seen apart from others. The place alone does not, in partitions.
+fn identity(target: &Target, seen: &Seen) -> (String, Option<Key>) {
+    (seen.place.clone(), target.key_of(&seen.row))
 }
 
 /// What is wrong with a row as it is now; `None` if it is as the transaction left it.

@@ -762,6 +762,37 @@ SELECT audit_restore('byid', '{"id": 15}', :size);
 SELECT audit_restore('byid', '{"id": 1}', :size);
 SELECT rows('byid_1');
 
+-- Equal keys whose texts differ: the row is the same one, whichever text is given, and nothing is taken for another row.
+CREATE TABLE equal_n (id numeric PRIMARY KEY, v int);
+CREATE TABLE equal_f (id float8, i interval, v int, PRIMARY KEY (id, i));
+SELECT audit_enable('equal_n'), audit_enable('equal_f');
+INSERT INTO equal_n VALUES (1.0, 1), (2, 2);
+INSERT INTO equal_f VALUES (0, '1 month', 1);
+SELECT split_part(audit_checkpoint(), E'\n', 2) AS size \gset
+UPDATE equal_n SET v = 9;
+UPDATE equal_f SET v = 9;
+SELECT back('equal_n', '{"id": 1}', :size);
+SELECT audit_restore('equal_n', '{"id": 1.000}', now());
+SELECT audit_restore('equal_n', '{"id": 2.0}', :size);
+SELECT audit_restore('equal_f', '{"id": "-0", "i": "30 days"}', :size);
+SELECT rows('equal_n'), rows('equal_f');
+UPDATE equal_n SET id = 1.00 WHERE id = 1 RETURNING pg_current_xact_id() AS xid \gset
+SELECT * FROM audit_undo(:xid, dry_run => false);
+UPDATE equal_f SET id = '-0', i = '30 days' RETURNING pg_current_xact_id() AS xid \gset
+SELECT audit_restore('equal_f', '{"id": 0, "i": "1 mon"}', :size, dry_run => true);
+SELECT * FROM audit_undo(:xid, dry_run => false);
+BEGIN;
+DELETE FROM equal_n WHERE id = 1;
+INSERT INTO equal_n VALUES (1.00, 3) RETURNING pg_current_xact_id() AS xid \gset
+COMMIT;
+SELECT audit_restore('equal_n', '{"id": 1.00}', :size, dry_run => true);
+SELECT * FROM audit_undo(:xid, dry_run => false);
+SELECT rows('equal_n'), rows('equal_f');
+-- Another row that has come to an equal key is another row.
+DELETE FROM equal_n WHERE id = 1 RETURNING pg_current_xact_id() AS xid \gset
+INSERT INTO equal_n VALUES (1.00, 4);
+SELECT row_key, statement, conflict FROM plan(:'xid');
+
 -- The whole log is intact, with what was taken back.
 SELECT valid, problems FROM audit_verify();
 SET client_min_messages = warning;

@@ -65,6 +65,93 @@ impl Retyped {
     }
 }
 
+/// What a change of a column's type does to the texts of its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Texts {
+    /// They stay as they are.
+    Kept,
+    /// Numbers get zeros at their end.
+    Padded,
+    /// They may be others.
+    Changed,
+}
+
+impl Retyped {
+    /// What it does to the texts, if it does not compute the values.
+    fn texts(&self) -> Texts {
+        match (scale(&self.from), scale(&self.to)) {
+            (_, Some(None)) | (_, None) => match (&self.from[..], &self.to[..]) {
+                ("json", "jsonb") => Texts::Changed,
+                _ => Texts::Kept,
+            },
+            (Some(Some(from)), Some(Some(to))) if from == to => Texts::Kept,
+            (Some(Some(from @ 0..)), Some(Some(to))) if from < to => Texts::Padded,
+            _ => Texts::Changed,
+        }
+    }
+
+    /// What an image has for a value after it; `None` if that is not known.
+    #[must_use]
+    pub fn written(&self, value: &str) -> Option<String> {
+        if !self.rewrites() {
+            return Some(value.to_owned());
+        }
+        if self.computes() || self.texts() == Texts::Changed || self.from.starts_with("json") {
+            return None;
+        }
+        // Numbers are bare, and texts are not; NaN is a string already.
+        if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Some(value.to_owned());
+        }
+        Some(match (scale(&self.from), scale(&self.to)) {
+            (_, None) => format!("\"{value}\""),
+            (Some(Some(from)), Some(Some(to))) if from < to => {
+                let point = if from == 0 { "." } else { "" };
+                format!("{value}{point}{}", "0".repeat((to - from) as usize))
+            }
+            _ => value.to_owned(),
+        })
+    }
+
+    /// Whether it leaves the number of digits after the decimal point as it is, which all values have.
+    fn keeps_scale(&self) -> bool {
+        matches!((scale(&self.from), scale(&self.to)), (Some(Some(from)), Some(Some(to))) if from == to)
+    }
+}
+
+/// How many digits after the decimal point values of a type of numbers have, which differs from value to
+/// value for `Some(None)`.
+fn scale(name: &str) -> Option<Option<i32>> {
+    if is_integer(name) {
+        return Some(Some(0));
+    }
+    let Some(modifier) = name.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')) else {
+        return (name == "numeric").then_some(None);
+    };
+    Some(Some(modifier.split_once(',').and_then(|(_, scale)| scale.parse().ok()).unwrap_or(0)))
+}
+
+/// The first of the changes of a column's type, the oldest first, after which the type of now does not read
+/// the values from the texts that they had before all of them.
+fn first_computing(changes: &[(&Retyped, Position)]) -> Option<Position> {
+    let mut texts = Texts::Kept;
+    for (at, (retyped, position)) in changes.iter().enumerate() {
+        // An entry of the table itself and one of a table above it may tell of the same change.
+        if at > 0 && *changes[at - 1].0 == **retyped && !retyped.using {
+            continue;
+        }
+        texts = match (texts, retyped.texts()) {
+            _ if retyped.computes() => return Some(*position),
+            (Texts::Kept, now) => now,
+            (Texts::Padded, Texts::Padded) => Texts::Padded,
+            (before, Texts::Kept) if retyped.keeps_scale() => before,
+            // It has read texts that are not known.
+            _ => return Some(*position),
+        };
+    }
+    None
+}
+
 fn is_integer(name: &str) -> bool {
     ["smallint", "integer", "bigint"].contains(&name)
 }
@@ -182,21 +269,26 @@ impl Columns {
     #[must_use]
     pub fn then(&self, era: usize, now: &str) -> Then<'_> {
         let (mut name, mut retyping) = (now, Retyping::default());
+        // The newest first.
+        let mut changes: Vec<(&Retyped, Position)> = Vec::new();
+        let with_computed = |retyping, mut changes: Vec<_>| {
+            changes.reverse();
+            Retyping { computed: first_computing(&changes), ..retyping }
+        };
         for change in self.0[era.min(self.0.len())..].iter().rev() {
             if let Some((_, value)) = change.added.iter().find(|(added, _)| added == name) {
+                let retyping = with_computed(retyping, changes);
                 return Then::Added { change, value: value.as_deref(), retyping };
             }
             if let Some(retyped) = change.retyped.iter().find(|retyped| retyped.name == name) {
                 retyping.is_retyped |= retyped.rewrites();
-                if retyped.computes() {
-                    retyping.computed = Some(change.position);
-                }
+                changes.push((retyped, change.position));
             }
             if let Some((old, _)) = change.renamed.iter().find(|(_, new)| new == name) {
                 name = old;
             }
         }
-        Then::Named { name: name.to_owned(), retyping }
+        Then::Named { name: name.to_owned(), retyping: with_computed(retyping, changes) }
     }
 
     /// What a column of an era is called now; `None` if it was dropped.
@@ -291,5 +383,61 @@ mod tests {
         assert!(!retyped("numeric(10,2)", "numeric(10,1)").computes());
         assert!(!retyped("character varying(20)", "text").rewrites());
         assert!(retyped("timestamp without time zone", "timestamp with time zone").computes());
+    }
+
+    #[test]
+    fn a_type_that_reads_what_another_type_has_written_anew_makes_values_unknown() {
+        // The change after which the values are not known.
+        let computed = |types: &[&str]| {
+            let changes: Vec<ColumnChange> = types
+                .windows(2)
+                .zip(1..)
+                .map(|(pair, time)| {
+                    let json =
+                        format!(r#"{{"retyped":{{"a":{{"from":"{}","to":"{}"}}}}}}"#, pair[0], pair[1]);
+                    ColumnChange::parse(at(time), &json).unwrap()
+                })
+                .collect();
+            match Columns::new(changes).then(0, "a") {
+                Then::Named { retyping, .. } => retyping.computed.map(|position| position.at),
+                Then::Added { .. } => panic!("it was there"),
+            }
+        };
+        assert_eq!(computed(&["integer", "bigint", "numeric", "text"]), None);
+        assert_eq!(computed(&["integer", "numeric(8,0)", "text"]), None);
+        assert_eq!(computed(&["numeric(8,2)", "numeric(10,2)", "numeric(12,4)", "numeric(13,4)"]), None);
+        assert_eq!(computed(&["integer", "numeric(8,2)", "numeric(8,3)"]), None);
+        assert_eq!(computed(&["integer", "numeric(8,2)", "text"]), Some(2));
+        assert_eq!(computed(&["integer", "numeric(8,2)", "numeric"]), Some(2));
+        assert_eq!(computed(&["numeric", "numeric(8,2)", "numeric(9,2)"]), None);
+        assert_eq!(computed(&["numeric", "numeric(8,2)", "numeric(9,3)"]), Some(2));
+        assert_eq!(computed(&["numeric(8,2)", "numeric(8,1)", "numeric(8,2)"]), Some(2));
+        assert_eq!(computed(&["integer", "numeric(8,2)", "numeric(8,-1)"]), Some(2));
+        assert_eq!(computed(&["character varying(5)", "text", "character varying(9)"]), None);
+        assert_eq!(computed(&["jsonb", "json", "text"]), None);
+        assert_eq!(computed(&["json", "jsonb"]), None);
+        assert_eq!(computed(&["json", "jsonb", "text"]), Some(2));
+        assert_eq!(computed(&["json", "jsonb", "json", "text"]), Some(2));
+        assert_eq!(computed(&["integer", "text", "integer", "bigint"]), Some(2));
+        let retyped = |from: &str, to: &str| Retyped {
+            name: "a".into(),
+            from: from.into(),
+            to: to.into(),
+            using: false,
+        };
+        assert_eq!(retyped("integer", "text").written("-1").as_deref(), Some("\"-1\""));
+        assert_eq!(retyped("numeric", "text").written("\"NaN\"").as_deref(), Some("\"NaN\""));
+        assert_eq!(retyped("integer", "numeric").written("1").as_deref(), Some("1"));
+        assert_eq!(retyped("integer", "text").written("null").as_deref(), Some("null"));
+        assert_eq!(retyped("integer", "numeric(8,2)").written("-1").as_deref(), Some("-1.00"));
+        assert_eq!(retyped("numeric(8,1)", "numeric(8,2)").written("1.5").as_deref(), Some("1.50"));
+        assert_eq!(retyped("numeric(8,-1)", "numeric(8,2)").written("10"), None);
+        assert_eq!(retyped("numeric(8,2)", "numeric(8,1)").written("1.55"), None);
+        assert_eq!(retyped("text", "integer").written("\"1\""), None);
+        assert_eq!(retyped("jsonb", "text").written("{}"), None);
+        let twice = r#"{"retyped":{"a":{"from":"json","to":"jsonb"}}}"#;
+        let Columns(changes) = columns(&[(1, twice), (2, twice)]);
+        let retyped: Vec<_> = changes.iter().map(|change| (&change.retyped[0], change.position)).collect();
+        assert_eq!(first_computing(&retyped), None);
     }
 }

@@ -209,26 +209,49 @@ impl Nets {
                     known.retain(|place| self.rows[*place].table != table);
                     !known.is_empty()
                 });
-                let mut known: HashMap<Identity, usize> = HashMap::new();
-                for row in self.rows.iter().filter_map(|row| row.before.as_ref()) {
-                    *known.entry(self.identity(row)).or_default() += 1;
-                }
+                let others = self.learn_of_all(rows);
                 for place in places {
                     self.rows[place].changes.push(number);
                     self.remove(place);
                 }
-                for row in rows {
-                    match known.get_mut(&self.identity(&row)) {
-                        Some(count) if *count > 0 => *count -= 1,
-                        _ => {
-                            let place = self.add(Some(row), table);
-                            self.rows[place].changes.push(number);
-                            self.remove(place);
-                        }
-                    }
+                for row in others {
+                    let place = self.add(Some(row), table);
+                    self.rows[place].changes.push(number);
+                    self.remove(place);
                 }
             }
         }
+    }
+
+    /// Takes note of rows that were there before the transaction; returns those that no change has told of.
+    fn learn_of_all(&mut self, rows: Vec<Content>) -> Vec<Content> {
+        let mut known: HashMap<Identity, Vec<usize>> = HashMap::new();
+        for (place, row) in self.rows.iter().enumerate() {
+            if let Some(before) = &row.before {
+                known.entry(self.identity(before)).or_default().push(place);
+            }
+        }
+        let mut others = Vec::new();
+        for row in rows {
+            match known.get_mut(&self.identity(&row)).and_then(Vec::pop) {
+                Some(place) => self.rows[place].learn(&row),
+                None => others.push(row),
+            }
+        }
+        // By content, of which a change does not have all.
+        let mut partial: Vec<usize> = known.into_values().flatten().collect();
+        partial.sort_unstable();
+        others.retain(|row| {
+            let is_it = |place: &usize| {
+                let before = self.rows[*place].before.as_ref();
+                self.key.is_empty()
+                    && before.is_some_and(|before| before.len() < row.len() && agree(row, before))
+            };
+            let Some(at) = partial.iter().position(is_it) else { return true };
+            self.rows[partial.remove(at)].learn(row);
+            false
+        });
+        others
     }
 
     /// The rows that are not as they were before, in the order of their first changes.
@@ -310,6 +333,28 @@ mod tests {
         );
         let shifted = |from, to, v| (Some(r(from, v)), Some(r(to, v)));
         assert_eq!(found, [shifted("1", "2", "a"), shifted("2", "3", "b"), shifted("3", "1", "c")]);
+    }
+
+    #[test]
+    fn values_out_of_line_are_learnt_from_what_was_cleared() {
+        let whole = |id| row(&[("id", id), ("v", "a"), ("long", "x")]);
+        let changes = || {
+            vec![
+                update(r("1", "a"), r("1", "b")),
+                update(r("2", "a"), r("2", "c")),
+                Clear(vec![whole("3"), whole("2"), whole("1")]),
+            ]
+        };
+        let all = ["1", "2", "3"].map(|id| (Some(whole(id)), None));
+        assert_eq!(nets(&["id"], changes()), all);
+        assert_eq!(nets(&[], changes()), all);
+        let back = |key: &[&str]| {
+            let mut changes = changes();
+            changes.extend([Insert(whole("1")), Insert(whole("3"))]);
+            nets(key, changes)
+        };
+        assert_eq!(back(&["id"]), [(Some(whole("2")), None)]);
+        assert_eq!(back(&[]), [(Some(whole("2")), None)]);
     }
 
     #[test]

@@ -86,8 +86,9 @@ impl Replay {
                 change.renamed.iter().map(|(old, new)| (new.clone(), row.remove(old))).collect();
             row.extend(moved.into_iter().filter_map(|(name, value)| Some((name, value?))));
             // What a rewrite of the table computed is not known.
-            for retyped in change.retyped.iter().filter(|retyped| retyped.rewrites()) {
-                row.remove(&retyped.name);
+            for retyped in &change.retyped {
+                let value = row.remove(&retyped.name).and_then(|value| retyped.written(&value));
+                row.extend(value.map(|value| (retyped.name.clone(), value)));
             }
             let added = change.added.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
             row.extend(added);
