@@ -114,7 +114,7 @@ pub fn run_for(database: &Database, timeout: Duration) -> Ended {
 
 /// The settings that a worker works with, whatever ALTER DATABASE and ALTER ROLE say: names cannot be
 /// shadowed, writes are allowed, and nothing ends or blocks the worker but [`run_for`].
-const SETTINGS: [(&CStr, &CStr); 11] = [
+const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_deferrable", c"off"),
@@ -123,6 +123,8 @@ const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"row_security", c"off"),
     (c"statement_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    (c"transaction_timeout", c"0"),
     (c"lock_timeout", c"2s"),
     (c"client_min_messages", c"warning"),
     (c"role", c"none"),
