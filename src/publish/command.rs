@@ -49,8 +49,13 @@ fn file_name(database: &[u8]) -> String {
 }
 
 /// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes
-/// to `output`; the error of a failed command has the beginning of that.
-pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String> {
+/// to `output`; the error of a failed command has the beginning of that. Calls `meanwhile` again and again.
+pub fn run(
+    command: &OsStr,
+    database: &[u8],
+    output: &Path,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), String> {
     let file = File::create(output).map_err(|error| error.to_string())?;
     let copy = file.try_clone().map_err(|error| error.to_string())?;
     let mut child = Command::new("/bin/sh")
@@ -78,6 +83,7 @@ pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String
             let _ = child.wait();
             break Err(format!("it was terminated after {} s", started.elapsed().as_secs()));
         }
+        meanwhile();
         pause = (pause * 2).min(Duration::from_millis(200));
     };
     ended.map_err(|error| {
