@@ -44,6 +44,11 @@ impl Event {
         self.operation == "ENABLE"
     }
 
+    /// Whether auditing begins by it, changes or ends, and not only the table's columns.
+    pub fn ends_or_begins(&self) -> bool {
+        self.is_enable() || self.operation == "DISABLE" || self.is_drop()
+    }
+
     /// Whether the table was dropped.
     pub fn is_drop(&self) -> bool {
         self.operation == "DDL" && self.detail().get("id").is_some()

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::change::{Changes, Detail};
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
+use crate::guard::replay;
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
 use crate::log::segment::has_entries;
 use crate::log::{self, restore};
@@ -262,9 +263,15 @@ fn record_command(
             || relation::describe(table).is_some_and(|d| d.is_partition)
                 && audited_ancestor(extension, table)?.is_some())
     };
-    // A dump that is being restored creates the capture triggers: their ENABLE entries are in the log
-    // already.
+    // Capture triggers are created by dumps alone; ENABLE entries tell of them.
     let restores = |object: &&ChangedObject| object.is_capture_trigger() || command.only_enables_always();
+    if command.tag() == "CREATE TRIGGER" {
+        for table in
+            changed.iter().filter(|object| object.is_capture_trigger()).filter_map(|object| object.on)
+        {
+            replay::record_created(extension, table)?;
+        }
+    }
     for object in changed.iter().filter(|object| !restores(object)) {
         if let Some(table) = object.subject
             && is_recorded(table)?

@@ -3,10 +3,15 @@
 //! `--disable-triggers` turns all triggers of a table off and on again; `--clean` drops triggers before their
 //! tables. Neither may keep the extension's triggers from firing: those that were turned off are turned on
 //! again at once, and a capture trigger that is dropped in a log which has entries of its own ends auditing
-//! with an entry, as `audit_disable()` does. What is done to a segment of the log is an entry, too.
+//! with an entry, as `audit_disable()` does. One that is created there begins auditing, as `audit_enable()`
+//! does: the dump of a table brings its rows, and not its log. What is done to a segment of the log is an
+//! entry, too.
 
-use crate::audit::record::{record, record_lifecycle};
-use crate::audit::triggers::{ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::audit::events::events;
+use crate::audit::inheritance;
+use crate::audit::record::{record, record_enable, record_lifecycle};
+use crate::audit::table::Table;
+use crate::audit::triggers::{Capture, ROW_TRIGGER, STATEMENT_TRIGGER};
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::follow;
@@ -47,6 +52,26 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
                          "options": auditing.options.to_json() });
     let name = (trigger.schema.as_str(), trigger.table.as_str());
     record_lifecycle(extension, "DISABLE", name, &auditing, detail, session::effective_role())
+}
+
+/// Records that a capture trigger was created, unless the log says that this auditing of the table is under
+/// way: the other trigger was created before, or the dump that brings the trigger has brought the log too.
+pub fn record_created(extension: &Extension, table: Oid) -> Result<(), Error> {
+    let capture = Capture::of(extension, table)?;
+    let Some(auditing) = capture.auditing() else { return Ok(()) };
+    let table = Table::load(table)?;
+    let (schema, name) = table.qualified();
+    let name = (schema.to_owned(), name.to_owned());
+    let events = events(extension)?;
+    let last = events.iter().rfind(|event| event.is_about(&name) && event.ends_or_begins());
+    if last.is_some_and(|last| last.is_enable() && last.auditing() == auditing.id) {
+        return Ok(());
+    }
+    let mut detail = json!({ "reason": "created by the replay of a dump" });
+    if inheritance::is_empty(table.oid)? {
+        detail["complete"] = true.into();
+    }
+    record_enable(extension, &table, auditing, detail)
 }
 
 /// Records what the replay of a dump does to a segment of a log that has entries of its own: pg_restore

@@ -1,7 +1,7 @@
 //! `audit_by()`: all that somebody did: an application's user, or a role.
 //!
-//! A sealed segment has indexes on who and when. In others the entries of the time are found along each
-//! chain; without a time, the segment is read.
+//! A sealed segment has indexes on who and when; a very long actor is not in them. In others the entries of
+//! the time are found along each chain; without a time, the segment is read.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
@@ -15,7 +15,7 @@ use crate::pg::index::{Bound, Direction, Is, OrderedIndex, Value};
 use crate::pg::rows::ResultRows;
 use crate::pg::scan::{for_each_in_range, for_each_stored_row, with_relation};
 use crate::pg::text::to_server;
-use crate::segment::indexes::HistoryIndex;
+use crate::segment::indexes::{HistoryIndex, LONGEST_ACTOR};
 use pgrx::pg_sys::{Datum, Oid};
 use std::ops::ControlFlow;
 
@@ -64,7 +64,9 @@ impl Search<'_> {
     fn visit(&self, segment: &Segment, mut visit: impl FnMut(&StoredRow<'_>)) {
         let indexes = [HistoryIndex::Actor, HistoryIndex::SessionRole, HistoryIndex::EffectiveRole]
             .map(|index| segment.index(index));
-        if let [Some(actor), Some(session), Some(effective)] = indexes {
+        if let [Some(actor), Some(session), Some(effective)] = indexes
+            && self.who.len() <= LONGEST_ACTOR
+        {
             return self.visit_indexed(segment.table, [actor, session, effective], visit);
         }
         if (self.since, self.until) == (i64::MIN, i64::MAX) {

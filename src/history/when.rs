@@ -11,7 +11,11 @@ use crate::pg::xact;
 use crate::tree::moment::Moment;
 use audit_chain_core::history::Position;
 use pgrx::pg_sys::Oid;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+/// The transactions that went on at a time, of each chain one at most: its first entry, and its ID. In a log
+/// that was restored from a dump, older entries of the chain may have the same ID.
+type UnderWay = BTreeMap<i32, (i64, u64)>;
 
 /// A moment.
 pub enum When {
@@ -22,7 +26,7 @@ pub enum When {
     /// A time: what was captured until then, in microseconds since 2000-01-01 UTC. Transactions that went on
     /// then do not count, so that none counts by halves. When a transaction committed is not known, so it may
     /// be a state that nobody saw.
-    Time { at: i64, under_way: BTreeSet<u64> },
+    Time { at: i64, under_way: UnderWay },
 }
 
 impl When {
@@ -38,6 +42,16 @@ impl When {
         Ok(Self::Time { at, under_way: transactions_under_way(extension, at)? })
     }
 
+    /// Before a transaction, by one of its entries: what was captured until then without what it has done.
+    pub fn before(extension: &Extension, position: Position, xid: u64) -> Result<Self, Error> {
+        let Position { at, chain, seq } = position;
+        let mut first = seq;
+        if let Some(table) = segment::table_of(extension, segment::segment_of(chain.unsigned_abs()))? {
+            first = first_of(seq, |seq| entry(table, chain, seq).is_some_and(|(_, of)| of == xid));
+        }
+        Ok(Self::Time { at, under_way: UnderWay::from([(chain, (first, xid))]) })
+    }
+
     /// When the checkpoint of this size was made.
     pub fn of_checkpoint(extension: &Extension, size: i64) -> Result<Self, Error> {
         Ok(Self::Checkpoint { moment: Moment::of_checkpoint(extension, size as u64)?, asked: None })
@@ -48,7 +62,10 @@ impl When {
         match self {
             Self::Checkpoint { moment, .. } => moment.counts(position.chain, position.seq),
             Self::Now => true,
-            Self::Time { at, under_way } => position.at <= *at && !under_way.contains(&xid),
+            Self::Time { at, under_way } => {
+                let is_of = |&(first, under_way): &(i64, u64)| xid == under_way && position.seq >= first;
+                position.at <= *at && !under_way.get(&position.chain).is_some_and(is_of)
+            }
         }
     }
 
@@ -105,8 +122,8 @@ impl When {
 
 /// The transactions that had captured entries by then, and captured more later: their entries are contiguous
 /// in their chains, so that each chain has at most one.
-fn transactions_under_way(extension: &Extension, at: i64) -> Result<BTreeSet<u64>, Error> {
-    let mut found = BTreeSet::new();
+fn transactions_under_way(extension: &Extension, at: i64) -> Result<UnderWay, Error> {
+    let mut found = UnderWay::new();
     for (_, table) in segment::all(extension)? {
         let mut ends = Vec::new();
         for_each_end(table, |end| {
@@ -118,12 +135,29 @@ fn transactions_under_way(extension: &Extension, at: i64) -> Result<BTreeSet<u64
             let after = first_after(table, chain, last, at);
             let xid = |seq: i64| entry(table, chain, seq).map(|(_, xid)| xid);
             let (before, next) = (xid(after - 1), xid(after));
-            if before.is_some() && before == next {
-                found.extend(next);
+            if let Some(under_way) = next.filter(|_| before == next) {
+                found.insert(chain, (first_of(after - 1, |seq| xid(seq) == next), under_way));
             }
         }
     }
     Ok(found)
+}
+
+/// The first of the places up to `last` for which `is_in` holds without a gap, found by steps that double,
+/// then that halve again.
+fn first_of(last: i64, is_in: impl Fn(i64) -> bool) -> i64 {
+    let (mut first, mut step) = (last, 1);
+    while first > step && is_in(first - step) {
+        first -= step;
+        step *= 2;
+    }
+    while step > 0 {
+        if first > step && is_in(first - step) {
+            first -= step;
+        }
+        step /= 2;
+    }
+    first
 }
 
 /// The first place of a chain whose entry was captured after a time, by bisection: `last` was.

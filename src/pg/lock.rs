@@ -118,6 +118,24 @@ pub fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE) }
 }
 
+/// Locks a database as a session that connects to it does, until the transaction ends, unless that would mean
+/// to wait for a command that must have the database for itself.
+pub fn try_lock_database(database: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        // That of shared objects (src/include/storage/lock.h, SET_LOCKTAG_OBJECT).
+        locktag_field1: 0,
+        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+        locktag_field3: database.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: within a transaction.
+    let result =
+        unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
 /// Takes a session-level lock on `what` besides the transaction-level one that is held: it outlasts the
 /// transaction.
 pub fn hold_for_session(log: pg_sys::Oid, what: Lockable) {

@@ -1,6 +1,7 @@
 //! Background workers (`src/backend/postmaster/bgworker.c`): starting one for a database, sleeping,
 //! transactions.
 
+use super::lock::try_lock_database;
 use pgrx::IntoDatum;
 use pgrx::PgTryBuilder;
 use pgrx::bgworkers::{
@@ -13,8 +14,9 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-/// The longest time between two looks at a worker.
-const POLL: Duration = Duration::from_secs(1);
+/// The longest time between two looks at a worker. PostgreSQL waits five seconds for other sessions to leave
+/// a database.
+pub const POLL: Duration = Duration::from_secs(1);
 
 thread_local! {
     static STOPPING: Cell<bool> = const { Cell::new(false) };
@@ -29,6 +31,14 @@ pub struct Database {
 }
 
 impl Database {
+    /// Whether a command has, or waits to have, the database for itself, so that no worker should be in it:
+    /// DROP DATABASE, ALTER DATABASE with RENAME or SET TABLESPACE, CREATE DATABASE with it as the template.
+    /// They fail if another session stays, and PostgreSQL ends only its own workers.
+    pub fn is_claimed(&self) -> bool {
+        let oid = self.oid;
+        transaction(move || !try_lock_database(oid))
+    }
+
     /// Its name, as messages show it.
     pub fn shown(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.name)
@@ -44,6 +54,9 @@ pub enum Ended {
     TimedOut,
     /// It could not be started: `max_worker_processes` background workers are running.
     NotStarted,
+    /// A command wants the database for itself ([`Database::is_claimed`]), and the worker was terminated or
+    /// not started.
+    Claimed,
     /// The server asks this process to end, and the worker was terminated.
     Stopping,
 }
@@ -93,7 +106,11 @@ impl Running {
 }
 
 /// Starts the worker `audit_chain_worker` for a database and waits until it has ended, for `timeout` at most.
-pub fn run_for(database: &Database, timeout: Duration) -> Ended {
+/// Calls `meanwhile` again and again.
+pub fn run_for(database: &Database, timeout: Duration, meanwhile: &mut dyn FnMut()) -> Ended {
+    if database.is_claimed() {
+        return Ended::Claimed;
+    }
     let Some(running) = Running::start(database, "audit_chain_worker") else { return Ended::NotStarted };
     loop {
         if running.has_ended() {
@@ -104,6 +121,11 @@ pub fn run_for(database: &Database, timeout: Duration) -> Ended {
             running.terminate();
             return Ended::TimedOut;
         }
+        if database.is_claimed() {
+            running.terminate();
+            return Ended::Claimed;
+        }
+        meanwhile();
         // The worker's start and end wake this process up.
         if !sleep(remaining.min(POLL)) {
             running.terminate();
@@ -114,7 +136,7 @@ pub fn run_for(database: &Database, timeout: Duration) -> Ended {
 
 /// The settings that a worker works with, whatever ALTER DATABASE and ALTER ROLE say: names cannot be
 /// shadowed, writes are allowed, and nothing ends or blocks the worker but [`run_for`].
-const SETTINGS: [(&CStr, &CStr); 11] = [
+const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_deferrable", c"off"),
@@ -123,6 +145,8 @@ const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"row_security", c"off"),
     (c"statement_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    (c"transaction_timeout", c"0"),
     (c"lock_timeout", c"2s"),
     (c"client_min_messages", c"warning"),
     (c"role", c"none"),
@@ -208,6 +232,9 @@ pub fn reload() {
     }
 }
 
+/// The connection limit of a database that was dropped in part (`DATCONNLIMIT_INVALID_DB`).
+const INVALID: i32 = -2;
+
 /// The databases that allow connections, as the autovacuum launcher finds them (`get_database_list`).
 pub fn databases() -> Vec<Database> {
     transaction(|| {
@@ -223,7 +250,8 @@ pub fn databases() -> Vec<Database> {
                     break;
                 }
                 let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-                if form.datallowconn {
+                // A DROP DATABASE that was interrupted leaves one to which nobody can connect.
+                if form.datallowconn && form.datconnlimit != INVALID {
                     let name = std::ffi::CStr::from_ptr(form.datname.data.as_ptr());
                     databases.push(Database { oid: form.oid, name: name.to_bytes().to_vec() });
                 }

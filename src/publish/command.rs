@@ -15,6 +15,13 @@ use std::time::{Duration, Instant};
 /// The number of bytes of a failed command's output that are kept.
 const OUTPUT: u64 = 500;
 
+/// The size at which the file of a command's output is cut, so that a command that prints on and on does not
+/// fill the disk.
+const CUT: u64 = 64 << 10;
+
+/// The shortest time between two looks at a command.
+const SHORTEST: Duration = Duration::from_millis(5);
+
 /// The command with `%p` replaced by the file's path, and `%%` by `%`.
 pub fn expand(command: &[u8], path: &Path) -> OsString {
     let mut expanded = Vec::new();
@@ -49,10 +56,19 @@ fn file_name(database: &[u8]) -> String {
 }
 
 /// Runs a command with the shell, until it ends or `audit_chain.publish_timeout` is over. What it prints goes
-/// to `output`; the error of a failed command has the beginning of that.
-pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String> {
-    let file = File::create(output).map_err(|error| error.to_string())?;
-    let copy = file.try_clone().map_err(|error| error.to_string())?;
+/// to `output`; the error of a failed command has the beginning of that. Calls `meanwhile` again and again.
+pub fn run(
+    command: &OsStr,
+    database: &[u8],
+    output: &Path,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), String> {
+    // What is appended after the file was cut begins at its end.
+    let file = File::create(output).and_then(|_| File::options().append(true).open(output));
+    let file = file.map_err(|error| error.to_string())?;
+    let [copy, own] =
+        [file.try_clone(), file.try_clone()].map(|file| file.map_err(|error| error.to_string()));
+    let (copy, own) = (copy?, own?);
     let mut child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
@@ -65,7 +81,7 @@ pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String
         .spawn()
         .map_err(|error| error.to_string())?;
     let (started, timeout) = (Instant::now(), settings::publish_timeout());
-    let mut pause = Duration::from_millis(5);
+    let mut pause = SHORTEST;
     let ended = loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => break Ok(()),
@@ -78,8 +94,14 @@ pub fn run(command: &OsStr, database: &[u8], output: &Path) -> Result<(), String
             let _ = child.wait();
             break Err(format!("it was terminated after {} s", started.elapsed().as_secs()));
         }
+        meanwhile();
+        if own.metadata().is_ok_and(|file| file.len() > CUT) {
+            let _ = own.set_len(OUTPUT);
+            pause = SHORTEST;
+        }
         pause = (pause * 2).min(Duration::from_millis(200));
     };
+    let _ = own.metadata().and_then(|file| own.set_len(file.len().min(CUT)));
     ended.map_err(|error| {
         let mut printed = Vec::new();
         let _ = File::open(output).and_then(|file| file.take(OUTPUT).read_to_end(&mut printed));

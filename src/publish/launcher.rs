@@ -57,18 +57,21 @@ pub fn launch() {
             let databases = worker::databases();
             files::remove_dropped(&databases);
             for database in &databases {
-                make_checkpoint(database);
+                make_checkpoint(database, &mut || Rounds::leave([&mut verifications, &mut upkeep]));
                 if !worker::sleep(Duration::ZERO) {
                     return;
                 }
-                again = again.min(publish(database, &mut pending, retry));
+                let leave = &mut || Rounds::leave([&mut verifications, &mut upkeep]);
+                again = again.min(publish(database, &mut pending, retry, leave));
             }
         } else {
             for database in &waiting() {
-                again = again.min(publish(database, &mut pending, retry));
+                let leave = &mut || Rounds::leave([&mut verifications, &mut upkeep]);
+                again = again.min(publish(database, &mut pending, retry, leave));
             }
         }
         worker::reload();
+        Rounds::leave([&mut verifications, &mut upkeep]);
         // Without a minimum the loop would spin where a command fails at once.
         let time =
             due(served).unwrap_or(LONGEST).min(again).min(verifications.advance()).min(upkeep.advance());
@@ -130,6 +133,22 @@ impl Rounds {
         }
     }
 
+    /// Ends the workers that are in a database which a command wants for itself. What they leave undone is
+    /// due in the next round.
+    fn leave(all: [&mut Self; 2]) {
+        for rounds in all {
+            if let Some((database, running)) =
+                rounds.running.take_if(|(database, running)| !running.has_ended() && database.is_claimed())
+            {
+                pgrx::log!(
+                    "audit_chain leaves database \"{}\", which a command wants for itself",
+                    database.shown()
+                );
+                running.terminate();
+            }
+        }
+    }
+
     /// Starts, and ends, what is due; returns after which time to come again. The end of a worker wakes the
     /// launcher up.
     fn advance(&mut self) -> Duration {
@@ -148,7 +167,7 @@ impl Rounds {
                 (self.failed)(&database, &format!("it took longer than {set_by} ({} s)", timeout.as_secs()));
             } else if !running.has_ended() {
                 self.running = Some((database, running));
-                return remaining;
+                return remaining.min(worker::POLL);
             }
         }
         if self.queue.is_empty() {
@@ -160,11 +179,14 @@ impl Rounds {
             self.queue = worker::databases();
         }
         let Some(database) = self.queue.pop() else { return LONGEST };
+        if database.is_claimed() {
+            return Duration::ZERO;
+        }
         match Running::start(&database, self.entry_point) {
             Some(running) => {
                 let remaining = running.remaining(timeout);
                 self.running = Some((database, running));
-                remaining
+                remaining.min(worker::POLL)
             }
             None => {
                 (self.failed)(&database, "no background worker was free: increase max_worker_processes");
@@ -192,10 +214,10 @@ fn waiting() -> Vec<Database> {
 }
 
 /// Has a worker make a checkpoint of the database, for `audit_chain.checkpoint_timeout` at most.
-fn make_checkpoint(database: &Database) {
+fn make_checkpoint(database: &Database, meanwhile: &mut dyn FnMut()) {
     let timeout = settings::checkpoint_timeout();
-    let error = match worker::run_for(database, timeout) {
-        Ended::ByItself | Ended::Stopping => return,
+    let error = match worker::run_for(database, timeout, meanwhile) {
+        Ended::ByItself | Ended::Claimed | Ended::Stopping => return,
         Ended::TimedOut => {
             format!("it took longer than audit_chain.checkpoint_timeout ({} s)", timeout.as_secs())
         }
@@ -251,7 +273,12 @@ fn checkpoint_of_database() -> Option<String> {
 
 /// Hands the database's waiting checkpoint to the command, unless that has failed less than `retry` ago, or
 /// standbys must have it first. Returns the time after which something is to be done again.
-fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Duration {
+fn publish(
+    database: &Database,
+    pending: &mut Pending,
+    retry: Duration,
+    meanwhile: &mut dyn FnMut(),
+) -> Duration {
     let files = Files(database.oid);
     let Some(command) = settings::publish_command() else {
         files.remove(Kind::Delayed);
@@ -273,17 +300,17 @@ fn publish(database: &Database, pending: &mut Pending, retry: Duration) -> Durat
     {
         return retry.saturating_sub(at.elapsed());
     }
-    let published = command::run(&command::expand(command, &path), &database.name, &files.path(Kind::Output))
-        .and_then(|()| {
-            files.remove(Kind::Failed);
-            // The time of the file is when it was published.
-            File::options()
-                .append(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(SystemTime::now()))
-                .and_then(|()| fs::rename(&path, files.path(Kind::Published)))
-                .map_err(|error| error.to_string())
-        });
+    let (command_line, output) = (command::expand(command, &path), files.path(Kind::Output));
+    let published = command::run(&command_line, &database.name, &output, meanwhile).and_then(|()| {
+        files.remove(Kind::Failed);
+        // The time of the file is when it was published.
+        File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .and_then(|()| fs::rename(&path, files.path(Kind::Published)))
+            .map_err(|error| error.to_string())
+    });
     match published {
         Ok(()) => {
             pending.failed.remove(&oid);

@@ -27,13 +27,17 @@ pub enum HistoryIndex {
     At,
     /// `xid`.
     Xid,
-    /// `actor` (text), `at`: entries with an actor.
+    /// `actor` (text), `at`: entries with an actor of at most [`LONGEST_ACTOR`] bytes.
     Actor,
     /// `session_role` (text), `at`.
     SessionRole,
     /// `effective_role` (text), `at`: entries whose `effective_role` is not their `session_role`.
     EffectiveRole,
 }
+
+/// The longest actor that is indexed, in bytes. PostgreSQL refuses a row of which an index entry would be
+/// longer than a third of a page; no audited write may fail because of that.
+pub const LONGEST_ACTOR: usize = 2000;
 
 impl HistoryIndex {
     /// All of them.
@@ -70,7 +74,7 @@ impl HistoryIndex {
             Self::LeftRow => (left.clone(), Some(format!("{left} IS NOT NULL"))),
             Self::At => ("at".to_owned(), None),
             Self::Xid => ("xid".to_owned(), None),
-            Self::Actor => ("actor, at".to_owned(), Some("actor IS NOT NULL".to_owned())),
+            Self::Actor => ("actor, at".to_owned(), Some(format!("octet_length(actor) <= {LONGEST_ACTOR}"))),
             Self::SessionRole => ("session_role, at".to_owned(), None),
             Self::EffectiveRole => {
                 ("effective_role, at".to_owned(), Some("effective_role <> session_role".to_owned()))
@@ -122,7 +126,8 @@ pub fn on_relation_change(relation: Option<Oid>) {
 /// table is locked as for reading: the index stays until the transaction ends.
 ///
 /// Whoever reads by it must ask for rows that fulfil its condition: an equality of its first column, or a
-/// range of it, implies that of all but [`HistoryIndex::EffectiveRole`].
+/// range of it, implies that of all but [`HistoryIndex::EffectiveRole`], and [`HistoryIndex::Actor`] for a
+/// longer one than [`LONGEST_ACTOR`].
 pub fn find(table: Oid, kind: HistoryIndex) -> Option<Oid> {
     index::lock_for_reading(table);
     let of_kind = |found: &Found| {

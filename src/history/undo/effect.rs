@@ -219,7 +219,7 @@ fn rows_before(
     xid: u64,
 ) -> Result<(Vec<Content>, Option<String>), Error> {
     let at = truncation.position.at;
-    let moments = [When::Time { at, under_way: BTreeSet::from([xid]) }];
+    let moments = [When::before(extension, truncation.position, xid)?];
     let mut rows = Vec::new();
     let mut report = Report::new(&target.shown);
     let question = Question { extension, family: &target.family, moments: &moments, key: None };

@@ -1,7 +1,7 @@
 //! Nobody gains another role's power through the extension: neither from its functions, nor from its workers,
 //! nor from the names that its own queries use.
 
-use cluster_tests::{DENIED, DONE, Database, Session, Trap, eventually};
+use cluster_tests::{DENIED, DONE, Database, Session, Trap, eventually, not_tested};
 use harness::{Server, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -261,6 +261,21 @@ fn time_outs_and_the_isolation_of_the_database_do_not_stop_checkpoints() {
         "default_transaction_isolation = 'serializable'",
         "SET default_transaction_isolation = 'read committed'",
     );
+}
+
+// PostgreSQL ends the worker, which is counted nowhere.
+#[test]
+fn a_transaction_timeout_of_the_database_does_not_stop_checkpoints() {
+    if serving().installation().major() < 17 {
+        return not_tested("transaction_timeout, which PostgreSQL has from 17 on");
+    }
+    let (database, owner) = owned_database(serving(), "hurried", true);
+    Session::open(&Database::of(serving(), "postgres"), &owner)
+        .run("ALTER DATABASE hurried SET transaction_timeout = '100ms'");
+    // Enough entries that a checkpoint of them takes longer.
+    database.sql("SET transaction_timeout = 0; INSERT INTO t SELECT generate_series(1, 100000)");
+    let status = "SET transaction_timeout = 0; SELECT checkpoint_entries = entries FROM audit_status";
+    eventually("a checkpoint", || database.sql(status) == "t");
 }
 
 // A checkpoint that the server cannot make is neither counted nor shown.

@@ -89,6 +89,45 @@ fn the_open_segment_has_them_if_all_do() {
     database.assert_intact();
 }
 
+/// No entry is too long for an index of the open segment: neither a long actor, nor a long key, nor long
+/// names.
+#[test]
+fn an_odd_entry_of_an_indexed_segment_is_written() {
+    let server = server_with("all");
+    let database = Database::create(&server, "indexed");
+    let name = "n".repeat(63);
+    database.sql(&format!(
+        "CREATE FUNCTION random_text(length integer) RETURNS text LANGUAGE sql
+             AS $$ SELECT left(string_agg(md5(random()::text), ''), length) FROM generate_series(1, length / 32 + 1) $$;
+         CREATE SCHEMA {name};
+         CREATE TABLE {name}.{name} (id text, v text, PRIMARY KEY (id) INCLUDE (v));
+         CREATE ROLE {name} SUPERUSER;
+         SELECT audit_enable('{name}.{name}'); CALL audit_maintain()"
+    ));
+    assert_eq!(database.sql(INDEXES), "audit_log 7");
+    for length in [0, 1, 2000, 2001, 2600, 2700, 8191, 8192, 9000, 1_000_000] {
+        database.sql(&format!(
+            "SET ROLE {name};
+             SET application_name = '{name}';
+             SELECT set_config('audit_chain.actor', random_text({length}), false) IS NOT NULL;
+             INSERT INTO {name}.{name} VALUES (random_text(least({length}, 2600)), '');
+             UPDATE {name}.{name} SET id = random_text(least({length}, 2600)) || id WHERE length(id) < 50;
+             DELETE FROM {name}.{name}"
+        ));
+    }
+    let by_long = "(SELECT DISTINCT actor FROM audit_log WHERE length(actor) > 2000) a, audit_by(a.actor)";
+    assert_eq!(
+        database.sql(&format!("SELECT DISTINCT operation FROM {by_long} ORDER BY 1")),
+        "DELETE\nINSERT"
+    );
+    assert_eq!(
+        database.number(&format!("SELECT count(*) FROM {by_long}")),
+        database.entries("length(actor) > 2000")
+    );
+    check_btrees(&database);
+    database.assert_intact();
+}
+
 /// An open segment that is large is not indexed, because writers would have to wait: the next one begins.
 #[test]
 fn a_large_open_segment_is_closed_instead() {

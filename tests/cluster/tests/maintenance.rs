@@ -249,3 +249,77 @@ fn pg_repack_repacks_audited_tables() {
     });
     database.assert_intact();
 }
+
+/// A worker that is at work in a database does not keep it from being copied, renamed, moved or dropped: also
+/// not while a command runs that publishes a checkpoint.
+#[test]
+fn a_database_is_left_to_a_command_that_wants_it() {
+    let server = Server::builder()
+        .config("shared_preload_libraries", "audit_chain")
+        .config("audit_chain.checkpoint_interval", "1s")
+        .start()
+        .unwrap();
+    let database = Database::create(&server, "busy");
+    // The worker that makes the index on the sealed segment hangs.
+    database.sql(
+        "CREATE FUNCTION slow(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+         BEGIN
+             IF $1 = 'EVENT' AND pg_catalog.current_setting('application_name') <> 'psql' THEN
+                 PERFORM pg_catalog.pg_sleep(3600);
+             END IF;
+             RETURN $1;
+         END $$;
+         SELECT audit_event('first', '{}')",
+    );
+    database.sql("SELECT audit_rotate()");
+    database.sql("SELECT audit_event('second', '{}')");
+    database.sql("CREATE INDEX slow ON audit_log (slow(operation))");
+    database.sql("SELECT audit_rotate()");
+    let is_at_work = |name: &str| {
+        let query = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'audit_chain maintainer' AND wait_event = 'PgSleep'"
+        );
+        eventually("the worker", || server.psql("postgres", &query).unwrap() == "1");
+    };
+    is_at_work("busy");
+    for command in [
+        "CREATE DATABASE copied TEMPLATE busy STRATEGY wal_log",
+        "CREATE DATABASE copied_too TEMPLATE busy STRATEGY file_copy",
+        "ALTER DATABASE busy RENAME TO renamed",
+    ] {
+        server.psql("postgres", command).unwrap();
+        is_at_work(if command.contains("RENAME") { "renamed" } else { "busy" });
+    }
+    let started = server.directory().join("started");
+    server
+        .set_config("audit_chain.publish_command", &format!("touch {}; sleep 60", started.display()))
+        .unwrap();
+    Database::of(&server, "renamed").sql("SELECT pg_reload_conf(), audit_event('third', '{}')");
+    eventually("the command", || started.exists());
+    is_at_work("renamed");
+    server.psql("postgres", "DROP DATABASE renamed").unwrap();
+    let status = Database::of(&server, "copied").sql("SELECT state, checkpoint_failures FROM audit_status");
+    assert_eq!(status, "copy|0");
+}
+
+/// PostgreSQL cannot connect to a database of which a part was dropped, and nothing tries again and again.
+#[test]
+fn a_database_that_was_dropped_in_part_is_left_alone() {
+    let server = Server::builder()
+        .config("shared_preload_libraries", "audit_chain")
+        .config("audit_chain.checkpoint_interval", "1s")
+        .start()
+        .unwrap();
+    let [other, invalid] = ["other", "invalid"].map(|name| Database::create(&server, name));
+    server.psql("postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'invalid'").unwrap();
+    let checkpoints = "SELECT count(*) FROM audit_checkpoint_log";
+    for round in 1..=3 {
+        other.sql("SELECT audit_event('more', '{}')");
+        eventually("a checkpoint", || other.number(checkpoints) == round);
+    }
+    let log = server.log();
+    // One worker may have been on its way.
+    let refused = log.matches("cannot connect to invalid database").count();
+    assert!(refused <= 2, "{log}");
+    server.psql("postgres", &format!("DROP DATABASE {}", invalid.name)).unwrap();
+}

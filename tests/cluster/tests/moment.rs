@@ -1,7 +1,7 @@
 //! What had committed at a checkpoint, where transaction IDs do not tell: in another cluster, on a standby,
 //! after pruning; and what is refused if the recorded checkpoints were edited by force.
 
-use cluster_tests::{Database, eventually, server, state};
+use cluster_tests::{Database, eventually, server, server_of_fewest_chains, state};
 use harness::Server;
 use harness::postgres::error::SqlState;
 
@@ -143,4 +143,47 @@ fn a_checkpoint_that_was_edited_by_force_is_refused() {
     database.enable_guard();
     assert_eq!(database.number(&format!("SELECT audit_sealed({first}, 1, 1)::integer")), 1);
     database.assert_intact();
+}
+
+/// Servers count their transactions by themselves: one that goes on at a moment does not hide one of the
+/// server from which the log was restored that had the same ID.
+#[test]
+fn a_transaction_under_way_hides_no_older_one_of_its_id() {
+    let [old, new] = [server_of_fewest_chains(), server_of_fewest_chains()];
+    let burn = |database: &Database<'_>, until: i64| {
+        database.sql(&format!(
+            "DO $$ BEGIN WHILE pg_current_xact_id()::text::bigint < {until} - 1 LOOP COMMIT; END LOOP; END $$"
+        ));
+    };
+    let original = Database::create(&old, "original");
+    original.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); CREATE TABLE u (id integer PRIMARY KEY);
+         SELECT audit_enable('t'), audit_enable('u')",
+    );
+    // The new server uses some for the restore.
+    let next = original.number("SELECT pg_current_xact_id()::text");
+    burn(&original, next + 1000);
+    original.sql("BEGIN; INSERT INTO t SELECT g, 'old' FROM generate_series(1, 5) g; INSERT INTO u VALUES (1), (2); COMMIT");
+    let of_old = original.number("SELECT max(xid::text::bigint) FROM audit_log");
+    original.sql("UPDATE t SET v = 'later' WHERE id = 5");
+    let dump = new.directory().join("dump.sql").display().to_string();
+    old.run("pg_dump", ["-d", "original", "-f", &dump]).unwrap();
+
+    let restored = Database::empty(&new, "restored");
+    new.run("psql", ["-Xq", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", "restored", "-f", &dump])
+        .unwrap();
+    restored.sql("UPDATE t SET v = 'restored' WHERE id = 4");
+    burn(&restored, of_old);
+    let mut client = restored.client();
+    client.batch_execute("BEGIN; UPDATE t SET v = 'under way' WHERE id = 1").unwrap();
+    let at: String = client.query_one("SELECT clock_timestamp()::text", &[]).unwrap().get(0);
+    client.batch_execute("UPDATE t SET v = 'under way' WHERE id = 2; TRUNCATE u; COMMIT").unwrap();
+    let same = "SELECT count(DISTINCT xid) FROM audit_log WHERE new_row ->> 'v' = 'under way' OR operation = 'INSERT'";
+    assert_eq!(restored.number(same), 1, "the same ID");
+    let then = format!(
+        "SET client_min_messages = error; SELECT string_agg(id || v, ' ' ORDER BY id) FROM audit_as_of(NULL::t, '{at}', exact => false)"
+    );
+    assert_eq!(restored.sql(&then), "1old 2old 3old 4restored 5later");
+    let undone = format!("SELECT string_agg(\"table\", ' ' ORDER BY step) FROM audit_undo({of_old})");
+    assert_eq!(restored.sql(&undone), "public.u public.u public.t public.t");
 }

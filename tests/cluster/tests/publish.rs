@@ -136,6 +136,21 @@ fn a_command_that_hangs_blocks_nobody() {
     });
 }
 
+/// What a command prints does not fill the disk, and its error has the beginning.
+#[test]
+fn a_command_that_prints_on_and_on_fills_no_disk() {
+    let (server, _) = server(|directory| format!("echo the beginning; touch {directory}/began; yes"));
+    set(&server, "audit_chain.publish_timeout", "2s");
+    let database = audited(&server, "audited", 20);
+    eventually("the time-out", || database.sql("SELECT publish_failures FROM audit_status") != "0");
+    let error = database.sql("SELECT publish_error FROM audit_status");
+    assert!(error.contains("the beginning"), "{error}");
+    let directory = server.data_dir().join("pg_audit_chain");
+    let size: u64 =
+        fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(size < 64 << 20, "{size} bytes");
+}
+
 #[test]
 fn dropping_a_database_or_the_extension_does_not_affect_other_databases() {
     let (server, elsewhere) = server(copy_to);

@@ -313,6 +313,62 @@ fn a_dump_replaces_a_database_that_has_a_log() {
     }
 }
 
+/// Tables that are restored without the log, into a database whose log goes on, are audited from then on: the
+/// log says so once, whatever the order of their triggers.
+#[test]
+fn tables_restored_without_the_log_are_audited_again() {
+    let server = preloaded_server();
+    let original = Database::empty(&server, "tables");
+    original.sql(
+        "CREATE SCHEMA audit; CREATE EXTENSION audit_chain SCHEMA audit; CREATE SCHEMA app;
+         CREATE TABLE app.plain (id integer PRIMARY KEY, secret text);
+         CREATE TABLE app.parts (id integer) PARTITION BY LIST (id);
+         CREATE TABLE app.part PARTITION OF app.parts FOR VALUES IN (1);
+         CREATE TABLE app.nothing (id integer);
+         SELECT audit.audit_enable('app.plain', exclude_columns => '{secret}'), audit.audit_enable('app.parts'),
+                audit.audit_enable('app.nothing');
+         INSERT INTO app.plain VALUES (1, 'secret'); INSERT INTO app.parts VALUES (1)",
+    );
+    let dump = |name: &str, options: &[&str]| {
+        let file = server.directory().join(name).display().to_string();
+        server.run("pg_dump", [&["-d", "tables", "-f", &file, "-n", "app"], options].concat()).unwrap();
+        file
+    };
+    let custom = dump("app.dump", &["-Fc"]);
+    let plain = dump("app.sql", &["--clean", "--if-exists"]);
+    let enabled = "SELECT string_agg(table_name || ' ' || (detail ->> 'options'), ', ' ORDER BY table_name) FROM audit.audit_log
+                   WHERE operation = 'ENABLE' AND detail ->> 'reason' = 'created by the replay of a dump'";
+    let once = r#"nothing {}, part {}, parts {}, plain {"exclude_columns":["secret"]}"#;
+    let check = |database: &Database<'_>, known: &str, how: &str| {
+        assert_eq!(database.sql(enabled), once, "{how}");
+        let coverage = "SELECT string_agg(table_name || ' ' || state, ', ' ORDER BY table_name) FROM audit.audit_coverage
+                        WHERE table_schema = 'app' AND since IS NOT NULL";
+        assert_eq!(
+            database.sql(coverage),
+            "nothing audited, part audited, parts audited, plain audited",
+            "{how}"
+        );
+        database.sql("INSERT INTO app.plain VALUES (2, 'x'); INSERT INTO app.nothing VALUES (1)");
+        let now = "SET client_min_messages = error; SELECT string_agg(id::text, ',' ORDER BY id)
+                   FROM audit.audit_as_of(NULL::app.plain, clock_timestamp())";
+        assert_eq!(database.sql(now), known, "{how}");
+        let notes = database
+            .script("SELECT audit.audit_check_table('app.plain'), audit.audit_check_table('app.nothing')");
+        assert!(!notes.contains("not audited any more"), "{how}: {notes}");
+        assert_intact(database, how);
+    };
+    for (name, options) in [("one", &[][..]), ("parallel", &["-j2"]), ("at_once", &["-1"])] {
+        let other = Database::empty(&server, name);
+        other.sql(
+            "CREATE SCHEMA audit; CREATE EXTENSION audit_chain SCHEMA audit; SELECT audit.audit_event('before')",
+        );
+        pg_restore(&server, name, &custom, options);
+        check(&other, "2", name);
+    }
+    psql(&server, "tables", &plain, &[]);
+    check(&original, "1,2", "in its place");
+}
+
 /// Without the log, a new one begins, and says so.
 #[test]
 fn a_dump_without_the_log_begins_a_new_one() {
