@@ -354,8 +354,8 @@ pub fn describe_type(oid: Oid) -> Type {
     }
 }
 
-/// Whether reading a value of a type checks the constraints of domains, and so calls functions of users: it is
-/// a domain, or has one in it.
+/// Whether reading a value of a type checks the constraints of domains, and so calls functions of users: it
+/// is a domain, or has one in it.
 pub fn checks_domains(oid: Oid) -> bool {
     // SAFETY: look-ups by the type's OID. The description is released again; in an error the resource owner
     // does that. No type contains itself.

@@ -248,8 +248,8 @@ fn a_reader_stops_a_pruning_and_nobody_waits() {
     finish(&database);
 }
 
-/// Everybody may use the type of a segment's rows, and readers have views. What depends on a segment keeps its
-/// empty table, and nothing else.
+/// Everybody may use the type of a segment's rows, and readers have views. What depends on a segment keeps
+/// its empty table, and nothing else.
 #[test]
 fn what_depends_on_a_segment_keeps_only_its_table() {
     let server = server();
