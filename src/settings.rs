@@ -88,6 +88,12 @@ pub const MAX_CONTEXT: usize = 65536;
 
 /// Declares the settings; to be called once in each backend.
 pub fn register() {
+    let given = settings::given_by_client(c"audit_chain.");
+    define();
+    settings::set_again(&given);
+}
+
+fn define() {
     // Of any length: a session that has not loaded the library could set it anyhow. A long one is cut when it
     // is recorded.
     settings::define_text::<Anything>(
