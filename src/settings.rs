@@ -323,6 +323,15 @@ fn check_context(value: &[u8]) -> Result<(), Error> {
         Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
             Err(Error::BadContext { reason: r"\u0000 is not a character".into() })
         }
+        // Whoever reads the detail of an entry reads 127 levels, and must not fail because of it.
+        Ok(_)
+            if serde_json::from_slice::<serde_json::Value>(
+                &[&b"[".repeat(27), &ascii[..], &b"]".repeat(27)].concat(),
+            )
+            .is_err() =>
+        {
+            Err(Error::BadContext { reason: "it is nested deeper than 100 levels".into() })
+        }
         Err(error) if !value.is_empty() => Err(Error::BadContext { reason: error.to_string() }),
         _ => Ok(()),
     }
