@@ -88,6 +88,12 @@ pub const MAX_CONTEXT: usize = 65536;
 
 /// Declares the settings; to be called once in each backend.
 pub fn register() {
+    let given = settings::given_by_client(c"audit_chain.");
+    define();
+    settings::set_again(&given);
+}
+
+fn define() {
     // Of any length: a session that has not loaded the library could set it anyhow. A long one is cut when it
     // is recorded.
     settings::define_text::<Anything>(
@@ -316,6 +322,15 @@ fn check_context(value: &[u8]) -> Result<(), Error> {
         // PostgreSQL cannot store the character in a text value: every `->>` over the entries would fail.
         Ok(_) if value.windows(6).any(|escape| escape == br"\u0000") => {
             Err(Error::BadContext { reason: r"\u0000 is not a character".into() })
+        }
+        // Whoever reads the detail of an entry reads 127 levels, and must not fail because of it.
+        Ok(_)
+            if serde_json::from_slice::<serde_json::Value>(
+                &[&b"[".repeat(27), &ascii[..], &b"]".repeat(27)].concat(),
+            )
+            .is_err() =>
+        {
+            Err(Error::BadContext { reason: "it is nested deeper than 100 levels".into() })
         }
         Err(error) if !value.is_empty() => Err(Error::BadContext { reason: error.to_string() }),
         _ => Ok(()),

@@ -114,9 +114,11 @@ fn on_end(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     if !restoring {
         let is_guarded =
             |object: &&ChangedObject| object.subject.is_some_and(|table| is_guarded(extension, table));
+        // One that is new is not guarded yet.
+        let is_new = |object: &&ChangedObject| command.tag() == "CREATE TABLE" && object.kind == "table";
         of_dump
             .iter()
-            .filter(is_guarded)
+            .filter(|object| is_guarded(object) || is_new(object))
             .try_for_each(|object| replay::record_segment(command, &object.identity, &object.kind))?;
     }
     if restoring { Ok(()) } else { follow::after(extension, command, &named, &touched, &changed) }

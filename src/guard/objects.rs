@@ -47,9 +47,13 @@ impl ChangedObject {
 }
 
 impl ChangedObject {
-    /// Whether it is a segment of the log other than the first, or something on one.
+    /// Whether it is a segment of the log other than the first, or something on one. Another table that
+    /// inherits from the log is none.
     pub fn belongs_to_segment(&self, extension: &Extension) -> bool {
-        self.subject.is_some_and(|table| extension.has_segment(table))
+        self.subject.is_some_and(|table| {
+            extension.has_segment(table)
+                && catalog::name_in(table, extension.schema).is_some_and(|name| segment::is_name(&name))
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString, c_char};
 
 // Oids that pgrx does not name (`src/include/catalog/*.h`).
 /// `pg_db_role_setting`.
-const ROLE_SETTING: Oid = Oid::from_u32(2964);
+pub(super) const ROLE_SETTING: Oid = Oid::from_u32(2964);
 /// `pg_description`.
 const DESCRIPTION: Oid = Oid::from_u32(2609);
 /// `pg_shdescription`.

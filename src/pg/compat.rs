@@ -422,3 +422,22 @@ pub unsafe fn close_storage(relations: [pg_sys::Oid; 2]) {
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     let _ = relations;
 }
+
+/// What the server knows of all settings.
+///
+/// # Safety
+/// The results are valid until a setting is defined.
+pub unsafe fn settings() -> Vec<*mut pg_sys::config_generic> {
+    // SAFETY: an array of as many.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let (all, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(feature = "pg15"))]
+        let (all, count) = {
+            let mut count = 0;
+            let all = pg_sys::get_guc_variables(&mut count);
+            (all, count)
+        };
+        (0..count as usize).map(|at| *all.add(at)).collect()
+    }
+}

@@ -1,5 +1,14 @@
 //! Text settings with a check hook (`src/include/utils/guc.h`). pgrx itself defines the other kinds safely.
+//!
+//! What a client has given when it connected, before the library was loaded ([`given_by_client`]), has
+//! replaced what files, databases and roles set. PostgreSQL refuses it when the setting is defined, if the
+//! client may not set it, and then the setting would have its default: anybody could undo what an
+//! administrator has set. So that is set again ([`set_again`]).
 
+use super::catalog::ROLE_SETTING;
+use super::table::{StoredTuple, scan_catalog};
+use super::text::{Texts, to_server};
+use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -128,4 +137,106 @@ pub fn define_text<C: Check>(
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: a static C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) };
+}
+
+/// The settings with this prefix that the client gave when it connected. To be called before they are
+/// defined.
+pub fn given_by_client(prefix: &CStr) -> Vec<CString> {
+    // SAFETY: what the server knows of each setting, whose name is a C string; none is defined meanwhile.
+    unsafe {
+        super::compat::settings()
+            .into_iter()
+            .filter(|&setting| (*setting).reset_source == pg_sys::GucSource::PGC_S_CLIENT)
+            .map(|setting| CStr::from_ptr((*setting).name).to_owned())
+            .filter(|name| name.to_bytes().to_ascii_lowercase().starts_with(prefix.to_bytes()))
+            .collect()
+    }
+}
+
+/// Gives settings what the server's files set, and `ALTER DATABASE` and `ALTER ROLE … SET`, as far as the
+/// client has not been allowed to set something else. What the server's command line sets is not known.
+pub fn set_again(names: &[CString]) {
+    if names.is_empty() {
+        return;
+    }
+    let is_wanted = |name: &[u8]| names.iter().any(|wanted| wanted.to_bytes().eq_ignore_ascii_case(name));
+    let set = |name: &CStr, value: &CStr, context, source| {
+        // SAFETY: C strings. A value that is not valid is told in the server's log, and not set.
+        unsafe {
+            let action = pg_sys::GucAction::GUC_ACTION_SET;
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                context,
+                source,
+                action,
+                true,
+                pg_sys::LOG as i32,
+                false,
+            );
+        }
+    };
+    let (mut head, mut tail) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: as `ProcessConfigFileInternal` does (`src/backend/utils/misc/guc-file.l`): the list that is
+    // made has C strings, and is freed. Of several values of a setting the last one counts.
+    unsafe {
+        let files =
+            [(pg_sys::ConfigFileName.cast_const(), true), (pg_sys::PG_AUTOCONF_FILENAME.as_ptr(), false)];
+        for (file, is_strict) in files {
+            let none = std::ptr::null();
+            let level = pg_sys::DEBUG2 as i32;
+            pg_sys::ParseConfigFile(file, is_strict, none, 0, 0, level, &mut head, &mut tail);
+        }
+        let mut variable = head;
+        while !variable.is_null() {
+            let name = CStr::from_ptr((*variable).name);
+            if is_wanted(name.to_bytes()) && !(*variable).ignore {
+                let value = CStr::from_ptr((*variable).value);
+                set(name, value, pg_sys::GucContext::PGC_SIGHUP, pg_sys::GucSource::PGC_S_FILE);
+            }
+            variable = (*variable).next;
+        }
+        pg_sys::FreeConfigVariables(head);
+    }
+    for (source, setting) in settings_of_roles() {
+        let Some((name, value)) = setting.split_once('=') else { continue };
+        if let (true, Ok(name), Ok(value)) =
+            (is_wanted(name.as_bytes()), CString::new(name), CString::new(&*to_server(value)))
+        {
+            set(&name, &value, pg_sys::GucContext::PGC_SUSET, source);
+        }
+    }
+}
+
+/// What `ALTER DATABASE` and `ALTER ROLE … SET` give this session, with the source of each
+/// (`process_settings` in `src/backend/utils/init/postinit.c`).
+fn settings_of_roles() -> Vec<(pg_sys::GucSource::Type, String)> {
+    use pg_sys::GucSource::{PGC_S_DATABASE, PGC_S_DATABASE_USER, PGC_S_GLOBAL, PGC_S_USER};
+    /// `DbRoleSettingDatidRolidIndexId`
+    const INDEX: Oid = Oid::from_u32(2965);
+    // SAFETY: variables of this process.
+    let (database, login) = unsafe {
+        if !pg_sys::IsTransactionState() {
+            return Vec::new();
+        }
+        (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId())
+    };
+    let mut found = Vec::new();
+    for of in [Oid::INVALID, database] {
+        let key = (1, pg_sys::F_OIDEQ, of.into());
+        let read = |row: StoredTuple<'_>| {
+            (Oid::from(row.integer(2) as u32), row.get::<Texts>(3).map_or_else(Vec::new, |texts| texts.0))
+        };
+        for (role, settings) in scan_catalog(ROLE_SETTING, INDEX, key, read) {
+            let source = match (of == Oid::INVALID, role == Oid::INVALID) {
+                _ if role != Oid::INVALID && role != login => continue,
+                (true, true) => PGC_S_GLOBAL,
+                (true, false) => PGC_S_USER,
+                (false, true) => PGC_S_DATABASE,
+                (false, false) => PGC_S_DATABASE_USER,
+            };
+            found.extend(settings.into_iter().map(|setting| (source, setting)));
+        }
+    }
+    found
 }

@@ -503,6 +503,43 @@ fn a_tables_types_do_not_act_for_who_reads_its_past() {
     assert!(armed.ends_with("{1}") && trap.has_sprung(), "the trap is set");
 }
 
+// A client may name any setting when it connects, before the library is loaded: what it may not set stays
+// what files, databases and roles have set.
+#[test]
+fn who_connects_does_not_undo_what_an_administrator_has_set() {
+    let server = Server::builder().config("audit_chain.erase_needs_approval", "on").start().unwrap();
+    let database = Database::create(&server, "connected");
+    let (eve, admin) = (database.role("eve", ""), database.role("admin", "SUPERUSER"));
+    database.sql(&format!(
+        "ALTER DATABASE connected SET audit_chain.max_value_size = 7;
+         ALTER ROLE {eve} SET audit_chain.log_statement = on;
+         ALTER ROLE ALL SET audit_chain.max_chains = 9;
+         ALTER ROLE {eve} IN DATABASE connected SET audit_chain.actor_setting = 'request.user';
+         GRANT EXECUTE ON FUNCTION audit_erase TO {eve};
+         CREATE TABLE t (id integer PRIMARY KEY, v text);
+         SELECT audit_enable('t');
+         INSERT INTO t VALUES (1, 'a')"
+    ));
+    let run = |role: &str, sql: &str| {
+        let options = "-c audit_chain.erase_needs_approval=off -c AUDIT_CHAIN.max_value_size=1 -c audit_chain.log_statement=off
+            -c audit_chain.max_chains=3 -c audit_chain.actor_setting=other.user -c audit_chain.actor=me";
+        let load = "DO 'BEGIN PERFORM audit_time_travel_end(); END'";
+        let mut psql = server.command("psql");
+        psql.args(["-XAtq", "-d", "connected", "-U", role, "-c", load, "-c", sql]);
+        let output = psql.env("PGOPTIONS", options.replace('\n', " ")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let settings = "SELECT concat_ws(' ', current_setting('audit_chain.erase_needs_approval'),
+        current_setting('audit_chain.max_value_size'), current_setting('audit_chain.log_statement'),
+        current_setting('audit_chain.max_chains'), current_setting('audit_chain.actor_setting'),
+        current_setting('audit_chain.actor'))";
+    assert_eq!(run(&eve, settings), "on 7kB on 9 request.user me\n");
+    assert_eq!(run(&admin, settings), "off 1kB off 3 other.user me\n");
+    let erase = "SELECT state FROM audit_erase('public.t', '{\"id\": 1}', 'reason', false)";
+    assert_eq!(run(&eve, erase), "waits for approval\n");
+}
+
 // Who may not read the catalogs uses DDL on audited tables as on others.
 #[test]
 fn ddl_needs_no_right_on_the_catalogs() {

@@ -288,6 +288,26 @@ fn a_dump_replaces_a_database_that_has_a_log() {
     assert_eq!(database.sql(state), "not audited");
     assert_intact(&database, "a dropped trigger");
 
+    // Nor does any other table become a part of the log so, and no segment without an entry.
+    let replayed = |sql: &str| {
+        format!(
+            "SELECT set_config('search_path', '', false), set_config('check_function_bodies', 'off', false); {sql}"
+        )
+    };
+    for sql in [
+        "CREATE TABLE public.fake () INHERITS (audit.audit_log)",
+        "CREATE TABLE public.audit_log_0099 () INHERITS (audit.audit_log)",
+        "CREATE TABLE audit.fake () INHERITS (audit.audit_log)",
+    ] {
+        let error = database.refused(&replayed(sql));
+        assert!(error.contains("belongs to extension audit_chain"), "{sql}: {error}");
+    }
+    database.sql(&replayed("CREATE TABLE audit.audit_log_0099 () INHERITS (audit.audit_log)"));
+    let made = "SELECT count(*) FROM audit.audit_log
+        WHERE operation = 'DDL' AND detail ->> 'object' = 'audit.audit_log_0099'";
+    assert_eq!(database.number(made), 1);
+    database.refused(&replayed("ALTER TABLE audit.audit_log_0099 RENAME TO fake"));
+
     // So does what drops one of them only, and puts it back once something has been changed.
     for trigger in ["!audit_chain_row", "!audit_chain_statement"] {
         server.psql("postgres", "DROP DATABASE restored").unwrap();

@@ -188,3 +188,21 @@ SELECT count(*) FROM audit_transaction(:xid);
 RESET ROLE;
 DROP OWNED BY regress_alice, regress_reader;
 DROP ROLE regress_alice, regress_reader, regress_nobody;
+
+-- A document that is nested deeply is compared as its text.
+CREATE TABLE nested (doc jsonb);
+SELECT audit_enable('nested');
+INSERT INTO nested SELECT (repeat('{"a": [', n) || '1' || repeat(']}', n))::jsonb FROM (VALUES (2), (2000)) v(n);
+SELECT length(new_row::text) FROM audit_log WHERE table_name = 'nested' AND operation = 'INSERT' ORDER BY chain, seq;
+SELECT n, (SELECT count(*) FROM audit_history('nested',
+        jsonb_build_object('doc', (repeat('{"a": [', n) || value || repeat(']}', n))::jsonb))) AS changes
+    FROM (VALUES (1, '{}'), (2, '1'), (2, '2'), (2000, '1'), (2000, '2')) v(n, value);
+SELECT entries FROM audit_erase('nested', jsonb_build_object('doc', (repeat('{"a": [', 2000) || '1' || repeat(']}', 2000))::jsonb), 'reason',
+    by_content => true);
+DROP TABLE nested;
+
+-- So is no context: whoever reads the detail of an entry reads all of it.
+SELECT set_config('audit_chain.context', repeat('{"a": ', 100) || '1' || repeat('}', 100), false) IS NOT NULL AS is_set;
+SELECT audit_event('deep');
+SELECT set_config('audit_chain.context', repeat('{"a": ', 101) || '1' || repeat('}', 101), false);
+RESET audit_chain.context;
