@@ -19,7 +19,8 @@ pub struct Column {
     pub name: String,
     /// Its name, quoted for SQL.
     pub quoted: String,
-    /// Its type, for a cast: without the modifier, so that what is too long is an error and not cut.
+    /// Its type, for a cast: without the modifier, so that what is too long is an error and not cut. Of a
+    /// domain, the type below: a value of the past need not fulfil the constraints that the domain has now.
     pub cast: String,
     /// The operator by which an index of the type's own order finds equal values; `None` if there is none.
     pub equality: Option<String>,
@@ -44,7 +45,7 @@ pub fn columns(table: Oid) -> Vec<Column> {
             Column {
                 quoted: pgrx::spi::quote_identifier(&name),
                 name,
-                cast: type_name(attribute.type_oid),
+                cast: type_name(catalog::describe_type(attribute.type_oid).base),
                 equality: equality(attribute.type_oid),
                 is_generated: form.attgenerated != 0,
                 is_always_identity: form.attidentity == b'a' as c_char,
