@@ -491,7 +491,8 @@ impl Family {
             }
         }
         for (at, event) in events.iter().enumerate() {
-            if !ids.contains(&event.auditing()) && !(event.is_enable() && is_below(event, &ids)) {
+            let is_meant = ids.contains(&event.auditing()) || event.is_enable() && is_below(event, &ids);
+            if !is_meant {
                 continue;
             }
             let mut names = listed(event.detail(), "members");
