@@ -113,8 +113,8 @@ pub fn record_enable(
     detail["options"] = auditing.options.to_json();
     let above = above::identities(extension, table.oid)?;
     // One that is audited with a single table above it has that table's identity.
-    let is_known = auditing.inherited && above == [auditing.id.as_str()];
-    if !above.is_empty() && !is_known {
+    let is_said = auditing.inherited && above == [auditing.id.as_str()];
+    if !is_said && !above.is_empty() {
         detail["below"] = above.into();
     }
     let key = key_left_out(table.oid, &auditing.options);

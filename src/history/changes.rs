@@ -217,13 +217,13 @@ fn lacking(
     entry: &Entry,
     image: &str,
 ) -> Option<Values> {
-    let missing = typed.missing(lineage, image, entry.position);
+    let missing = typed.missing(lineage, image, entry.position, &When::Now);
     if missing.is_empty() {
         return None;
     }
     // An out-of-line value that is not in the entry was the same before it and after it.
     let key = entry.key.as_ref()?;
-    Some(find(lineage, histories, key, entry.position, &missing))
+    Some(find(lineage, &lineage.columns, histories, key, entry.position, &missing))
 }
 
 /// The columns that both forms have, without what changed.

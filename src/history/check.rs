@@ -386,7 +386,8 @@ impl Check<'_> {
         let keys: BTreeSet<Key> = waiting.iter().map(|(key, ..)| key.clone()).collect();
         let histories = histories(&self.reader, table.lineage, keys);
         for (key, stored, image, missing) in waiting {
-            let found = find(table.lineage, &histories, &key, image.position, &missing);
+            let found =
+                find(table.lineage, &table.lineage.columns, &histories, &key, image.position, &missing);
             self.compare(table, &stored, &image, &found);
         }
         Ok(())

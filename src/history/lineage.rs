@@ -314,6 +314,23 @@ impl Lineage {
         })
     }
 
+    /// What became of its columns, as rows of `root`, which it was below at a moment, are shown: what had
+    /// happened to it then, and what happened to `root` later, when it may have been taken from there. `None`
+    /// if nothing happened later.
+    pub fn columns_as_of(&self, root: &Self, counts: &dyn Fn(Turn) -> bool) -> Option<Columns> {
+        let changes_columns = |alteration: &&Alteration| alteration.columns.is_some();
+        let counting = |lineage: &'_ Self, wanted: bool| {
+            let alterations = lineage.alterations.iter().filter(changes_columns);
+            let wanted = alterations.filter(|alteration| counts(alteration.turn) == wanted);
+            wanted.filter_map(|alteration| alteration.columns.clone()).collect::<Vec<_>>()
+        };
+        let later = counting(root, false);
+        if self.name() == root.name() || later.is_empty() && counting(self, false).is_empty() {
+            return None;
+        }
+        Some(Columns::new(counting(self, true).into_iter().chain(later).collect()))
+    }
+
     /// The entry at that position by which the columns changed.
     pub fn alteration_at(&self, position: Position) -> Option<Turn> {
         self.alterations.iter().map(|alteration| alteration.turn).find(|turn| turn.position == position)
@@ -474,8 +491,8 @@ impl Family {
             }
         }
         for (at, event) in events.iter().enumerate() {
-            let is_member = event.is_enable() && is_below(event, &ids);
-            if !is_member && !ids.contains(&event.auditing()) {
+            let is_meant = ids.contains(&event.auditing()) || event.is_enable() && is_below(event, &ids);
+            if !is_meant {
                 continue;
             }
             let mut names = listed(event.detail(), "members");

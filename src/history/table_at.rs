@@ -12,7 +12,7 @@ use crate::log::segment::Segments;
 use crate::log::{self, columns};
 use crate::pg::session::LocalSettings;
 use crate::pg::{scan, text, xact};
-use audit_chain_core::history::columns::Then;
+use audit_chain_core::history::columns::{Columns, Then};
 use audit_chain_core::history::content::Content;
 use audit_chain_core::history::replay::Replay;
 use audit_chain_core::history::{Position, image};
@@ -54,6 +54,7 @@ impl Question<'_> {
         visitor: &mut dyn FnMut(&mut Typed, &mut Report, RowAt<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check_moments(report)?;
+        typed.follow(&self.family.root);
         // What came later than the moment may tell of rows that no entry before tells of.
         let reader = Reader::open(self.extension, i64::MIN, i64::MAX)?;
         for lineage in self.family.members() {
@@ -94,10 +95,11 @@ impl Question<'_> {
             if images.iter().all(Option::is_none) {
                 return Ok(());
             }
-            let lacks = images
-                .iter()
-                .flatten()
-                .any(|image| !typed.missing(lineage, &image.row, image.position).is_empty());
+            let lacks = images.iter().zip(self.moments).any(|(image, when)| {
+                image
+                    .as_ref()
+                    .is_some_and(|image| !typed.missing(lineage, &image.row, image.position, when).is_empty())
+            });
             if !lacks {
                 let images = images.into_iter().map(|image| image.map(|image| (image, None))).collect();
                 return visit(typed, report, Some(key), images);
@@ -106,11 +108,11 @@ impl Question<'_> {
             if waiting.len() < BATCH {
                 return Ok(());
             }
-            complete(reader, lineage, std::mem::take(&mut waiting), typed, report, &mut visit)
+            self.complete(reader, lineage, std::mem::take(&mut waiting), typed, report, &mut visit)
         })?;
         inner.merge_into(report);
         if by_key {
-            return complete(reader, lineage, waiting, typed, report, &mut visit);
+            return self.complete(reader, lineage, waiting, typed, report, &mut visit);
         }
         report.note(format!(
             "rows of table \"{}\" are known by their content: it has, or had, no primary key, or another one",
@@ -127,6 +129,36 @@ impl Question<'_> {
                 images[at] = Some((image, None));
                 visit(typed, report, None, images)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Finds what the images of rows lack in their other entries, and visits the rows.
+    fn complete(
+        &self,
+        reader: &Reader,
+        lineage: &Lineage,
+        rows: Vec<(Key, Vec<Option<Image>>)>,
+        typed: &mut Typed,
+        report: &mut Report,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let entries = histories(reader, lineage, rows.iter().map(|(key, _)| key.clone()).collect());
+        for (key, images) in rows {
+            let mut completed = Vec::with_capacity(images.len());
+            for (image, when) in images.into_iter().zip(self.moments) {
+                completed.push(image.map(|image| {
+                    let missing = typed.missing(lineage, &image.row, image.position, when);
+                    let columns = typed.columns_as_of(lineage, when);
+                    let columns = columns.as_deref().unwrap_or(&lineage.columns);
+                    let found = find(lineage, columns, &entries, &key, image.position, &missing);
+                    (image, Some(found))
+                }));
+            }
+            visit(typed, report, Some(key), completed)?;
         }
         Ok(())
     }
@@ -340,35 +372,6 @@ fn apply(replay: &mut Replay, entry: &Entry) -> bool {
     true
 }
 
-/// Finds what the images of rows lack in their other entries, and visits the rows.
-fn complete(
-    reader: &Reader,
-    lineage: &Lineage,
-    rows: Vec<(Key, Vec<Option<Image>>)>,
-    typed: &mut Typed,
-    report: &mut Report,
-    visit: &mut Visit<'_>,
-) -> Result<(), Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let entries = histories(reader, lineage, rows.iter().map(|(key, _)| key.clone()).collect());
-    for (key, images) in rows {
-        let images = images
-            .into_iter()
-            .map(|image| {
-                image.map(|image| {
-                    let missing = typed.missing(lineage, &image.row, image.position);
-                    let found = find(lineage, &entries, &key, image.position, &missing);
-                    (image, Some(found))
-                })
-            })
-            .collect();
-        visit(typed, report, Some(key), images)?;
-    }
-    Ok(())
-}
-
 /// The entries about rows of these keys, and about those that they had before.
 pub fn histories(reader: &Reader, lineage: &Lineage, keys: BTreeSet<Key>) -> BTreeMap<Key, Vec<Entry>> {
     let mut known = BTreeMap::new();
@@ -392,6 +395,7 @@ pub fn histories(reader: &Reader, lineage: &Lineage, keys: BTreeSet<Key>) -> BTr
 /// entry before it about the same row, or as the old value in the nearest one after it.
 pub fn find(
     lineage: &Lineage,
+    columns_then: &Columns,
     histories: &BTreeMap<Key, Vec<Entry>>,
     key: &Key,
     position: Position,
@@ -399,7 +403,7 @@ pub fn find(
 ) -> Found {
     let mut found = Found::new();
     let mut wanted: Vec<&String> = missing.iter().collect();
-    let name_then = |column: &str, at: Position| match lineage.columns.then(lineage.columns.era(at), column) {
+    let name_then = |column: &str, at: Position| match columns_then.then(columns_then.era(at), column) {
         Then::Named { name, .. } => Some(name),
         Then::Added { .. } => None,
     };

@@ -8,7 +8,7 @@ use crate::pg::encoding::from_utf8;
 use crate::pg::form::{RowSink, RowType};
 use crate::pg::session::OutputSettings;
 use audit_chain_core::history::Position;
-use audit_chain_core::history::columns::{Retyping, Then};
+use audit_chain_core::history::columns::{Columns, Retyping, Then};
 use audit_chain_core::history::image::{self, Recorded};
 use pgrx::pg_sys::{Datum, Oid};
 use std::borrow::Cow;
@@ -31,8 +31,13 @@ pub type Found = BTreeMap<String, String>;
 /// Forms rows of a table's type.
 pub struct Typed {
     row_type: RowType,
-    /// The columns' sources in an era of a table; the tables are told apart by their names.
-    sources: HashMap<(String, usize), Rc<Vec<Source>>>,
+    /// The table whose rows are shown, if it has others below it.
+    root: Option<Lineage>,
+    /// The columns of tables below it as of moments, where they are not those of now. The tables are told
+    /// apart by their names, the moments by their times.
+    columns: HashMap<(String, i64), Option<Rc<Columns>>>,
+    /// The columns' sources in an era of a table.
+    sources: HashMap<(String, Option<i64>, usize), Rc<Vec<Source>>>,
     settings: bool,
 }
 
@@ -40,12 +45,33 @@ impl Typed {
     /// For the rows of a relation.
     pub fn of_relation(relation: Oid) -> Self {
         let row_type = RowType::of_relation(relation);
-        let settings = row_type.depends_on_settings;
-        Self { row_type, sources: HashMap::new(), settings }
+        Self::of(row_type)
     }
 
-    fn sources(&mut self, lineage: &Lineage, era: usize) -> Rc<Vec<Source>> {
-        let key = (lineage.shown(), era);
+    fn of(row_type: RowType) -> Self {
+        let settings = row_type.depends_on_settings;
+        Self { row_type, root: None, columns: HashMap::new(), sources: HashMap::new(), settings }
+    }
+
+    /// Shows rows of tables below this one as its rows.
+    pub fn follow(&mut self, root: &Lineage) {
+        self.root = Some(root.clone());
+    }
+
+    /// The columns of a table as of a moment, where they are not those of now.
+    pub fn columns_as_of(&mut self, lineage: &Lineage, when: &When) -> Option<Rc<Columns>> {
+        let root = self.root.as_ref().filter(|root| root.name() != lineage.name())?;
+        let columns = self.columns.entry((lineage.shown(), when.limit()));
+        let as_of = || lineage.columns_as_of(root, &|turn| when.counts_turn(turn)).map(Rc::new);
+        columns.or_insert_with(as_of).clone()
+    }
+
+    fn sources(&mut self, lineage: &Lineage, position: Position, when: &When) -> Rc<Vec<Source>> {
+        let as_of = self.columns_as_of(lineage, when);
+        let moment = as_of.is_some().then(|| when.limit());
+        let columns = as_of.as_deref().unwrap_or(&lineage.columns);
+        let era = columns.era(position);
+        let key = (lineage.shown(), moment, era);
         if let Some(known) = self.sources.get(&key) {
             return Rc::clone(known);
         }
@@ -53,7 +79,7 @@ impl Typed {
             if field.holds_nothing {
                 return Source::Nothing;
             }
-            match lineage.columns.then(era, &field.name) {
+            match columns.then(era, &field.name) {
                 Then::Named { name, retyping } => Source::Recorded { name, retyping },
                 Then::Added { change, value, retyping } => {
                     Source::Added { value: value.map(str::to_owned), at: change.position, retyping }
@@ -67,15 +93,19 @@ impl Typed {
 
     /// For the rows of a relation as a query describes them.
     pub fn of_sink(sink: &RowSink, relation: Oid) -> Self {
-        let row_type = sink.row_type(relation);
-        let settings = row_type.depends_on_settings;
-        Self { row_type, sources: HashMap::new(), settings }
+        Self::of(sink.row_type(relation))
     }
 
     /// The columns, by their names of now, that an image of that position should have and does not: unchanged
     /// out-of-line values.
-    pub fn missing(&mut self, lineage: &Lineage, image: &str, position: Position) -> Vec<String> {
-        let sources = self.sources(lineage, lineage.columns.era(position));
+    pub fn missing(
+        &mut self,
+        lineage: &Lineage,
+        image: &str,
+        position: Position,
+        when: &When,
+    ) -> Vec<String> {
+        let sources = self.sources(lineage, position, when);
         let recorded = image::columns(image).unwrap_or_default();
         let mut missing = Vec::new();
         for (field, source) in self.row_type.fields.iter().zip(sources.iter()) {
@@ -122,7 +152,7 @@ impl Typed {
         found: Option<&Found>,
         report: &mut Report,
     ) -> Vec<Option<Datum>> {
-        let sources = self.sources(lineage, lineage.columns.era(position));
+        let sources = self.sources(lineage, position, when);
         let recorded = image::columns(image).unwrap_or_default();
         let _settings = OutputSettings::enter(self.settings);
         let mut values = Vec::with_capacity(sources.len());
@@ -205,7 +235,7 @@ impl Typed {
         lineage: &Lineage,
         (image, found, when): (&Image, Option<&Found>, &When),
     ) -> Vec<Option<Vec<u8>>> {
-        let sources = self.sources(lineage, lineage.columns.era(image.position));
+        let sources = self.sources(lineage, image.position, when);
         let recorded = image::columns(&image.row).unwrap_or_default();
         let counts = |at: Position| lineage.alteration_at(at).is_some_and(|turn| when.counts_turn(turn));
         let _settings = OutputSettings::enter(self.settings);

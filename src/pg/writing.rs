@@ -19,11 +19,10 @@ pub struct Column {
     pub name: String,
     /// Its name, quoted for SQL.
     pub quoted: String,
-    /// Its type, for a cast: without the modifier, so that what is too long is an error and not cut.
+    /// Its type, for a cast: without the modifier, so that what is too long is an error and not cut. Of a
+    /// domain, the type below: a value of the past, and a stored one (NOT VALID), need not fulfil the
+    /// constraints that the domain has now, and a condition has no reason to call its functions.
     pub cast: String,
-    /// The type that values are compared as: not a domain, whose constraints stored values need not fulfil
-    /// (NOT VALID), and whose functions a condition has no reason to call.
-    pub compared_as: String,
     /// The operator by which an index of the type's own order finds equal values; `None` if there is none.
     pub equality: Option<String>,
     /// Whether it is computed from other columns.
@@ -47,8 +46,7 @@ pub fn columns(table: Oid) -> Vec<Column> {
             Column {
                 quoted: pgrx::spi::quote_identifier(&name),
                 name,
-                cast: type_name(attribute.type_oid),
-                compared_as: type_name(catalog::describe_type(attribute.type_oid).base),
+                cast: type_name(catalog::describe_type(attribute.type_oid).base),
                 equality: equality(attribute.type_oid),
                 is_generated: form.attgenerated != 0,
                 is_always_identity: form.attidentity == b'a' as c_char,

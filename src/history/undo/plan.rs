@@ -412,7 +412,7 @@ fn insert(whole: &Whole<'_>, row: &Content) -> (Texts, Vec<String>) {
     let found = match (lineage, target.key_of(row)) {
         (Some(lineage), Some(key)) if !missing.is_empty() => {
             let known = histories(reader, lineage, BTreeSet::from([key.clone()]));
-            find(lineage, &known, &key, position, &missing)
+            find(lineage, &lineage.columns, &known, &key, position, &missing)
         }
         _ => Default::default(),
     };

@@ -27,7 +27,7 @@ pub struct Target {
     pub name: String,
     /// Its name as messages show it.
     pub shown: String,
-    /// It, and the tables below it.
+    /// It, and its partitions.
     pub family: Family,
     pub columns: Vec<Column>,
     /// The columns of its primary key.
@@ -55,7 +55,11 @@ impl Target {
         let description = relation::describe(relation).ok_or_else(missing)?;
         let is_plain = description.kind == pgrx::pg_sys::RELKIND_RELATION;
         let has_children = is_plain && relation::descendants(relation, relation::Lock::None).len() > 1;
-        let family = Family::of_table(extension, relation)?;
+        let mut family = Family::of_table(extension, relation)?;
+        if description.kind != pgrx::pg_sys::RELKIND_PARTITIONED_TABLE {
+            // Tables that inherit from it have rows of their own, which may have the same keys.
+            family.below.clear();
+        }
         Ok(Self {
             extension: *extension,
             relation,
@@ -147,7 +151,7 @@ impl Target {
         let mut conditions = Vec::new();
         for name in &self.key {
             let column = self.column(name)?;
-            let value = literal(column, &column.compared_as, row.get(name)?).ok()?;
+            let value = literal(column, &column.cast, row.get(name)?).ok()?;
             conditions.push(format!("{} {} {value}", column.quoted, column.equality.as_ref()?));
         }
         Some(conditions.join(" AND "))
@@ -163,7 +167,7 @@ impl Target {
     pub fn by_place(&self, place: &str, row: &Content) -> String {
         let mut conditions = vec![is_at(place)];
         for column in &self.columns {
-            match row.get(&column.name).map(|value| literal(column, &column.compared_as, value)) {
+            match row.get(&column.name).map(|value| literal(column, &column.cast, value)) {
                 Some(Ok(value)) if value == NULL => conditions.push(format!("{} IS NULL", column.quoted)),
                 Some(Ok(value)) => {
                     if let Some(equality) = &column.equality {

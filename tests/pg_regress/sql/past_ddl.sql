@@ -356,5 +356,29 @@ SELECT * FROM audit_as_of(NULL::padded, now());
 ALTER TABLE padded ALTER n TYPE text;
 SELECT * FROM padded;
 SELECT * FROM audit_as_of(NULL::padded, now());
+-- A partition that was taken from its table before the table's columns changed: its rows of then have the columns of then.
+SET client_min_messages = warning;
+CREATE TABLE months (id int PRIMARY KEY, v text, w text, x text) PARTITION BY RANGE (id);
+CREATE TABLE month_1 PARTITION OF months FOR VALUES FROM (0) TO (10);
+CREATE TABLE month_2 PARTITION OF months FOR VALUES FROM (10) TO (20);
+ALTER TABLE month_1 ALTER v SET STORAGE EXTERNAL;
+SELECT audit_enable('months');
+INSERT INTO months VALUES (1, repeat('long', 1000), 'w', 'x'), (11, 'v', 'w', 'x');
+UPDATE months SET x = 'y';
+SELECT keep('months', '1');
+ALTER TABLE months DETACH PARTITION month_1;
+ALTER TABLE month_1 RENAME w TO other;
+ALTER TABLE month_1 ADD w text DEFAULT 'not meant';
+ALTER TABLE months RENAME v TO vv;
+ALTER TABLE months RENAME w TO v;
+ALTER TABLE months DROP x, ADD x text;
+SELECT keep('months', '2');
+DROP TABLE month_1;
+SELECT keep('months', '3');
+SELECT * FROM differ('months') ORDER BY 1, 3, 2;
+SELECT id, left(vv, 4), v, x FROM audit_as_of(NULL::months, (SELECT size FROM kept WHERE t = 'months'::regclass AND label = '1')) ORDER BY id;
+SELECT change, columns, (old_row).id, left((old_row).vv, 4), (old_row).v
+FROM audit_diff(NULL::months, (SELECT size FROM kept WHERE t = 'months'::regclass AND label = '1'),
+                (SELECT size FROM kept WHERE t = 'months'::regclass AND label = '3'));
 SET client_min_messages = warning;
 DROP SCHEMA copies, "Sch.3" CASCADE;

@@ -793,6 +793,50 @@ DELETE FROM equal_n WHERE id = 1 RETURNING pg_current_xact_id() AS xid \gset
 INSERT INTO equal_n VALUES (1.00, 4);
 SELECT row_key, statement, conflict FROM plan(:'xid');
 
+-- Tables that inherit from one another have rows of their own, even with the same keys.
+CREATE TABLE heir_of (id int PRIMARY KEY, v text);
+CREATE TABLE heir (w text, PRIMARY KEY (id)) INHERITS (heir_of);
+SELECT audit_enable('heir_of');
+INSERT INTO heir_of VALUES (1, 'above'), (3, 'above');
+INSERT INTO heir VALUES (1, 'below', 'w'), (2, 'below', 'w');
+SELECT split_part(audit_checkpoint(), E'\n', 2) AS size \gset
+BEGIN;
+SELECT pg_current_xact_id() AS xid \gset
+UPDATE heir_of SET v = v || '!';
+DELETE FROM heir_of WHERE id > 1;
+UPDATE ONLY heir_of SET id = 7;
+COMMIT;
+SELECT * FROM plan(:'xid');
+SELECT undo(:'xid');
+SELECT rows('heir_of'), rows('heir');
+BEGIN;
+SELECT pg_current_xact_id() AS xid \gset
+UPDATE ONLY heir_of SET v = 'x' WHERE id = 1;
+COMMIT;
+UPDATE heir SET v = 'later' WHERE id = 1;
+SELECT undo(:'xid');
+SELECT rows('heir_of'), rows('heir');
+SELECT audit_restore('heir_of', '{"id": 2}', :size);
+SELECT audit_restore('heir', '{"id": 1}', :size);
+BEGIN;
+SELECT pg_current_xact_id() AS xid \gset
+TRUNCATE heir_of;
+COMMIT;
+SELECT undo(:'xid');
+SELECT rows('heir_of'), rows('heir');
+-- A domain has another constraint by now.
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE of_domain (id positive PRIMARY KEY, v positive);
+SELECT audit_enable('of_domain');
+INSERT INTO of_domain VALUES (1, 2);
+UPDATE of_domain SET v = 3 RETURNING pg_current_xact_id() AS xid \gset
+ALTER DOMAIN positive ADD CONSTRAINT large CHECK (VALUE > 2) NOT VALID;
+SELECT * FROM plan(:'xid');
+SELECT undo(:'xid');
+ALTER DOMAIN positive DROP CONSTRAINT large;
+SELECT undo(:'xid');
+SELECT rows('of_domain');
+
 -- The whole log is intact, with what was taken back.
 SELECT valid, problems FROM audit_verify();
 SET client_min_messages = warning;
