@@ -6,7 +6,9 @@ use crate::extension::{Extension, OwnTable};
 use crate::log::table;
 use crate::pg::scan::{for_each_stored_row, with_relation};
 use crate::pg::text::from_server;
+use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::history::Position;
+use audit_chain_core::sealing;
 use serde_json::Value;
 use std::cell::OnceCell;
 
@@ -52,6 +54,18 @@ impl Event {
     /// Whether the table was dropped.
     pub fn is_drop(&self) -> bool {
         self.operation == "DDL" && self.detail().get("id").is_some()
+    }
+
+    /// Of an entry that says again what was true when others were pruned: since when the table was audited, and
+    /// since when with these options. Nothing that remains is older.
+    pub fn carried_from(&self) -> Option<[Position; 2]> {
+        let detail = self.detail();
+        let of = |member: &str| {
+            let at = sealing::time(detail[member].as_str()?)? - EPOCH_DIFFERENCE;
+            Some(Position { at, ..Position::default() })
+        };
+        detail.get("carried")?;
+        Some([of("since")?, of("options_since")?])
     }
 
     /// The identity of the auditing that it is about, as `audit_coverage` knows it.

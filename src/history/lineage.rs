@@ -103,9 +103,13 @@ impl Lineage {
                 continue;
             }
             let detail = event.detail();
-            let turn = Turn { position: event.position, xid: event.xid };
+            // What was carried forward is said at another time than it is about. A name that was given up then
+            // is not that of an entry that remains, or that is said by the entry about it.
+            let carried = event.carried_from();
+            let [since, options_since] = carried.unwrap_or([event.position; 2]);
+            let turn = Turn { position: since, xid: event.xid };
             lineage.key_has_changed |= is_about && detail.get("key_left_out").is_some();
-            let renamed_from = detail["renamed_from"].as_str().and_then(split);
+            let renamed_from = detail["renamed_from"].as_str().filter(|_| carried.is_none()).and_then(split);
             if event.is_enable() && !is_about {
                 if renamed_from.as_ref() == Some(&name) {
                     // Another table gave up the name then, so that this one could take it.
@@ -128,7 +132,7 @@ impl Lineage {
             match &event.operation[..] {
                 "ENABLE" => {
                     let options = serde_json::from_value(detail["options"].clone()).unwrap_or_default();
-                    lineage.options.push((event.position, options));
+                    lineage.options.push((options_since, options));
                     let id = event.auditing();
                     let is_inherited = detail["inherited"] == true;
                     let below = detail["below"].as_str().map(str::to_owned);
@@ -166,8 +170,10 @@ impl Lineage {
             lineage.names.push(FormerName { name, from: None, until });
         }
         lineage.options.reverse();
+        lineage.options.sort_by_key(|(position, _)| *position);
         lineage.periods.reverse();
         lineage.auditings.reverse();
+        lineage.auditings.sort_by_key(|(turn, ..)| turn.position);
         lineage.began_above = lineage.periods.is_empty();
         lineage.settle();
         lineage

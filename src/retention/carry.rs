@@ -10,6 +10,7 @@ use crate::pg::query::query_latest;
 use crate::pg::table::delete_within;
 use crate::pg::text::Text;
 use crate::pg::xact;
+use audit_chain_core::sealing;
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
             }
             continue;
         }
-        let (oldest, newest) = (&entries[0], &entries[entries.len() - 1]);
+        let newest = &entries[entries.len() - 1];
         let mut detail = newest.detail.clone();
         if !detail.is_object() {
             // Its payload was erased.
@@ -66,7 +67,10 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
             Value::String(at) => Value::from(at.as_str()),
             _ => Value::from(xact::json_time(entry.at)),
         };
-        detail["since"] = known(oldest, "since");
+        // One that was carried forward before says what is older than itself.
+        let since = entries.iter().map(|entry| known(entry, "since"));
+        let time = |since: &Value| since.as_str().and_then(sealing::time);
+        detail["since"] = since.min_by_key(time).unwrap_or_default();
         detail["options_since"] = known(newest, "options_since");
         detail["carried"] = true.into();
         if let Some(detail) = detail.as_object_mut() {
