@@ -103,13 +103,11 @@ impl Lineage {
                 continue;
             }
             let detail = event.detail();
-            // What was carried forward is said at another time than it is about. A name that was given up then
-            // is not that of an entry that remains, or that is said by the entry about it.
-            let carried = event.carried_from();
-            let [since, options_since] = carried.unwrap_or([event.position; 2]);
+            // What was carried forward is said at another time than it is about.
+            let [since, options_since] = event.carried_from().unwrap_or([event.position; 2]);
             let turn = Turn { position: since, xid: event.xid };
             lineage.key_has_changed |= is_about && detail.get("key_left_out").is_some();
-            let renamed_from = detail["renamed_from"].as_str().filter(|_| carried.is_none()).and_then(split);
+            let renamed_from = detail["renamed_from"].as_str().and_then(split);
             if event.is_enable() && !is_about {
                 if renamed_from.as_ref() == Some(&name) {
                     // Another table gave up the name then, so that this one could take it.

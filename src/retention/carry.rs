@@ -74,8 +74,9 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
         detail["options_since"] = known(newest, "options_since");
         detail["carried"] = true.into();
         if let Some(detail) = detail.as_object_mut() {
-            // The entries of its rows may be pruned, too.
-            for member in ["previous_options", "reason", "context", "complete"] {
+            // The entries of its rows may be pruned, too. What remains of the time of another name has an entry
+            // about it that remains.
+            for member in ["previous_options", "reason", "context", "complete", "renamed_from"] {
                 detail.remove(member);
             }
         }

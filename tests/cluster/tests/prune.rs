@@ -614,6 +614,10 @@ fn what_remains_tells_the_past() {
             format!("{0}, {0}, 1{value}", format!("1{later} 2{later} 3{later} 4{later} 5{later}"))
         );
         assert_eq!(database.sql(since), began);
+        let erased = |table: &str| {
+            database.sql(&format!("SELECT string_agg(table_name || entries, ' ') FROM audit_erase('{table}', '{{\"id\": 1}}', 'dry')"))
+        };
+        assert_eq!([erased("t"), erased("before")], ["t2", "before1"]);
         database.assert_intact();
     }
 }
