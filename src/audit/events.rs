@@ -14,6 +14,7 @@ use std::cell::OnceCell;
 
 /// An entry about a table's auditing.
 pub struct Event {
+    /// Where it is in the log, or, for what is said again of an auditing that has ended, since when that was.
     pub position: Position,
     pub xid: u64,
     pub operation: String,
@@ -77,7 +78,7 @@ impl Event {
     }
 }
 
-/// All of them, in the order of their positions, as the active snapshot sees them.
+/// All of them, in the order of what they are about, as the active snapshot sees them.
 pub fn events(extension: &Extension) -> Result<Vec<Event>, Error> {
     let mut places = Vec::new();
     with_relation(extension.table(OwnTable::Lifecycle)?, |relation| {
@@ -95,6 +96,12 @@ pub fn events(extension: &Extension) -> Result<Vec<Event>, Error> {
             detail: OnceCell::new(),
         });
     })?;
+    for event in &mut events {
+        // What is said of an auditing that had ended by then is about a time before all that remains.
+        if let Some([since, _]) = event.carried_from().filter(|_| event.detail().get("ended").is_some()) {
+            event.position = since;
+        }
+    }
     events.sort_by_key(|event| event.position);
     Ok(events)
 }

@@ -621,3 +621,44 @@ fn what_remains_tells_the_past() {
         database.assert_intact();
     }
 }
+
+/// The same of auditings that have ended since: of a table that was dropped, and of one that is audited anew.
+#[test]
+fn what_remains_tells_of_tables_that_are_gone() {
+    let server = server();
+    let database = Database::create(&server, "gone");
+    database.sql(
+        "CREATE TABLE dropped (id integer PRIMARY KEY, v text); CREATE TABLE before (id integer PRIMARY KEY, v text);
+         SELECT audit_enable('dropped'), audit_enable('before');
+         SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test')",
+    );
+    seal(&database);
+    database.sql("INSERT INTO dropped VALUES (1, 'x'); INSERT INTO before VALUES (1, 'old'); ALTER TABLE before RENAME TO again");
+    database.sql("UPDATE again SET v = 'renamed'");
+    let size = database.sql("SELECT split_part(audit_checkpoint(), E'\\n', 2)");
+    database.sql("DROP TABLE dropped; SELECT audit_disable('again', 'for a while')");
+    database.sql("UPDATE again SET v = 'unseen'; SELECT audit_enable('again')");
+    prune(&database);
+    let history = |table: &str| {
+        database.sql(&format!(
+            "SET client_min_messages = error; SELECT string_agg(operation, ' ') FROM audit_history('{table}')"
+        ))
+    };
+    let erased = |table: &str| {
+        database.sql(&format!(
+            "SELECT string_agg(table_name || entries, ' ' ORDER BY table_name) FROM audit_erase('{table}', '{{\"id\": 1}}', 'dry')"
+        ))
+    };
+    assert_eq!([history("dropped"), history("again")], ["INSERT", "INSERT UPDATE"]);
+    assert_eq!([erased("dropped"), erased("again")], ["dropped1", "again1 before1"]);
+    let then = format!("SET client_min_messages = error; SELECT v FROM audit_as_of(NULL::again, {size})");
+    assert_eq!(database.sql(&then), "renamed");
+    assert_eq!(database.sql("SELECT table_name, state FROM audit_coverage"), "again|audited");
+    // Once the end is pruned too, nothing is said any more.
+    seal(&database);
+    prune(&database);
+    let lifecycle =
+        "SELECT string_agg(table_name, ' ') FROM audit_lifecycle JOIN audit_log USING (chain, seq)";
+    assert_eq!(database.sql(lifecycle), "again");
+    database.assert_intact();
+}
