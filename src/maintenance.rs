@@ -1,5 +1,5 @@
 //! What is due for the log: another segment, sealing, pruning by policy, removing what is left of pruned
-//! segments and erased values. For `audit_maintain()`, and for the server's own worker.
+//! segments and erased values, a DBA's indexes. For `audit_maintain()`, and for the server's own worker.
 //!
 //! **Invariant**: each step is a transaction of its own, which an error undoes, and can be repeated: a crash,
 //! or a lock that is not free, leaves it for the next time.
@@ -29,4 +29,5 @@ pub fn run(slices: &mut impl Slices) {
     upkeep::run(slices);
     prune::serve(slices);
     finish::serve(slices);
+    upkeep::copy_indexes(slices);
 }

@@ -6,12 +6,15 @@ use crate::extension::{Extension, OwnTable};
 use crate::log::table;
 use crate::pg::scan::{for_each_stored_row, with_relation};
 use crate::pg::text::from_server;
+use crate::pg::xact::EPOCH_DIFFERENCE;
 use audit_chain_core::history::Position;
+use audit_chain_core::sealing;
 use serde_json::Value;
 use std::cell::OnceCell;
 
 /// An entry about a table's auditing.
 pub struct Event {
+    /// Where it is in the log, or, for what is said again of an auditing that has ended, since when that was.
     pub position: Position,
     pub xid: u64,
     pub operation: String,
@@ -54,6 +57,18 @@ impl Event {
         self.operation == "DDL" && self.detail().get("id").is_some()
     }
 
+    /// Of an entry that says again what was true when others were pruned: since when the table was audited,
+    /// and since when with these options. Nothing that remains is older.
+    pub fn carried_from(&self) -> Option<[Position; 2]> {
+        let detail = self.detail();
+        let of = |member: &str| {
+            let at = sealing::time(detail[member].as_str()?)? - EPOCH_DIFFERENCE;
+            Some(Position { at, ..Position::default() })
+        };
+        detail.get("carried")?;
+        Some([of("since")?, of("options_since")?])
+    }
+
     /// The identity of the auditing that it is about, as `audit_coverage` knows it.
     pub fn auditing(&self) -> String {
         match self.detail()["id"].as_str() {
@@ -63,7 +78,7 @@ impl Event {
     }
 }
 
-/// All of them, in the order of their positions, as the active snapshot sees them.
+/// All of them, in the order of what they are about, as the active snapshot sees them.
 pub fn events(extension: &Extension) -> Result<Vec<Event>, Error> {
     let mut places = Vec::new();
     with_relation(extension.table(OwnTable::Lifecycle)?, |relation| {
@@ -81,6 +96,12 @@ pub fn events(extension: &Extension) -> Result<Vec<Event>, Error> {
             detail: OnceCell::new(),
         });
     })?;
+    for event in &mut events {
+        // What is said of an auditing that had ended by then is about a time before all that remains.
+        if let Some([since, _]) = event.carried_from().filter(|_| event.detail().get("ended").is_some()) {
+            event.position = since;
+        }
+    }
     events.sort_by_key(|event| event.position);
     Ok(events)
 }

@@ -35,7 +35,7 @@ pub fn on_ddl(call: Call) -> Datum {
         let extension = Extension::installed().or_raise();
         if !extension.script_is_running() {
             match command.event() {
-                Event::Start => on_start(command),
+                Event::Start => on_start(&extension, command),
                 Event::End => on_end(&extension, command),
                 Event::Drop => on_drop(&extension, command),
             }
@@ -46,8 +46,8 @@ pub fn on_ddl(call: Call) -> Datum {
 }
 
 /// Before the command, of which PostgreSQL has checked nothing yet: refuses what can be told only now, and
-/// changes nothing.
-fn on_start(command: Command<'_>) -> Result<(), Error> {
+/// changes nothing but what [`replay::make_room`] does.
+fn on_start(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
     touched::begin(command.tag());
     if command.extension_contents() == Some(b"audit_chain") {
         return Err(Error::Guarded { tag: command.tag().into(), object: "the extension".into() });
@@ -59,6 +59,14 @@ fn on_start(command: Command<'_>) -> Result<(), Error> {
             tag: "CREATE OR REPLACE TRIGGER".into(),
             table: "of that trigger".into(),
         });
+    }
+    if session::replays_dump()
+        && let Some((table, name)) = command.created_trigger()
+        && is_capture_name(&from_server(name))
+        && restore::acts_for_owner(extension)
+        && !restore::is_under_way()?
+    {
+        replay::make_room(extension, table, name)?;
     }
     Ok(())
 }

@@ -10,17 +10,20 @@
 use crate::audit::events::events;
 use crate::audit::inheritance;
 use crate::audit::record::{record, record_enable, record_lifecycle};
+use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
-use crate::audit::triggers::{Capture, ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::audit::triggers::{self as capture_triggers, Capture, ROW_TRIGGER, STATEMENT_TRIGGER};
+use crate::capture::options::Auditing;
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::follow;
 use crate::guard::objects::DroppedObject;
 use crate::pg::command::Command;
-use crate::pg::triggers::{self, triggers_of};
+use crate::pg::triggers::{self, TriggerRow, triggers_of};
 use crate::pg::{relation, session};
 use pgrx::pg_sys::{self, Oid};
 use serde_json::json;
+use std::ffi::CStr;
 
 /// Makes the extension's triggers on the table that an ALTER TABLE names fire again. Returns the table, if
 /// the command does nothing else than turning triggers on or off.
@@ -54,9 +57,40 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
     record_lifecycle(extension, "DISABLE", name, &auditing, detail, session::effective_role())
 }
 
+/// What a capture trigger is called while a dump creates another one of its name.
+const MOVED: &CStr = c"!audit_chain_moved";
+
+/// Before a dump creates a capture trigger: moves the one of that name, which the table has if the policy of
+/// its schema has it audited since the dump created it, out of the way. The current role must own the table,
+/// as it must to create the trigger.
+pub fn make_room(extension: &Extension, table: Oid, name: &[u8]) -> Result<(), Error> {
+    let function = extension.capture_function()?;
+    if triggers_of(table).iter().any(|trigger| trigger.name == name && trigger.function == function) {
+        let _suspended = GuardSuspended::begin();
+        triggers::rename(table, name, MOVED);
+    }
+    Ok(())
+}
+
+/// After the dump has created the trigger: the table is audited as before. Whether it was moved.
+fn put_moved_back(extension: &Extension, table: Oid) -> Result<bool, Error> {
+    let function = extension.capture_function()?;
+    let is_moved = |trigger: &&TriggerRow| trigger.name == MOVED.to_bytes() && trigger.function == function;
+    let triggers = triggers_of(table);
+    let Some(moved) = triggers.iter().find(is_moved) else { return Ok(false) };
+    let _suspended = GuardSuspended::begin();
+    triggers::drop(moved.oid);
+    let auditing = Auditing::from_arguments(&moved.arguments).unwrap_or_default();
+    capture_triggers::install(extension, &Table::load(table)?, &auditing)?;
+    Ok(true)
+}
+
 /// Records that a capture trigger was created, unless the log says that this auditing of the table is under
 /// way: the other trigger was created before, or the dump that brings the trigger has brought the log too.
 pub fn record_created(extension: &Extension, table: Oid) -> Result<(), Error> {
+    if put_moved_back(extension, table)? {
+        return Ok(());
+    }
     let capture = Capture::of(extension, table)?;
     let Some(auditing) = capture.auditing() else { return Ok(()) };
     let table = Table::load(table)?;

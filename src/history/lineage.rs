@@ -116,7 +116,9 @@ impl Lineage {
                 continue;
             }
             let detail = event.detail();
-            let turn = Turn { position: event.position, xid: event.xid };
+            // What was carried forward is said at another time than it is about.
+            let [since, options_since] = event.carried_from().unwrap_or([event.position; 2]);
+            let turn = Turn { position: since, xid: event.xid };
             lineage.key_has_changed |= is_about && detail.get("key_left_out").is_some();
             let renamed_from = detail["renamed_from"].as_str().and_then(split);
             if event.is_enable() && !is_about {
@@ -149,7 +151,7 @@ impl Lineage {
             match &event.operation[..] {
                 "ENABLE" => {
                     let options = serde_json::from_value(detail["options"].clone()).unwrap_or_default();
-                    lineage.options.push((event.position, options));
+                    lineage.options.push((options_since, options));
                     let id = event.auditing();
                     let is_inherited = detail["inherited"] == true;
                     let above = above(event);
@@ -187,8 +189,10 @@ impl Lineage {
             lineage.names.push(FormerName { name, from: None, until });
         }
         lineage.options.reverse();
+        lineage.options.sort_by_key(|(position, _)| *position);
         lineage.periods.reverse();
         lineage.auditings.reverse();
+        lineage.auditings.sort_by_key(|audited| audited.turn.position);
         lineage.began_above = lineage.periods.is_empty();
         lineage.settle();
         lineage

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
-use crate::history::lineage::{Family, Lineage};
+use crate::history::lineage::{Family, Lineage, Period};
 use crate::history::reader::{self, Entry, Key, Operation, Reader};
 use crate::history::report::Report;
 use crate::history::state::{Image, State};
@@ -294,7 +294,7 @@ impl Question<'_> {
             }
             for lineage in self.family.members() {
                 if self.family.is_member(lineage, &|turn| when.counts_turn(turn)) {
-                    note_periods(lineage, when, report);
+                    note_periods(lineage, when, pruned, report);
                 }
             }
         }
@@ -302,8 +302,9 @@ impl Question<'_> {
     }
 }
 
-/// Notes when a table was not audited before a moment, and whether rows from before are missing.
-fn note_periods(lineage: &Lineage, when: &When, report: &mut Report) {
+/// Notes when a table was not audited before a moment, and whether rows from before are missing: that what
+/// was captured until `pruned` is, has been said.
+fn note_periods(lineage: &Lineage, when: &When, pruned: Option<i64>, report: &mut Report) {
     let table = lineage.shown();
     let began = |position: Position| when.has_passed(lineage, position);
     for (at, period) in lineage.periods.iter().enumerate() {
@@ -325,7 +326,9 @@ fn note_periods(lineage: &Lineage, when: &When, report: &mut Report) {
         });
     }
     let current = lineage.periods.iter().rfind(|period| began(period.from));
-    if let Some(period) = current.filter(|period| !period.complete_from.is_some_and(began)) {
+    let is_told = |period: &&Period| pruned.is_some_and(|pruned| period.from.at <= pruned);
+    let current = current.filter(|period| !period.complete_from.is_some_and(began) && !is_told(period));
+    if let Some(period) = current {
         report.note(format!(
             "auditing of table \"{table}\" began on {} without a baseline: rows that were there then and have not changed since are missing",
             xact::json_time(period.from.at)

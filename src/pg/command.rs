@@ -306,6 +306,16 @@ impl<'a> Command<'a> {
         statement.replace.then(|| unsafe { CStr::from_ptr(statement.trigname) }.to_bytes())
     }
 
+    /// The table and the name of the trigger that the command is about to create; it may exist.
+    pub fn created_trigger(self) -> Option<(Oid, &'a [u8])> {
+        let statement = self.node::<pg_sys::CreateTrigStmt>(NodeTag::T_CreateTrigStmt)?;
+        // SAFETY: a RangeVar of the parse tree; the statement's name is a C string.
+        unsafe {
+            let table = relation_of(statement.relation)?;
+            Some((table, CStr::from_ptr(statement.trigname).to_bytes()))
+        }
+    }
+
     /// The extension whose members an ALTER EXTENSION … ADD or DROP changes.
     pub fn extension_contents(self) -> Option<&'a [u8]> {
         let statement =

@@ -119,6 +119,31 @@ pub fn drop(trigger: Oid) {
     }
 }
 
+/// Renames a trigger of a table, as ALTER TRIGGER does for the current role. No event trigger fires. Names
+/// are in the server's encoding.
+pub fn rename(table: Oid, from: &[u8], to: &CStr) {
+    let from = CString::new(from).expect("a name without NUL");
+    // SAFETY: a statement node whose parts live in the current memory context. The table is locked as ALTER
+    // TRIGGER locks it, so that its name means it (src/backend/commands/trigger.c, renametrig).
+    unsafe {
+        pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE);
+        let (schema, name) =
+            (pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table)), pg_sys::get_rel_name(table));
+        if schema.is_null() || name.is_null() {
+            return;
+        }
+        let statement: *mut pg_sys::RenameStmt =
+            pg_sys::palloc0(std::mem::size_of::<pg_sys::RenameStmt>()).cast();
+        (*statement).type_ = pg_sys::NodeTag::T_RenameStmt;
+        (*statement).renameType = pg_sys::ObjectType::OBJECT_TRIGGER;
+        (*statement).relation = pg_sys::makeRangeVar(schema, name, -1);
+        (*statement).subname = from.as_ptr().cast_mut();
+        (*statement).newname = to.as_ptr().cast_mut();
+        pg_sys::renametrig(statement);
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
 /// Makes a trigger fire whatever `session_replication_role` is. No event trigger fires. The name is in the
 /// server's encoding.
 pub fn enable_always(table: Oid, name: &[u8]) {

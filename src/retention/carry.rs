@@ -1,6 +1,7 @@
 //! What is still true of the entries that are pruned is said again: which tables are audited, since when, and
 //! with which options.
 
+use crate::audit::events::split;
 use crate::audit::record::{insert_lifecycle, record};
 use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
@@ -10,6 +11,7 @@ use crate::pg::query::query_latest;
 use crate::pg::table::delete_within;
 use crate::pg::text::Text;
 use crate::pg::xact;
+use audit_chain_core::sealing;
 use pgrx::pg_sys::Oid;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,9 +39,9 @@ impl Lifecycle {
     }
 }
 
-/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, and removes
-/// the places of entries that are pruned. Those of auditings that have ended go together: one alone would be
-/// misunderstood.
+/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, or have
+/// ended since, and removes the places of entries that are pruned. Where the end is pruned too, nothing is
+/// left to be understood.
 pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(), Error> {
     let places = extension.table(OwnTable::Lifecycle)?;
     let (first, last) = (first_chain(segment) as i32, last_chain(segment) as i32);
@@ -50,13 +52,16 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
     let is_pruned = |entry: &Lifecycle| (first..=last).contains(&entry.chain);
     for entries in auditings.into_values().filter(|entries| entries.iter().any(is_pruned)) {
         let goes_on = entries.iter().all(|entry| entry.is_enable);
-        if !goes_on {
+        let is_said = |entry: &&Lifecycle| !is_pruned(entry) && entry.detail.get("carried").is_none();
+        let remaining = entries.iter().find(is_said);
+        let newest = entries.iter().rfind(|entry| entry.is_enable);
+        let (Some(newest), true) = (newest, goes_on || remaining.is_some()) else {
             for entry in &entries {
                 delete_within(places, &[Bound::Integer(1, entry.chain)], |row| row.integer(2) == entry.seq);
             }
             continue;
-        }
-        let (oldest, newest) = (&entries[0], &entries[entries.len() - 1]);
+        };
+        let mut name = (newest.schema.clone(), newest.table.clone());
         let mut detail = newest.detail.clone();
         if !detail.is_object() {
             // Its payload was erased.
@@ -66,16 +71,26 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
             Value::String(at) => Value::from(at.as_str()),
             _ => Value::from(xact::json_time(entry.at)),
         };
-        detail["since"] = known(oldest, "since");
+        // One that was carried forward before says what is older than itself.
+        let since = entries.iter().map(|entry| known(entry, "since"));
+        let time = |since: &Value| since.as_str().and_then(sealing::time);
+        detail["since"] = since.min_by_key(time).unwrap_or_default();
         detail["options_since"] = known(newest, "options_since");
         detail["carried"] = true.into();
         if let Some(detail) = detail.as_object_mut() {
-            // The entries of its rows may be pruned, too.
-            for member in ["previous_options", "reason", "context", "complete"] {
+            // The entries of its rows may be pruned, too. What remains of the time of another name has an
+            // entry about it that remains.
+            for member in ["previous_options", "reason", "context", "complete", "renamed_from"] {
                 detail.remove(member);
             }
         }
-        let place = record("ENABLE", Some((&newest.schema, &newest.table)), &detail, role)?;
+        // It is read before what remains: with the name of then.
+        if let Some(first) = remaining.filter(|_| !goes_on) {
+            detail["ended"] = true.into();
+            let before = first.detail["renamed_from"].as_str().and_then(split);
+            name = before.unwrap_or_else(|| (first.schema.clone(), first.table.clone()));
+        }
+        let place = record("ENABLE", Some((&name.0, &name.1)), &detail, role)?;
         insert_lifecycle(extension, &place)?;
     }
     delete_within(places, &[Bound::IntegerAtMost(1, last)], |_| true);

@@ -1,6 +1,6 @@
 //! What is due for the segments: another one, when the open one is large or old enough; sealing what was
-//! closed; constraints by which the planner leaves sealed segments out, and indexes: those that a DBA has
-//! added, and the history indexes.
+//! closed; constraints by which the planner leaves sealed segments out, and indexes: the history indexes, and
+//! those that a DBA has added.
 //!
 //! Each step is a transaction of its own, and can be repeated: a crash, or a lock that is not free, leaves it
 //! for the next time.
@@ -27,10 +27,8 @@ pub fn run(slices: &mut impl Slices) {
     let Some(extension) = slices.run(|| installed().or_raise()) else { return };
     slices.run(|| rotate_if_due(&extension).or_raise());
     slices.run(|| seal::seal_all(&extension).or_raise());
-    let sealed: Vec<u32> =
-        slices.run(|| Segments::read(&extension).or_raise().sealed().map(|sealed| sealed.segment).collect());
-    for segment in sealed {
-        for step in [add_constraint, validate_constraint, add_indexes] {
+    for segment in sealed(slices, &extension) {
+        for step in [add_constraint, validate_constraint] {
             slices.run(|| step(&extension, segment).or_raise());
         }
         add_history_indexes(slices, &extension, segment);
@@ -39,6 +37,19 @@ pub fn run(slices: &mut impl Slices) {
     if let Some(open) = slices.run(|| open_to_index(&extension).or_raise()) {
         add_history_indexes(slices, &extension, open);
     }
+}
+
+/// Gives sealed segments the indexes that somebody has made on `audit_log`. Last of all that is due: one that
+/// cannot be made, because of an entry that it refuses, stops nothing else.
+pub fn copy_indexes(slices: &mut impl Slices) {
+    let Some(extension) = slices.run(|| installed().or_raise()) else { return };
+    for segment in sealed(slices, &extension) {
+        slices.run(|| add_indexes(&extension, segment).or_raise());
+    }
+}
+
+fn sealed(slices: &mut impl Slices, extension: &Extension) -> Vec<u32> {
+    slices.run(|| Segments::read(extension).or_raise().sealed().map(|sealed| sealed.segment).collect())
 }
 
 /// The extension, if this database has a log that can be rotated and sealed: not a copy that was not told
@@ -213,8 +224,11 @@ pub fn add_history_indexes(slices: &mut impl Slices, extension: &Extension, segm
         if !wanted || has(State::Pruned) {
             return Ok(Vec::new());
         }
-        let table = segment::table_of(extension, segment)?;
-        Ok(table.map_or_else(Vec::new, |table| indexes::missing(extension, &indexes::of(table))))
+        let Some(table) = segment::table_of(extension, segment)? else { return Ok(Vec::new()) };
+        let mut there = indexes::of(table);
+        // The segment gets those of a DBA later, and they serve as well.
+        there.extend(indexes::of_log(extension, extension.table(OwnTable::Log)?)?.1);
+        Ok(indexes::missing(extension, &there))
     };
     for kind in slices.run(|| missing().or_raise()) {
         slices.run(|| add_history_index(extension, segment, kind).or_raise());

@@ -30,10 +30,16 @@ impl Sealing {
     }
 }
 
+/// A time that an entry's detail has, in microseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn time(text: &str) -> Option<i64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(time.unix_timestamp_nanos() / 1000).ok()
+}
+
 fn microseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    let time = text.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
-    Ok(time.and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1000).ok()))
+    Ok(text.and_then(|text| time(&text)))
 }
 
 #[cfg(test)]

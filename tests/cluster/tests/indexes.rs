@@ -104,6 +104,29 @@ fn an_index_that_fails_fails_the_change() {
     database.assert_intact();
 }
 
+/// An index on `audit_log` that a sealed segment cannot have stops nothing else that is due.
+#[test]
+fn an_index_that_cannot_be_made_stops_nothing_else() {
+    let server = server();
+    let database = Database::create(&server, "upkeep");
+    database.sql(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); SELECT audit_enable('t'); INSERT INTO t VALUES (1, 'x')",
+    );
+    database.sql("SELECT audit_rotate()");
+    database.sql("INSERT INTO t SELECT 2, string_agg(md5(g::text), '') FROM generate_series(1, 300) g");
+    database.sql("CREATE INDEX of_values ON audit_log ((new_row ->> 'v'))");
+    database.sql("SELECT audit_rotate()");
+    database.sql("SELECT audit_erase('t', '{\"id\": 1}', 'request', dry_run => false)");
+    let refused = database.refused("CALL audit_maintain()");
+    assert!(refused.contains("index row"), "{refused}");
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'audit_log_0002' AND indexname ~ '_row$|_at$|_xid$|_actor$|_role$'";
+    assert_eq!(database.number(indexes), 7);
+    assert_eq!(database.number("SELECT count(*) FROM audit_erasure_remains() WHERE what = 'table'"), 0);
+    database.sql("DROP INDEX of_values");
+    database.sql("CALL audit_maintain()");
+    database.assert_intact();
+}
+
 #[test]
 fn large_rows_are_stored_out_of_line() {
     let server = server();

@@ -590,3 +590,101 @@ fn a_year_of_weeks() {
     assert!(database.number("SELECT count(*) FROM audit_lifecycle") <= 4);
     assert!(database.number("SELECT count(*) FROM audit_pruned_leaf") < 256);
 }
+
+/// What entries that remain tell of the past is still told after a pruning: of tables whose auditing began,
+/// and that were renamed, before it, with the options that they had. Since when they are audited is said over
+/// and over, however often that was carried forward.
+#[test]
+fn what_remains_tells_the_past() {
+    let server = server();
+    let database = Database::create(&server, "past");
+    database.sql(
+        "CREATE TABLE before (id integer PRIMARY KEY, v text, secret text);
+         CREATE TABLE parts (id integer PRIMARY KEY, v text) PARTITION BY RANGE (id);
+         CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (100);
+         CREATE TABLE other (id integer PRIMARY KEY, v text);
+         SELECT audit_enable('before', exclude_columns => '{secret}', baseline => true), audit_enable('parts'), audit_enable('other');
+         ALTER TABLE before RENAME TO t; ALTER TABLE other RENAME TO before;
+         SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test');
+         INSERT INTO t SELECT g, 'one' FROM generate_series(1, 5) g; INSERT INTO parts SELECT g, 'one' FROM generate_series(1, 5) g;
+         INSERT INTO before VALUES (1, 'one');",
+    );
+    let since = "SELECT string_agg(table_name || since, ' ' ORDER BY table_name) FROM audit_coverage";
+    let began = database.sql(since);
+    let then = |moment: &str| {
+        let rows = ["t", "parts", "before"].map(|table| {
+            database.sql(&format!(
+                "SET client_min_messages = error; SELECT string_agg(id || v, ' ' ORDER BY id) FROM audit_as_of(NULL::{table}, {moment})"
+            ))
+        });
+        rows.join(", ")
+    };
+    // Rows that are changed later are known by what that change replaced.
+    for (value, before, later) in [("two", "one", "later"), ("three", "later", "latest")] {
+        seal(&database);
+        database.sql(&format!("UPDATE t SET v = '{value}' WHERE id <= 2; UPDATE parts SET v = '{value}' WHERE id = 1; UPDATE before SET v = '{value}'"));
+        let size = database.sql("SELECT split_part(audit_checkpoint(), E'\\n', 2)");
+        let at = database.sql("SELECT clock_timestamp()");
+        if value == "two" {
+            database.sql("SELECT audit_enable('t', exclude_columns => '{secret}', skip_unchanged => true)");
+            database.sql("ALTER TABLE t RENAME TO later; ALTER TABLE later RENAME TO t");
+        }
+        database.sql(&format!("UPDATE t SET v = '{later}'; UPDATE parts SET v = '{later}'"));
+        prune(&database);
+        let rest = format!("3{before} 4{before} 5{before}");
+        let changed = format!("1{value} 2{value} {rest}, 1{value} 2{before} {rest}, 1{value}");
+        assert_eq!(then(&size), changed);
+        assert_eq!(then(&format!("'{at}', exact => false")), changed);
+        assert_eq!(
+            then("now()"),
+            format!("{0}, {0}, 1{value}", format!("1{later} 2{later} 3{later} 4{later} 5{later}"))
+        );
+        assert_eq!(database.sql(since), began);
+        let erased = |table: &str| {
+            database.sql(&format!("SELECT string_agg(table_name || entries, ' ') FROM audit_erase('{table}', '{{\"id\": 1}}', 'dry')"))
+        };
+        assert_eq!([erased("t"), erased("before")], ["t2", "before1"]);
+        database.assert_intact();
+    }
+}
+
+/// The same of auditings that have ended since: of a table that was dropped, and of one that is audited anew.
+#[test]
+fn what_remains_tells_of_tables_that_are_gone() {
+    let server = server();
+    let database = Database::create(&server, "gone");
+    database.sql(
+        "CREATE TABLE dropped (id integer PRIMARY KEY, v text); CREATE TABLE before (id integer PRIMARY KEY, v text);
+         SELECT audit_enable('dropped'), audit_enable('before');
+         SELECT audit_retention('1 microsecond', needs_export => false, reason => 'test')",
+    );
+    seal(&database);
+    database.sql("INSERT INTO dropped VALUES (1, 'x'); INSERT INTO before VALUES (1, 'old'); ALTER TABLE before RENAME TO again");
+    database.sql("UPDATE again SET v = 'renamed'");
+    let size = database.sql("SELECT split_part(audit_checkpoint(), E'\\n', 2)");
+    database.sql("DROP TABLE dropped; SELECT audit_disable('again', 'for a while')");
+    database.sql("UPDATE again SET v = 'unseen'; SELECT audit_enable('again')");
+    prune(&database);
+    let history = |table: &str| {
+        database.sql(&format!(
+            "SET client_min_messages = error; SELECT string_agg(operation, ' ') FROM audit_history('{table}')"
+        ))
+    };
+    let erased = |table: &str| {
+        database.sql(&format!(
+            "SELECT string_agg(table_name || entries, ' ' ORDER BY table_name) FROM audit_erase('{table}', '{{\"id\": 1}}', 'dry')"
+        ))
+    };
+    assert_eq!([history("dropped"), history("again")], ["INSERT", "INSERT UPDATE"]);
+    assert_eq!([erased("dropped"), erased("again")], ["dropped1", "again1 before1"]);
+    let then = format!("SET client_min_messages = error; SELECT v FROM audit_as_of(NULL::again, {size})");
+    assert_eq!(database.sql(&then), "renamed");
+    assert_eq!(database.sql("SELECT table_name, state FROM audit_coverage"), "again|audited");
+    // Once the end is pruned too, nothing is said any more.
+    seal(&database);
+    prune(&database);
+    let lifecycle =
+        "SELECT string_agg(table_name, ' ') FROM audit_lifecycle JOIN audit_log USING (chain, seq)";
+    assert_eq!(database.sql(lifecycle), "again");
+    database.assert_intact();
+}

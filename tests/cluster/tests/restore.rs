@@ -389,6 +389,54 @@ fn tables_restored_without_the_log_are_audited_again() {
     check(&original, "1,2", "in its place");
 }
 
+/// Tables that the policy of their schema has audited as soon as a dump creates them: the dump's own triggers
+/// are no errors, and leave no trace.
+#[test]
+fn tables_of_an_audited_schema_are_restored() {
+    let server = preloaded_server();
+    let database = Database::empty(&server, "policy");
+    database.sql(
+        "CREATE SCHEMA audit; CREATE EXTENSION audit_chain SCHEMA audit; CREATE SCHEMA app;
+         CREATE TABLE app.plain (id integer PRIMARY KEY, secret text);
+         CREATE TABLE app.parts (id integer) PARTITION BY LIST (id);
+         CREATE TABLE app.part PARTITION OF app.parts FOR VALUES IN (1);
+         SELECT audit.audit_enable('app.plain', exclude_columns => '{secret}'), audit.audit_enable_schema('app');
+         INSERT INTO app.plain VALUES (1, 'secret'); INSERT INTO app.parts VALUES (1)",
+    );
+    let file = server.directory().join("app.dump").display().to_string();
+    server.run("pg_dump", ["-d", "policy", "-f", &file, "-Fc", "-t", "app.*"]).unwrap();
+    let kept = "SELECT tgrelid::regclass, tgname, tgenabled, tgargs FROM pg_trigger WHERE tgname LIKE '!audit%' AND tgrelid::regclass::text LIKE 'app.%' ORDER BY 1, 2";
+    let names = "SELECT string_agg(concat(tgrelid::regclass, ' ', tgname, ' ', tgenabled), ', ' ORDER BY tgrelid::regclass::text, tgname) FROM pg_trigger
+                 WHERE tgname LIKE '!audit%' AND tgrelid::regclass::text LIKE 'app.%'";
+    let triggers = database.sql(names);
+    let rows = "SELECT count(*) FROM app.plain, app.parts";
+    let enabled = "SELECT count(*) FROM audit.audit_log WHERE operation = 'ENABLE'";
+    for options in [&["-1", "--clean"][..], &["--clean"], &["--clean", "-j2"]] {
+        let before = database.number(enabled);
+        pg_restore(&server, "policy", &file, options);
+        assert_eq!(database.sql(names), triggers, "{options:?}");
+        assert_eq!(database.number(rows), 1, "{options:?}");
+        // That of the partition, which was attached, is one more.
+        assert_eq!(database.number(enabled), before + 4, "{options:?}");
+        let coverage = "SELECT string_agg(table_name || ' ' || state, ', ' ORDER BY table_name) FROM audit.audit_coverage
+                        WHERE table_schema = 'app' AND since IS NOT NULL";
+        assert_eq!(database.sql(coverage), "part audited, parts audited, plain audited", "{options:?}");
+        assert_intact(&database, "restored");
+    }
+    // The dump of a table that is there and audited changes nothing of that.
+    let before = database.sql(kept);
+    let _ = server.run("pg_restore", ["-d", "policy", &file]);
+    assert_eq!(database.sql(kept), before);
+    // Nobody else makes room so.
+    let refused = database.refused(
+        "CREATE ROLE owner_of_table; GRANT USAGE, CREATE ON SCHEMA app TO owner_of_table; ALTER TABLE app.plain OWNER TO owner_of_table;
+         SET SESSION AUTHORIZATION owner_of_table; SELECT set_config('search_path', '', false); SET check_function_bodies = off;
+         CREATE TRIGGER \"!audit_chain_row\" AFTER INSERT ON app.plain FOR EACH ROW EXECUTE FUNCTION audit._audit_capture()",
+    );
+    assert!(refused.contains("permission denied"), "{refused}");
+    assert_eq!(database.sql(kept), before);
+}
+
 /// Without the log, a new one begins, and says so.
 #[test]
 fn a_dump_without_the_log_begins_a_new_one() {
