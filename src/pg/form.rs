@@ -94,8 +94,8 @@ impl RowType {
     /// # Safety
     /// `descriptor` lives until the end of the call.
     unsafe fn of_query(descriptor: pg_sys::TupleDesc, relation: Oid) -> Self {
-        // Only if there is such a column, and no longer than that takes: nobody's DDL is to wait for a query of
-        // the past.
+        // Only if there is such a column, and no longer than that takes: nobody's DDL is to wait for a query
+        // of the past.
         let table = OnceCell::new();
         let is_same = |one: &pg_sys::FormData_pg_attribute, other: &pg_sys::FormData_pg_attribute| {
             !other.attisdropped && one.atttypid == other.atttypid && one.attname.data == other.attname.data
