@@ -10,6 +10,7 @@ use super::session::{OutputSettings, Restricted};
 use super::text::from_server;
 use super::xact;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_char};
 
 /// The types whose input function reads whatever their output function has written.
@@ -82,7 +83,7 @@ pub struct RowType {
 impl RowType {
     /// The type of a relation's rows. To be used until the end of the call.
     pub fn of_relation(relation: Oid) -> Self {
-        let (descriptor, owner) = described(relation);
+        let (descriptor, owner) = described(relation, Keep::Lock);
         // SAFETY: a copy, in the current memory context.
         unsafe { Self::of_descriptor(descriptor, &|_| ActsFor::Owner(owner)) }
     }
@@ -93,11 +94,14 @@ impl RowType {
     /// # Safety
     /// `descriptor` lives until the end of the call.
     unsafe fn of_query(descriptor: pg_sys::TupleDesc, relation: Oid) -> Self {
-        let (columns, owner) = described(relation);
+        // Only if there is such a column, and no longer than that takes: nobody's DDL is to wait for a query
+        // of the past.
+        let table = OnceCell::new();
         let is_same = |one: &pg_sys::FormData_pg_attribute, other: &pg_sys::FormData_pg_attribute| {
             !other.attisdropped && one.atttypid == other.atttypid && one.attname.data == other.attname.data
         };
         let acts_for = |form: &pg_sys::FormData_pg_attribute| {
+            let &(columns, owner) = table.get_or_init(|| described(relation, Keep::Nothing));
             // SAFETY: a copy, which has as many attributes.
             let has_it = unsafe {
                 (0..(*columns).natts as usize).any(|at| is_same(form, compat::attribute(columns, at)))
@@ -226,15 +230,25 @@ impl RowType {
     }
 }
 
+/// What is kept of a look at a relation until the transaction ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// The lock: the relation is not altered.
+    Lock,
+    Nothing,
+}
+
 /// A copy of the description of a relation's columns, in the current memory context, and the relation's
 /// owner.
-fn described(relation: Oid) -> (pg_sys::TupleDesc, Oid) {
-    // SAFETY: the relation exists, or this is an ereport. The lock is kept until the transaction ends.
+fn described(relation: Oid, keep: Keep) -> (pg_sys::TupleDesc, Oid) {
+    let lock = pg_sys::AccessShareLock as i32;
+    // SAFETY: the relation exists, or this is an ereport.
     unsafe {
-        let opened = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let opened = pg_sys::relation_open(relation, lock);
         let descriptor = pg_sys::CreateTupleDescCopy((*opened).rd_att);
         let owner = (*(*opened).rd_rel).relowner;
-        pg_sys::relation_close(opened, pg_sys::NoLock as i32);
+        let released = if keep == Keep::Lock { pg_sys::NoLock as i32 } else { lock };
+        pg_sys::relation_close(opened, released);
         (pg_sys::BlessTupleDesc(descriptor), owner)
     }
 }
