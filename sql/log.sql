@@ -99,7 +99,7 @@ COMMENT ON COLUMN audit_log.who_salt IS
 COMMENT ON COLUMN audit_log.who_digest IS 'null, unless these five (the who-part) have been erased';
 COMMENT ON COLUMN audit_log.row_key IS 'the columns of the primary key, after the change; for DELETE, before it';
 COMMENT ON COLUMN audit_log.old_row IS 'UPDATE: the old values of the columns that changed; DELETE: the whole row';
-COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; UPDATE omits out-of-line values that it did not change';
+COMMENT ON COLUMN audit_log.new_row IS 'INSERT, UPDATE, BASELINE: the row; UPDATE omits out-of-line values that it did not change, if the table has a primary key';
 COMMENT ON COLUMN audit_log.detail IS 'what else is known: the root of a partition, an event''s data, the command of a DDL entry, the options of ENABLE';
 COMMENT ON COLUMN audit_log.statement IS 'the client''s query, if audit_chain.log_statement is on';
 COMMENT ON COLUMN audit_log.payload_digest IS 'null, unless the payload has been erased';

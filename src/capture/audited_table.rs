@@ -46,6 +46,8 @@ pub struct AuditedTable {
     columns: Vec<Column>,
     /// The primary key's columns, as positions in `columns`.
     key: Vec<usize>,
+    /// Whether entries say which row they are about: there is a primary key, recorded as a whole.
+    names_rows: bool,
     /// Whether two rows may have one key until the transaction ends.
     pub has_deferrable_key: bool,
     // The last field, because the columns' writers keep memory in it.
@@ -92,8 +94,10 @@ impl AuditedTable {
             })
             .collect();
         let (key, has_deferrable_key) = catalog::primary_key(table);
-        let key =
+        let parts = key.len();
+        let key: Vec<usize> =
             key.into_iter().filter_map(|number| columns.iter().position(|c| c.index + 1 == number)).collect();
+        let is_whole = key.len() == parts && !key.iter().any(|&column| columns[column].masked);
         let root = if table.is_partition() { relation::partition_root(table.oid()) } else { None };
         Ok(Self {
             schema: storable(&catalog::namespace_name(table.namespace()).unwrap_or_default()).into_owned(),
@@ -109,6 +113,7 @@ impl AuditedTable {
             depends_on_settings: columns.iter().any(|c| c.writer.borrow().depends_on_settings()),
             root,
             columns,
+            names_rows: is_whole && !key.is_empty(),
             key,
             has_deferrable_key,
             _context: context,
@@ -154,8 +159,9 @@ impl AuditedTable {
         })
     }
 
-    /// Appends the new row, without the out-of-line values that the change left as they are, and the old
-    /// values of the columns that it changed. Returns whether it changed any recorded column.
+    /// Appends the new row and the old values of the columns that the change has changed. The new row is
+    /// without the out-of-line values that the change left as they are, unless they may be all that tells the
+    /// row from others. Returns whether it changed any recorded column.
     pub fn write_change(
         &self,
         old: &Row<'_>,
@@ -167,8 +173,8 @@ impl AuditedTable {
         let (mut old_object, mut new_object) = (Object::begin(old_out), Object::begin(new_out));
         for column in &self.columns {
             match column.attribute.compare(old.value(column.index), new.value(column.index)) {
-                Comparison::UnchangedOutOfLine => continue,
-                Comparison::Unchanged => {}
+                Comparison::UnchangedOutOfLine if self.names_rows => continue,
+                Comparison::UnchangedOutOfLine | Comparison::Unchanged => {}
                 Comparison::Changed => {
                     changed = true;
                     old_object.member(column, old);

@@ -264,6 +264,21 @@ SELECT problem, row_key, columns, in_log FROM differences('moods');
 SELECT unseen('moods', 'UPDATE moods SET m = ''unhappy'' WHERE id = 2');
 SELECT problem, row_key, columns, in_log FROM differences('moods');
 DROP TABLE moods, other;
+-- Rows that only an out-of-line value tells apart, without a key, or with one that is not recorded as a whole.
+CREATE TABLE jobs (state text, payload text);
+CREATE TABLE masked_jobs (id int, state text, payload text);
+ALTER TABLE jobs ALTER payload SET STORAGE EXTERNAL;
+ALTER TABLE masked_jobs ALTER payload SET STORAGE EXTERNAL;
+SELECT audit_enable('jobs'), audit_enable('masked_jobs', mask_columns => '{id}');
+ALTER TABLE masked_jobs ADD PRIMARY KEY (id);
+INSERT INTO jobs VALUES ('new', repeat('a', 3000)), ('new', repeat('b', 3000));
+INSERT INTO masked_jobs SELECT ascii(payload), * FROM jobs;
+UPDATE jobs SET state = 'done' WHERE payload LIKE 'b%';
+UPDATE masked_jobs SET state = 'done' WHERE payload LIKE 'b%';
+SELECT problem, in_log FROM audit_check_table('jobs') UNION ALL SELECT problem, in_log FROM audit_check_table('masked_jobs');
+SELECT state, left(payload, 1) AS payload FROM audit_as_of(NULL::jobs, now()) ORDER BY 1;
+SELECT state, left(payload, 1) AS payload FROM audit_as_of(NULL::masked_jobs, now()) ORDER BY 1;
+DROP TABLE jobs, masked_jobs;
 -- The same for rows that are known by their content.
 CREATE TABLE rows (a int, b text, secret text);
 SELECT audit_enable('rows');
