@@ -57,8 +57,8 @@ impl Event {
         self.operation == "DDL" && self.detail().get("id").is_some()
     }
 
-    /// Of an entry that says again what was true when others were pruned: since when the table was audited, and
-    /// since when with these options. Nothing that remains is older.
+    /// Of an entry that says again what was true when others were pruned: since when the table was audited,
+    /// and since when with these options. Nothing that remains is older.
     pub fn carried_from(&self) -> Option<[Position; 2]> {
         let detail = self.detail();
         let of = |member: &str| {

@@ -4,7 +4,8 @@
 //! tables. Neither may keep the extension's triggers from firing: those that were turned off are turned on
 //! again at once, and a capture trigger that is dropped in a log which has entries of its own ends auditing
 //! with an entry, as `audit_disable()` does. One that is created there begins auditing, as `audit_enable()`
-//! does: the dump of a table brings its rows, and not its log. What is done to a segment of the log is an entry, too.
+//! does: the dump of a table brings its rows, and not its log. What is done to a segment of the log is an
+//! entry, too.
 
 use crate::audit::events::events;
 use crate::audit::inheritance;
@@ -52,9 +53,9 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
 /// What a capture trigger is called while a dump creates another one of its name.
 const MOVED: &CStr = c"!audit_chain_moved";
 
-/// Before a dump creates a capture trigger: moves the one of that name, which the table has if the policy of its
-/// schema has it audited since the dump created it, out of the way. The current role must own the table, as it
-/// must to create the trigger.
+/// Before a dump creates a capture trigger: moves the one of that name, which the table has if the policy of
+/// its schema has it audited since the dump created it, out of the way. The current role must own the table,
+/// as it must to create the trigger.
 pub fn make_room(extension: &Extension, table: Oid, name: &[u8]) -> Result<(), Error> {
     let function = extension.capture_function()?;
     if triggers_of(table).iter().any(|trigger| trigger.name == name && trigger.function == function) {

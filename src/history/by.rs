@@ -1,7 +1,7 @@
 //! `audit_by()`: all that somebody did: an application's user, or a role.
 //!
-//! A sealed segment has indexes on who and when; a very long actor is not in them. In others the entries of the time are found along each
-//! chain; without a time, the segment is read.
+//! A sealed segment has indexes on who and when; a very long actor is not in them. In others the entries of
+//! the time are found along each chain; without a time, the segment is read.
 
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;

@@ -269,8 +269,8 @@ impl Question<'_> {
     }
 }
 
-/// Notes when a table was not audited before a moment, and whether rows from before are missing: that what was
-/// captured until `pruned` is, has been said.
+/// Notes when a table was not audited before a moment, and whether rows from before are missing: that what
+/// was captured until `pruned` is, has been said.
 fn note_periods(lineage: &Lineage, when: &When, pruned: Option<i64>, report: &mut Report) {
     let table = lineage.shown();
     let began = |position: Position| when.has_passed(lineage, position);

@@ -143,8 +143,8 @@ fn transactions_under_way(extension: &Extension, at: i64) -> Result<UnderWay, Er
     Ok(found)
 }
 
-/// The first of the places up to `last` for which `is_in` holds without a gap, found by steps that double, then
-/// that halve again.
+/// The first of the places up to `last` for which `is_in` holds without a gap, found by steps that double,
+/// then that halve again.
 fn first_of(last: i64, is_in: impl Fn(i64) -> bool) -> i64 {
     let (mut first, mut step) = (last, 1);
     while first > step && is_in(first - step) {

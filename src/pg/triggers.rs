@@ -119,8 +119,8 @@ pub fn drop(trigger: Oid) {
     }
 }
 
-/// Renames a trigger of a table, as ALTER TRIGGER does for the current role. No event trigger fires. Names are in
-/// the server's encoding.
+/// Renames a trigger of a table, as ALTER TRIGGER does for the current role. No event trigger fires. Names
+/// are in the server's encoding.
 pub fn rename(table: Oid, from: &[u8], to: &CStr) {
     let from = CString::new(from).expect("a name without NUL");
     // SAFETY: a statement node whose parts live in the current memory context. The table is locked as ALTER

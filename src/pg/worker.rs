@@ -14,8 +14,8 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-/// The longest time between two looks at a worker. PostgreSQL waits five seconds for other sessions to leave a
-/// database.
+/// The longest time between two looks at a worker. PostgreSQL waits five seconds for other sessions to leave
+/// a database.
 pub const POLL: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -31,9 +31,9 @@ pub struct Database {
 }
 
 impl Database {
-    /// Whether a command has, or waits to have, the database for itself, so that no worker should be in it: DROP
-    /// DATABASE, ALTER DATABASE with RENAME or SET TABLESPACE, CREATE DATABASE with it as the template. They
-    /// fail if another session stays, and PostgreSQL ends only its own workers.
+    /// Whether a command has, or waits to have, the database for itself, so that no worker should be in it:
+    /// DROP DATABASE, ALTER DATABASE with RENAME or SET TABLESPACE, CREATE DATABASE with it as the template.
+    /// They fail if another session stays, and PostgreSQL ends only its own workers.
     pub fn is_claimed(&self) -> bool {
         let oid = self.oid;
         transaction(move || !try_lock_database(oid))

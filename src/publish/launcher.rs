@@ -133,8 +133,8 @@ impl Rounds {
         }
     }
 
-    /// Ends the workers that are in a database which a command wants for itself. What they leave undone is due
-    /// in the next round.
+    /// Ends the workers that are in a database which a command wants for itself. What they leave undone is
+    /// due in the next round.
     fn leave(all: [&mut Self; 2]) {
         for rounds in all {
             if let Some((database, running)) =

@@ -39,9 +39,9 @@ impl Lifecycle {
     }
 }
 
-/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, or have ended
-/// since, and removes the places of entries that are pruned. Where the end is pruned too, nothing is left to be
-/// understood.
+/// Says again, by a new ENABLE entry each, which auditings go on that are pruned with a segment, or have
+/// ended since, and removes the places of entries that are pruned. Where the end is pruned too, nothing is
+/// left to be understood.
 pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(), Error> {
     let places = extension.table(OwnTable::Lifecycle)?;
     let (first, last) = (first_chain(segment) as i32, last_chain(segment) as i32);
@@ -78,8 +78,8 @@ pub fn carry_forward(extension: &Extension, segment: u32, role: Oid) -> Result<(
         detail["options_since"] = known(newest, "options_since");
         detail["carried"] = true.into();
         if let Some(detail) = detail.as_object_mut() {
-            // The entries of its rows may be pruned, too. What remains of the time of another name has an entry
-            // about it that remains.
+            // The entries of its rows may be pruned, too. What remains of the time of another name has an
+            // entry about it that remains.
             for member in ["previous_options", "reason", "context", "complete", "renamed_from"] {
                 detail.remove(member);
             }

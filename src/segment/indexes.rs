@@ -35,8 +35,8 @@ pub enum HistoryIndex {
     EffectiveRole,
 }
 
-/// The longest actor that is indexed, in bytes. PostgreSQL refuses a row of which an index entry would be longer
-/// than a third of a page; no audited write may fail because of that.
+/// The longest actor that is indexed, in bytes. PostgreSQL refuses a row of which an index entry would be
+/// longer than a third of a page; no audited write may fail because of that.
 pub const LONGEST_ACTOR: usize = 2000;
 
 impl HistoryIndex {

@@ -89,7 +89,8 @@ fn the_open_segment_has_them_if_all_do() {
     database.assert_intact();
 }
 
-/// No entry is too long for an index of the open segment: neither a long actor, nor a long key, nor long names.
+/// No entry is too long for an index of the open segment: neither a long actor, nor a long key, nor long
+/// names.
 #[test]
 fn an_odd_entry_of_an_indexed_segment_is_written() {
     let server = server_with("all");

@@ -145,8 +145,8 @@ fn a_checkpoint_that_was_edited_by_force_is_refused() {
     database.assert_intact();
 }
 
-/// Servers count their transactions by themselves: one that goes on at a moment does not hide one of the server
-/// from which the log was restored that had the same ID.
+/// Servers count their transactions by themselves: one that goes on at a moment does not hide one of the
+/// server from which the log was restored that had the same ID.
 #[test]
 fn a_transaction_under_way_hides_no_older_one_of_its_id() {
     let [old, new] = [server_of_fewest_chains(), server_of_fewest_chains()];

@@ -565,9 +565,9 @@ fn a_year_of_weeks() {
     assert!(database.number("SELECT count(*) FROM audit_pruned_leaf") < 256);
 }
 
-/// What entries that remain tell of the past is still told after a pruning: of tables whose auditing began, and
-/// that were renamed, before it, with the options that they had. Since when they are audited is said over and
-/// over, however often that was carried forward.
+/// What entries that remain tell of the past is still told after a pruning: of tables whose auditing began,
+/// and that were renamed, before it, with the options that they had. Since when they are audited is said over
+/// and over, however often that was carried forward.
 #[test]
 fn what_remains_tells_the_past() {
     let server = server();

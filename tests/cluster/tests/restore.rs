@@ -289,8 +289,8 @@ fn a_dump_replaces_a_database_that_has_a_log() {
     assert_intact(&database, "a dropped trigger");
 }
 
-/// Tables that are restored without the log, into a database whose log goes on, are audited from then on: the log
-/// says so once, whatever the order of their triggers.
+/// Tables that are restored without the log, into a database whose log goes on, are audited from then on: the
+/// log says so once, whatever the order of their triggers.
 #[test]
 fn tables_restored_without_the_log_are_audited_again() {
     let server = preloaded_server();
@@ -345,8 +345,8 @@ fn tables_restored_without_the_log_are_audited_again() {
     check(&original, "1,2", "in its place");
 }
 
-/// Tables that the policy of their schema has audited as soon as a dump creates them: the dump's own triggers are no
-/// errors, and leave no trace.
+/// Tables that the policy of their schema has audited as soon as a dump creates them: the dump's own triggers
+/// are no errors, and leave no trace.
 #[test]
 fn tables_of_an_audited_schema_are_restored() {
     let server = preloaded_server();

@@ -236,5 +236,5 @@ SELECT * FROM differences('many', 108);
 SELECT audit_rotate() IS NOT NULL AS rotated;
 CALL audit_maintain();
 SELECT * FROM differences('many', 108);
-SELECT kind, seed, count(*), count(*) FILTER (WHERE did ~ 'ALTER') AS ddl FROM taken GROUP BY 1, 2 ORDER BY 2;
+SELECT kind, seed, count(*), count(*) FILTER (WHERE did ~ 'ALTER') AS ddl FROM taken GROUP BY 1, 2 ORDER BY 2, 1;
 DROP SCHEMA copies, "other ""schema"".x" CASCADE;
