@@ -4,7 +4,7 @@
 //!
 //! It compiles the extension's own wrappers of PostgreSQL, `src/pg`, so that images are made by the very code
 //! that capture uses.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 #![allow(unsafe_code)]
 
 mod element;
