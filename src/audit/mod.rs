@@ -6,6 +6,7 @@
 //! * [`foreign`]: which foreign tables can be audited.
 //! * [`above`]: the audited tables above a table.
 //! * [`inheritance`]: what partitions and inheriting tables have from the audited tables above them.
+//! * [`key`]: primary keys of which entries do not have all columns.
 //! * [`table`]: tables in the catalogs.
 //! * [`events`]: the entries about auditing, read back.
 //! * [`record`]: ENABLE, DISABLE and DDL entries.
@@ -21,6 +22,7 @@ pub mod enable;
 pub mod events;
 pub mod foreign;
 pub mod inheritance;
+pub mod key;
 pub mod record;
 pub mod recorded;
 pub mod schema;

@@ -1,15 +1,15 @@
 //! Entries about auditing itself: ENABLE, DISABLE, DDL.
 
 use crate::audit::above;
+use crate::audit::key::key_left_out;
 use crate::audit::table::Table;
-use crate::capture::options::{Auditing, Options};
-use crate::error::{Error, warning};
+use crate::capture::options::Auditing;
+use crate::error::Error;
 use crate::extension::{Extension, OwnTable};
 use crate::log::{self, EntryHeader, Place};
-use crate::pg::relation;
 use crate::pg::session;
 use crate::pg::table::{self, Tuple};
-use crate::pg::text::{from_server, to_server};
+use crate::pg::text::to_server;
 use crate::pg::tuple::{ColumnValue, RowBuffer};
 use pgrx::pg_sys::Oid;
 use serde::Serialize;
@@ -73,34 +73,6 @@ pub fn insert_lifecycle(extension: &Extension, place: &Place) -> Result<(), Erro
     row.fill(&[ColumnValue::Four(place.chain), ColumnValue::Eight(place.seq as u64)]);
     table::insert(extension.table(OwnTable::Lifecycle)?, Some([1, 2]), vec![Tuple::new(&row, (chain, seq))]);
     Ok(())
-}
-
-/// The columns of a table's primary key that are excluded or masked, so that `row_key` does not say which row
-/// an entry is about.
-pub fn key_left_out(table: Oid, options: &Options) -> Vec<String> {
-    if options.exclude_columns.is_empty() && options.mask_columns.is_empty() {
-        return Vec::new();
-    }
-    let names = relation::columns(table).into_iter().filter(|column| column.in_primary_key);
-    names
-        .map(|column| from_server(&column.name))
-        .filter(|name| options.exclude_columns.contains(name) || options.mask_columns.contains(name))
-        .collect()
-}
-
-/// Warns that a table's entries do not have its whole key.
-pub fn warn_of_key(table: &Table, columns: &[String]) {
-    if !columns.is_empty() {
-        let list = columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
-        warning(
-            &format!(
-                "entries of table \"{}\" do not say which row they are about: its primary key has columns that are excluded \
-                 or masked: {list}",
-                table.name
-            ),
-            "Call audit_enable() without these columns in exclude_columns and mask_columns, or choose another primary key.",
-        );
-    }
 }
 
 /// Records that a table's auditing begins or changes, on behalf of the current role.

@@ -6,7 +6,7 @@
 //!
 //! **Invariant**: whoever calls this has checked the current role's rights on the table, which is locked.
 
-use crate::audit::record::{key_left_out, warn_of_key};
+use crate::audit::key::{key_left_out, warn_of_key};
 use crate::audit::suspend::GuardSuspended;
 use crate::audit::table::Table;
 use crate::capture::options::{Auditing, Options};

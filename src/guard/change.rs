@@ -13,6 +13,7 @@ use crate::capture::added;
 use crate::error::Error;
 use crate::extension::Extension;
 use crate::guard::touched::{self, Touched};
+use crate::log;
 use crate::pg::command::Command;
 use crate::pg::definition::{ColumnDefinition, Definition, type_name};
 use crate::pg::relation::{self, Lock};
@@ -20,8 +21,8 @@ use crate::pg::text::from_server;
 use audit_chain_core::history::columns;
 use pgrx::pg_sys::{self, Oid};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -289,4 +290,10 @@ impl Changes {
         touched::is_said(table, &change.now);
         Some(change)
     }
+}
+
+/// The detail of a command's entry.
+pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
+    let statement = log::context::statement().map(|text| from_server(&text));
+    json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
 }

@@ -8,6 +8,7 @@ use crate::audit::record::record_lifecycle;
 use crate::audit::suspend::is_suspended;
 use crate::error::{Error, OrRaise};
 use crate::extension::Extension;
+use crate::guard::change;
 use crate::guard::follow;
 use crate::guard::objects::{
     ChangedObject, DroppedObject, changed_objects, dropped_objects, is_capture_name,
@@ -278,7 +279,7 @@ fn on_drop(extension: &Extension, command: Command<'_>) -> Result<(), Error> {
         }
         // An audited table may be dropped; the drop is recorded once.
         if is_capture_name(&trigger.part) && recorded.insert(table.clone()) {
-            let detail = follow::detail(command, &table, "table");
+            let detail = change::detail(command, &table, "table");
             let name = (trigger.schema.as_str(), trigger.table.as_str());
             let auditing = trigger.auditing();
             record_lifecycle(extension, "DDL", name, &auditing, detail, session::effective_role())?;

@@ -10,14 +10,15 @@ use crate::audit::above::audited_ancestor;
 use crate::audit::enable::record_baseline;
 use crate::audit::foreign;
 use crate::audit::inheritance::{self, Announced};
-use crate::audit::record::{key_left_out, record, record_ddl, record_enable, warn_of_key};
+use crate::audit::key::{key_left_out, warn_of_key};
+use crate::audit::record::{record, record_ddl, record_enable};
 use crate::audit::schema;
 use crate::audit::table::Table;
 use crate::audit::triggers::{self, Capture};
 use crate::capture::options::{Auditing, Options};
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::guard::change::{Changes, Detail};
+use crate::guard::change::{Changes, Detail, detail};
 use crate::guard::objects::{ChangedObject, tables_with_rights_of};
 use crate::guard::replay;
 use crate::guard::touched::{self, Touched, TouchedRelation, is_ours_or_audited};
@@ -31,7 +32,7 @@ use crate::pg::text::{from_outside, from_server};
 use crate::pg::xact::ActiveSnapshot;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::quote_identifier;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// The relations that a command names which `object_access_hook` does not report, resolved by the session's
@@ -197,12 +198,6 @@ pub fn after_drop(
         record_change(extension, &table, &detail, session::effective_role())?;
     }
     follow_columns(extension, &table, &changes)
-}
-
-/// The detail of a command's entry.
-pub fn detail(command: Command<'_>, object: &str, kind: &str) -> Value {
-    let statement = log::context::statement().map(|text| from_server(&text));
-    json!({ "tag": command.tag(), "object": object, "type": kind, "statement": statement })
 }
 
 /// Records what a command did to a table.

@@ -16,7 +16,7 @@ use crate::audit::triggers::{self as capture_triggers, Capture, ROW_TRIGGER, STA
 use crate::capture::options::Auditing;
 use crate::error::Error;
 use crate::extension::Extension;
-use crate::guard::follow;
+use crate::guard::change;
 use crate::guard::objects::DroppedObject;
 use crate::pg::command::Command;
 use crate::pg::triggers::{self, TriggerRow, triggers_of};
@@ -111,7 +111,7 @@ pub fn record_created(extension: &Extension, table: Oid) -> Result<(), Error> {
 /// Records what the replay of a dump does to a segment of a log that has entries of its own: pg_restore
 /// --clean drops its triggers, its key and the segment before the extension.
 pub fn record_segment(command: Command<'_>, identity: &str, kind: &str) -> Result<(), Error> {
-    let mut detail = follow::detail(command, identity, kind);
+    let mut detail = change::detail(command, identity, kind);
     detail["reason"] = "the replay of a dump (pg_restore --clean)".into();
     record("DDL", None, &detail, session::effective_role()).map(drop)
 }
