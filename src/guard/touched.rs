@@ -383,13 +383,22 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     }
 }
 
+/// The functions that may be put back after they were replaced by force, each with its symbol: those that guard
+/// and capture. They have no arguments, so that nothing but the symbol can be another one.
+const PUT_BACK: [(&str, &str); 4] = [
+    ("_audit_on_ddl", "audit_chain_on_ddl"),
+    ("_audit_refuse", "audit_chain_refuse"),
+    ("_audit_check_insert", "audit_chain_check_insert"),
+    ("_audit_capture", "audit_chain_capture"),
+];
+
 /// Whether a function of the extension that a command has just replaced is again what the extension's script
 /// makes it.
 fn is_put_back(function: Oid) -> bool {
     let Some(now) = catalog::function_as_written(function) else { return false };
-    let name = String::from_utf8_lossy(&now.name);
-    let symbol = name.trim_start_matches('_').replacen("audit_", "audit_chain_", 1);
-    now.is_plain_c && now.library == b"$libdir/audit_chain" && now.symbol == symbol.as_bytes()
+    let is_it =
+        |(name, symbol): &(&str, &str)| now.name == name.as_bytes() && now.symbol == symbol.as_bytes();
+    now.is_plain_c && now.library == b"$libdir/audit_chain" && PUT_BACK.iter().any(is_it)
 }
 
 /// Whether a trigger has a reserved name or a function of the extension, and is no capture trigger.

@@ -70,6 +70,11 @@ CREATE OR REPLACE FUNCTION public._audit_on_ddl() RETURNS event_trigger LANGUAGE
 CREATE OR REPLACE FUNCTION public._audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 SELECT pg_get_functiondef('_audit_on_ddl'::regproc) AS real \gset
 :real;
+-- No other one, which could get the symbol of a function with other arguments.
+SELECT replace(pg_get_functiondef('audit_transaction(text)'::regprocedure), 'audit_chain_transaction', 'audit_chain_by') AS other \gset
+:other;
+SELECT pg_get_functiondef('audit_transaction(text)'::regprocedure) AS same \gset
+:same;
 CREATE ROLE regress_schema_owner;
 ALTER SCHEMA public OWNER TO regress_schema_owner;
 GRANT CREATE ON DATABASE regress TO regress_schema_owner;
