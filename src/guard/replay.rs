@@ -61,8 +61,8 @@ pub fn record_dropped(extension: &Extension, trigger: &DroppedObject) -> Result<
 const MOVED: &CStr = c"!audit_chain_moved";
 
 /// Before a dump creates a capture trigger: moves the one of that name, which the table has if the policy of
-/// its schema has it audited since the dump created it, out of the way. The current role must own the table,
-/// as it must to create the trigger.
+/// its schema has it audited since the dump created it, out of the way. Whoever may not create the trigger
+/// gets an error by PostgreSQL, which undoes this.
 pub fn make_room(extension: &Extension, table: Oid, name: &[u8]) -> Result<(), Error> {
     let function = extension.capture_function()?;
     if triggers_of(table).iter().any(|trigger| trigger.name == name && trigger.function == function) {

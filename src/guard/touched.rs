@@ -383,8 +383,8 @@ fn refuse(tag: &'static str, access: Access, class: Oid, object: Oid) {
     }
 }
 
-/// The functions that may be put back after they were replaced by force, each with its symbol: those that guard
-/// and capture. They have no arguments, so that nothing but the symbol can be another one.
+/// The functions that may be put back after they were replaced by force, each with its symbol: those that
+/// guard and capture. They have no arguments, so that nothing but the symbol can be another one.
 const PUT_BACK: [(&str, &str); 4] = [
     ("_audit_on_ddl", "audit_chain_on_ddl"),
     ("_audit_refuse", "audit_chain_refuse"),

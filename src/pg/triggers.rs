@@ -119,27 +119,40 @@ pub fn drop(trigger: Oid) {
     }
 }
 
-/// Renames a trigger of a table, as ALTER TRIGGER does for the current role. No event trigger fires. Names
-/// are in the server's encoding.
+/// Renames a trigger of a table, which is no clone of another one and has none. No event trigger fires. The
+/// caller has checked that the current role may do so. Names are in the server's encoding.
+///
+/// `renametrig` (`src/backend/commands/trigger.c`) would also lock the partitions of the table against
+/// everybody, and workers of one pg_restore, who work on them, would wait for one another in a circle.
 pub fn rename(table: Oid, from: &[u8], to: &CStr) {
-    let from = CString::new(from).expect("a name without NUL");
-    // SAFETY: a statement node whose parts live in the current memory context. The table is locked as ALTER
-    // TRIGGER locks it, so that its name means it (src/backend/commands/trigger.c, renametrig).
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) };
+    let Some(trigger) = triggers_of(table).into_iter().find(|trigger| trigger.name == from) else { return };
+    // SAFETY: the table is locked. The row of the trigger is copied, changed and written as `renametrig`
+    // does; relations and the scan are closed again, in an error by the resource owner.
     unsafe {
-        pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE);
-        let (schema, name) =
-            (pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table)), pg_sys::get_rel_name(table));
-        if schema.is_null() || name.is_null() {
-            return;
+        let catalog =
+            pg_sys::table_open(pg_sys::TriggerRelationId, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            pg_sys::Anum_pg_trigger_oid as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_OIDEQ.into(),
+            trigger.oid.into(),
+        );
+        let index = Oid::from(pg_sys::TriggerOidIndexId);
+        let scan = pg_sys::systable_beginscan(catalog, index, true, std::ptr::null_mut(), 1, &mut key);
+        let found = pg_sys::systable_getnext(scan);
+        if !found.is_null() {
+            let row = pg_sys::heap_copytuple(found);
+            let form = pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_trigger>();
+            pg_sys::namestrcpy(&mut (*form).tgname, to.as_ptr());
+            pg_sys::CatalogTupleUpdate(catalog, &mut (*row).t_self, row);
+            pg_sys::CacheInvalidateRelcacheByRelid(table);
         }
-        let statement: *mut pg_sys::RenameStmt =
-            pg_sys::palloc0(std::mem::size_of::<pg_sys::RenameStmt>()).cast();
-        (*statement).type_ = pg_sys::NodeTag::T_RenameStmt;
-        (*statement).renameType = pg_sys::ObjectType::OBJECT_TRIGGER;
-        (*statement).relation = pg_sys::makeRangeVar(schema, name, -1);
-        (*statement).subname = from.as_ptr().cast_mut();
-        (*statement).newname = to.as_ptr().cast_mut();
-        pg_sys::renametrig(statement);
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
         pg_sys::CommandCounterIncrement();
     }
 }
