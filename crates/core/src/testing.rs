@@ -826,7 +826,13 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         }
         true
     }),
-    ("a tile dropped", |log, place, _| tile(log, place).and_then(|key| log.tiles.remove(&key)).is_some()),
+    ("a tile dropped", |log, place, _| {
+        // Where partial tiles are stored, those of pruned entries may be missing.
+        let pruned = log.pruning().filter(|_| log.partial_tiles).map_or(0, |pruning| pruning.minimum_index);
+        let may_go = |&(level, index): &(u8, u64)| level == 0 && (index + 1) * 256 <= pruned;
+        let key = tile(log, place).filter(|key| !may_go(key));
+        key.and_then(|key| log.tiles.remove(&key)).is_some()
+    }),
     ("a tile beyond the tree", |log, place, what| {
         let level = (what % 8) as u8;
         let size = log.checkpoints.last().map_or(0, |newest| newest.size);
