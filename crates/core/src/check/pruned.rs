@@ -73,7 +73,8 @@ impl LogCheck {
     }
 
     /// The tiles above the entries' hashes stay when entries are pruned, and so do, in the server, those of
-    /// entries' hashes whose root no complete tile had: each must be below the next one, up to the right edge.
+    /// entries' hashes whose root no complete tile had: each must be below the next one, up to the right
+    /// edge.
     fn check_tiles_before<R: LogReader + ?Sized>(
         &mut self,
         reader: &mut R,
